@@ -1,0 +1,33 @@
+"""Devices keep their data in a vector index of their own, and learn together without sharing it.
+
+Three primitives stand at the front door: `VectorIndex` (vectors in, neighbours out), `Device` (one
+index, its labels, its hardware) and `Federation` (federated averaging, round by round).
+"""
+
+from fedlab.convergence import Convergence
+from fedlab.device import Device, Profile
+from fedlab.fedavg import Federation
+from fedlab.history import History
+from fedlab.hits import Hits
+from fedlab.index import VectorIndex
+from fedlab.models import MLP, LinearRegression, SoftmaxRegression
+from fedlab.spread import devices_from_table, spread
+from fedlab.training import LocalSGD
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "Convergence",
+    "Device",
+    "Federation",
+    "History",
+    "Hits",
+    "LinearRegression",
+    "LocalSGD",
+    "Profile",
+    "SoftmaxRegression",
+    "VectorIndex",
+    "devices_from_table",
+    "spread",
+]

@@ -1,0 +1,150 @@
+"""What comes in: vectors, keys and labels, checked before anything changes.
+
+Each function returns a clean array or raises an error that names what was given, what is allowed
+and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["KEY_LIMIT", "as_keys", "as_labels", "as_lengths", "as_vectors", "whole_number"]
+
+#: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
+KEY_LIMIT = 2**64 - 1
+
+# Squared lengths must stay within float32, in which graphs and scans add them up.
+_LONGEST = 1e18
+_SHORTEST = 1e-18
+
+
+def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
+    """Return finite float32 rows, (n, dimensions), C-contiguous; one vector counts as one row.
+
+    Examples
+    --------
+    >>> as_vectors([1, 2, 3], 3, "query").shape
+    (1, 3)
+    """
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"a sparse {what} of type {type(values).__name__} was given; rows are dense: project them "
+            "to fewer dimensions first (for text, a truncated SVD), or call .toarray() if they are few"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{what}: values of type {array.dtype} were given; numbers are needed "
+            "(text and categories must be turned into vectors first)"
+        )
+    if array.ndim == 1 and array.size:
+        array = array[None, :]
+    if array.ndim == 1:
+        array = array.reshape(0, dimensions)
+    if array.ndim != 2 or array.shape[1] != dimensions:
+        raise ValueError(
+            f"{what}: an array of shape {array.shape} was given; (rows, {dimensions}) is needed, "
+            f"or ({dimensions},) for a single one"
+        )
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(
+            f"{what}: {len(bad)} of {len(rows)} rows hold NaN, inf or numbers beyond float32 "
+            f"(the first is row {bad[0]}); fill in or leave out what is missing"
+        )
+    return rows
+
+
+def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.float32]:
+    """Return the squared length of each row; refuse those with which the metric can't be computed."""
+    # einsum widens in small buffers; squaring first would hold a float64 copy of all rows.
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if len(squares) and squares.max() > _LONGEST**2:
+        raise ValueError(
+            f"{what}: row {squares.argmax()} has length {np.sqrt(squares.max()):.3g}; at most "
+            f"{_LONGEST:.0e} is allowed: scale the vectors"
+        )
+    if metric == "cosine" and len(squares) and squares.min() < _SHORTEST**2:
+        raise ValueError(
+            f"{what}: row {squares.argmin()} has length {np.sqrt(squares.min()):.3g} as it is stored; "
+            f"cosine needs a direction (at least {_SHORTEST:.0e}): leave the row out, or use the "
+            "metric 'l2sq' or 'inner'"
+        )
+    return squares.astype(np.float32)
+
+
+def as_keys(values: Any, what: str = "keys") -> NDArray[np.uint64]:
+    """Return keys as a one-dimensional uint64 array.
+
+    Examples
+    --------
+    >>> as_keys([3, 5])
+    array([3, 5], dtype=uint64)
+    """
+    array = np.atleast_1d(np.asarray(values))
+    if array.size == 0:
+        return np.empty(0, np.uint64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{what}: an array of type {array.dtype} and shape {array.shape} was given; whole numbers "
+            f"in one dimension are needed, 0 ... 2**64 - 2 (names can be kept as labels)"
+        )
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise ValueError(f"{what}: {array.min()} was given; keys lie in 0 ... 2**64 - 2")
+    keys = array.astype(np.uint64)
+    if keys.max() == KEY_LIMIT:
+        raise ValueError(f"{what}: 2**64 - 1 was given; keys lie in 0 ... 2**64 - 2")
+    return keys
+
+
+def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
+    """Return one label a row: int64 for whole numbers and truth values, float64, or text.
+
+    Examples
+    --------
+    >>> as_labels([True, False], rows=2)
+    array([1, 0])
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(np.str_)
+    if array.shape != (rows,):
+        raise ValueError(
+            f"labels of shape {array.shape} were given for {rows} rows; one a row is needed"
+        )
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"labels: {int((~np.isfinite(array)).sum())} of {rows} are NaN or inf; leave out rows "
+                "whose label is unknown"
+            )
+        return array.astype(np.float64)
+    if array.dtype.kind == "U":
+        return array
+    raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
+
+
+def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """Return `value` as an int within bounds, or say what is allowed.
+
+    Examples
+    --------
+    >>> whole_number(np.int64(3), "k", 1)
+    3
+    """
+    allowed = f"a whole number of at least {least}" + (
+        "" if most is None else f" and at most {most}"
+    )
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be {allowed}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} is {value}; it must be {allowed}")
+    return int(value)

@@ -1,0 +1,57 @@
+"""When a run has come to a standstill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fedlab.checks import whole_number
+
+__all__ = ["Convergence"]
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When to stop before the last round.
+
+    Parameters
+    ----------
+    metric : {"validation_loss", "update_norm"}
+        The loss on the devices' held-out rows, or the Euclidean length of the model's step.
+    tolerance : float
+        Loss: a new best must be lower than the best so far by more than this. Norm: a step longer
+        than this still counts as moving.
+    patience : int
+        Stop after so many rounds in a row without a new best (or with no longer step).
+
+    Examples
+    --------
+    >>> Convergence("update_norm", tolerance=0.1, patience=2).reached([0.5, 0.05, 0.01])
+    True
+    """
+
+    metric: Literal["validation_loss", "update_norm"] = "validation_loss"
+    tolerance: float = 1e-4
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("validation_loss", "update_norm"):
+            raise ValueError(
+                f"metric is {self.metric!r}; choose 'validation_loss' or 'update_norm'"
+            )
+        if not 0 <= self.tolerance < np.inf:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be zero or positive")
+        whole_number(self.patience, "patience", 1)
+
+    def reached(self, values: Sequence[float]) -> bool:
+        """Say whether the values of all rounds so far, oldest first, mean standstill."""
+        if self.metric == "update_norm":
+            last = values[-self.patience :]
+            return len(last) == self.patience and max(last) <= self.tolerance
+        best, since = np.inf, 0
+        for value in values:
+            best, since = (value, 0) if value < best - self.tolerance else (best, since + 1)
+        return since >= self.patience

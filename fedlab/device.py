@@ -1,0 +1,215 @@
+"""A device: one vector index, a hardware profile, and what it can be asked.
+
+Rows stay here. Who trains or evaluates goes through `training` and `validation`, which read the
+index's rows as they are stored: what compression lost is lost for the model too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.hits import Hits
+from fedlab.index import VectorIndex
+from fedlab.randomness import Purpose, generator
+
+__all__ = ["Device", "Profile", "held_out_rows"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a device's hardware can do; simulated seconds follow from it.
+
+    Parameters
+    ----------
+    bandwidth : float
+        Bytes a second, up and down alike. The default is 10 Mbit/s.
+    compute : float
+        Floating-point operations a second. The default is a small processor's 1 GFLOP/s.
+    availability : float
+        Probability of being reachable in a round, 0 ... 1.
+
+    Examples
+    --------
+    >>> Profile(bandwidth=1e6).seconds_to_send(2_000_000)
+    2.0
+    """
+
+    bandwidth: float = 1.25e6
+    compute: float = 1e9
+    availability: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("bandwidth", "compute"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
+        if not 0 <= self.availability <= 1:
+            raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")
+
+    def seconds_to_send(self, nbytes: float) -> float:
+        """Return the simulated seconds that a transfer takes."""
+        return nbytes / self.bandwidth
+
+    def seconds_to_compute(self, operations: float) -> float:
+        """Return the simulated seconds that so many floating-point operations take."""
+        return operations / self.compute
+
+
+class Device:
+    """One vector index with labels, learning and searching on its own rows.
+
+    Parameters
+    ----------
+    id : int or str
+        Its name; draws that concern the device are addressed by it.
+    index : VectorIndex
+        Its rows; to take part in training they need labels, whole numbers for classes.
+    profile : Profile
+        Its hardware.
+
+    Examples
+    --------
+    >>> index = VectorIndex(2)
+    >>> _ = index.add(np.eye(2), labels=[0, 1])
+    >>> device = Device("ward 3", index)
+    >>> device.rows, device.class_counts()
+    (2, {0: 1, 1: 1})
+    """
+
+    def __init__(self, id: int | str, index: VectorIndex, profile: Profile | None = None) -> None:
+        self.id = id
+        self.index = index
+        self.profile = profile or Profile()
+        self._held_out: NDArray[np.uint64] = np.empty(0, np.uint64)
+
+    def __repr__(self) -> str:
+        held_out = f", {len(self._held_out)} of them held out" if len(self._held_out) else ""
+        return f"Device({self.id!r}: {len(self.index):,} rows of {self.index.dimensions}{held_out})"
+
+    # -- rows to learn from, rows to check on ------------------------------------------------
+
+    def hold_out(self, share: float, seed: int) -> Device:
+        """Return this device with a share of its rows set aside for validation.
+
+        See `held_out_rows` for which ones. The index is shared, not copied.
+
+        Parameters
+        ----------
+        share : float
+            0 <= share < 1.
+        seed : int
+            The experiment's.
+        """
+        chosen = held_out_rows(self.labels, share, seed, self.id)
+        return self.holding_out(self.index.keys[chosen])
+
+    def holding_out(self, keys: ArrayLike) -> Device:
+        """Return this device with the rows of `keys` set aside for validation.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index.
+        """
+        self.index.labels_of(keys)
+        device = Device(self.id, self.index, self.profile)
+        device._held_out = np.unique(np.asarray(keys, np.uint64))
+        return device
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(n,) labels of all its rows, in the index's order, read-only.
+
+        Raises
+        ------
+        ValueError
+            If its rows have none.
+        """
+        labels = self.index.labels
+        if labels is None:
+            raise ValueError(
+                f"device {self.id!r} has rows without labels; add them to its index with labels="
+            )
+        return labels
+
+    @property
+    def rows(self) -> int:
+        """Rows to train on."""
+        return len(self.index) - len(self._held_out)
+
+    @property
+    def validation_rows(self) -> int:
+        """Rows held out."""
+        return len(self._held_out)
+
+    def training(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Return the rows to train on, (n, d) float32 as stored, and their labels, (n,)."""
+        if not len(self._held_out):
+            return self.index.vectors, self.labels
+        kept = ~np.isin(self.index.keys, self._held_out)
+        return self.index.vectors[kept], self.labels[kept]
+
+    def validation(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Return the rows held out, (n, d) float32 as stored, and their labels, (n,)."""
+        if not len(self._held_out):
+            return np.empty((0, self.index.dimensions), np.float32), self.labels[:0]
+        return self.index.get(self._held_out), self.index.labels_of(self._held_out)
+
+    # -- what it can tell, and find -----------------------------------------------------------
+
+    def class_counts(self) -> dict[Any, int]:
+        """Return how many rows to train on each class has."""
+        classes, counts = np.unique(self.training()[1], return_counts=True)
+        return dict(zip(classes.tolist(), counts.tolist(), strict=True))
+
+    def class_shares(self) -> dict[Any, float]:
+        """Return each class's share of the rows to train on; they sum to one."""
+        counts = self.class_counts()
+        return {label: count / self.rows for label, count in counts.items()}
+
+    def most_similar(self, vectors: ArrayLike, k: int) -> Hits:
+        """Return the device's own rows that are most similar to given vectors (see `Hits`)."""
+        return self.index.search(vectors, k)
+
+
+def held_out_rows(
+    labels: NDArray[Any], share: float, seed: int, device: int | str
+) -> NDArray[np.bool_]:
+    """Draw which of a device's rows are set aside for validation, as a mask.
+
+    Rows are drawn within each class (for at most 20 classes; else over all rows), so that the
+    shares of the classes stay; each class keeps at least one row to train on.
+
+    Parameters
+    ----------
+    labels : (n,) array
+    share : float
+        0 <= share < 1.
+    seed : int
+        The experiment's.
+    device : int or str
+        The device's id: its draw is its own.
+
+    Examples
+    --------
+    >>> held_out_rows(np.repeat([0, 1], 50), share=0.2, seed=0, device="ward 3").sum()
+    np.int64(20)
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share is {share}; it must be at least 0 and below 1")
+    draw = generator(seed, Purpose.VALIDATION, device=device)
+    chosen = np.zeros(len(labels), np.bool_)
+    for rows in _strata(labels):
+        count = min(round(share * len(rows)), len(rows) - 1)
+        chosen[draw.permutation(rows)[:count]] = True
+    return chosen
+
+
+def _strata(labels: NDArray[Any]) -> list[NDArray[np.intp]]:
+    classes, of_row = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "f" or len(classes) > 20:
+        return [np.arange(len(labels))] if len(labels) else []
+    return [np.flatnonzero(of_row == place) for place in range(len(classes))]

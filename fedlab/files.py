@@ -1,0 +1,100 @@
+"""Files that are whole or absent: write aside, flush, move.
+
+A kill at any moment leaves the old file or the new one, never a torn one. A temporary file that a
+killed writer left behind is removed by the next write to the same path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing", "write_bytes"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its place when the block ends well.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to create or to replace. Its folder must exist.
+    mode : int
+        Permissions of a new file, before the process's umask.
+
+    Yields
+    ------
+    binary file
+        Write to it; if the block raises, `path` is as it was and nothing is left beside it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "model.bin"
+    >>> with replacing(target) as file:
+    ...     _ = file.write(b"whole")
+    >>> target.read_bytes()
+    b'whole'
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
+    _remove_leftovers(target)
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, mode: int = 0o644) -> None:
+    """Replace the file at `path` by `content`, whole or not at all (see `replacing`)."""
+    with replacing(path, mode) as file:
+        file.write(content)
+
+
+def _remove_leftovers(target: Path) -> None:
+    for leftover in target.parent.glob(f".{_escaped(target.name)}.*-*.tmp"):
+        owner = leftover.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            # Another process may clean up at the same moment; a file that is gone is what we want.
+            with suppress(FileNotFoundError, PermissionError):
+                leftover.unlink()
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # pragma: no cover - there, signal 0 would end the process it asks about
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must reach the disk; Windows has no handle on a folder to flush.
+    if os.name == "nt":  # pragma: no cover
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,195 @@
+"""The graph behind an index: USearch's HNSW over rows that stand elsewhere.
+
+A graph proposes candidates; it never answers. Its entries are numbered in the order in which they
+came, so that no key of a user's ever reaches USearch, and a table says in which row each entry
+stands now. It borrows the rows' memory where USearch can read their encoding (all but i8 under
+squared distance or inner product, where USearch would normalise the rows and lose their norms:
+there the graph keeps a bf16 copy of the decoded rows).
+
+USearch ranks by 1 - p, in float32, under inner product: products far below 1e-4 drown in it, and
+rows that short are found badly by a graph (the scan finds them).
+
+Source: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using
+hierarchical navigable small world graphs", IEEE TPAMI 42(4), 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.storage import DTYPES, LARGEST, Table, encode
+
+__all__ = ["Graph", "library_version"]
+
+_USEARCH_METRIC = {"cosine": "cos", "inner": "ip", "l2sq": "l2sq"}
+
+#: A graph with a larger share of removed entries is built anew.
+_REMOVED_LIMIT = 0.2
+
+
+class Graph:
+    """An HNSW graph over the rows of a table.
+
+    Parameters
+    ----------
+    dimensions : int
+        Numbers in a row.
+    metric : {"cosine", "inner", "l2sq"}
+        What is near.
+    dtype : {"f32", "f16", "bf16", "i8"}
+        How the table stores its rows.
+    settings : mapping
+        ``connectivity`` (links of a node), ``expansion_add`` and ``expansion_search`` (candidates
+        held while building and while searching).
+    """
+
+    def __init__(
+        self, dimensions: int, metric: str, dtype: str, settings: Mapping[str, int]
+    ) -> None:
+        from usearch.index import Index
+
+        self._metric = metric
+        self._borrows = dtype != "i8" or metric == "cosine"
+        self._dtype = dtype if self._borrows else "bf16"
+        self._settings = dict(settings)
+        # Entries are numbered by us, so USearch need not keep a table of keys.
+        self._index = Index(
+            ndim=dimensions,
+            metric=_USEARCH_METRIC[metric],
+            dtype=self._dtype,
+            enable_key_lookups=False,
+            **self._settings,
+        )
+        self._row_of: NDArray[np.int64] = np.empty(0, np.int64)
+        # USearch holds bare pointers into these; they must live as long as the graph.
+        self._borrowed: list[NDArray[np.generic]] = []
+        self._copied = 0
+
+    @property
+    def entries(self) -> int:
+        """Rows that were ever entered, removed ones included."""
+        return len(self._row_of)
+
+    @property
+    def removed(self) -> int:
+        """Entries whose row is gone: they still guide a walk and are never returned."""
+        return int((self._row_of < 0).sum())
+
+    @property
+    def whole(self) -> bool:
+        """Whether no row is gone and USearch holds what we entered."""
+        return not self.removed and len(self._index) == self.entries
+
+    @property
+    def worn(self) -> bool:
+        """Whether it should be built anew: too many rows are gone, or a build was broken off."""
+        return self.removed > _REMOVED_LIMIT * self.entries or len(self._index) != self.entries
+
+    def nbytes_beside(self, table: Table) -> int:
+        """Return the bytes of the links, and of those rows that it doesn't share with `table`."""
+        row = self._index.ndim * DTYPES[self._dtype].itemsize
+        links = int(self._index.serialized_length) - self.entries * row
+        codes = table.columns["codes"]
+        held = sum(part.nbytes for part in self._borrowed if not np.may_share_memory(part, codes))
+        return links + held + self._copied * row
+
+    def extend(self, table: Table, threads: int) -> None:
+        """Enter the rows that the table has and the graph has not.
+
+        One thread gives the same graph each time, and the same whether rows come at once or in
+        parts; several are faster and give another graph each time.
+        """
+        known = self.entries - self.removed
+        new = np.arange(known, table.rows)
+        if not len(new):
+            return
+        codes = table.columns["codes"][known:]
+        if self._borrows:
+            self._borrowed.append(codes)
+        else:
+            codes = encode(table.decoded(slice(known, None)), self._dtype)["codes"]
+            self._copied += len(new)
+        entries = np.arange(self.entries, self.entries + len(new), dtype=np.uint64)
+        with _interruptible():
+            self._index.add(
+                entries, codes, copy=not self._borrows, threads=threads, dtype=self._dtype
+            )
+        self._row_of = np.concatenate([self._row_of, new])
+
+    def without(self, kept: NDArray[np.bool_]) -> Graph:
+        """Return the graph for a table that keeps only the rows where `kept` is true."""
+        moved = np.where(kept, np.cumsum(kept) - 1, -1)
+        graph = copy.copy(self)
+        graph._row_of = np.where(self._row_of >= 0, moved[self._row_of], -1)
+        return graph
+
+    def candidates(
+        self, queries: NDArray[np.float32], count: int, threads: int
+    ) -> NDArray[np.int64]:
+        """Return rows near each query, (q, at most 2 `count`), -1 where an entry's row is gone."""
+        asked = min(2 * count if self.removed else count, self.entries)
+        codes = encode(self._fitted(queries), self._dtype)["codes"]
+        with _interruptible():
+            found = self._index.search(codes, asked, threads=threads, dtype=self._dtype)
+        rows = np.full((len(codes), asked), -1, np.int64)
+        if len(codes) == 1:  # USearch answers one query with another type, without padding
+            rows[0, : len(found.keys)] = self._row_of[np.asarray(found.keys, np.int64).ravel()]
+            return rows
+        valid = np.arange(asked)[None, :] < np.asarray(found.counts)[:, None]
+        rows[valid] = self._row_of[found.keys[valid].astype(np.int64)]
+        return rows
+
+    def _fitted(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return queries that rank rows alike and can be encoded (f16 is narrow)."""
+        if self._metric == "l2sq":
+            return np.clip(queries, -LARGEST[self._dtype], LARGEST[self._dtype])
+        sizes = np.abs(queries).max(axis=1, initial=0.0, keepdims=True)
+        return np.asarray(queries / np.where(sizes > 0, sizes, np.float32(1)))
+
+    def to_bytes(self) -> bytes:
+        """Return USearch's own serialisation of a graph that is `whole`."""
+        return bytes(self._index.save())
+
+    def load(self, content: memoryview) -> None:
+        """Take what `to_bytes` returned. The bytes must have been authenticated before.
+
+        Raises
+        ------
+        ValueError
+            If they hold a graph of another kind.
+        """
+        expected = self._index.ndim, self._index.dtype
+        self._index.load(content)
+        # Loading takes dimensions and type from the bytes, and forgets the search settings.
+        if (self._index.ndim, self._index.dtype) != expected:
+            raise ValueError(f"a graph of {self._index.ndim} dimensions in {self._index.dtype}")
+        if self._index.connectivity != self._settings["connectivity"]:
+            raise ValueError(f"a graph of connectivity {self._index.connectivity}")
+        self._index.expansion_add = self._settings["expansion_add"]
+        self._index.expansion_search = self._settings["expansion_search"]
+        self._row_of = np.arange(len(self._index))
+        self._copied = self.entries
+
+
+def library_version() -> str:
+    """Return USearch's version: bytes of a graph are for the one that wrote them only."""
+    import usearch
+
+    return str(usearch.__version__)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn USearch's word for Ctrl-C into Python's."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "terminated" in str(error):
+            raise KeyboardInterrupt from error
+        raise

@@ -1,0 +1,431 @@
+"""The vector index of a device: vectors in, neighbours out.
+
+The truth of an index is one contiguous array of its rows in their storage type, with keys and labels
+beside it. Training, `get` and the exact scan read that array, decoded. USearch's graph is derived
+from it, built when it is first used, and only ever proposes candidates: every distance in an answer
+is measured in float64 from the stored rows, so answers agree between devices whatever answered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab import indexfile
+from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors, whole_number
+from fedlab.graph import Graph
+from fedlab.hits import Hits, graph_pays
+from fedlab.indexfile import IndexFileError
+from fedlab.scan import METRICS, nearest, ranked
+from fedlab.storage import DTYPES, Columns, Table, decode, encode
+
+__all__ = ["VectorIndex"]
+
+Metric = Literal["cosine", "inner", "l2sq"]
+DType = Literal["f32", "f16", "bf16", "i8"]
+
+#: A graph with a larger share of removed entries is built anew.
+_REMOVED_LIMIT = 0.2
+
+
+class VectorIndex:
+    """Vectors with keys and labels, searched by nearness.
+
+    Parameters
+    ----------
+    dimensions : int
+        Numbers in a vector.
+    metric : {"cosine", "inner", "l2sq"}
+        What is near. Cosine compares directions; the rows keep their lengths.
+    dtype : {"f32", "f16", "bf16", "i8"}
+        How rows are stored: 4, 2, 2 or 1 byte a number (i8: 4 more a row, for its scale).
+    connectivity, expansion_add, expansion_search : int
+        The graph's links a node, and its candidates while building and while searching.
+
+    Examples
+    --------
+    >>> index = VectorIndex(2)
+    >>> keys = index.add([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], labels=["east", "north", "north-east"])
+    >>> hits = index.search([0.9, 0.1], k=2)
+    >>> hits.keys, hits.engine
+    (array([[0, 2]], dtype=uint64), 'scan')
+    >>> index.labels_of(hits.keys[0])
+    array(['east', 'north-east'], dtype='<U10')
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        metric: Metric = "cosine",
+        dtype: DType = "f32",
+        *,
+        connectivity: int = 16,
+        expansion_add: int = 128,
+        expansion_search: int = 64,
+    ) -> None:
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        self.dimensions = whole_number(dimensions, "dimensions", 1, 65_536)
+        self.metric: Metric = metric
+        self.dtype: DType = dtype
+        self.settings = {
+            "connectivity": whole_number(connectivity, "connectivity", 2, 512),
+            "expansion_add": whole_number(expansion_add, "expansion_add", 1, 65_536),
+            "expansion_search": whole_number(expansion_search, "expansion_search", 1, 65_536),
+        }
+        empty = encode(np.empty((0, self.dimensions), np.float32), dtype)
+        self._table = Table({**empty, "keys": np.empty(0, np.uint64)})
+        self._next_key = 0
+        self._graph: Graph | None = None
+        self._squares = np.empty(0, np.float32)
+
+    # -- what is in it -----------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._table.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._table.columns["keys"].tolist())
+
+    def __contains__(self, key: object) -> bool:
+        if (
+            isinstance(key, bool)
+            or not isinstance(key, int | np.integer)
+            or not 0 <= key < KEY_LIMIT
+        ):
+            return False
+        return bool(self._table.rows_of(np.array([key], np.uint64))[0] >= 0)
+
+    def __repr__(self) -> str:
+        return (
+            f"VectorIndex({len(self):,} rows of {self.dimensions} in {self.dtype}, {self.metric}, "
+            f"{'with' if self.has_graph else 'no'} graph, {self.nbytes:,} bytes)"
+        )
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(n,) keys in the order of the rows, read-only."""
+        return _read_only(self._table.columns["keys"])
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """(n,) labels in the order of the rows, read-only; None if the rows have none."""
+        column = self._table.columns.get("labels")
+        return None if column is None else _read_only(column)
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
+        return _read_only(self._table.decoded())
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a graph stands (it may still have to take in rows that came since)."""
+        return self._graph is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of rows, keys and labels, and of the graph if it stands."""
+        return self._table.nbytes + (self._graph.nbytes if self._graph else 0)
+
+    # -- rows in, rows out -------------------------------------------------------------------
+
+    def add(
+        self, vectors: ArrayLike, keys: ArrayLike | None = None, labels: ArrayLike | None = None
+    ) -> NDArray[np.uint64]:
+        """Add rows: all of them, or none if any is refused.
+
+        Parameters
+        ----------
+        vectors : (n, d) array
+            Finite numbers; under cosine no row of length zero.
+        keys : (n,) whole numbers, optional
+            Distinct, not yet in the index, below 2**64 - 1. By default the next free ones.
+        labels : (n,) array, optional
+            A class (whole number, text) or a number for each row. Either all rows of an index have
+            labels or none.
+
+        Returns
+        -------
+        (n,) uint64 array
+            The rows' keys.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If anything is refused; the index is then as it was.
+        """
+        rows = as_vectors(vectors, self.dimensions, "vectors")
+        new_keys = self._free_keys(len(rows)) if keys is None else as_keys(keys)
+        self._refuse_taken(new_keys, len(rows))
+        block: Columns = {**encode(rows, self.dtype), "keys": new_keys}
+        squares = as_lengths(decode(block["codes"], block.get("scales")), self.metric, "vectors")  # type: ignore[arg-type]
+        block.update(self._label_column(labels, len(rows)))
+        if not len(rows):
+            return new_keys
+        scanned = len(self._squares) == len(self)
+        self._table.append(block)
+        self._next_key = max(self._next_key, int(new_keys.max()) + 1)
+        if scanned:
+            self._squares = np.concatenate([self._squares, squares])
+        return new_keys
+
+    def _free_keys(self, count: int) -> NDArray[np.uint64]:
+        if self._next_key + count > KEY_LIMIT:
+            raise ValueError("no keys are free above the largest one; give keys of your own")
+        return np.arange(self._next_key, self._next_key + count, dtype=np.uint64)
+
+    def _refuse_taken(self, keys: NDArray[np.uint64], rows: int) -> None:
+        if len(keys) != rows:
+            raise ValueError(f"{len(keys)} keys were given for {rows} rows; one a row is needed")
+        distinct, counts = np.unique(keys, return_counts=True)
+        if len(distinct) < len(keys):
+            raise ValueError(f"keys: {_some(distinct[counts > 1])} stand twice in what was given")
+        taken = keys[self._table.rows_of(keys) >= 0]
+        if len(taken):
+            raise ValueError(
+                f"keys: {_some(taken)} are in the index already; remove them first, or give others"
+            )
+
+    def _label_column(self, labels: ArrayLike | None, rows: int) -> Columns:
+        known = self._table.columns.get("labels")
+        if labels is None:
+            if known is not None:
+                raise ValueError("the rows of this index have labels; give one for each new row")
+            return {}
+        if known is None and len(self):
+            raise ValueError("the rows of this index have no labels; leave them out here too")
+        column = as_labels(labels, rows)
+        if known is not None and (known.dtype.kind == "U") != (column.dtype.kind == "U"):
+            raise ValueError(
+                f"labels of type {column.dtype} were given; this index has {known.dtype}"
+            )
+        return {"labels": column}
+
+    def get(self, keys: ArrayLike) -> NDArray[np.float32]:
+        """Return the rows of `keys`, decoded, (n, d), with the lengths that were put in.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index.
+        """
+        return np.array(self._table.decoded(self._present(keys)))
+
+    def labels_of(self, keys: ArrayLike) -> NDArray[Any]:
+        """Return the labels of `keys`, (n,).
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index, or its rows have no labels.
+        """
+        rows = self._present(keys)
+        if "labels" not in self._table.columns:
+            raise KeyError("the rows of this index have no labels; add them with labels=")
+        return self._table.columns["labels"][rows]
+
+    def remove(self, keys: ArrayLike) -> int:
+        """Remove rows, and return how many.
+
+        The rows' bytes leave the array; a graph that stands keeps what it learned from them until it
+        is built anew.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index; nothing is removed then.
+        """
+        gone = self._present(keys)
+        kept = np.ones(len(self), np.bool_)
+        kept[gone] = False
+        if kept.all():
+            return 0
+        if self._graph is not None:
+            self._graph.forget(kept)
+        self._squares = (
+            self._squares[kept] if len(self._squares) == len(kept) else self._squares[:0]
+        )
+        self._table.keep(kept)
+        return int(len(kept) - kept.sum())
+
+    def view(self, start: int, stop: int) -> VectorIndex:
+        """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.
+
+        It answers as an index that owns these rows would, bit for bit. What is later added to it or
+        removed from it changes neither this index nor other views.
+        """
+        whole_number(start, "start", 0, len(self))
+        whole_number(stop, "stop", start, len(self))
+        part = VectorIndex(self.dimensions, self.metric, self.dtype, **self.settings)
+        part._table = self._table.slice(start, stop)
+        part._next_key = self._next_key
+        if len(self._squares) == len(self):
+            part._squares = self._squares[start:stop]
+        return part
+
+    def _present(self, keys: ArrayLike) -> NDArray[np.intp]:
+        wanted = as_keys(keys)
+        rows = self._table.rows_of(wanted)
+        if (rows < 0).any():
+            raise KeyError(f"keys {_some(wanted[rows < 0])} are not in the index")
+        return rows
+
+    # -- search ------------------------------------------------------------------------------
+
+    def search(
+        self, queries: ArrayLike, k: int, exact: bool | None = None, *, threads: int = 1
+    ) -> Hits:
+        """Find the k nearest rows of each query.
+
+        Parameters
+        ----------
+        queries : (q, d) or (d,) array
+            Finite numbers; under cosine none of length zero.
+        k : int
+            How many; an index with fewer rows returns all it has (see `Hits.counts`).
+        exact : bool, optional
+            True asks the scan (recall 1), False the graph (built now if it does not stand). By
+            default sizes decide, see `graph_pays`.
+        threads : int
+            Threads that walk the graph; the answer does not depend on them.
+
+        Returns
+        -------
+        Hits
+        """
+        k = whole_number(k, "k", 1)
+        probes = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(probes, self.metric, "queries")
+        if exact is None:
+            exact = not graph_pays(len(self), self.dimensions, len(probes), self.has_graph)
+        engine = "scan" if exact else "graph"
+        held = min(k, len(self))
+        if not held or not len(probes):
+            rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
+        elif exact:
+            rows, distances = nearest(self._table, self._lengths(), probes, held, self.metric)
+        else:
+            rows, distances = self._walk(probes, held, threads)
+        return self._hits(rows, distances, k, engine)
+
+    def _lengths(self) -> NDArray[np.float32]:
+        if len(self._squares) != len(self):
+            self._squares = as_lengths(self._table.decoded(), self.metric, "rows")
+        return self._squares
+
+    def _walk(
+        self, probes: NDArray[np.float32], k: int, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        # Twice as many candidates: what compression put out of order is put right by measuring anew.
+        graph = self.build_graph()
+        queries = encode(probes, self.dtype)
+        near = graph.candidates(queries, 2 * k, whole_number(threads, "threads", 1))
+        who, place = np.nonzero(near >= 0)
+        return ranked(self._table, probes, who, near[who, place], k, self.metric)
+
+    def build_graph(self, threads: int = 1) -> Graph:
+        """Build the graph, or bring it up to date; a search that uses it does so by itself.
+
+        Parameters
+        ----------
+        threads : int
+            One gives the same graph every time. Several are faster, and give another each time.
+        """
+        whole_number(threads, "threads", 1)
+        graph = self._graph
+        if graph is None or graph.removed > _REMOVED_LIMIT * graph.entries:
+            graph = Graph(self.dimensions, self.metric, self.dtype, self.settings)
+        graph.extend(self._table, threads)
+        self._graph = graph
+        return graph
+
+    def _hits(
+        self, rows: NDArray[np.int64], distances: NDArray[np.float64], k: int, engine: str
+    ) -> Hits:
+        keys = np.full((len(rows), k), KEY_LIMIT, np.uint64)
+        far = np.full((len(rows), k), np.inf)
+        filled = rows >= 0
+        width = rows.shape[1]
+        keys[:, :width][filled] = self._table.columns["keys"][rows[filled]]
+        far[:, :width] = distances
+        return Hits(keys, far, filled.sum(axis=1), engine)
+
+    # -- files -------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write rows, keys, labels and the graph (if it stands) to one file.
+
+        A kill at any moment leaves the old file or the new one.
+        """
+        arrays: Columns = dict(self._table.columns)
+        if self._graph is not None:
+            content, row_of = self._graph.to_bytes()
+            arrays |= {"graph": np.frombuffer(content, np.uint8), "graph_rows": row_of}
+        indexfile.write(path, {**self._parameters(), "next_key": self._next_key}, arrays)
+
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "dimensions": self.dimensions,
+            "metric": self.metric,
+            "dtype": self.dtype,
+            **self.settings,
+        }
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> VectorIndex:
+        """Read an index that `save` wrote.
+
+        Raises
+        ------
+        IndexFileError
+            If the file is torn, altered, of another kind or of a later version. Every byte is
+            checked before any of them is used.
+        """
+        parameters, arrays = indexfile.read(path)
+        try:
+            return cls._from(parameters, dict(arrays))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexFileError(
+                f"{os.fspath(path)} does not hold what its header says ({error}); build it anew"
+            ) from error
+
+    @classmethod
+    def _from(cls, parameters: dict[str, Any], arrays: Columns) -> VectorIndex:
+        next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
+        index = cls(**parameters)
+        content, row_of = arrays.pop("graph", None), arrays.pop("graph_rows", None)
+        _refuse_misfits(index, arrays)
+        index._table = Table(arrays)
+        index._next_key = next_key
+        if content is not None and row_of is not None:
+            index._graph = Graph(index.dimensions, index.metric, index.dtype, index.settings)
+            index._graph.restore(content.tobytes(), row_of)  # type: ignore[arg-type]
+        return index
+
+
+def _refuse_misfits(index: VectorIndex, arrays: Columns) -> None:
+    empty = index._table.columns
+    rows = len(arrays["codes"])
+    if set(arrays) - {"labels"} != set(empty) or arrays["codes"].shape[1:] != (index.dimensions,):
+        raise ValueError(f"arrays {sorted(arrays)}")
+    for name, column in arrays.items():
+        if len(column) != rows or (name in empty and column.dtype != empty[name].dtype):
+            raise ValueError(f"{name} of type {column.dtype}, {len(column)} rows for {rows}")
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _some(keys: NDArray[np.uint64]) -> str:
+    shown = ", ".join(str(key) for key in keys[:5].tolist())
+    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -1,0 +1,7 @@
+"""Models whose parameters are one flat vector: linear regression, softmax regression, an MLP."""
+
+from fedlab.models.base import Layout, Model
+from fedlab.models.linear import LinearRegression, SoftmaxRegression
+from fedlab.models.mlp import MLP
+
+__all__ = ["MLP", "Layout", "LinearRegression", "Model", "SoftmaxRegression"]

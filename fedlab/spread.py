@@ -1,0 +1,176 @@
+"""From data to devices: one shared store of rows, and a view into it for each device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.data import ColumnSums, Dataset, Partition, Preparation, Table, by_column, read_table
+from fedlab.device import Device, Profile, held_out_rows
+from fedlab.index import DType, Metric, VectorIndex
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TableDevices", "devices_from_table", "spread"]
+
+Profiles = Mapping[int | str, Profile]
+
+
+def spread(
+    data: Dataset,
+    partition: Partition,
+    *,
+    metric: Metric = "cosine",
+    dtype: DType = "f32",
+    profiles: Profiles | None = None,
+) -> list[Device]:
+    """Spread rows over devices; a row's key is its place in the data set.
+
+    Parameters
+    ----------
+    data : Dataset
+    partition : Partition
+        Which rows go where.
+    metric, dtype : str
+        Of the devices' indexes (see `VectorIndex`).
+    profiles : mapping of device name to Profile, optional
+        The hardware of devices that differ from the default.
+
+    Returns
+    -------
+    list of Device
+        In the partition's order, named as there. Their indexes are views into one store.
+
+    Examples
+    --------
+    >>> from fedlab.data import iid, load_digits
+    >>> digits = load_digits()
+    >>> devices = spread(digits, iid(len(digits), devices=10, seed=0))
+    >>> devices[0]
+    Device(0: 180 rows of 64)
+    """
+    if partition.total != len(data):
+        raise ValueError(f"the partition splits {partition.total} rows; the data have {len(data)}")
+    order = np.concatenate(partition.rows)
+    store = VectorIndex(data.x.shape[1], metric, dtype)
+    store.add(data.x[order], keys=order, labels=data.y[order])
+    return _views(store, partition, profiles or {})
+
+
+def _views(store: VectorIndex, partition: Partition, profiles: Profiles) -> list[Device]:
+    ends = np.cumsum(partition.sizes)
+    return [
+        Device(name, store.view(int(end - size), int(end)), profiles.get(name))
+        for name, size, end in zip(partition.names, partition.sizes, ends, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class TableDevices:
+    """Devices made of a table, and what was learned to make them.
+
+    Attributes
+    ----------
+    devices : list of Device
+        One for each value of the device column.
+    preparation : Preparation
+        How their rows became vectors; applies to new rows too.
+    classes : tuple or None
+        What class numbers stand for; None where the label is a number.
+    bytes_sent : int
+        Bytes of the sums that the devices sent for it.
+    """
+
+    devices: list[Device]
+    preparation: Preparation
+    classes: tuple[int | str, ...] | None
+    bytes_sent: int
+
+
+def devices_from_table(
+    table: Table | pd.DataFrame | str | Path,
+    *,
+    label: str | None = None,
+    device: str | None = None,
+    held_out: float | NDArray[np.bool_] = 0.0,
+    seed: int = 0,
+    metric: Metric = "l2sq",
+    dtype: DType = "f32",
+    profiles: Profiles | None = None,
+) -> TableDevices:
+    """Turn a table, with a column for the label and one for the device, into devices.
+
+    Missing values are imputed, numbers scaled and categories turned into columns, from sums that
+    each device forms over its training rows (see `Preparation`): no row leaves its device.
+
+    Parameters
+    ----------
+    table : Table, DataFrame, or path of a CSV or Parquet file
+    label, device : str
+        Columns; needed unless `table` is a `Table`, which knows them.
+    held_out : float or (n,) mask
+        Rows set aside for validation: a share of each device's, or these.
+    seed : int
+        Draws the share.
+    metric, dtype : str
+        Of the devices' indexes.
+    profiles : mapping of device name to Profile, optional
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> patients = pd.DataFrame(
+    ...     {
+    ...         "age": [61, 50, None, 44, 70, 39],
+    ...         "ill": ["yes", "no", "yes", "no", "yes", "no"],
+    ...         "ward": ["north", "north", "north", "south", "south", "south"],
+    ...     }
+    ... )
+    >>> made = devices_from_table(patients, label="ill", device="ward")
+    >>> made.devices, made.classes
+    ([Device('north': 3 rows of 2), Device('south': 3 rows of 2)], ('no', 'yes'))
+    """
+    if not isinstance(table, Table):
+        if label is None or device is None:
+            raise TypeError("name the columns: devices_from_table(table, label=..., device=...)")
+        table = read_table(table, label=label, device=device)
+    partition = by_column(table.devices)
+    aside = _aside(table, partition, held_out, seed)
+    sums = [
+        ColumnSums.of(table.frame.iloc[rows[~aside[rows]]], table.numeric, table.categorical)
+        for rows in partition.rows
+    ]
+    preparation = Preparation.from_sums(ColumnSums.merge(sums))
+    order = np.concatenate(partition.rows)
+    vectors, features = preparation.apply(table.frame.iloc[order])
+    store = VectorIndex(len(features), metric, dtype)
+    store.add(vectors, keys=order, labels=table.y[order])
+    devices = [
+        whole.holding_out(rows[aside[rows]])
+        for whole, rows in zip(
+            _views(store, partition, profiles or {}), partition.rows, strict=True
+        )
+    ]
+    return TableDevices(devices, preparation, table.classes, sum(part.nbytes for part in sums))
+
+
+def _aside(
+    table: Table, partition: Partition, held_out: float | NDArray[Any], seed: int
+) -> NDArray[np.bool_]:
+    if isinstance(held_out, np.ndarray):
+        if held_out.shape != (len(table),) or held_out.dtype != np.bool_:
+            raise ValueError(
+                f"held_out of shape {held_out.shape} and type {held_out.dtype} was given; "
+                f"a share, or {len(table)} truth values, are needed"
+            )
+        return held_out
+    aside = np.zeros(len(table), np.bool_)
+    for name, rows in zip(partition.names, partition.rows, strict=True):
+        aside[rows] = held_out_rows(table.y[rows], held_out, seed, name)
+    return aside

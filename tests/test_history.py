@@ -1,0 +1,34 @@
+"""One tidy frame a run."""
+
+import pytest
+
+from fedlab.history import SERVER, History
+
+
+def test_a_run_is_one_tidy_frame():
+    history = History()
+    history.record(1, SERVER, loss=0.5, rows=3)
+    history.record(1, 7, loss=0.25)
+    history.record(2, SERVER, loss=0.125)
+    frame = history.frame()
+    assert frame.columns.tolist() == ["round", "who", "metric", "value"]
+    assert frame.to_numpy().tolist()[2] == [1, "7", "loss", 0.25]
+    assert history.series("loss").to_dict() == {1: 0.5, 2: 0.125}
+    assert history.series("loss", who=7).to_dict() == {1: 0.25}
+    assert history.last("loss") == 0.125
+    assert history.wide().loc[1].to_dict() == {"loss": 0.5, "rows": 3.0}
+
+
+def test_wall_times_and_remarks_stay_out_of_what_determinism_compares():
+    history = History()
+    history.wall_seconds[1] = 0.25
+    history.remark(1, "ward", "left out: no rows")
+    assert history.frame().empty
+    assert history.remarks().to_numpy().tolist() == [[1, "ward", "left out: no rows"]]
+
+
+def test_a_measure_that_was_not_taken_is_named_with_those_that_were():
+    history = History()
+    history.record(1, SERVER, loss=0.5)
+    with pytest.raises(KeyError, match=r"no 'accuracy' of server .* \['loss'\]"):
+        history.series("accuracy")

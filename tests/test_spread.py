@@ -1,0 +1,93 @@
+"""Devices from data: shared stores, tables, held-out rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedlab import devices_from_table, spread
+from fedlab.data import ColumnSums, Preparation, by_column, dirichlet, iid, load_digits
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_every_row_is_on_one_device_with_its_label(digits, dtype):
+    split = dirichlet(digits.y, devices=8, alpha=0.5, seed=1)
+    devices = spread(digits, split, dtype=dtype)
+    keys = np.concatenate([device.index.keys for device in devices])
+    assert sorted(keys.tolist()) == list(range(len(digits)))
+    for device, rows in zip(devices, split.rows, strict=True):
+        np.testing.assert_array_equal(device.labels, digits.y[rows])
+        if dtype == "f32":
+            np.testing.assert_array_equal(device.index.vectors, digits.x[rows])
+
+
+def test_devices_are_views_into_one_store(digits):
+    devices = spread(digits, iid(len(digits), 4, seed=0))
+    bases = {id(device.index.vectors.base.base) for device in devices}
+    assert len(bases) == 1
+    devices[0].index.add(np.ones((1, 64)), labels=[3])
+    assert sum(len(device.index) for device in devices) == len(digits) + 1
+
+
+def test_a_split_of_other_rows_is_refused(digits):
+    with pytest.raises(ValueError, match="splits 10 rows; the data have 1797"):
+        spread(digits, iid(10, 2, seed=0))
+
+
+@pytest.fixture
+def patients():
+    draw = np.random.default_rng(5)
+    age = draw.normal(60, 10, 90)
+    age[::7] = np.nan
+    return pd.DataFrame(
+        {
+            "age": age,
+            "sex": draw.choice(["f", "m"], 90),
+            "ill": draw.choice(["no", "yes"], 90),
+            "ward": draw.choice(["north", "south", "west"], 90),
+        }
+    )
+
+
+def test_a_frame_becomes_devices_in_one_call(patients, tmp_path):
+    made = devices_from_table(patients, label="ill", device="ward")
+    assert [device.id for device in made.devices] == ["north", "south", "west"]
+    assert sum(device.rows for device in made.devices) == 90
+    assert made.classes == ("no", "yes")
+    patients.to_csv(tmp_path / "patients.csv", index=False)
+    again = devices_from_table(tmp_path / "patients.csv", label="ill", device="ward")
+    for one, other in zip(made.devices, again.devices, strict=True):
+        np.testing.assert_array_equal(one.index.vectors, other.index.vectors)
+
+
+def test_scaling_and_imputing_are_fitted_on_training_rows_only(patients):
+    aside = np.zeros(90, bool)
+    aside[::3] = True
+    made = devices_from_table(patients, label="ill", device="ward", held_out=aside)
+    pooled = ColumnSums.of(patients[~aside], ["age"], ["sex"])
+    expected, _ = Preparation.from_sums(pooled).apply(patients)
+    for device, rows in zip(made.devices, by_column(patients.ward).rows, strict=True):
+        np.testing.assert_allclose(device.index.vectors, expected[rows], atol=1e-6)
+        assert device.validation_rows == aside[rows].sum()
+    changed = patients.copy()
+    changed.loc[aside, "age"] = 1e6
+    still = devices_from_table(changed, label="ill", device="ward", held_out=aside)
+    np.testing.assert_array_equal(made.preparation.mean, still.preparation.mean)
+
+
+def test_a_share_is_held_out_on_each_device(patients):
+    made = devices_from_table(patients, label="ill", device="ward", held_out=0.25, seed=3)
+    for device in made.devices:
+        assert device.validation_rows == pytest.approx(len(device.index) / 4, abs=1)
+    assert made.bytes_sent == 3 * (8 + 24 + 2 * 9)
+
+
+def test_what_is_missing_is_asked_for(patients):
+    with pytest.raises(TypeError, match="name the columns"):
+        devices_from_table(patients)
+    with pytest.raises(ValueError, match="90 truth values"):
+        devices_from_table(patients, label="ill", device="ward", held_out=np.zeros(3, bool))
