@@ -145,6 +145,13 @@ class Device:
         """Rows held out."""
         return len(self._held_out)
 
+    @property
+    def validation_keys(self) -> NDArray[np.uint64]:
+        """(v,) keys of the rows held out, in the order of `validation`, read-only."""
+        keys = self._held_out.view()
+        keys.flags.writeable = False
+        return keys
+
     def training(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return the rows to train on, (n, d) float32 as stored, and their labels, (n,)."""
         if not len(self._held_out):

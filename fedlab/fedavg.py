@@ -27,7 +27,7 @@ from fedlab.training import LocalSGD, Update, one_blas_thread, train_device, val
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Federation", "weighted_average"]
+__all__ = ["Federation", "drift", "weighted_average"]
 
 Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
 
@@ -55,6 +55,23 @@ def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> NDArray[np
     for weight, vector in zip(w / w.sum(), vectors, strict=True):
         total += weight * vector
     return total
+
+
+def drift(vectors: Sequence[Array], weights: ArrayLike, average: Array) -> float:
+    """Return how far updates lie apart, relative to their average's length.
+
+    The root of sum_k p_k |v_k - v|^2, divided by |v|, with p_k the weights scaled to sum to one and
+    v the weighted average: 0 where all devices agree, and without bound where they cancel out.
+
+    Examples
+    --------
+    >>> drift([np.array([1.0, 1.0]), np.array([1.0, -1.0])], [1, 1], np.array([1.0, 0.0]))
+    1.0
+    """
+    w = np.asarray(weights, np.float64)
+    apart = [np.square(vector - average).sum() for vector in vectors]
+    length = float(np.linalg.norm(average))
+    return float(np.sqrt(np.dot(w / w.sum(), apart))) / length if length else 0.0
 
 
 class Federation:
@@ -198,12 +215,15 @@ class Federation:
             cohort = choose_cohort(self.devices, self._cohort, self.seed, number)
             updates = self._train(cohort, number)
             usable, remarks = _usable(cohort, updates)
-            step = self._step(usable)
+            changes = [update.change for _, update in usable]
+            weights = [self._weight_of(device) for device, _ in usable]
+            step = weighted_average(changes, weights) if usable else np.zeros(self.layout.size)
             moved = (self._parameters + step).astype(self._parameters.dtype)
             measures = {
                 **self._ledger(cohort, updates),
                 **_summary(usable),
                 "update_norm": float(np.linalg.norm(step)),
+                "drift": drift(changes, weights, step) if usable else 0.0,
                 **self._evaluated(moved),
             }
         self._parameters, self.round_number = moved, number
@@ -222,12 +242,6 @@ class Federation:
             return [train(device) for device in cohort]
         with ThreadPoolExecutor(self.threads) as pool:
             return list(pool.map(train, cohort))
-
-    def _step(self, usable: Sequence[tuple[Device, Update]]) -> NDArray[np.float64]:
-        if not usable:
-            return np.zeros(self.layout.size)
-        weights = [self._weight_of(device) for device, _ in usable]
-        return weighted_average([update.change for _, update in usable], weights)
 
     # -- what is measured --------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from fedlab import (
     SoftmaxRegression,
     VectorIndex,
 )
-from fedlab.fedavg import weighted_average
+from fedlab.fedavg import drift, weighted_average
 from tests.federations import class_device, quadratic, regression_device
 
 FULL = LocalSGD(epochs=1, batch_size=None, learning_rate=0.1)
@@ -120,6 +120,19 @@ def test_weights_need_not_sum_to_one(five):
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ValueError, match="non-negative"):
         weighted_average([np.zeros(2), np.ones(2)], weights)
+
+
+def test_drift_is_the_spread_of_updates_around_their_average():
+    draw = np.random.default_rng(0)
+    vectors, weights = list(draw.normal(size=(6, 9)) + 1), draw.random(6)
+    average = weighted_average(vectors, weights)
+    p = weights / weights.sum()
+    # The weighted variance's shift formula: E|v - m|^2 = E|v|^2 - |m|^2.
+    spread = p @ np.square(vectors).sum(axis=1) - average @ average
+    assert drift(vectors, weights, average) == pytest.approx(
+        np.sqrt(spread) / np.linalg.norm(average)
+    )
+    assert drift([average] * 3, [1, 2, 3], average) == 0.0
 
 
 # -- devices of every kind -----------------------------------------------------------------------
