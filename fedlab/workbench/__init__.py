@@ -1,0 +1,1 @@
+"""The face of fedlab: what notebooks call, batch runs, figures and reports."""

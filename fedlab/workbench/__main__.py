@@ -1,0 +1,8 @@
+"""``python -m fedlab.workbench``."""
+
+import sys
+
+from fedlab.workbench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

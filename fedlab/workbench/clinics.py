@@ -1,0 +1,127 @@
+"""Three ways to learn from clinics, on the same folds: each alone, all pooled, federated.
+
+The three differ in nothing else: the same model, local training, number of rounds, preparation rule
+and test patients. Alone and pooled are federations of one device, so the same code trains all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.compare import Ranking, stratified_folds
+from fedlab.data import Table, by_column
+from fedlab.device import Device
+from fedlab.fedavg import Federation
+from fedlab.models import SoftmaxRegression
+from fedlab.spread import devices_from_table
+from fedlab.training import LocalSGD
+
+__all__ = ["WAYS", "Recipe", "alone", "cross_validate", "federated", "pooled"]
+
+Scores = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, and how long.
+
+    Parameters
+    ----------
+    rounds : int
+        Rounds of the federation; alone and pooled take as many passes.
+    local : LocalSGD
+        Training between two messages.
+    l2 : float
+        Weight penalty of the logistic regression.
+    seed : int
+    """
+
+    rounds: int
+    local: LocalSGD
+    l2: float
+    seed: int
+
+
+Way = Callable[[Table, Mask, Recipe], Scores]
+
+
+def federated(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+    """Return the held-out patients' scores by a model learned together; NaN for the others."""
+    made = devices_from_table(table, held_out=held_out)
+    model = SoftmaxRegression(made.devices[0].index.dimensions, classes=2, l2=recipe.l2)
+    federation = Federation(made.devices, model, local=recipe.local, seed=recipe.seed)
+    federation.run(recipe.rounds)
+    scores = np.full(len(table), np.nan)
+    for device in made.devices:
+        keys, chances = _predicted(device, model, federation.parameters)
+        scores[keys] = chances
+    return scores
+
+
+def _predicted(
+    device: Device, model: SoftmaxRegression, parameters: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], Scores]:
+    x, _ = device.validation()
+    keys = device.validation_keys.astype(np.intp)
+    return keys, model.predict(parameters, x)[:, 1].astype(np.float64)
+
+
+def pooled(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+    """Return the scores by a model that saw all clinics' rows in one place."""
+    assert table.device is not None
+    one = replace(table, frame=table.frame.assign(**{table.device: "one place"}))
+    return federated(one, held_out, recipe)
+
+
+def alone(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+    """Return each clinic's patients' scores by the model of that clinic's rows only."""
+    scores = np.full(len(table), np.nan)
+    for rows in by_column(table.devices).rows:
+        scores[rows] = federated(table.take(rows), held_out[rows], recipe)
+    return scores
+
+
+#: The three ways by name.
+WAYS: Mapping[str, Way] = {"alone": alone, "federated": federated, "pooled": pooled}
+
+
+def cross_validate(
+    table: Table,
+    recipe: Recipe,
+    *,
+    folds: int,
+    repeats: int,
+    ways: Mapping[str, Way] = WAYS,
+) -> dict[str, dict[str, Ranking]]:
+    """Score every patient in every repeat by every way, on the same folds.
+
+    Folds are stratified by clinic and class.
+
+    Returns
+    -------
+    dict
+        By way, by clinic: how the scores of that clinic's test patients rank them, fold by fold.
+        Patients are numbered within their clinic.
+    """
+    clinics = by_column(table.devices)
+    strata = [f"{clinic} {label}" for clinic, label in zip(table.devices, table.y, strict=True)]
+    rankings = {
+        way: {
+            str(name): Ranking(size)
+            for name, size in zip(clinics.names, clinics.sizes, strict=True)
+        }
+        for way in ways
+    }
+    for held_out in stratified_folds(strata, folds, repeats, recipe.seed):
+        for way, score in ways.items():
+            scores = score(table, held_out, recipe)
+            for name, rows in zip(clinics.names, clinics.rows, strict=True):
+                tested = np.flatnonzero(held_out[rows])
+                there = rows[tested]
+                rankings[way][str(name)].add_fold(tested, table.y[there], scores[there])
+    return rankings

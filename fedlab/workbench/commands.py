@@ -1,0 +1,89 @@
+"""The exact lines that reproduce a run, for the workbench and for plain papermill."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["papermill_line", "papermill_options", "workbench_line"]
+
+
+def workbench_line(path: str, values: Mapping[str, Any]) -> str:
+    """Return the line that runs the notebook at `path` with exactly these values.
+
+    Examples
+    --------
+    >>> workbench_line("notebooks/04_see_non_iid.ipynb", {"seeds": [0, 1]})
+    "python -m fedlab.workbench run notebooks/04_see_non_iid.ipynb -p seeds '[0, 1]'"
+    """
+    words = ["python", "-m", "fedlab.workbench", "run", path]
+    for name, value in values.items():
+        words += ["-p", name, str(value)]
+    return shlex.join(words)
+
+
+def papermill_line(path: str, values: Mapping[str, Any]) -> str:
+    """Return the line that does the same without the workbench, into `out.ipynb`.
+
+    Examples
+    --------
+    >>> papermill_line("notebooks/04_see_non_iid.ipynb", {"alpha": 0.1})
+    'papermill notebooks/04_see_non_iid.ipynb out.ipynb -k python3 -p alpha 0.1'
+    """
+    return shlex.join(["papermill", path, "out.ipynb", "-k", "python3", *papermill_options(values)])
+
+
+def papermill_options(values: Mapping[str, Any]) -> list[str]:
+    """Options that make plain papermill set exactly these values.
+
+    Its ``-p`` guesses types from text: a string that it would take for a number goes with ``-r``,
+    and a list with ``-y``.
+
+    Examples
+    --------
+    >>> papermill_options({"alpha": 0.1, "tag": "007", "seeds": [0, 1]})
+    ['-p', 'alpha', '0.1', '-r', 'tag', '007', '-y', '{seeds: [0, 1]}']
+    """
+    options: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            options += ["-y", f"{{{name}: {_yaml(value)}}}"]
+        elif isinstance(value, str) and _looks_typed(value):
+            options += ["-r", name, value]
+        else:
+            options += ["-p", name, str(value)]
+    return options
+
+
+def workbench_options(values: Mapping[str, Any]) -> list[str]:
+    """Options that make `python -m fedlab.workbench run` set exactly these values."""
+    return [
+        word
+        for name, value in values.items()
+        for word in ("-p", name, repr(value) if isinstance(value, list | tuple) else str(value))
+    ]
+
+
+def _looks_typed(text: str) -> bool:
+    if text in ("True", "False", "None"):
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _yaml(value: Any) -> str:
+    """Write a value as YAML 1.1 reads it back: `1e-05` without a point would be a text."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_yaml(part) for part in value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        mantissa, _, exponent = repr(value).partition("e")
+        point = mantissa if "." in mantissa else f"{mantissa}.0"
+        return f"{point}e{int(exponent):+d}" if exponent else point
+    return json.dumps(value) if isinstance(value, str) else str(value)

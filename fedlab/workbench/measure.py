@@ -1,0 +1,143 @@
+"""What searching costs on this machine: seconds, bytes, and the neighbours that are missed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedlab.index import DType, VectorIndex
+from fedlab.indexfile import IndexFileError
+
+__all__ = ["recall", "save_and_open", "scan_against_graph", "storage_types"]
+
+Float = NDArray[np.float32]
+Keys = NDArray[np.uint64]
+
+
+def recall(found: Keys, truth: Keys) -> float:
+    """Return the share of true neighbours that were found, over all queries.
+
+    Parameters
+    ----------
+    found, truth : (q, k) key arrays
+        Each without repetition within a row.
+
+    Examples
+    --------
+    >>> recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]]))
+    0.75
+    """
+    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, truth, strict=True)]
+    return float(np.sum(hits) / truth.size)
+
+
+def _seconds(call: Callable[[], object], times: int = 1) -> float:
+    """Return the median wall time of some calls."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
+def _seconds_a_query(index: VectorIndex, queries: Float, k: int, exact: bool) -> float:
+    return _seconds(lambda: index.search(queries, k, exact=exact), times=3) / len(queries)
+
+
+def scan_against_graph(indexes: Sequence[VectorIndex], queries: Float, k: int) -> pd.DataFrame:
+    """Measure both engines on indexes of several sizes; their graphs are built by it.
+
+    Returns
+    -------
+    DataFrame
+        A row for each index: ``rows``, ``build`` (seconds to build the graph), ``scan`` and
+        ``graph`` (seconds a query, in one batch, one thread, median of three), ``recall`` (of the
+        graph, against the scan).
+    """
+    measured = []
+    for index in indexes:
+        scan = _seconds_a_query(index, queries, k, exact=True)
+        build = _seconds(index.build_graph)
+        graph = _seconds_a_query(index, queries, k, exact=False)
+        truth, found = (index.search(queries, k, exact=exact).keys for exact in (True, False))
+        measured.append((len(index), build, scan, graph, recall(found, truth)))
+    return pd.DataFrame(measured, columns=["rows", "build", "scan", "graph", "recall"])
+
+
+def storage_types(
+    index: VectorIndex, queries: Float, k: int, dtypes: Sequence[DType]
+) -> pd.DataFrame:
+    """Measure what each storage type costs and keeps, against the exact answers of `index`.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by type: ``bytes`` of a vector (row, key, and links in the graph), ``scan recall``
+        and ``recall`` (of scan and graph), ``speed`` (the graph's queries a second in one batch).
+    """
+    truth = index.search(queries, k, exact=True).keys
+    indexes = [index if dtype == index.dtype else _stored_as(index, dtype) for dtype in dtypes]
+    # One thread a graph keeps each repeatable; several graphs can be built at once.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(VectorIndex.build_graph, indexes))
+    measured = {}
+    for dtype, stored in zip(dtypes, indexes, strict=True):
+        scanned, walked = (stored.search(queries, k, exact=exact).keys for exact in (True, False))
+        labels = stored.labels
+        measured[dtype] = {
+            "bytes": (stored.nbytes - (0 if labels is None else labels.nbytes)) / len(stored),
+            "scan recall": recall(scanned, truth),
+            "recall": recall(walked, truth),
+            "speed": 1 / _seconds_a_query(stored, queries, k, exact=False),
+        }
+    return pd.DataFrame(measured).T
+
+
+def _stored_as(index: VectorIndex, dtype: DType) -> VectorIndex:
+    stored = VectorIndex(index.dimensions, index.metric, dtype, **index.settings)
+    stored.add(index.vectors, keys=index.keys, labels=index.labels)
+    return stored
+
+
+def save_and_open(index: VectorIndex, queries: Float, k: int) -> pd.Series[str]:
+    """Save an index, open it again, flip one bit of the file, and tell what happened."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "device.index"
+        saving = _seconds(lambda: index.save(path))
+        opening = _seconds(lambda: VectorIndex.open(path))
+        before, after = (one.search(queries, k) for one in (index, VectorIndex.open(path)))
+        same = (before.keys == after.keys).all() and (before.distances == after.distances).all()
+        size = path.stat().st_size
+        _flip_a_bit(path, size // 2)
+        try:
+            VectorIndex.open(path)
+            flipped = "opened"
+        except IndexFileError as error:
+            flipped = str(error).partition(";")[0]
+    return pd.Series(
+        {
+            "size of the file": f"{size / 1e6:.1f} MB",
+            "time to save": f"{saving:.2f} s",
+            "time to open": f"{opening:.2f} s",
+            "same answers, to the last bit": "yes" if same else "no",
+            "after one flipped bit": flipped,
+        },
+        name="measured",
+    )
+
+
+def _flip_a_bit(path: Path, place: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))

@@ -1,0 +1,89 @@
+"""A slider in JupyterLab answers, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workbench.building import notebook, write
+
+pytestmark = pytest.mark.browser
+TOKEN = "only-for-this-test"
+
+SLIDER = notebook(
+    "# Slide\n\nDoes it answer?",
+    "import numpy as np\nfrom fedlab.workbench import cells, widgets\ncells.begin()",
+    "box = widgets.split_slider(np.repeat(np.arange(5), 60), devices=6, alpha=1.0, seed=0)",
+)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on a folder with one notebook; its address."""
+    write(SLIDER, tmp_path / "slide.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folders = {"JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"}
+    environment = {**os.environ, **{name: str(tmp_path / name) for name in folders}}
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
+        *(f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}"),
+        "--ServerApp.kernel_spec_manager_class=fedlab.workbench.kernels.OwnKernelSpecs",
+        *(
+            "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class="
+            "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        ),
+    ]
+    with (tmp_path / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _await_server(server, f"{address}/api/status?token={TOKEN}", tmp_path / "lab.log")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _await_server(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(240):
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                json.load(answer)
+            return
+        except OSError:
+            time.sleep(0.25)
+    pytest.fail(f"JupyterLab did not answer within a minute: {log.read_text()[-2000:]}")
+
+
+def test_the_slider_draws_another_split(lab: str, chromium: Any) -> None:
+    page = chromium.new_context(viewport={"width": 1300, "height": 1000}).new_page()
+    page.goto(f"{lab}/lab/tree/slide.ipynb?token={TOKEN}&reset")
+    page.locator("p", has_text="Does it answer?").wait_for(timeout=60_000)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.get_by_text("alpha 1: 6 devices").wait_for(timeout=60_000)
+    picture = page.locator(".jp-OutputArea img, .jp-OutputArea svg").last
+    before = picture.evaluate("picture => picture.src || picture.outerHTML")
+    handle = page.locator(".noUi-handle")
+    handle.focus()
+    for _ in range(5):
+        handle.press("ArrowRight")
+    page.get_by_text("alpha 3.16: 6 devices").wait_for(timeout=30_000)
+    assert page.get_by_text("alpha 1: 6 devices").count() == 0
+    assert picture.evaluate("picture => picture.src || picture.outerHTML") != before
