@@ -1,0 +1,137 @@
+"""The notebooks: one spine, no outputs in their sources, runnable by papermill alone."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from fedlab.workbench import outputs
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: Small parameters, so that a test run takes seconds.
+SMALL = {
+    "00_index": {},
+    "01_start_a_federation": {"devices": 5, "rounds": 30},
+    "02_search_a_device": {"rows": 3000, "queries": 100},
+    "03_diagnose_across_hospitals": {"folds": 3, "repeats": 1, "rounds": 5, "draws": 200},
+    "04_see_non_iid": {"alphas": [100.0, 0.3], "seeds": [0, 1], "rounds": 12, "cohort": 4},
+}
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def prose(path):
+    return [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+
+
+def test_they_are_numbered_without_a_gap():
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02}" for n in range(len(NOTEBOOKS))]
+    assert set(SMALL) == {path.stem for path in NOTEBOOKS}
+    assert all(re.fullmatch(r"\d\d_[a-z_]+", path.stem) for path in NOTEBOOKS)
+
+
+@each
+def test_sources_carry_no_outputs(path):
+    node = json.loads(path.read_text())
+    assert set(node["metadata"]) == {"kernelspec", "language_info"}
+    assert node["metadata"]["kernelspec"]["name"] == "python3"
+    nbformat.validate(node)
+    for cell in code(path):
+        assert (cell.outputs, cell.execution_count) == ([], None)
+        assert set(cell.metadata) <= {"tags"}
+
+
+@each
+def test_the_spine(path):
+    texts, cells = prose(path), code(path)
+    title, question, rest = texts[0].split("\n\n")[:3]
+    assert title.startswith("# ")
+    assert question.endswith("?")
+    assert "Reading time" in rest
+    assert any(text.startswith("## What we learned") for text in texts)
+    assert "cells.answer(" in cells[-1].source
+    assert "main=True" in "".join(cell.source for cell in cells)
+    imports = [cell for cell in cells if re.search(r"^(import|from) ", cell.source, re.MULTILINE)]
+    assert len(imports) == 1, "one import cell"
+    assert imports[0].source.endswith("cells.begin()")
+
+
+@each
+def test_cells_are_short_and_explained(path):
+    lines = sorted(len(cell.source.splitlines()) for cell in code(path))
+    assert lines[len(lines) // 2] <= 6
+    assert lines[-1] <= 15
+    words = sum(len(text.split()) for text in prose(path))
+    assert 5 <= words / sum(lines) <= 12
+    for cell in code(path):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert node.end_lineno - node.lineno < 12
+
+
+@each
+def test_every_figure_has_a_text_alternative_and_says_what_to_see(path):
+    source = "".join(cell.source for cell in code(path))
+    assert source.count("cells.show(") == source.count("alt=")
+    shown = [place for place, cell in enumerate(read(path).cells) if "cells.show(" in cell.source]
+    for place in shown:
+        after = "".join(cell.source for cell in read(path).cells[place + 1 : place + 3])
+        assert "What to see" in after
+
+
+@each
+def test_parameters_are_annotated_and_described(path):
+    tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
+    if path.stem == "00_index":
+        assert tagged == []
+        return
+    [cell] = tagged
+    names = []
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.AnnAssign), "name: type = default"
+        ast.literal_eval(statement.value)
+        names.append(statement.target.id)
+    table = next(text for text in prose(path) if text.startswith("| parameter"))
+    assert all(f"`{name}`" in table for name in names)
+
+
+@each
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", "\n".join(prose(path))):
+        if not target.startswith("http"):
+            assert (path.parent / target).is_file(), target
+
+
+@each
+def test_plain_papermill_runs_it(path, tmp_path):
+    out = tmp_path / "out.ipynb"
+    given = json.dumps(SMALL[path.stem])
+    command = [sys.executable, "-m", "papermill", path, out, "--no-progress-bar", "-y", given]
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    node = read(out)
+    assert outputs.answer(node)
+    assert outputs.main_figure(node) is not None
+    warned = [
+        output.text
+        for cell in node.cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+    ]
+    assert warned == []
