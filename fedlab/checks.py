@@ -6,6 +6,7 @@ and what to do.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,12 @@ def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
     """
     if hasattr(values, "toarray"):
         raise TypeError(
-            f"a sparse {what} of type {type(values).__name__} was given; rows are dense: project them "
-            "to fewer dimensions first (for text, a truncated SVD), or call .toarray() if they are few"
+            f"{what}: a sparse {type(values).__name__} was given; rows are dense: project them "
+            "to fewer dimensions (for text, a truncated SVD), or call .toarray() if they are few"
         )
-    array = np.asarray(values)
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what}: a masked array was given; fill in or leave out what is missing")
+    array = _as_array(values, what)
     if array.dtype.kind not in "fiu":
         raise TypeError(
             f"{what}: values of type {array.dtype} were given; numbers are needed "
@@ -62,9 +65,9 @@ def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
 
 
 def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.float32]:
-    """Return the squared length of each row; refuse those with which the metric can't be computed."""
+    """Return the squared length of each row; refuse those for which the metric is not defined."""
     # einsum widens in small buffers; squaring first would hold a float64 copy of all rows.
-    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     if len(squares) and squares.max() > _LONGEST**2:
         raise ValueError(
             f"{what}: row {squares.argmax()} has length {np.sqrt(squares.max()):.3g}; at most "
@@ -72,9 +75,9 @@ def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.
         )
     if metric == "cosine" and len(squares) and squares.min() < _SHORTEST**2:
         raise ValueError(
-            f"{what}: row {squares.argmin()} has length {np.sqrt(squares.min()):.3g} as it is stored; "
-            f"cosine needs a direction (at least {_SHORTEST:.0e}): leave the row out, or use the "
-            "metric 'l2sq' or 'inner'"
+            f"{what}: row {squares.argmin()} has length {np.sqrt(squares.min()):.3g} as it is "
+            f"stored; cosine needs a direction (at least {_SHORTEST:.0e}): leave the row out, or "
+            "use the metric 'l2sq' or 'inner'"
         )
     return squares.astype(np.float32)
 
@@ -87,13 +90,18 @@ def as_keys(values: Any, what: str = "keys") -> NDArray[np.uint64]:
     >>> as_keys([3, 5])
     array([3, 5], dtype=uint64)
     """
-    array = np.atleast_1d(np.asarray(values))
-    if array.size == 0:
+    array = np.atleast_1d(_as_array(values, what))
+    if array.shape == (0,):
         return np.empty(0, np.uint64)
+    if array.dtype.kind == "f" and _all_whole(values):
+        # NumPy makes floats of a list that holds both small numbers and some from 2**63 on.
+        array = np.array([operator.index(value) for value in values], dtype=object)
+        if array.min() >= 0 and array.max() < 2**64:
+            array = array.astype(np.uint64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(
-            f"{what}: an array of type {array.dtype} and shape {array.shape} was given; whole numbers "
-            f"in one dimension are needed, 0 ... 2**64 - 2 (names can be kept as labels)"
+            f"{what}: an array of type {array.dtype} and shape {array.shape} was given; whole "
+            "numbers in one dimension are needed, 0 ... 2**64 - 2 (names can be kept as labels)"
         )
     if array.dtype.kind == "i" and array.min() < 0:
         raise ValueError(f"{what}: {array.min()} was given; keys lie in 0 ... 2**64 - 2")
@@ -111,20 +119,22 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
     >>> as_labels([True, False], rows=2)
     array([1, 0])
     """
-    array = np.asarray(values)
+    array = _as_array(values, "labels")
     if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.ravel()):
         array = array.astype(np.str_)
     if array.shape != (rows,):
         raise ValueError(
             f"labels of shape {array.shape} were given for {rows} rows; one a row is needed"
         )
+    if array.dtype.kind == "u" and array.max(initial=0) >= 2**63:
+        raise ValueError(f"labels: {array.max()} was given; whole numbers lie below 2**63")
     if array.dtype.kind in "biu":
         return array.astype(np.int64)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError(
-                f"labels: {int((~np.isfinite(array)).sum())} of {rows} are NaN or inf; leave out rows "
-                "whose label is unknown"
+                f"labels: {int((~np.isfinite(array)).sum())} of {rows} are NaN or inf; leave out "
+                "rows whose label is unknown"
             )
         return array.astype(np.float64)
     if array.dtype.kind == "U":
@@ -140,11 +150,23 @@ def whole_number(value: Any, name: str, least: int, most: int | None = None) -> 
     >>> whole_number(np.int64(3), "k", 1)
     3
     """
-    allowed = f"a whole number of at least {least}" + (
-        "" if most is None else f" and at most {most}"
-    )
+    upper = "" if most is None else f" and at most {most}"
+    allowed = f"a whole number of at least {least}{upper}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be {allowed}")
     if value < least or (most is not None and value > most):
         raise ValueError(f"{name} is {value}; it must be {allowed}")
     return int(value)
+
+
+def _as_array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
+
+
+def _all_whole(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values
+    )

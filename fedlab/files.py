@@ -12,6 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["replacing", "write_bytes"]
 
 
@@ -43,15 +48,19 @@ def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[Binar
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file")
     _remove_leftovers(target)
-    aside = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    aside, handle = _create_beside(target, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, target)
+            if os.name != "nt":  # while the lock holds
+                os.replace(aside, target)
+        if os.name == "nt":  # pragma: no cover - it moves no file that is open
+            os.replace(aside, target)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -64,29 +73,46 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, mode: int = 0o644)
         file.write(content)
 
 
+def _create_beside(target: Path, mode: int) -> tuple[Path, int]:
+    while True:
+        aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:
+            return aside, handle
+        os.close(handle)  # somebody took it for a leftover before it was locked
+
+
 def _remove_leftovers(target: Path) -> None:
-    for leftover in target.parent.glob(f".{_escaped(target.name)}.*-*.tmp"):
-        owner = leftover.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
-            # Another process may clean up at the same moment; a file that is gone is what we want.
-            with suppress(FileNotFoundError, PermissionError):
+    for leftover in target.parent.glob(f".{_escaped(target.name)}.{'[0-9a-f]' * 16}.tmp"):
+        # Another process may clean up at the same moment; a file that is gone is what we want.
+        with suppress(FileNotFoundError, PermissionError):
+            if fcntl is None:  # pragma: no cover - Windows removes no file that is open
                 leftover.unlink()
+                continue
+            handle = os.open(leftover, os.O_WRONLY)
+            try:
+                if _lock(handle, fcntl.LOCK_NB):
+                    leftover.unlink()
+            finally:
+                os.close(handle)
 
 
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _alive(process: int) -> bool:
-    if os.name == "nt":  # pragma: no cover - there, signal 0 would end the process it asks about
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _lock(handle: int, how: int = 0) -> bool:
+    """Lock a file; False if somebody else is writing it, or if its file system has no locks.
+
+    A lock ends with the process that holds it, however that ends. Its number would not do: in a
+    container the next process often has the same one.
+    """
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | how)
+            return True
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,8 +16,10 @@ hierarchical navigable small world graphs", IEEE TPAMI 42(4), 2020.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -52,14 +54,14 @@ class Graph:
     def __init__(
         self, dimensions: int, metric: str, dtype: str, settings: Mapping[str, int]
     ) -> None:
-        from usearch.index import Index
-
+        # USearch's types don't say all that it has.
+        usearch: Any = import_module("usearch.index")
         self._metric = metric
         self._borrows = dtype != "i8" or metric == "cosine"
         self._dtype = dtype if self._borrows else "bf16"
         self._settings = dict(settings)
         # Entries are numbered by us, so USearch need not keep a table of keys.
-        self._index = Index(
+        self._index = usearch.Index(
             ndim=dimensions,
             metric=_USEARCH_METRIC[metric],
             dtype=self._dtype,
@@ -93,7 +95,7 @@ class Graph:
 
     def nbytes_beside(self, table: Table) -> int:
         """Return the bytes of the links, and of those rows that it doesn't share with `table`."""
-        row = self._index.ndim * DTYPES[self._dtype].itemsize
+        row = int(self._index.ndim) * DTYPES[self._dtype].itemsize
         links = int(self._index.serialized_length) - self.entries * row
         codes = table.columns["codes"]
         held = sum(part.nbytes for part in self._borrowed if not np.may_share_memory(part, codes))
@@ -132,8 +134,8 @@ class Graph:
     def candidates(
         self, queries: NDArray[np.float32], count: int, threads: int
     ) -> NDArray[np.int64]:
-        """Return rows near each query, (q, at most 2 `count`), -1 where an entry's row is gone."""
-        asked = min(2 * count if self.removed else count, self.entries)
+        """Return rows near each query, (q, `count` or more), -1 where an entry's row is gone."""
+        asked = min(self._to_ask(count), self.entries)
         codes = encode(self._fitted(queries), self._dtype)["codes"]
         with _interruptible():
             found = self._index.search(codes, asked, threads=threads, dtype=self._dtype)
@@ -144,6 +146,13 @@ class Graph:
         valid = np.arange(asked)[None, :] < np.asarray(found.counts)[:, None]
         rows[valid] = self._row_of[found.keys[valid].astype(np.int64)]
         return rows
+
+    def _to_ask(self, count: int) -> int:
+        # Entries whose row is gone take up places in the answer, and in the list that a walk holds.
+        if not self.removed:
+            return count
+        held = self._settings["expansion_search"] * self.entries
+        return max(2 * count, math.ceil(held / max(self.entries - self.removed, 1)))
 
     def _fitted(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return queries that rank rows alike and can be encoded (f16 is narrow)."""

@@ -1,15 +1,18 @@
 """The vector index of a device: vectors in, neighbours out.
 
-The truth of an index is one contiguous array of its rows in their storage type, with keys and labels
-beside it. Training, `get` and the exact scan read that array, decoded. USearch's graph is derived
-from it, built when it is first used, and only ever proposes candidates: every distance in an answer
-is measured in float64 from the stored rows, so answers agree between devices whatever answered.
+The truth of an index is one contiguous array of its rows in their storage type, with keys and
+labels beside it. Training, `get` and the exact scan read that array, decoded. USearch's graph is
+derived from it, built when it is first used, and only ever proposes candidates: every distance in
+an answer is measured in float64 from the stored rows, so answers agree between devices whatever
+answered.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -17,23 +20,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab import indexfile
 from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors, whole_number
-from fedlab.graph import Graph
+from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import IndexFileError
 from fedlab.scan import METRICS, nearest, ranked
-from fedlab.storage import DTYPES, Columns, Table, decode, encode
+from fedlab.storage import DTYPES, Columns, Table, encode
 
 __all__ = ["VectorIndex"]
 
 Metric = Literal["cosine", "inner", "l2sq"]
 DType = Literal["f32", "f16", "bf16", "i8"]
 
-#: A graph with a larger share of removed entries is built anew.
-_REMOVED_LIMIT = 0.2
+#: Numbers held at once; to ask for more neighbours, and more than there are rows, is a mistake.
+_MANY = 1 << 20
 
 
 class VectorIndex:
     """Vectors with keys and labels, searched by nearness.
+
+    Many threads may search at once; one that adds or removes rows must be alone.
 
     Parameters
     ----------
@@ -42,14 +47,16 @@ class VectorIndex:
     metric : {"cosine", "inner", "l2sq"}
         What is near. Cosine compares directions; the rows keep their lengths.
     dtype : {"f32", "f16", "bf16", "i8"}
-        How rows are stored: 4, 2, 2 or 1 byte a number (i8: 4 more a row, for its scale).
+        How rows are stored: 4, 2, 2 or 1 byte a number (i8: 4 more a row, for its scale). Keys
+        and squared lengths take 12 bytes a row.
     connectivity, expansion_add, expansion_search : int
         The graph's links a node, and its candidates while building and while searching.
 
     Examples
     --------
     >>> index = VectorIndex(2)
-    >>> keys = index.add([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], labels=["east", "north", "north-east"])
+    >>> rows = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    >>> keys = index.add(rows, labels=["east", "north", "north-east"])
     >>> hits = index.search([0.9, 0.1], k=2)
     >>> hits.keys, hits.engine
     (array([[0, 2]], dtype=uint64), 'scan')
@@ -79,11 +86,16 @@ class VectorIndex:
             "expansion_add": whole_number(expansion_add, "expansion_add", 1, 65_536),
             "expansion_search": whole_number(expansion_search, "expansion_search", 1, 65_536),
         }
-        empty = encode(np.empty((0, self.dimensions), np.float32), dtype)
-        self._table = Table({**empty, "keys": np.empty(0, np.uint64)})
+        self._table = Table(
+            {
+                **encode(np.empty((0, self.dimensions), np.float32), dtype),
+                "squares": np.empty(0, np.float32),
+                "keys": np.empty(0, np.uint64),
+            }
+        )
         self._next_key = 0
         self._graph: Graph | None = None
-        self._squares = np.empty(0, np.float32)
+        self._building = Lock()
 
     # -- what is in it -----------------------------------------------------------------------
 
@@ -131,8 +143,18 @@ class VectorIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of rows, keys and labels, and of the graph if it stands."""
-        return self._table.nbytes + (self._graph.nbytes if self._graph else 0)
+        """Bytes of rows, lengths, keys and labels, and of the graph if it stands."""
+        graph = self._graph
+        return self._table.nbytes + (graph.nbytes_beside(self._table) if graph else 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies and for other processes: USearch's graph can't go along, and is rebuilt.
+        state = {**self.__dict__, "_table": self._table.slice(0, len(self)), "_graph": None}
+        del state["_building"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _building=Lock())
 
     # -- rows in, rows out -------------------------------------------------------------------
 
@@ -164,17 +186,16 @@ class VectorIndex:
         rows = as_vectors(vectors, self.dimensions, "vectors")
         new_keys = self._free_keys(len(rows)) if keys is None else as_keys(keys)
         self._refuse_taken(new_keys, len(rows))
-        block: Columns = {**encode(rows, self.dtype), "keys": new_keys}
-        squares = as_lengths(decode(block["codes"], block.get("scales")), self.metric, "vectors")  # type: ignore[arg-type]
-        block.update(self._label_column(labels, len(rows)))
+        block = {**encode(rows, self.dtype), "keys": new_keys}
+        block["squares"] = as_lengths(Table(block).decoded(), self.metric, "vectors")
         if not len(rows):
             return new_keys
-        scanned = len(self._squares) == len(self)
-        self._table.append(block)
-        self._next_key = max(self._next_key, int(new_keys.max()) + 1)
-        if scanned:
-            self._squares = np.concatenate([self._squares, squares])
-        return new_keys
+        block |= self._checked_labels(labels, len(rows))
+        table = self._table.appended(block)
+        next_key = max(self._next_key, int(new_keys.max()) + 1)
+        # No call stands between these two, so an interrupt can't fall there.
+        self._table, self._next_key = table, next_key
+        return np.array(new_keys)
 
     def _free_keys(self, count: int) -> NDArray[np.uint64]:
         if self._next_key + count > KEY_LIMIT:
@@ -187,14 +208,16 @@ class VectorIndex:
         distinct, counts = np.unique(keys, return_counts=True)
         if len(distinct) < len(keys):
             raise ValueError(f"keys: {_some(distinct[counts > 1])} stand twice in what was given")
+        if not rows or distinct[0] >= self._next_key:
+            return  # all lie above every key so far: no need to look
         taken = keys[self._table.rows_of(keys) >= 0]
         if len(taken):
             raise ValueError(
                 f"keys: {_some(taken)} are in the index already; remove them first, or give others"
             )
 
-    def _label_column(self, labels: ArrayLike | None, rows: int) -> Columns:
-        known = self._table.columns.get("labels")
+    def _checked_labels(self, labels: ArrayLike | None, rows: int) -> Columns:
+        known = self._table.columns.get("labels") if len(self) else None
         if labels is None:
             if known is not None:
                 raise ValueError("the rows of this index have labels; give one for each new row")
@@ -216,7 +239,7 @@ class VectorIndex:
         KeyError
             If a key is not in the index.
         """
-        return np.array(self._table.decoded(self._present(keys)))
+        return self._table.decoded(self._present(keys))
 
     def labels_of(self, keys: ArrayLike) -> NDArray[Any]:
         """Return the labels of `keys`, (n,).
@@ -234,8 +257,8 @@ class VectorIndex:
     def remove(self, keys: ArrayLike) -> int:
         """Remove rows, and return how many.
 
-        The rows' bytes leave the array; a graph that stands keeps what it learned from them until it
-        is built anew.
+        The rows' bytes leave the array, and files that are saved from now on. A graph that stands
+        still holds them in memory until it is built anew; so does a view.
 
         Raises
         ------
@@ -247,13 +270,11 @@ class VectorIndex:
         kept[gone] = False
         if kept.all():
             return 0
-        if self._graph is not None:
-            self._graph.forget(kept)
-        self._squares = (
-            self._squares[kept] if len(self._squares) == len(kept) else self._squares[:0]
-        )
-        self._table.keep(kept)
-        return int(len(kept) - kept.sum())
+        table = self._table.kept(kept)
+        graph = self._graph.without(kept) if self._graph else None
+        # No call stands between these two, so an interrupt can't fall there.
+        self._table, self._graph = table, graph
+        return int(len(kept) - table.rows)
 
     def view(self, start: int, stop: int) -> VectorIndex:
         """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.
@@ -266,8 +287,6 @@ class VectorIndex:
         part = VectorIndex(self.dimensions, self.metric, self.dtype, **self.settings)
         part._table = self._table.slice(start, stop)
         part._next_key = self._next_key
-        if len(self._squares) == len(self):
-            part._squares = self._squares[start:stop]
         return part
 
     def _present(self, keys: ArrayLike) -> NDArray[np.intp]:
@@ -300,7 +319,8 @@ class VectorIndex:
         -------
         Hits
         """
-        k = whole_number(k, "k", 1)
+        k = whole_number(k, "k", 1, max(_MANY, len(self)))
+        whole_number(threads, "threads", 1, 1024)
         probes = as_vectors(queries, self.dimensions, "queries")
         as_lengths(probes, self.metric, "queries")
         if exact is None:
@@ -310,27 +330,33 @@ class VectorIndex:
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
         elif exact:
-            rows, distances = nearest(self._table, self._lengths(), probes, held, self.metric)
+            rows, distances = nearest(self._table, probes, held, self.metric)
         else:
             rows, distances = self._walk(probes, held, threads)
         return self._hits(rows, distances, k, engine)
 
-    def _lengths(self) -> NDArray[np.float32]:
-        if len(self._squares) != len(self):
-            self._squares = as_lengths(self._table.decoded(), self.metric, "rows")
-        return self._squares
-
     def _walk(
         self, probes: NDArray[np.float32], k: int, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        # Twice as many candidates: what compression put out of order is put right by measuring anew.
-        graph = self.build_graph()
-        queries = encode(probes, self.dtype)
-        near = graph.candidates(queries, 2 * k, whole_number(threads, "threads", 1))
-        who, place = np.nonzero(near >= 0)
-        return ranked(self._table, probes, who, near[who, place], k, self.metric)
+        graph = self._standing_graph()
+        rows = np.empty((len(probes), k), np.int64)
+        distances = np.empty((len(probes), k))
+        # Twice as many candidates: what compression put out of order is put right by measuring.
+        wanted = min(2 * k, len(self))
+        few = max(1, _MANY // wanted)
+        for start in range(0, len(probes), few):
+            part = slice(start, start + few)
+            near = graph.candidates(probes[part], wanted, threads)
+            who, place = np.nonzero(near >= 0)
+            rows[part], distances[part] = ranked(
+                self._table, probes[part], who, near[who, place], k, self.metric
+            )
+            # Around these queries too many rows are gone for the graph to get past them.
+            short = start + np.flatnonzero((near >= 0).sum(axis=1) < wanted)
+            rows[short], distances[short] = nearest(self._table, probes[short], k, self.metric)
+        return rows, distances
 
-    def build_graph(self, threads: int = 1) -> Graph:
+    def build_graph(self, threads: int = 1) -> None:
         """Build the graph, or bring it up to date; a search that uses it does so by itself.
 
         Parameters
@@ -338,13 +364,16 @@ class VectorIndex:
         threads : int
             One gives the same graph every time. Several are faster, and give another each time.
         """
-        whole_number(threads, "threads", 1)
-        graph = self._graph
-        if graph is None or graph.removed > _REMOVED_LIMIT * graph.entries:
-            graph = Graph(self.dimensions, self.metric, self.dtype, self.settings)
-        graph.extend(self._table, threads)
-        self._graph = graph
-        return graph
+        self._standing_graph(whole_number(threads, "threads", 1, 1024))
+
+    def _standing_graph(self, threads: int = 1) -> Graph:
+        with self._building:
+            graph = self._graph
+            if graph is None or graph.worn:
+                graph = Graph(self.dimensions, self.metric, self.dtype, self.settings)
+            graph.extend(self._table, threads)
+            self._graph = graph
+            return graph
 
     def _hits(
         self, rows: NDArray[np.int64], distances: NDArray[np.float64], k: int, engine: str
@@ -360,15 +389,17 @@ class VectorIndex:
     # -- files -------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write rows, keys, labels and the graph (if it stands) to one file.
+        """Write rows, keys, labels and the graph to one file.
 
-        A kill at any moment leaves the old file or the new one.
+        A kill at any moment leaves the old file or the new one. A graph that remembers removed
+        rows is left out, since it would take their bytes along; it is rebuilt when it is used.
         """
-        arrays: Columns = dict(self._table.columns)
-        if self._graph is not None:
-            content, row_of = self._graph.to_bytes()
-            arrays |= {"graph": np.frombuffer(content, np.uint8), "graph_rows": row_of}
-        indexfile.write(path, {**self._parameters(), "next_key": self._next_key}, arrays)
+        arrays = {name: part for name, part in self._table.columns.items() if name != "squares"}
+        parameters = {**self._parameters(), "next_key": self._next_key}
+        if self._graph is not None and self._graph.whole:
+            arrays["graph"] = np.frombuffer(self._graph.to_bytes(), np.uint8)
+            parameters["usearch"] = library_version()
+        indexfile.write(path, parameters, arrays)
 
     def _parameters(self) -> dict[str, Any]:
         return {
@@ -387,11 +418,18 @@ class VectorIndex:
         IndexFileError
             If the file is torn, altered, of another kind or of a later version. Every byte is
             checked before any of them is used.
+        OSError
+            If it can't be read.
+
+        Warns
+        -----
+        UserWarning
+            If another version of USearch wrote the graph; it is left out, and rebuilt when used.
         """
         parameters, arrays = indexfile.read(path)
         try:
             return cls._from(parameters, dict(arrays))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise IndexFileError(
                 f"{os.fspath(path)} does not hold what its header says ({error}); build it anew"
             ) from error
@@ -399,25 +437,53 @@ class VectorIndex:
     @classmethod
     def _from(cls, parameters: dict[str, Any], arrays: Columns) -> VectorIndex:
         next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
+        writer, content = parameters.pop("usearch", None), arrays.pop("graph", None)
         index = cls(**parameters)
-        content, row_of = arrays.pop("graph", None), arrays.pop("graph_rows", None)
-        _refuse_misfits(index, arrays)
-        index._table = Table(arrays)
+        # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
+        index._table = _checked_table(
+            index, {name: np.array(array) for name, array in arrays.items()}
+        )
+        if len(index) and next_key <= index.keys.max():
+            raise ValueError(f"next_key is {next_key}, the largest key {index.keys.max()}")
         index._next_key = next_key
-        if content is not None and row_of is not None:
-            index._graph = Graph(index.dimensions, index.metric, index.dtype, index.settings)
-            index._graph.restore(content.tobytes(), row_of)  # type: ignore[arg-type]
+        if content is None:
+            return index
+        if content.dtype != np.uint8 or content.ndim != 1:
+            raise ValueError(f"a graph of type {content.dtype}, {content.shape}")
+        if writer != library_version():
+            warnings.warn(
+                f"the graph was written by USearch {writer}; this is {library_version()}, so it is "
+                "left out and built anew when it is used",
+                stacklevel=3,
+            )
+            return index
+        index._graph = Graph(index.dimensions, index.metric, index.dtype, index.settings)
+        index._graph.load(memoryview(content))  # type: ignore[arg-type]
+        if index._graph.entries > len(index):
+            raise ValueError(f"a graph of {index._graph.entries} entries for {len(index)} rows")
         return index
 
 
-def _refuse_misfits(index: VectorIndex, arrays: Columns) -> None:
-    empty = index._table.columns
+def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
+    """Return columns that were read from a file as a table, or raise ValueError."""
+    expected = {name: column for name, column in index._table.columns.items() if name != "squares"}
+    if set(arrays) - {"labels"} != set(expected):
+        raise ValueError(f"arrays {', '.join(sorted(arrays))}")
     rows = len(arrays["codes"])
-    if set(arrays) - {"labels"} != set(empty) or arrays["codes"].shape[1:] != (index.dimensions,):
-        raise ValueError(f"arrays {sorted(arrays)}")
     for name, column in arrays.items():
-        if len(column) != rows or (name in empty and column.dtype != empty[name].dtype):
-            raise ValueError(f"{name} of type {column.dtype}, {len(column)} rows for {rows}")
+        known = as_labels(column, rows) if name == "labels" else expected[name]
+        if column.dtype != known.dtype or column.shape != (rows, *known.shape[1:]):
+            raise ValueError(f"{name} of type {column.dtype}, {column.shape}, for {rows} rows")
+    keys = as_keys(arrays["keys"])
+    if len(np.unique(keys)) < rows:
+        raise ValueError("the same key twice")
+    table = Table(arrays)
+    step = max(1, _MANY // index.dimensions)
+    squares = [np.empty(0, np.float32)]
+    for start in range(0, rows, step):
+        part = as_vectors(table.decoded(slice(start, start + step)), index.dimensions, "rows")
+        squares.append(as_lengths(part, index.metric, "rows"))
+    return Table({**arrays, "squares": np.concatenate(squares)})
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

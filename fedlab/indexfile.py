@@ -20,7 +20,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
+import re
 import stat
 import struct
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.checks import whole_number
 from fedlab.files import replacing
 
 __all__ = ["IndexFileError", "read", "write"]
@@ -41,6 +44,7 @@ _VERSION = 1
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
+_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}", re.ASCII)
 
 
 class IndexFileError(ValueError):
@@ -58,14 +62,15 @@ def write(path: str | os.PathLike[str], parameters: Mapping[str, Any], arrays: A
     digest = hashlib.blake2b(digest_size=_DIGEST)
     with replacing(path, mode=0o600) as file:
         prelude = _PRELUDE.pack(_MAGIC, _VERSION, len(header), size)
-        for part in (prelude, header, *map(_bytes_of, arrays.values())):
+        parts: list[bytes | memoryview] = [prelude, header, *map(_bytes_of, arrays.values())]
+        for part in parts:
             digest.update(part)
             file.write(part)
         file.write(digest.digest())
 
 
 def _bytes_of(array: NDArray[np.generic]) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
@@ -82,51 +87,66 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArra
     # Looked at before it is opened: opening a pipe would wait for a writer.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise IndexFileError(f"{name} is no regular file; give the path of a saved index")
-    content = Path(path).read_bytes()
-    if content[:8] != _MAGIC:
-        raise IndexFileError(
-            f"{name} is not an index of this library (it begins with {content[:8]!r}, not {_MAGIC!r})"
-        )
-    if len(content) < _PRELUDE.size + _DIGEST:
-        raise IndexFileError(f"{name} is torn: it ends after {len(content)} bytes")
-    _, version, header_size, body_size = _PRELUDE.unpack_from(content)
-    expected = _PRELUDE.size + header_size + body_size + _DIGEST
-    if header_size > _LARGEST_HEADER or expected != len(content):
-        raise IndexFileError(
-            f"{name} is torn or altered: its header announces {expected} bytes, it has {len(content)}; "
-            "restore it from a copy, or build it anew"
-        )
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        version, header_size = _check_sizes(file.read(_PRELUDE.size), size, name)
+        file.seek(0)
+        content = file.read(size)
     body = memoryview(content)[:-_DIGEST]
-    if not hmac.compare_digest(
-        hashlib.blake2b(body, digest_size=_DIGEST).digest(), content[-_DIGEST:]
-    ):
+    digest = hashlib.blake2b(body, digest_size=_DIGEST).digest()
+    if not hmac.compare_digest(digest, content[-_DIGEST:]):
         raise IndexFileError(
-            f"{name} is altered: its digest does not fit its content; restore it from a copy, or build "
-            "it anew"
+            f"{name} is altered: its digest does not fit its content; restore it from a copy, or "
+            "build it anew"
         )
     if version != _VERSION:
         raise IndexFileError(
-            f"{name} has version {version}; this library reads version {_VERSION}: open it with the "
-            "version that wrote it"
+            f"{name} has version {version}; this library reads version {_VERSION}: open it with "
+            "the version that wrote it"
         )
     start = _PRELUDE.size + header_size
-    header = json.loads(content[_PRELUDE.size : start])
-    return header["parameters"], _arrays(header["arrays"], body[start:], name)
+    try:
+        header = json.loads(bytes(body[_PRELUDE.size : start]))
+        return dict(header["parameters"]), _arrays(header["arrays"], body[start:])
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise IndexFileError(
+            f"{name} has a header that describes no index ({error}); build it anew"
+        ) from error
 
 
-def _arrays(
-    described: list[dict[str, Any]], body: memoryview, file: str
-) -> dict[str, NDArray[np.generic]]:
-    arrays = {}
+def _check_sizes(prelude: bytes, size: int, name: str) -> tuple[int, int]:
+    """Return version and header size, if the sizes add up to that of the file."""
+    if prelude[:8] != _MAGIC:
+        raise IndexFileError(
+            f"{name} is not an index of this library (it begins with {prelude[:8]!r}, "
+            f"not {_MAGIC!r})"
+        )
+    if size < _PRELUDE.size + _DIGEST:
+        raise IndexFileError(f"{name} is torn: it ends after {size} bytes")
+    _, version, header_size, body_size = _PRELUDE.unpack(prelude)
+    expected = _PRELUDE.size + header_size + body_size + _DIGEST
+    if header_size > _LARGEST_HEADER or expected != size:
+        raise IndexFileError(
+            f"{name} is torn or altered: its header announces {expected} bytes, it has {size}; "
+            "restore it from a copy, or build it anew"
+        )
+    return version, header_size
+
+
+def _arrays(described: list[dict[str, Any]], body: memoryview) -> dict[str, NDArray[np.generic]]:
+    arrays: dict[str, NDArray[np.generic]] = {}
     start = 0
     for entry in described:
-        dtype = np.dtype(entry["type"])
-        if dtype.kind not in "fiuU":
-            raise IndexFileError(f"{file} holds an array of type {dtype}, which an index never has")
-        shape = tuple(int(side) for side in entry["shape"])
-        stop = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if min(shape, default=0) < 0 or stop > len(body):
-            raise IndexFileError(f"{file}: the array {entry['name']!r} does not fit into the file")
-        arrays[entry["name"]] = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        name, kind = str(entry["name"]), str(entry["type"])
+        if not _KIND.fullmatch(kind):
+            raise ValueError(f"an array of type {kind!r}, which an index never has")
+        dtype = np.dtype(kind)
+        shape = tuple(whole_number(side, "a side", 0) for side in entry["shape"])
+        stop = start + math.prod(shape) * dtype.itemsize
+        if stop > len(body):
+            raise ValueError(f"the array {name!r} reaches beyond the file")
+        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
         start = stop
+    if start != len(body):
+        raise ValueError(f"{len(body) - start} bytes belong to no array")
     return arrays

@@ -1,7 +1,7 @@
 """How far a run is: one bar, drawn by whoever knows where the reader sits.
 
-The core asks for a bar and never for a notebook: `use` lets the workbench put a live widget or plain
-log lines in its place.
+The core asks for a bar and never for a notebook: `use` lets the workbench put a live widget or
+plain log lines in its place.
 """
 
 from __future__ import annotations

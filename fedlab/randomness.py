@@ -13,9 +13,11 @@ from enum import IntEnum
 
 import numpy as np
 
+from fedlab.checks import whole_number
+
 __all__ = ["Purpose", "address_of", "generator"]
 
-_WORD = 2**64
+_LARGEST = 2**64 - 1
 
 
 class Purpose(IntEnum):
@@ -45,7 +47,7 @@ def address_of(name: int | str) -> int:
     """
     if isinstance(name, str):
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-    return int(name)
+    return whole_number(name, "device", 0, _LARGEST)
 
 
 def generator(
@@ -66,8 +68,8 @@ def generator(
 
     Raises
     ------
-    ValueError
-        If a number lies outside 0 ... 2**64 - 1.
+    ValueError, TypeError
+        If a number lies outside 0 ... 2**64 - 1, or is no whole number.
 
     Examples
     --------
@@ -76,16 +78,15 @@ def generator(
     >>> (a == b).all()
     np.True_
     """
-    words = {
-        "seed": int(seed),
-        "round": int(round),
-        "device": address_of(device),
-        "part": int(part),
-    }
-    for name, word in words.items():
-        if not 0 <= word < _WORD:
-            raise ValueError(f"{name} is {word}; it must lie in 0 ... 2**64 - 1")
     # Philox counts in the lowest word of the counter, so the address stands in the upper three.
-    counter = np.array([0, words["part"], words["device"], words["round"]], dtype=np.uint64)
-    key = np.array([words["seed"], int(purpose)], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(counter=counter, key=key))
+    counter = [
+        0,
+        whole_number(part, "part", 0, _LARGEST),
+        address_of(device),
+        whole_number(round, "round", 0, _LARGEST),
+    ]
+    key = [whole_number(seed, "seed", 0, _LARGEST), Purpose(purpose)]
+    philox = np.random.Philox(
+        counter=np.array(counter, dtype=np.uint64), key=np.array(key, dtype=np.uint64)
+    )
+    return np.random.Generator(philox)

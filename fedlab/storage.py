@@ -56,15 +56,15 @@ def encode(vectors: Float, dtype: str) -> Columns:
     >>> encode(np.float32([[1.0, -2.0]]), "i8")["codes"]
     array([[  64, -127]], dtype=int8)
     """
-    largest = float(np.abs(vectors).max(initial=0.0))
+    largest = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
     if largest > LARGEST[dtype]:
+        instead = ", or use bf16" if dtype == "f16" else ""
         raise ValueError(
-            f"a value of size {largest:.3g} was given; {dtype} rows hold at most "
-            f"{LARGEST[dtype]:.6g}: scale the vectors"
-            + (", or use bf16" if dtype == "f16" else "")
+            f"a value of size {largest:.6g} was given; {dtype} rows hold at most "
+            f"{LARGEST[dtype]:.6g}: scale the vectors{instead}"
         )
     if dtype == "f32":
-        return {"codes": np.array(vectors, order="C")}
+        return {"codes": vectors}
     if dtype == "f16":
         return {"codes": vectors.astype(np.float16)}
     if dtype == "bf16":
@@ -89,10 +89,13 @@ def decode(codes: NDArray[np.generic], scales: Float | None = None) -> Float:
     if codes.dtype == np.float32:
         return codes  # type: ignore[return-value]
     if codes.dtype == np.uint16:
-        return np.left_shift(codes, 16, dtype=np.uint32).view(np.float32)
+        bits: NDArray[np.uint32] = np.left_shift(codes, 16, dtype=np.uint32)
+        return bits.view(np.float32)
     if codes.dtype == np.float16:
         return _widen(codes)
-    return np.multiply(codes, scales[:, None], dtype=np.float32)  # type: ignore[index]
+    assert scales is not None, "i8 codes mean nothing without their scales"
+    values: Float = np.multiply(codes, scales[:, None], dtype=np.float32)
+    return values
 
 
 def _widen(codes: NDArray[np.generic]) -> Float:
@@ -137,6 +140,11 @@ class Table:
     @property
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self.columns.values())
+
+    @property
+    def squares(self) -> Float:
+        """(n,) squared length of each decoded row."""
+        return self.columns["squares"]  # type: ignore[return-value]
 
     def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> Float:
         """Return rows as float32, (n, d); under f32 a slice is a view."""

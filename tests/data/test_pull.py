@@ -189,7 +189,7 @@ def test_no_network_and_no_file_is_one_line_that_names_the_alternative(
         pull("heart")
     assert time.monotonic() - start < 20
     message = str(caught.value)
-    assert "'diabetes'" in message
+    assert "'breast_cancer'" in message
     assert "python -m fedlab.data pull heart" in message
     assert "\n" not in message
     assert str(tmp_path) not in message  # notebooks print it, and reports show no machine's paths

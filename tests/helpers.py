@@ -1,0 +1,76 @@
+"""What tests of the vector index share: rows, an oracle, child processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.index import VectorIndex
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = ("cosine", "inner", "l2sq")
+DTYPES = ("f32", "f16", "bf16", "i8")
+
+
+def normal(rows: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
+    drawn = np.random.default_rng(seed).normal(size=(rows, dimensions))
+    return np.asarray(drawn, np.float32)
+
+
+def clustered(rows: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(20, dimensions)) * 3
+    return np.asarray(
+        centres[draw.integers(20, size=rows)] + draw.normal(size=(rows, dimensions)), np.float32
+    )
+
+
+def filled(rows: NDArray[np.float32], *given: str, **settings: Any) -> VectorIndex:
+    """An index over `rows`: ``filled(rows, metric, dtype, labels=...)``."""
+    entering = {name: settings.pop(name) for name in ("keys", "labels") if name in settings}
+    index = VectorIndex(rows.shape[1], *given, **settings)  # type: ignore[arg-type]
+    index.add(rows, **entering)
+    return index
+
+
+def distances(rows: NDArray[Any], queries: NDArray[Any], metric: str) -> NDArray[np.longdouble]:
+    """(q, n) distances in extended precision, straight from their definitions."""
+    a, b = queries.astype(np.longdouble)[:, None, :], rows.astype(np.longdouble)[None, :, :]
+    if metric == "l2sq":
+        return np.asarray(((a - b) ** 2).sum(axis=2))
+    products = (a * b).sum(axis=2)
+    if metric == "inner":
+        return np.asarray(1 - products)
+    return np.asarray(1 - products / np.sqrt((a * a).sum(axis=2)) / np.sqrt((b * b).sum(axis=2)))
+
+
+def content(index: VectorIndex, folder: Path) -> bytes:
+    """The bytes of the index's file: equal bytes, equal index."""
+    index.save(folder / "content.index")
+    return (folder / "content.index").read_bytes()
+
+
+def recall(index: VectorIndex, queries: NDArray[np.float32], k: int = 10) -> float:
+    exact = index.search(queries, k, exact=True).keys
+    found = index.search(queries, k, exact=False).keys
+    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True))
+    return hits / exact.size
+
+
+def run_child(code: str, *arguments: str | Path) -> str:
+    """Run `code` in a process of its own; its output, or an error with the exit status."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

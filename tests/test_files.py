@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedlab.files import replacing, write_bytes
+
+from .helpers import ROOT, run_child
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    write_bytes(target, b"one")
+    assert target.read_bytes() == b"one"
+    with replacing(str(target)) as file:
+        file.write(b"two")
+        assert target.read_bytes() == b"one"
+    assert target.read_bytes() == b"two"
+    assert names(tmp_path) == ["model.bin"]
+
+
+def write_and_raise(target: Path, error: type[BaseException]) -> None:
+    with replacing(target) as file:
+        file.write(b"two")
+        raise error
+
+
+def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    write_bytes(target, b"one")
+    for error in (ArithmeticError, KeyboardInterrupt):
+        with pytest.raises(error):
+            write_and_raise(target, error)
+    assert target.read_bytes() == b"one"
+    assert names(tmp_path) == ["model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("missing/model.bin", FileNotFoundError, "missing does not exist; make it first"),
+        ("folder", IsADirectoryError, "folder is a folder; give the name of a file"),
+        ("", IsADirectoryError, "is a folder"),
+    ],
+)
+def test_places_where_no_file_can_be(
+    name: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(error, match=message):
+        write_bytes(tmp_path / name, b"one")
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == []
+
+
+@posix
+def test_permissions_are_those_asked_for(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        write_bytes(tmp_path / "open", b"")
+        write_bytes(tmp_path / "closed", b"", mode=0o600)
+    finally:
+        os.umask(mask)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("open", "closed")] == [
+        0o644,
+        0o600,
+    ]
+
+
+def test_a_reader_keeps_the_file_it_opened(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    write_bytes(target, b"one")
+    with open(target, "rb") as reader:
+        write_bytes(target, b"two, and longer")
+        assert reader.read() == b"one"
+
+
+def test_writers_at_the_same_time_each_write_a_whole_file(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    contents = [bytes([number]) * 50_000 for number in range(6)]
+    failures = []
+
+    def write(content: bytes) -> None:
+        try:
+            for _ in range(10):
+                write_bytes(target, content)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert target.read_bytes() in contents
+    assert names(tmp_path) == ["model.bin"]
+
+
+@posix
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "model[1].bin"
+    other = tmp_path / ".other.0123456789abcdef.tmp"
+    other.write_bytes(b"not ours")
+    code = """
+import sys, time
+from fedlab.files import replacing
+with replacing(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(target)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"writing\n"
+    write_bytes(target, b"by another")
+    assert len(names(tmp_path)) == 3  # the other's, the writer's, ours
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    assert target.read_bytes() == b"by another"
+    write_bytes(target, b"again")
+    assert names(tmp_path) == [other.name, target.name]
+
+
+STEPS = """
+import os, sys
+from pathlib import Path
+from fedlab import files
+
+folder = Path(sys.argv[1])
+target = folder / "model.bin"
+old, new = b"old" * 1000, b"new" * 2000
+
+def die_at(step):
+    count = 0
+    def moment():
+        nonlocal count
+        count += 1
+        if count == step:
+            os._exit(9)
+    def around(function):
+        def call(*arguments, **more):
+            moment()
+            result = function(*arguments, **more)
+            moment()
+            return result
+        return call
+    class Wrapped:
+        def __init__(self, file):
+            self.file = file
+            self.write, self.flush = around(file.write), around(file.flush)
+            self.fileno = file.fileno
+        def __enter__(self):
+            return self
+        def __exit__(self, *error):
+            moment()
+            self.file.close()
+            moment()
+    fdopen = os.fdopen
+    for name in ("open", "fsync", "replace"):
+        setattr(os, name, around(getattr(os, name)))
+    os.fdopen = lambda *arguments: Wrapped(fdopen(*arguments))
+    with files.replacing(target) as file:
+        for start in range(0, len(new), 2000):
+            file.write(new[start : start + 2000])
+    os._exit(0)
+
+seen, step, status = [], 0, 9
+while status:
+    files.write_bytes(target, old)
+    assert os.listdir(folder) == ["model.bin"], os.listdir(folder)
+    step += 1
+    child = os.fork()
+    if not child:
+        die_at(step)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9), status
+    content = target.read_bytes()
+    assert content in (old, new)
+    seen.append(content == new)
+assert sorted(seen) == seen and set(seen) == {False, True}
+print(step)
+"""
+
+
+@posix
+def test_a_kill_before_or_after_any_step_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    # Three writes, flush, fsync, close, replace and the folder's fsync, opening included.
+    assert int(run_child(STEPS, tmp_path)) > 18
