@@ -1,4 +1,4 @@
-"""Federated averaging, readable from top to bottom.
+"""The federated round, readable from top to bottom.
 
 Source: McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
 AISTATS 2017, algorithm 1.
@@ -8,70 +8,36 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab import progress
+from fedlab.algorithms import Algorithm, by_name
+from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checks import whole_number
 from fedlab.convergence import Convergence
 from fedlab.device import Device
-from fedlab.fleet import choose_cohort, round_seconds
+from fedlab.fleet import Stragglers, choose_cohort, round_seconds
 from fedlab.history import SERVER, History
 from fedlab.models.base import Array, Layout, Model
-from fedlab.training import LocalSGD, Update, one_blas_thread, train_device, validate
+from fedlab.training import (
+    LocalSGD,
+    Returned,
+    Update,
+    Work,
+    one_blas_thread,
+    train_device,
+    validate,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Federation", "drift", "weighted_average"]
-
-Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
-
-
-def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> NDArray[np.float64]:
-    """Return sum_k w_k v_k / sum_k w_k, added up in the given order in float64.
-
-    Raises
-    ------
-    ValueError
-        If the weights are not finite and non-negative numbers, one a vector, with a positive sum.
-
-    Examples
-    --------
-    >>> weighted_average([np.array([1.0, 0.0]), np.array([0.0, 1.0])], [3, 1])
-    array([0.75, 0.25])
-    """
-    w = np.asarray(weights, np.float64)
-    if w.shape != (len(vectors),) or not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
-        raise ValueError(
-            f"weights {np.array2string(w, threshold=8)} were given for {len(vectors)} updates; one "
-            "finite, non-negative number each is needed, not all of them zero"
-        )
-    total = np.zeros(len(vectors[0]), np.float64)
-    for weight, vector in zip(w / w.sum(), vectors, strict=True):
-        total += weight * vector
-    return total
-
-
-def drift(vectors: Sequence[Array], weights: ArrayLike, average: Array) -> float:
-    """Return how far updates lie apart, relative to their average's length.
-
-    The root of sum_k p_k |v_k - v|^2, divided by |v|, with p_k the weights scaled to sum to one and
-    v the weighted average: 0 where all devices agree, and without bound where they cancel out.
-
-    Examples
-    --------
-    >>> drift([np.array([1.0, 1.0]), np.array([1.0, -1.0])], [1, 1], np.array([1.0, 0.0]))
-    1.0
-    """
-    w = np.asarray(weights, np.float64)
-    apart = [np.square(vector - average).sum() for vector in vectors]
-    length = float(np.linalg.norm(average))
-    return float(np.sqrt(np.dot(w / w.sum(), apart))) / length if length else 0.0
+__all__ = ["Federation"]
 
 
 class Federation:
@@ -83,6 +49,8 @@ class Federation:
         Ids must differ. Devices with no rows to train on are left out, and `history` says so.
     model : Model
         What is learned.
+    algorithm : Algorithm or str
+        What the devices do and how the server steps (see `fedlab.algorithms`), or its name.
     local : LocalSGD
         How a device trains.
     cohort : int or float, optional
@@ -91,6 +59,8 @@ class Federation:
         that round (`Profile.availability`).
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one.
+    stragglers : Stragglers, optional
+        Devices that don't do all their epochs.
     test : tuple of arrays, optional
         (x, y) on which the server measures the model after each round.
     seed : int
@@ -120,15 +90,18 @@ class Federation:
         devices: Sequence[Device],
         model: Model,
         *,
+        algorithm: Algorithm | str = "fedavg",
         local: LocalSGD | None = None,
         cohort: int | float | None = None,
         weights: Weights = "rows",
+        stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
         seed: int = 0,
         threads: int = 1,
         parameters: ArrayLike | None = None,
     ) -> None:
         self.model = model
+        self.algorithm = by_name(algorithm) if isinstance(algorithm, str) else algorithm
         self.local = local or LocalSGD()
         self.seed = whole_number(seed, "seed", 0, 2**64 - 1)
         self.threads = whole_number(threads, "threads", 1)
@@ -137,11 +110,14 @@ class Federation:
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         self.devices = self._able(devices)
+        self._place = {device.id: place for place, device in enumerate(self.devices)}
         self._cohort = self._cohort_size(cohort)
-        self._weight_of = _weigher(weights, self.devices)
+        self._stragglers = stragglers
+        self._weight_of = weigher(weights, self.devices)
         self._test = None if test is None else (np.asarray(test[0]), np.asarray(test[1]))
         self._parameters = np.empty(0, np.float32)
         self.parameters = model.initial(self.seed) if parameters is None else parameters
+        self._state = self.algorithm.init(self._parameters, len(self.devices))
 
     # -- setting out -------------------------------------------------------------------------
 
@@ -212,52 +188,98 @@ class Federation:
         number = self.round_number + 1
         began = time.perf_counter()
         with one_blas_thread():
-            cohort = choose_cohort(self.devices, self._cohort, self.seed, number)
-            updates = self._train(cohort, number)
+            cohort, epochs = self._select(number)
+            work = self.algorithm.work(self._state, self._parameters, self._places(cohort))
+            updates = self._train(cohort, epochs, work, number)
             usable, remarks = _usable(cohort, updates)
-            changes = [update.change for _, update in usable]
-            weights = [self._weight_of(device) for device, _ in usable]
-            step = weighted_average(changes, weights) if usable else np.zeros(self.layout.size)
-            moved = (self._parameters + step).astype(self._parameters.dtype)
+            moved, state, moves = self._step(usable, number)
             measures = {
-                **self._ledger(cohort, updates),
+                **self._ledger(cohort, updates, work),
                 **_summary(usable),
-                "update_norm": float(np.linalg.norm(step)),
-                "drift": drift(changes, weights, step) if usable else 0.0,
+                **moves,
                 **self._evaluated(moved),
             }
-        self._parameters, self.round_number = moved, number
+        self._parameters, self._state, self.round_number = moved, state, number
         self.history.record(number, SERVER, **measures)
         for who, text in remarks:
             self.history.remark(number, who, text)
         self.history.wall_seconds[number] = time.perf_counter() - began
 
-    def _train(self, cohort: list[Device], number: int) -> list[Update]:
-        def train(device: Device) -> Update:
+    def _select(self, number: int) -> tuple[list[Device], NDArray[np.int64]]:
+        """Choose the cohort, and how many epochs each of it does."""
+        cohort = choose_cohort(self.devices, self._cohort, self.seed, number)
+        if self._stragglers is None:
+            return cohort, np.full(len(cohort), self.local.epochs)
+        epochs = self._stragglers.epochs(cohort, self.local.epochs, self.seed, number)
+        kept = np.flatnonzero(epochs)
+        return [cohort[place] for place in kept], epochs[kept]
+
+    def _places(self, cohort: Sequence[Device]) -> NDArray[np.intp]:
+        return np.array([self._place[device.id] for device in cohort], np.intp)
+
+    def _train(
+        self, cohort: list[Device], epochs: NDArray[np.int64], work: Work, number: int
+    ) -> list[Update]:
+        def train(place: int) -> Update:
             return train_device(
-                device, self.model, self._parameters, self.local, seed=self.seed, round=number
+                cohort[place],
+                self.model,
+                work.of(place),
+                self.local,
+                seed=self.seed,
+                round=number,
+                epochs=int(epochs[place]),
             )
 
         if self.threads == 1:
-            return [train(device) for device in cohort]
+            return [train(place) for place in range(len(cohort))]
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(train, cohort))
+            return list(pool.map(train, range(len(cohort))))
+
+    def _step(
+        self, usable: Sequence[tuple[Device, Update]], number: int
+    ) -> tuple[Array, Any, dict[str, float]]:
+        """Let the algorithm make the next model of what came back."""
+        if not usable:
+            return self._parameters, self._state, {"update_norm": 0.0, "drift": 0.0}
+        devices, updates = zip(*usable, strict=True)
+        returned = Returned(
+            places=self._places(devices),
+            changes=np.array([update.change for update in updates]),
+            weights=normalised([self._weight_of(device) for device in devices], len(devices)),
+            steps=np.array([update.steps for update in updates]),
+            rows=np.array([update.rows for update in updates]),
+            rate=self.local.rate(number),
+            blocks={
+                name: np.array([update.blocks[name] for update in updates])
+                for name in updates[0].blocks
+            },
+        )
+        moved, state = self.algorithm.step(self._state, self._parameters, returned)
+        moves = {
+            "update_norm": float(np.linalg.norm(moved - self._parameters)),
+            "drift": drift(returned.changes, returned.weights, returned.mean(returned.changes)),
+        }
+        return np.asarray(moved, self._parameters.dtype), state, moves
 
     # -- what is measured --------------------------------------------------------------------
 
-    def _ledger(self, cohort: list[Device], updates: list[Update]) -> dict[str, float]:
+    def _ledger(
+        self, cohort: Sequence[Device], updates: Sequence[Update], work: Work
+    ) -> dict[str, float]:
         """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
-        return {
-            "bytes_down": float(self._parameters.nbytes * len(cohort)),
-            "bytes_up": float(sum(update.nbytes for update in updates)),
-            "seconds": max(map(self._seconds, cohort, updates), default=0.0),
-        }
 
-    def _seconds(self, device: Device, update: Update) -> float:
-        passed = update.rows * self.local.epochs
-        return round_seconds(
-            device.profile, self._parameters.nbytes, update.nbytes, self.layout.size, passed
-        )
+        def seconds(device: Device, update: Update) -> float:
+            passed = update.rows * update.epochs
+            return round_seconds(
+                device.profile, work.nbytes, update.nbytes, self.layout.size, passed
+            )
+
+        return {
+            "bytes_down": float(work.nbytes * len(cohort)),
+            "bytes_up": float(sum(update.nbytes for update in updates)),
+            "seconds": max(map(seconds, cohort, updates), default=0.0),
+        }
 
     def _evaluated(self, parameters: Array) -> dict[str, float]:
         measured: dict[str, float] = {}
@@ -367,21 +389,3 @@ def _summary(usable: Sequence[tuple[Device, Update]]) -> dict[str, float]:
         losses = [update.loss for _, update in usable]
         summary["train_loss"] = float(np.average(losses, weights=rows))
     return summary
-
-
-def _weigher(weights: Weights, devices: Sequence[Device]) -> Callable[[Device], float]:
-    if weights == "rows":
-        return lambda device: device.rows
-    if weights == "uniform":
-        return lambda device: 1.0
-    if isinstance(weights, Mapping):
-        missing = [device.id for device in devices if device.id not in weights]
-        if missing:
-            raise ValueError(f"weights name no number for the devices {missing[:5]}")
-        return lambda device: float(weights[device.id])
-    if callable(weights):
-        return weights
-    raise ValueError(
-        f"weights is {weights!r}; choose 'rows', 'uniform', a mapping of device id to number, or a "
-        "function of a device"
-    )

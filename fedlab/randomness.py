@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     VALIDATION = 5
     RESAMPLING = 6
     BUILD = 7
+    STRAGGLERS = 8
 
 
 def address_of(name: int | str) -> int:

@@ -19,7 +19,7 @@ from fedlab import (
     SoftmaxRegression,
     VectorIndex,
 )
-from fedlab.fedavg import drift, weighted_average
+from fedlab.averaging import drift, weighted_average
 from tests.federations import class_device, quadratic, regression_device
 
 FULL = LocalSGD(epochs=1, batch_size=None, learning_rate=0.1)

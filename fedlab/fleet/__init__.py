@@ -2,5 +2,6 @@
 
 from fedlab.fleet.clock import round_seconds
 from fedlab.fleet.cohort import choose_cohort
+from fedlab.fleet.stragglers import Stragglers
 
-__all__ = ["choose_cohort", "round_seconds"]
+__all__ = ["Stragglers", "choose_cohort", "round_seconds"]

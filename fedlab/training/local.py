@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,12 @@ from fedlab.checks import whole_number
 from fedlab.device import Device
 from fedlab.models.base import Array, Model
 from fedlab.randomness import Purpose, generator
+from fedlab.training.work import Work
 
 __all__ = ["LocalSGD", "Update", "train_device"]
+
+
+Rows = slice | NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,16 @@ class LocalSGD:
     batch_size : int or None
         Rows of a step (B); None takes all of them. The last batch of a pass may be smaller.
     learning_rate : float
-        Step size (eta).
+        Step size (eta) of the first round.
+    decay : float
+        The step size of round t is learning_rate * decay^(t - 1); 0 < decay <= 1.
+    momentum : float
+        rho: steps follow v <- rho v + d, with v = 0 at the start of each round; 0 <= rho < 1.
+    weight_decay : float
+        Adds weight_decay * y to the gradient at y.
+    clip : float or None
+        Longest gradient (Euclidean) of a step, before anything is added to it; longer ones are
+        shortened.
 
     Source: McMahan et al., "Communication-efficient learning of deep networks from decentralized
     data", AISTATS 2017, algorithm 1, ClientUpdate.
@@ -36,18 +49,38 @@ class LocalSGD:
     epochs: int = 1
     batch_size: int | None = 32
     learning_rate: float = 0.1
+    decay: float = 1.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         whole_number(self.epochs, "epochs", 1)
         if self.batch_size is not None:
             whole_number(self.batch_size, "batch_size", 1)
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be a positive number")
+        positive = {"learning_rate": self.learning_rate, "decay": self.decay}
+        if self.clip is not None:
+            positive["clip"] = self.clip
+        for name, value in positive.items():
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} is {value}; it must be a positive number")
+        if self.decay > 1:
+            raise ValueError(f"decay is {self.decay}; it must be at most 1")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
+        if not 0 <= self.weight_decay < np.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be zero or positive")
 
-    def batches(self, rows: int, seed: int, round: int, device: int | str) -> Iterator[Rows]:
+    def rate(self, round: int) -> float:
+        """Return the step size of a round, counted from 1."""
+        return self.learning_rate * self.decay ** (round - 1)
+
+    def batches(
+        self, rows: int, seed: int, round: int, device: int | str, epochs: int | None = None
+    ) -> Iterator[Rows]:
         """Yield the rows of each step: a fresh order each epoch, drawn at the device's address."""
         size = rows if self.batch_size is None else self.batch_size
-        for epoch in range(self.epochs):
+        for epoch in range(self.epochs if epochs is None else epochs):
             if size >= rows:
                 yield slice(None)
                 continue
@@ -57,9 +90,6 @@ class LocalSGD:
                 yield order[start : start + size]
 
 
-Rows = slice | NDArray[np.intp]
-
-
 @dataclass(frozen=True)
 class Update:
     """What a device sends back.
@@ -67,26 +97,37 @@ class Update:
     Attributes
     ----------
     change : (p,) array
-        Parameters after training minus those it was sent.
-    rows, steps : int
-        Rows it trained on, and steps it took.
+        Parameters after training minus those at its start.
+    rows, epochs, steps : int
+        Rows it trained on, how often, and in how many steps.
     loss : float
         Mean loss over its steps, each on its batch before the step.
+    blocks : dict of (p,) arrays
+        What else the algorithm asked for.
     """
 
     change: Array
     rows: int
+    epochs: int
     steps: int
     loss: float
+    blocks: dict[str, Array] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the wire: the change, and three numbers of eight bytes."""
-        return self.change.nbytes + 3 * 8
+        """Bytes on the wire: the change and other blocks, and three numbers of eight bytes."""
+        return self.change.nbytes + sum(b.nbytes for b in self.blocks.values()) + 3 * 8
 
 
 def train_device(
-    device: Device, model: Model, parameters: Array, local: LocalSGD, *, seed: int, round: int
+    device: Device,
+    model: Model,
+    work: Work | Array,
+    local: LocalSGD,
+    *,
+    seed: int,
+    round: int,
+    epochs: int | None = None,
 ) -> Update:
     """Train a model on a device's rows, and return what changed.
 
@@ -95,11 +136,13 @@ def train_device(
     device : Device
         With at least one row to train on.
     model : Model
-    parameters : (p,) array
-        What the server sent; left as it is.
+    work : Work of one device, or (p,) array
+        Where to start and what to add to gradients; plain parameters just start there.
     local : LocalSGD
     seed, round : int
         Where the order of the batches is drawn.
+    epochs : int, optional
+        Passes of this device, if not those of `local`.
 
     Examples
     --------
@@ -115,14 +158,44 @@ def train_device(
     >>> update.change, update.steps
     (array([0.5, 0.3], dtype=float32), 1)
     """
+    work = work if isinstance(work, Work) else Work(work)
     x, y = device.training()
-    trained = parameters.copy()
-    rate = parameters.dtype.type(local.learning_rate)
+    epochs = local.epochs if epochs is None else epochs
+    trained = work.start.copy()
+    rate = trained.dtype.type(local.rate(round))
+    velocity = np.zeros_like(trained)
     losses = []
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in local.batches(len(x), seed, round, device.id):
+        for rows in local.batches(len(x), seed, round, device.id, epochs):
             loss, gradient = model.loss_and_gradient(trained, x[rows], y[rows])
-            trained -= rate * gradient
+            direction = _corrected(gradient, trained, work, local)
+            if local.momentum:
+                velocity *= local.momentum
+                velocity += direction
+                direction = velocity
+            trained -= rate * direction
             losses.append(loss)
-    return Update(trained - parameters, len(x), len(losses), float(np.mean(losses)))
+        blocks = {}
+        if work.gradient:
+            blocks["gradient"] = model.loss_and_gradient(work.start, x, y)[1]
+    change, loss = trained - work.start, float(np.mean(losses))
+    return Update(change, len(x), epochs, len(losses), loss, blocks)
+
+
+def _corrected(gradient: Array, point: Array, work: Work, local: LocalSGD) -> Array:
+    """Return g, clipped, + weight_decay y + mu (y - anchor) + offset, where parameters train."""
+    if local.clip is not None:
+        length = float(np.linalg.norm(gradient))
+        if length > local.clip:
+            gradient = gradient * gradient.dtype.type(local.clip / length)
+    if local.weight_decay:
+        gradient = gradient + gradient.dtype.type(local.weight_decay) * point
+    if work.mu:
+        anchor = work.start if work.anchor is None else work.anchor
+        gradient = gradient + gradient.dtype.type(work.mu) * (point - anchor)
+    if work.offset is not None:
+        gradient = gradient + work.offset
+    if work.trained is not None:
+        gradient = np.where(work.trained, gradient, gradient.dtype.type(0))
+    return gradient

@@ -1,0 +1,38 @@
+"""What an algorithm is: hyper-parameters, an initial state, local work, and the server's step."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.models.base import Array
+from fedlab.training.work import Returned, Work
+
+__all__ = ["Algorithm", "Stateless"]
+
+State = Any
+
+
+class Algorithm(Protocol):
+    """A frozen dataclass of hyper-parameters with these three methods."""
+
+    def init(self, parameters: Array, devices: int) -> State:
+        """Return the state before the first round: plain arrays, in a dict or dataclass."""
+
+    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+        """Describe what the devices at `places` do this round."""
+
+    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
+        """Return the server's next parameters, float64, and the next state; neither in place."""
+
+
+class Stateless:
+    """An algorithm that remembers nothing and lets devices train plainly."""
+
+    def init(self, parameters: Array, devices: int) -> State:
+        return {}
+
+    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+        return Work(parameters)

@@ -1,0 +1,70 @@
+"""FedNova: changes are normalised by how much work went into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.algorithms.base import State, Stateless
+from fedlab.models.base import Array
+from fedlab.training.work import Returned, Work
+
+__all__ = ["FedNova"]
+
+
+@dataclass(frozen=True)
+class FedNova(Stateless):
+    """x <- x - tau_eff sum_k p_k d_k with d_k = (x - x_k) / a_k and tau_eff = sum_k p_k a_k.
+
+    Parameters
+    ----------
+    momentum : float
+        The local momentum rho that devices train with (`LocalSGD.momentum`).
+    mu : float
+        Strength of a local proximal term.
+
+    Notes
+    -----
+    a_k is the sum of the weights that the local gradients enter the change with, over eta: tau for
+    plain SGD, (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho) with momentum, and
+    (1 - (1 - eta mu)^tau) / (eta mu) with a proximal term. The two don't go together here.
+
+    Source: Wang et al., "Tackling the objective inconsistency problem in heterogeneous federated
+    optimization", NeurIPS 2020, eq. 8 and section 3.
+
+    Examples
+    --------
+    >>> FedNova().effective_steps(np.array([1, 5]), rate=0.1)
+    array([1., 5.])
+    """
+
+    momentum: float = 0.0
+    mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
+        if not 0 <= self.mu < np.inf:
+            raise ValueError(f"mu is {self.mu}; it must be zero or positive")
+        if self.momentum and self.mu:
+            raise ValueError("momentum and mu were both given; FedNova's weights know one of them")
+
+    def effective_steps(self, steps: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+        """Return a_k for each device."""
+        tau = steps.astype(np.float64)
+        if self.momentum:
+            rho = self.momentum
+            return np.asarray((tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho))
+        if self.mu:
+            return np.asarray((1 - (1 - rate * self.mu) ** tau) / (rate * self.mu))
+        return tau
+
+    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+        return Work(parameters, mu=self.mu)
+
+    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
+        a = self.effective_steps(returned.steps, returned.rate)
+        effective = float(returned.weights @ a)
+        return parameters + effective * returned.mean(returned.changes, returned.weights / a), state

@@ -1,0 +1,44 @@
+"""FedProx: local work is pulled towards the server's model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.algorithms.base import State, Stateless
+from fedlab.models.base import Array
+from fedlab.training.work import Returned, Work
+
+__all__ = ["FedProx"]
+
+
+@dataclass(frozen=True)
+class FedProx(Stateless):
+    """Devices minimise f_k(y) + mu / 2 |y - x|^2; the server averages.
+
+    Parameters
+    ----------
+    mu : float
+        Strength of the proximal term; 0 is FedAvg, bit for bit.
+
+    Source: Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, algorithm 2.
+
+    Examples
+    --------
+    >>> FedProx(mu=1.0).work({}, np.zeros(2), np.arange(3)).mu
+    1.0
+    """
+
+    mu: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mu < np.inf:
+            raise ValueError(f"mu is {self.mu}; it must be zero or positive")
+
+    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+        return Work(parameters, mu=self.mu)
+
+    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
+        return parameters + returned.mean(returned.changes), state

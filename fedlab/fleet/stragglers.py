@@ -1,0 +1,57 @@
+"""Devices that are too slow to do all their work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.device import Device
+from fedlab.randomness import Purpose, generator
+
+__all__ = ["Stragglers"]
+
+
+@dataclass(frozen=True)
+class Stragglers:
+    """In each round a share of the cohort does part of its epochs, or is dropped.
+
+    Parameters
+    ----------
+    share : float
+        Part of the cohort that straggles, 0 ... 1 (rounded to whole devices).
+    drop : bool
+        Whether the server drops stragglers, as FedAvg does in FedProx's experiments; otherwise
+        they return what 1 ... E epochs gave, drawn uniformly.
+
+    Source: Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, section 5.2.
+    """
+
+    share: float
+    drop: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is {self.share}; it must lie in 0 ... 1")
+
+    def epochs(
+        self, cohort: Sequence[Device], full: int, seed: int, round: int
+    ) -> NDArray[np.int64]:
+        """Return how many epochs each device of a cohort does; 0 for one that is dropped.
+
+        Examples
+        --------
+        >>> from fedlab.index import VectorIndex
+        >>> cohort = [Device(number, VectorIndex(2)) for number in range(10)]
+        >>> done = Stragglers(share=0.9).epochs(cohort, full=20, seed=0, round=1)
+        >>> len(done), bool((done >= 1).all() and (done <= 20).all())
+        (10, True)
+        """
+        draw = generator(seed, Purpose.STRAGGLERS, round=round)
+        slow = draw.permutation(len(cohort))[: int(np.rint(self.share * len(cohort)))]
+        partial = draw.integers(1, full + 1, size=len(cohort))
+        done = np.full(len(cohort), full, np.int64)
+        done[slow] = 0 if self.drop else partial[slow]
+        return done

@@ -1,0 +1,101 @@
+"""What a round asks of its devices, and what comes back: plain data, so that one loop serves all.
+
+An algorithm never runs on a device. It describes local work: where to start, and what is added to
+the gradient g at the point y,
+
+    g + mu (y - anchor) + offset,
+
+which carries proximal terms, control variates and dynamic regularisation through the same loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.averaging import weighted_sum
+from fedlab.models.base import Array
+
+__all__ = ["Returned", "Work"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Local work of a cohort of m devices on p parameters.
+
+    Attributes
+    ----------
+    start : (p,) or (m, p) array
+        Where local training begins: the server's model, or one point for each device.
+    mu : float
+        Strength of the pull towards `anchor`.
+    anchor : (p,) or (m, p) array, optional
+        By default the start.
+    offset : (p,) or (m, p) array, optional
+        Added to every gradient.
+    trained : (p,) mask, optional
+        Parameters that train; the others stay at the start. By default all.
+    gradient : bool
+        Whether devices also return the gradient of their whole loss at the start.
+    """
+
+    start: Array
+    mu: float = 0.0
+    anchor: Array | None = None
+    offset: Array | None = None
+    trained: NDArray[np.bool_] | None = None
+    gradient: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that each device receives: the start, and what is added to its gradients.
+
+        What a device keeps from round to round (its own control variate) does not travel.
+        """
+        sent = [self.start, self.anchor, self.offset]
+        return sum(array.shape[-1] * array.itemsize for array in sent if array is not None)
+
+    def of(self, place: int) -> Work:
+        """Return the work of the device at a place in the cohort: one point, anchor, offset."""
+
+        def one(array: Array | None) -> Array | None:
+            return array if array is None or array.ndim == 1 else array[place]
+
+        start = one(self.start)
+        assert start is not None
+        return Work(start, self.mu, one(self.anchor), one(self.offset), self.trained, self.gradient)
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a cohort of m devices sent back, row by row in the cohort's order.
+
+    Attributes
+    ----------
+    places : (m,) int array
+        Which devices of the federation.
+    changes : (m, p) array
+        Parameters after local work minus those at its start.
+    weights : (m,) float64 array
+        How much each counts; they sum to one.
+    steps, rows : (m,) int arrays
+        Gradient steps taken, and rows trained on.
+    rate : float
+        The local learning rate of this round.
+    blocks : dict of (m, p) arrays
+        What else was asked for: ``gradient``.
+    """
+
+    places: NDArray[np.intp]
+    changes: Array
+    weights: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    rate: float
+    blocks: dict[str, Array] = field(default_factory=dict)
+
+    def mean(self, vectors: Array, weights: NDArray[np.float64] | None = None) -> Array:
+        """Return sum_k w_k v_k; the weights are the cohort's unless others are given."""
+        return weighted_sum(vectors, self.weights if weights is None else weights)
