@@ -41,6 +41,7 @@ def test_published_numbers_stand() -> None:
         "VALIDATION": 5,
         "RESAMPLING": 6,
         "BUILD": 7,
+        "STRAGGLERS": 8,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])
