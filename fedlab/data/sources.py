@@ -166,7 +166,7 @@ def sources() -> Mapping[str, Source]:
     Examples
     --------
     >>> sorted(sources())
-    ['diabetes', 'digits', 'glove', 'heart', 'mnist5k']
+    ['breast_cancer', 'diabetes', 'digits', 'glove', 'heart', 'mnist5k']
     """
     packaged = _HERE.with_name("sources.toml")  # stands there in an installed wheel only
     path = packaged if packaged.is_file() else _CHECKOUT / "data" / "sources.toml"

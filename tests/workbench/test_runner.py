@@ -334,7 +334,7 @@ def test_cores_are_shared_out_and_workers_stay_warm(
 
 def test_plain_papermill_runs_the_same_notebook(folder: Path) -> None:
     _, line = run_of(folder / "01_count.ipynb", x=3).commands()
-    line = line.replace("papermill", f"{sys.executable} -m papermill", 1)
+    line = line.replace("papermill", f"'{sys.executable}' -m papermill", 1)
     subprocess.run(line, shell=True, cwd=folder, check=True, capture_output=True)
     node = nbformat.read(folder / "out.ipynb", as_version=4)
     assert "x = 3" in node.cells[2].source
