@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     RESAMPLING = 6
     BUILD = 7
     STRAGGLERS = 8
+    FEATURE_NOISE = 9
+    SYNTHETIC = 10
 
 
 def address_of(name: int | str) -> int:

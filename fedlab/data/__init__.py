@@ -3,6 +3,7 @@
 Importing this is cheap: pandas, scikit-learn and pyarrow load when a function needs them.
 """
 
+from .drift import Drift
 from .loaders import (
     load_breast_cancer,
     load_diabetes,
@@ -11,11 +12,15 @@ from .loaders import (
     load_heart,
     load_mnist5k,
 )
-from .partitions import Partition, PartitionError, audit, by_column, dirichlet, iid, label_table
+from .measures import embedding_skew, label_distance, label_divergence, quantity_gini
+from .noise import with_feature_noise
+from .partitions import Partition, PartitionError, audit, by_column, iid, label_table
 from .prepare import ColumnSums, Preparation
 from .pull import pull, verify
 from .sources import DataChanged, DataError, DataUnavailable, Origin, Source, source, sources
+from .splits import by_classes, by_quantity, dirichlet, shards
 from .standins import load_clinics, load_images, load_words, train_test
+from .synthetic import Synthetic, synthetic, synthetic_iid
 from .tables import read_table, read_vectors
 from .targets import Target
 from .values import Dataset, Table, WordVectors
@@ -26,18 +31,25 @@ __all__ = [
     "DataError",
     "DataUnavailable",
     "Dataset",
+    "Drift",
     "Origin",
     "Partition",
     "PartitionError",
     "Preparation",
     "Source",
+    "Synthetic",
     "Table",
     "Target",
     "WordVectors",
     "audit",
+    "by_classes",
     "by_column",
+    "by_quantity",
     "dirichlet",
+    "embedding_skew",
     "iid",
+    "label_distance",
+    "label_divergence",
     "label_table",
     "load_breast_cancer",
     "load_clinics",
@@ -49,10 +61,15 @@ __all__ = [
     "load_mnist5k",
     "load_words",
     "pull",
+    "quantity_gini",
     "read_table",
     "read_vectors",
+    "shards",
     "source",
     "sources",
+    "synthetic",
+    "synthetic_iid",
     "train_test",
     "verify",
+    "with_feature_noise",
 ]

@@ -7,6 +7,7 @@ commonest faults of published splits; so no :class:`Partition` exists that has n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,12 @@ import numpy.typing as npt
 
 from fedlab.randomness import Purpose, generator
 
-from .skew import SHUFFLES, LabelSkew
 from .targets import device_names, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Partition", "PartitionError", "audit", "by_column", "dirichlet", "iid", "label_table"]
+__all__ = ["Partition", "PartitionError", "audit", "by_column", "iid", "label_table"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -74,6 +74,13 @@ class Partition:
     def sizes(self) -> tuple[int, ...]:
         """Rows of each device."""
         return tuple(len(rows) for rows in self.rows)
+
+    @property
+    def device_of(self) -> Rows:
+        """The place, among the devices, of the one that holds each row; shape (total,)."""
+        places = np.empty(self.total, dtype=np.int64)
+        places[np.concatenate(self.rows)] = np.repeat(np.arange(len(self)), self.sizes)
+        return places
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -142,7 +149,7 @@ def iid(total: int, devices: int, seed: int) -> Partition:
     >>> iid(10, devices=3, seed=0).sizes
     (4, 3, 3)
     """
-    _check_devices(total, devices, min_rows=1)
+    check_devices(total, devices, min_rows=1)
     order = generator(seed, Purpose.PARTITION).permutation(total)
     rows = tuple(np.sort(part) for part in np.array_split(order, devices))
     return Partition(rows, tuple(range(devices)), total, f"IID over {devices} devices, seed {seed}")
@@ -172,81 +179,8 @@ def by_column(values: npt.ArrayLike) -> Partition:
     >>> split.names, [rows.tolist() for rows in split.rows]
     (('north', 'south'), [[1], [0, 2]])
     """
-    codes, names = _codes_of(values)
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
-    return Partition(tuple(np.split(order, ends)), tuple(names), len(codes), "by column")
-
-
-def dirichlet(
-    labels: npt.ArrayLike,
-    devices: int,
-    alpha: float,
-    seed: int,
-    *,
-    min_rows: int = 10,
-    tries: int = 1000,
-) -> Partition:
-    """Split rows by Dirichlet label skew, by the rule of NIID-Bench.
-
-    For each class, its shuffled rows are cut at shares p ~ Dir(alpha, ..., alpha), in which devices
-    that already have their fair part (n / devices rows or more) get 0 and the rest are scaled to
-    sum to 1. The whole is drawn again until every device has `min_rows`. Where all of p lies on
-    devices that are full, so that the rule would divide 0 by 0, that class's p is drawn again. Cuts
-    are rounded down, so the last device may get a row more of each class, as in the field's code.
-
-    Parameters
-    ----------
-    labels : array_like, shape (n,)
-        Classes, whole numbers or text.
-    devices : int
-        How many devices.
-    alpha : float
-        Concentration: small is skewed, large tends to IID.
-    seed : int
-        The experiment's seed.
-    min_rows : int
-        Rows that every device must have.
-    tries : int
-        How often to draw before giving up.
-
-    Returns
-    -------
-    Partition
-        Its `how` tells the number of tries.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range, or no try gave every device its rows; the message then names
-        an alpha and a number of devices that do (with this seed).
-
-    References
-    ----------
-    Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an experimental study.
-    ICDE 2022, section IV; the rule in full in its code, NIID-Bench, ``partition_data``.
-
-    Examples
-    --------
-    >>> digits = np.repeat(np.arange(10), 100)
-    >>> split = dirichlet(digits, devices=5, alpha=0.5, seed=0)
-    >>> sum(split.sizes), min(split.sizes) >= 10
-    (1000, True)
-    """
-    codes, classes = _codes_of(labels)
-    _check_devices(len(codes), devices, min_rows)
-    sizes = np.bincount(codes, minlength=len(classes))
-    skew = LabelSkew(sizes, devices, alpha, seed, min_rows)
-    counts, used = skew.counts(tries)
-    shuffle = generator(seed, Purpose.PARTITION, part=SHUFFLES)
-    parts: list[list[Rows]] = [[] for _ in range(devices)]
-    for label in range(len(classes)):
-        order = shuffle.permutation(np.flatnonzero(codes == label))
-        for part, some in zip(parts, np.split(order, np.cumsum(counts[label])[:-1]), strict=True):
-            part.append(some)
-    rows = tuple(np.sort(np.concatenate(part)) for part in parts)
-    how = f"{skew}, at least {min_rows} rows each (try {used})"
-    return Partition(rows, tuple(range(devices)), len(codes), how)
+    codes, names = codes_of(values)
+    return split_by(codes, names, "by column")
 
 
 def label_table(partition: Partition, labels: npt.ArrayLike) -> pd.DataFrame:
@@ -270,7 +204,7 @@ def label_table(partition: Partition, labels: npt.ArrayLike) -> pd.DataFrame:
     """
     import pandas as pd
 
-    codes, classes = _codes_of(labels)
+    codes, classes = codes_of(labels)
     if len(codes) != partition.total:
         raise ValueError(f"there are {len(codes)} labels for {partition.total} rows")
     counts = np.array([np.bincount(codes[rows], minlength=len(classes)) for rows in partition.rows])
@@ -293,7 +227,14 @@ def _as_rows(rows: npt.NDArray[Any]) -> Rows:
     return array
 
 
-def _check_devices(total: int, devices: int, min_rows: int) -> None:
+def split_by(device_of: Rows, names: Sequence[int | str], how: str) -> Partition:
+    """Return the partition in which row r belongs to the device at place ``device_of[r]``."""
+    ends = np.cumsum(np.bincount(device_of, minlength=len(names)))[:-1]
+    order = np.argsort(device_of, kind="stable")
+    return Partition(tuple(np.split(order, ends)), tuple(names), len(device_of), how)
+
+
+def check_devices(total: int, devices: int, min_rows: int) -> None:
     if min_rows < 0:
         raise ValueError(f"min_rows is {min_rows}; it takes 0 or more")
     most = total // max(min_rows, 1)
@@ -304,7 +245,7 @@ def _check_devices(total: int, devices: int, min_rows: int) -> None:
         )
 
 
-def _codes_of(values: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], list[int | str]]:
+def codes_of(values: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], list[int | str]]:
     """Return each value's position among the different ones, and those, sorted."""
     import pandas as pd
 

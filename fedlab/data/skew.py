@@ -1,4 +1,4 @@
-"""How many rows of each class a device gets under Dirichlet label skew: the counts alone.
+"""How many rows of each class a device gets under Dirichlet skew: the counts alone.
 
 Shares are drawn apart from the shuffling of rows (at another address), so that a try that fails
 costs no shuffling.
@@ -27,6 +27,8 @@ Counts = npt.NDArray[np.int64]
 class LabelSkew:
     """The rule of NIID-Bench for classes of `sizes` rows; see :func:`fedlab.data.dirichlet`.
 
+    Skew of quantity is that of a single class; `kind` says so where people read.
+
     Examples
     --------
     >>> counts, tries = LabelSkew(np.array([60, 40]), 4, 0.5, seed=0, min_rows=5).counts(1000)
@@ -39,6 +41,7 @@ class LabelSkew:
     alpha: float
     seed: int
     min_rows: int
+    kind: str = "label"
 
     def __post_init__(self) -> None:
         if not _LEAST_ALPHA <= self.alpha <= _MOST_ALPHA:  # refuses NaN, too
@@ -48,7 +51,8 @@ class LabelSkew:
             )
 
     def __str__(self) -> str:
-        return f"Dirichlet({self.alpha:g}) label skew over {self.devices} devices, seed {self.seed}"
+        how = f"Dirichlet({self.alpha:g}) {self.kind} skew"
+        return f"{how} over {self.devices} devices, seed {self.seed}"
 
     def counts(self, tries: int) -> tuple[Counts, int]:
         """Return rows of each class on each device, shape (classes, devices), and tries it took.

@@ -10,8 +10,8 @@ import warnings
 import numpy as np
 
 from .loaders import load_breast_cancer, load_digits, load_glove, load_heart, load_mnist5k
-from .partitions import dirichlet
 from .sources import DataUnavailable
+from .splits import dirichlet
 from .targets import Target
 from .values import Dataset, Table, WordVectors
 
