@@ -42,6 +42,8 @@ def test_published_numbers_stand() -> None:
         "RESAMPLING": 6,
         "BUILD": 7,
         "STRAGGLERS": 8,
+        "FEATURE_NOISE": 9,
+        "SYNTHETIC": 10,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])
