@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["KEY_LIMIT", "as_keys", "as_labels", "as_lengths", "as_vectors", "whole_number"]
+__all__ = [
+    "KEY_LIMIT",
+    "as_keys",
+    "as_labels",
+    "as_lengths",
+    "as_vectors",
+    "read_only",
+    "whole_number",
+]
 
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
@@ -170,3 +178,16 @@ def _all_whole(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(
         isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values
     )
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that can't be written through; the array itself is left as it was.
+
+    Examples
+    --------
+    >>> read_only(np.zeros(2)).flags.writeable
+    False
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.checks import read_only
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.randomness import Purpose, generator
@@ -148,9 +149,7 @@ class Device:
     @property
     def validation_keys(self) -> NDArray[np.uint64]:
         """(v,) keys of the rows held out, in the order of `validation`, read-only."""
-        keys = self._held_out.view()
-        keys.flags.writeable = False
-        return keys
+        return read_only(self._held_out)
 
     def training(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return the rows to train on, (n, d) float32 as stored, and their labels, (n,)."""

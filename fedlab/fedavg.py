@@ -110,6 +110,7 @@ class Federation:
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         self.devices = self._able(devices)
+        self._holding = [device for device in self.devices if device.validation_rows]
         self._place = {device.id: place for place, device in enumerate(self.devices)}
         self._cohort = self._cohort_size(cohort)
         self._stragglers = stragglers
@@ -258,7 +259,7 @@ class Federation:
         moved, state = self.algorithm.step(self._state, self._parameters, returned)
         moves = {
             "update_norm": float(np.linalg.norm(moved - self._parameters)),
-            "drift": drift(returned.changes, returned.weights, returned.mean(returned.changes)),
+            "drift": drift(returned.changes, returned.weights, returned.average),
         }
         return np.asarray(moved, self._parameters.dtype), state, moves
 
@@ -283,9 +284,8 @@ class Federation:
 
     def _evaluated(self, parameters: Array) -> dict[str, float]:
         measured: dict[str, float] = {}
-        holding = [device for device in self.devices if device.validation_rows]
-        if holding:
-            by_device = validate(holding, self.model, parameters)
+        if self._holding:
+            by_device = validate(self._holding, self.model, parameters)
             rows = by_device.pop("rows")
             for name, values in by_device.items():
                 measured[f"validation_{name}"] = float(np.average(values, weights=rows))
@@ -304,11 +304,10 @@ class Federation:
         """
         import pandas as pd
 
-        holding = [device for device in self.devices if device.validation_rows]
-        if not holding:
+        if not self._holding:
             raise ValueError("no device has rows held out; use Device.hold_out first")
-        measures = validate(holding, self.model, self._parameters)
-        return pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
+        measures = validate(self._holding, self.model, self._parameters)
+        return pd.DataFrame(measures, pd.Index([d.id for d in self._holding], name="device"))
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -358,7 +357,7 @@ class Federation:
 
     def _refuse_unmeasured(self, convergence: Convergence | None) -> None:
         wants = convergence is not None and convergence.metric == "validation_loss"
-        if wants and not any(device.validation_rows for device in self.devices):
+        if wants and not self._holding:
             raise ValueError(
                 "convergence on the validation loss needs rows held out: use Device.hold_out "
                 "first, or Convergence('update_norm')"

@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab import indexfile
-from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors, whole_number
+from fedlab.checks import (
+    KEY_LIMIT,
+    as_keys,
+    as_labels,
+    as_lengths,
+    as_vectors,
+    read_only,
+    whole_number,
+)
 from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import IndexFileError
@@ -123,18 +131,18 @@ class VectorIndex:
     @property
     def keys(self) -> NDArray[np.uint64]:
         """(n,) keys in the order of the rows, read-only."""
-        return _read_only(self._table.columns["keys"])
+        return read_only(self._table.columns["keys"])
 
     @property
     def labels(self) -> NDArray[Any] | None:
         """(n,) labels in the order of the rows, read-only; None if the rows have none."""
         column = self._table.columns.get("labels")
-        return None if column is None else _read_only(column)
+        return None if column is None else read_only(column)
 
     @property
     def vectors(self) -> NDArray[np.float32]:
         """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
-        return _read_only(self._table.decoded())
+        return read_only(self._table.decoded())
 
     @property
     def has_graph(self) -> bool:
@@ -484,12 +492,6 @@ def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
         part = as_vectors(table.decoded(slice(start, start + step)), index.dimensions, "rows")
         squares.append(as_lengths(part, index.metric, "rows"))
     return Table({**arrays, "squares": np.concatenate(squares)})
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _some(keys: NDArray[np.uint64]) -> str:

@@ -29,10 +29,13 @@ class Algorithm(Protocol):
 
 
 class Stateless:
-    """An algorithm that remembers nothing and lets devices train plainly."""
+    """An algorithm that remembers nothing, lets devices train plainly, and averages."""
 
     def init(self, parameters: Array, devices: int) -> State:
         return {}
 
     def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
         return Work(parameters)
+
+    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
+        return parameters + returned.average, state

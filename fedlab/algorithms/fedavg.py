@@ -46,7 +46,7 @@ class FedAvg(Stateless):
         return {"velocity": np.zeros(len(parameters))} if self.momentum else {}
 
     def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        move = returned.mean(returned.changes)
+        move = returned.average
         if self.momentum:
             move = self.momentum * state["velocity"] + move
             state = {"velocity": move}

@@ -68,7 +68,7 @@ class FedOpt(Stateless):
         return {"m": np.zeros(size), "v": np.full(size, first), "steps": 0}
 
     def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        change = returned.mean(returned.changes)
+        change = returned.average
         m = self.beta1 * state["m"] + (1 - self.beta1) * change
         v = self._second_moment(state["v"], np.square(change))
         steps = state["steps"] + 1

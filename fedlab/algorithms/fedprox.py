@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.models.base import Array
-from fedlab.training.work import Returned, Work
+from fedlab.training.work import Work
 
 __all__ = ["FedProx"]
 
@@ -39,6 +39,3 @@ class FedProx(Stateless):
 
     def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
         return Work(parameters, mu=self.mu)
-
-    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        return parameters + returned.mean(returned.changes), state

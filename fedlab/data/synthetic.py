@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import whole_number
+from fedlab.checks import read_only, whole_number
 from fedlab.randomness import Purpose, generator
 
 from .partitions import Partition, by_column
 from .sources import Origin
-from .values import Dataset, readonly
+from .values import Dataset
 
 __all__ = ["Synthetic", "synthetic", "synthetic_iid"]
 
@@ -56,7 +56,7 @@ class Synthetic:
 
     def __post_init__(self) -> None:
         for name in ("means", "weights", "biases"):
-            object.__setattr__(self, name, readonly(getattr(self, name)))
+            object.__setattr__(self, name, read_only(getattr(self, name)))
 
     @property
     def train_partition(self) -> Partition:

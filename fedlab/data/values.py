@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.checks import read_only
+
 from .sources import Origin
 from .targets import Target
 
@@ -80,9 +82,9 @@ class Dataset:
         if self.device is not None:
             if np.shape(self.device) != y.shape:
                 raise ValueError(f"device has shape {np.shape(self.device)}; it takes {y.shape}")
-            object.__setattr__(self, "device", readonly(np.asarray(self.device)))
-        object.__setattr__(self, "x", readonly(x))
-        object.__setattr__(self, "y", readonly(y))
+            object.__setattr__(self, "device", read_only(np.asarray(self.device)))
+        object.__setattr__(self, "x", read_only(x))
+        object.__setattr__(self, "y", read_only(y))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Dataset:
         """Return a data set of some of the rows, in the order given."""
@@ -180,14 +182,7 @@ class WordVectors:
                 f"{len(self.words)} words but vectors of shape {self.vectors.shape}; "
                 "they take n and (n, d)"
             )
-        object.__setattr__(self, "vectors", readonly(self.vectors))
+        object.__setattr__(self, "vectors", read_only(self.vectors))
 
     def __len__(self) -> int:
         return len(self.words)
-
-
-def readonly(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a view that can't be written through; the array itself is left as it was."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

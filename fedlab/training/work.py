@@ -11,6 +11,7 @@ which carries proximal terms, control variates and dynamic regularisation throug
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,11 @@ class Returned:
     rows: NDArray[np.int64]
     rate: float
     blocks: dict[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def average(self) -> Array:
+        """(p,) float64: the changes' average by the cohort's weights; formed once, on demand."""
+        return self.mean(self.changes)
 
     def mean(self, vectors: Array, weights: NDArray[np.float64] | None = None) -> Array:
         """Return sum_k w_k v_k; the weights are the cohort's unless others are given."""

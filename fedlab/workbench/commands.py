@@ -57,15 +57,6 @@ def papermill_options(values: Mapping[str, Any]) -> list[str]:
     return options
 
 
-def workbench_options(values: Mapping[str, Any]) -> list[str]:
-    """Options that make `python -m fedlab.workbench run` set exactly these values."""
-    return [
-        word
-        for name, value in values.items()
-        for word in ("-p", name, repr(value) if isinstance(value, list | tuple) else str(value))
-    ]
-
-
 def _looks_typed(text: str) -> bool:
     if text in ("True", "False", "None"):
         return True
