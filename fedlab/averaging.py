@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,19 +11,33 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.device import Device
 from fedlab.models.base import Array
 
-__all__ = ["Weights", "drift", "normalised", "weigher", "weighted_average", "weighted_sum"]
+__all__ = [
+    "Weigher",
+    "Weights",
+    "drift",
+    "normalised",
+    "weigher",
+    "weighted_average",
+    "weighted_sum",
+]
 
+Weigher = Callable[[Sequence[Device], NDArray[np.int64]], NDArray[Any]]
 Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
 
 
-def weighted_sum(vectors: Iterable[Array], weights: Iterable[float]) -> NDArray[np.float64]:
+def weighted_sum(vectors: Array | Sequence[Array], weights: Sequence[float] | Array) -> Array:
     """Return sum_k w_k v_k in float64, added up in the given order, so that bits don't vary."""
-    total: NDArray[np.float64] | None = None
-    for weight, vector in zip(weights, vectors, strict=True):
-        part = np.multiply(vector, weight, dtype=np.float64)
-        total = part if total is None else np.add(total, part, out=total)
-    if total is None:
+    if not len(vectors):
         raise ValueError("there are no vectors to add up; give at least one")
+    if isinstance(vectors, np.ndarray):
+        from fedlab import reductions
+
+        total = np.empty(vectors.shape[1])
+        reductions.weighted_sum(vectors, np.asarray(weights, np.float64), total)
+        return total
+    total = np.multiply(vectors[0], weights[0], dtype=np.float64)
+    for weight, vector in zip(weights[1:], vectors[1:], strict=True):
+        total += np.multiply(vector, weight, dtype=np.float64)
     return total
 
 
@@ -54,7 +68,7 @@ def normalised(weights: ArrayLike, count: int) -> NDArray[np.float64]:
     return np.asarray(w / w.sum())
 
 
-def drift(vectors: Iterable[Array], weights: ArrayLike, average: Array) -> float:
+def drift(vectors: Array | Sequence[Array], weights: ArrayLike, average: Array) -> float:
     """Return how far updates lie apart, relative to their average's length.
 
     The root of sum_k p_k |v_k - v|^2, divided by |v|, with p_k the weights scaled to sum to one and
@@ -66,24 +80,34 @@ def drift(vectors: Iterable[Array], weights: ArrayLike, average: Array) -> float
     1.0
     """
     w = np.asarray(weights, np.float64)
-    apart = [np.square(vector - average).sum() for vector in vectors]
+    apart = np.empty(len(vectors))
+    if isinstance(vectors, np.ndarray):
+        from fedlab import reductions
+
+        reductions.distances_squared(vectors, average, apart)
+    else:
+        apart[:] = [np.square(vector - average).sum() for vector in vectors]
     length = float(np.linalg.norm(average))
     return float(np.sqrt(np.dot(w / w.sum(), apart))) / length if length else 0.0
 
 
-def weigher(weights: Weights, devices: Sequence[Device]) -> Callable[[Device], float]:
-    """Return the function that weighs a device: by rows, uniformly, or by numbers of one's own."""
-    if weights == "rows":
-        return lambda device: device.rows
-    if weights == "uniform":
-        return lambda device: 1.0
-    if isinstance(weights, Mapping):
+def weigher(weights: Weights, devices: Iterable[Device]) -> Weigher:
+    """Return what weighs devices: by rows, uniformly, or by numbers of one's own.
+
+    It takes devices and their rows, (m,), and returns their weights, (m,).
+    """
+    if isinstance(weights, str):
+        if weights == "rows":
+            return lambda devices, rows: rows
+        if weights == "uniform":
+            return lambda devices, rows: np.ones(len(rows))
+    elif isinstance(weights, Mapping):
         missing = [device.id for device in devices if device.id not in weights]
         if missing:
             raise ValueError(f"weights name no number for the devices {missing[:5]}")
-        return lambda device: float(weights[device.id])
-    if callable(weights):
-        return weights
+        return lambda devices, rows: np.array([float(weights[device.id]) for device in devices])
+    elif callable(weights):
+        return lambda devices, rows: np.array([float(weights(device)) for device in devices])
     raise ValueError(
         f"weights is {weights!r}; choose 'rows', 'uniform', a mapping of device id to number, or a "
         "function of a device"

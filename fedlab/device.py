@@ -7,6 +7,7 @@ index's rows as they are stored: what compression lost is lost for the model too
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.randomness import Purpose, generator
 
-__all__ = ["Device", "Profile", "held_out_rows"]
+__all__ = ["Device", "Profile", "Rows", "held_out_rows"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,6 @@ class Profile:
         Floating-point operations a second. The default is a small processor's 1 GFLOP/s.
     availability : float
         Probability of being reachable in a round, 0 ... 1.
-
-    Examples
-    --------
-    >>> Profile(bandwidth=1e6).seconds_to_send(2_000_000)
-    2.0
     """
 
     bandwidth: float = 1.25e6
@@ -50,13 +46,60 @@ class Profile:
         if not 0 <= self.availability <= 1:
             raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")
 
-    def seconds_to_send(self, nbytes: float) -> float:
-        """Return the simulated seconds that a transfer takes."""
-        return nbytes / self.bandwidth
 
-    def seconds_to_compute(self, operations: float) -> float:
-        """Return the simulated seconds that so many floating-point operations take."""
-        return operations / self.compute
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some of a device's rows, where they lie.
+
+    Attributes
+    ----------
+    x : (n, d) float32 array
+        All rows as they are stored, decoded; the index's own memory where that is float32.
+    y : (n,) array
+        Their labels.
+    chosen : (r,) intp array, optional
+        Which of them are meant; None for all.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[Any]
+    chosen: NDArray[np.intp] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x) if self.chosen is None else len(self.chosen)
+
+    @cached_property
+    def memory(self) -> tuple[int, int, int]:
+        """Where x, the labels as float64, and `chosen` (0 without) begin: for compiled loops.
+
+        Raises
+        ------
+        TypeError
+            If the labels are no numbers.
+        """
+        if self.y.dtype.kind not in "iuf":
+            raise TypeError(f"labels of type {self.y.dtype}; numbers are needed")
+        chosen = 0 if self.chosen is None else self._chosen.ctypes.data
+        return self._x.ctypes.data, self._labels.ctypes.data, chosen
+
+    # An address is good for as long as these live.
+    @cached_property
+    def _x(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.x, np.float32)
+
+    @cached_property
+    def _labels(self) -> NDArray[np.float64]:
+        return np.ascontiguousarray(self.y, np.float64)
+
+    @cached_property
+    def _chosen(self) -> NDArray[np.int64]:
+        return np.ascontiguousarray(self.chosen, np.int64)
+
+    def gathered(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Return the chosen rows, (r, d), and their labels, (r,): a copy, unless all are meant."""
+        if self.chosen is None:
+            return self.x, self.y
+        return self.x[self.chosen], self.y[self.chosen]
 
 
 class Device:
@@ -85,6 +128,9 @@ class Device:
         self.index = index
         self.profile = profile or Profile()
         self._held_out: NDArray[np.uint64] = np.empty(0, np.uint64)
+        # What was derived from the index, with the number of edits that it had then.
+        self._places: tuple[int, NDArray[np.intp], NDArray[np.intp]] | None = None
+        self._known: tuple[int, dict[int, Rows]] | None = None
 
     def __repr__(self) -> str:
         held_out = f", {len(self._held_out)} of them held out" if len(self._held_out) else ""
@@ -130,6 +176,8 @@ class Device:
             If its rows have none.
         """
         labels = self.index.labels
+        if labels is None and not len(self.index):
+            return np.empty(0, np.int64)
         if labels is None:
             raise ValueError(
                 f"device {self.id!r} has rows without labels; add them to its index with labels="
@@ -139,30 +187,57 @@ class Device:
     @property
     def rows(self) -> int:
         """Rows to train on."""
-        return len(self.index) - len(self._held_out)
+        return len(self.index) - self.validation_rows
 
     @property
     def validation_rows(self) -> int:
         """Rows held out."""
-        return len(self._held_out)
+        return len(self._split()[1]) if len(self._held_out) else 0
 
     @property
     def validation_keys(self) -> NDArray[np.uint64]:
         """(v,) keys of the rows held out, in the order of `validation`, read-only."""
-        return read_only(self._held_out)
+        return read_only(self.index.keys[self._split()[1]])
 
     def training(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return the rows to train on, (n, d) float32 as stored, and their labels, (n,)."""
-        if not len(self._held_out):
-            return self.index.vectors, self.labels
-        kept = ~np.isin(self.index.keys, self._held_out)
-        return self.index.vectors[kept], self.labels[kept]
+        return self.training_rows().gathered()
 
     def validation(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return the rows held out, (n, d) float32 as stored, and their labels, (n,)."""
-        if not len(self._held_out):
-            return np.empty((0, self.index.dimensions), np.float32), self.labels[:0]
-        return self.index.get(self._held_out), self.index.labels_of(self._held_out)
+        return self.held_out_rows().gathered()
+
+    def training_rows(self) -> Rows:
+        """Return the rows to train on without copying them (see `Rows`)."""
+        return self._rows_of(0)
+
+    def held_out_rows(self) -> Rows:
+        """Return the rows held out without copying them, in the order of their keys."""
+        return self._rows_of(1)
+
+    def _rows_of(self, part: int) -> Rows:
+        edits = self.index.edits
+        if self._known is None or self._known[0] != edits:
+            self._known = edits, {}
+        known = self._known[1]
+        if part not in known:
+            chosen = self._split()[part] if part or len(self._held_out) else None
+            rows = Rows(self.index.vectors, self.labels, chosen)
+            if self.index.dtype != "f32":
+                return rows  # decoded for this once: to keep it would undo the compression
+            known[part] = rows
+        return known[part]
+
+    def _split(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return which rows train, and which are held out in the order of their keys."""
+        edits = self.index.edits
+        if self._places is None or self._places[0] != edits:
+            aside = self.index.rows_of(self._held_out)
+            aside = aside[aside >= 0]  # what was removed since is held out no more
+            kept = np.ones(len(self.index), np.bool_)
+            kept[aside] = False
+            self._places = edits, np.flatnonzero(kept), aside
+        return self._places[1:]
 
     # -- what it can tell, and find -----------------------------------------------------------
 

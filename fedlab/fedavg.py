@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +20,19 @@ from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checks import whole_number
 from fedlab.convergence import Convergence
 from fedlab.device import Device
-from fedlab.fleet import Stragglers, choose_cohort, round_seconds
+from fedlab.fleet import Changing, Columnar, Roster, Stragglers, choose_places, round_seconds
 from fedlab.history import SERVER, History
 from fedlab.models.base import Array, Layout, Model
 from fedlab.training import (
+    Engine,
     LocalSGD,
     Returned,
-    Update,
+    Trained,
     Work,
+    engine_of,
+    measure,
     one_blas_thread,
-    train_device,
+    train_cohort,
     validate,
 )
 
@@ -39,14 +41,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Federation"]
 
+Places = NDArray[np.intp]
+Remarks = list[tuple[object, str]]
+
 
 class Federation:
     """Devices that learn one model together, round by round.
 
     Parameters
     ----------
-    devices : sequence of Device
-        Ids must differ. Devices with no rows to train on are left out, and `history` says so.
+    devices : sequence of Device, or Changing
+        Ids must differ. Devices with no rows to train on are left out, and `history` says so. A
+        `Population` may hold millions: a round's cost follows its cohort. With `Changing` ones,
+        such as `spread_drifting` makes, rows move from round to round.
     model : Model
         What is learned.
     algorithm : Algorithm or str
@@ -63,10 +70,14 @@ class Federation:
         Devices that don't do all their epochs.
     test : tuple of arrays, optional
         (x, y) on which the server measures the model after each round.
+    quorum : int
+        Least updates of a round; with fewer it is skipped, and `history` says so.
     seed : int
         All chance in the run comes from it.
-    threads : int
-        Devices that train at once. Results do not depend on it.
+    threads : int, optional
+        Devices that train at once; see `train_cohort`. Results do not depend on it.
+    engine : {"auto", "compiled", "plain"}
+        How devices train: see `train_cohort`. Results agree to float tolerance.
     parameters : array, optional
         Where to begin, instead of the model's own start; float64 parameters compute in float64.
 
@@ -87,7 +98,7 @@ class Federation:
 
     def __init__(
         self,
-        devices: Sequence[Device],
+        devices: Sequence[Device] | Changing,
         model: Model,
         *,
         algorithm: Algorithm | str = "fedavg",
@@ -96,57 +107,86 @@ class Federation:
         weights: Weights = "rows",
         stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
+        quorum: int = 1,
         seed: int = 0,
-        threads: int = 1,
+        threads: int | None = None,
+        engine: Engine = "auto",
         parameters: ArrayLike | None = None,
     ) -> None:
         self.model = model
         self.algorithm = by_name(algorithm) if isinstance(algorithm, str) else algorithm
         self.local = local or LocalSGD()
         self.seed = whole_number(seed, "seed", 0, 2**64 - 1)
-        self.threads = whole_number(threads, "threads", 1)
+        self.threads = None if threads is None else whole_number(threads, "threads", 1)
+        self.engine: Engine = engine
         self.history = History()
         self.round_number = 0
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
-        self.devices = self._able(devices)
-        self._holding = [device for device in self.devices if device.validation_rows]
-        self._place = {device.id: place for place, device in enumerate(self.devices)}
+        self._changing = devices if isinstance(devices, Changing) else None
+        self._roster = self._first_roster(devices)
         self._cohort = self._cohort_size(cohort)
+        self._quorum = whole_number(quorum, "quorum", 1, self._cohort)
         self._stragglers = stragglers
-        self._weight_of = weigher(weights, self.devices)
-        self._test = None if test is None else (np.asarray(test[0]), np.asarray(test[1]))
+        self._weights_of = weigher(weights, self.devices)
+        self._test = None if test is None else self._checked_test(*test)
         self._parameters = np.empty(0, np.float32)
         self.parameters = model.initial(self.seed) if parameters is None else parameters
         self._state = self.algorithm.init(self._parameters, len(self.devices))
 
     # -- setting out -------------------------------------------------------------------------
 
-    def _able(self, devices: Sequence[Device]) -> list[Device]:
-        ids = [device.id for device in devices]
-        if len(set(map(str, ids))) < len(ids):
+    def _first_roster(self, devices: Sequence[Device] | Changing) -> Roster:
+        engine_of(self.model, self.engine)
+        given = devices.at(1) if isinstance(devices, Changing) else devices
+        if isinstance(given, Columnar):
+            self._refuse_other_vectors("the population", given.dimensions)
+            roster = Roster.of(given)
+        else:
+            self._refuse_unfit(given)
+            roster = Roster.of(given if self._changing else self._with_rows(given))
+        if not roster.count:
+            raise ValueError(
+                f"none of the {len(given)} devices has rows to train on; give some data"
+            )
+        return roster
+
+    def _with_rows(self, devices: Sequence[Device]) -> Sequence[Device]:
+        for device in devices:
+            if not device.rows:
+                self.history.remark(0, device.id, "left out: no rows to train on")
+        return [device for device in devices if device.rows]
+
+    def _refuse_unfit(self, devices: Sequence[Device]) -> None:
+        if len({str(device.id) for device in devices}) < len(devices):
             raise ValueError("two devices have the same id; each needs one of its own")
-        able = []
         for device in devices:
             if device.rows == 0:
-                self.history.remark(0, device.id, "left out: no rows to train on")
                 continue
-            if device.index.dimensions != self.model.inputs:
-                raise ValueError(
-                    f"device {device.id!r} holds vectors of {device.index.dimensions} numbers; the "
-                    f"model takes {self.model.inputs}"
-                )
+            self._refuse_other_vectors(f"device {device.id!r}", device.index.dimensions)
             try:
                 self.model.check_labels(device.labels)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"device {device.id!r}: {error}") from None
-            able.append(device)
-        if not able:
-            raise ValueError(f"none of the {len(ids)} devices has rows to train on; give some data")
-        return able
+
+    def _refuse_other_vectors(self, who: str, dimensions: int) -> None:
+        if dimensions != self.model.inputs:
+            raise ValueError(
+                f"{who} holds vectors of {dimensions} numbers; the model takes {self.model.inputs}"
+            )
+
+    def _checked_test(self, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+        rows, labels = np.asarray(x), np.asarray(y)
+        if rows.ndim != 2 or rows.shape[1] != self.model.inputs or len(rows) != len(labels):
+            raise ValueError(
+                f"test rows of shape {rows.shape} with {len(labels)} labels were given; "
+                f"(n, {self.model.inputs}) with n labels are needed"
+            )
+        self.model.check_labels(labels)
+        return rows, labels
 
     def _cohort_size(self, cohort: int | float | None) -> int:
-        able = len(self.devices)
+        able = self._roster.count
         if cohort is None:
             return able
         if isinstance(cohort, float):
@@ -154,6 +194,11 @@ class Federation:
                 raise ValueError(f"cohort is {cohort}; a share must lie above 0 and at most at 1")
             return max(1, round(cohort * able))
         return whole_number(cohort, "cohort", 1, able)
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """The devices that can take part, in the order in which sums are taken."""
+        return self._roster.devices
 
     # -- the model ---------------------------------------------------------------------------
 
@@ -188,111 +233,128 @@ class Federation:
         """
         number = self.round_number + 1
         began = time.perf_counter()
+        if self._changing is not None:
+            self._roster = Roster.of(self._changing.at(number))
         with one_blas_thread():
-            cohort, epochs = self._select(number)
-            work = self.algorithm.work(self._state, self._parameters, self._places(cohort))
-            updates = self._train(cohort, epochs, work, number)
-            usable, remarks = _usable(cohort, updates)
-            moved, state, moves = self._step(usable, number)
+            places, epochs, remarks = self._select(number)
+            cohort = [self.devices[place] for place in places]
+            work = self.algorithm.work(self._state, self._parameters, places)
+            trained = self._train(cohort, epochs, work, number)
+            remarks += [(cohort[p].id, f"left out: {why}") for p, why in trained.set_aside.items()]
+            moved, state, moves, skipped = self._step(places, cohort, trained, number)
             measures = {
-                **self._ledger(cohort, updates, work),
-                **_summary(usable),
+                **self._ledger(places, trained, work),
+                **_summary(trained),
                 **moves,
                 **self._evaluated(moved),
             }
         self._parameters, self._state, self.round_number = moved, state, number
         self.history.record(number, SERVER, **measures)
-        for who, text in remarks:
+        for who, text in remarks + skipped:
             self.history.remark(number, who, text)
         self.history.wall_seconds[number] = time.perf_counter() - began
 
-    def _select(self, number: int) -> tuple[list[Device], NDArray[np.int64]]:
+    def _select(self, number: int) -> tuple[Places, NDArray[np.int64], Remarks]:
         """Choose the cohort, and how many epochs each of it does."""
-        cohort = choose_cohort(self.devices, self._cohort, self.seed, number)
+        places = choose_places(self._roster, self._cohort, self.seed, number)
+        if not len(places):
+            return places, np.empty(0, np.int64), [(SERVER, "no device was reachable")]
         if self._stragglers is None:
-            return cohort, np.full(len(cohort), self.local.epochs)
-        epochs = self._stragglers.epochs(cohort, self.local.epochs, self.seed, number)
-        kept = np.flatnonzero(epochs)
-        return [cohort[place] for place in kept], epochs[kept]
-
-    def _places(self, cohort: Sequence[Device]) -> NDArray[np.intp]:
-        return np.array([self._place[device.id] for device in cohort], np.intp)
+            return places, np.full(len(places), self.local.epochs), []
+        epochs = self._stragglers.epochs(len(places), self.local.epochs, self.seed, number)
+        if not epochs.any():
+            return (
+                places[:0],
+                epochs[:0],
+                [(SERVER, "all of the cohort straggled, and was dropped")],
+            )
+        return places[epochs > 0], epochs[epochs > 0], []
 
     def _train(
-        self, cohort: list[Device], epochs: NDArray[np.int64], work: Work, number: int
-    ) -> list[Update]:
-        def train(place: int) -> Update:
-            return train_device(
-                cohort[place],
-                self.model,
-                work.of(place),
-                self.local,
-                seed=self.seed,
-                round=number,
-                epochs=int(epochs[place]),
-            )
-
-        if self.threads == 1:
-            return [train(place) for place in range(len(cohort))]
-        with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(train, range(len(cohort))))
+        self, cohort: Sequence[Device], epochs: NDArray[np.int64], work: Work, number: int
+    ) -> Trained:
+        return train_cohort(
+            cohort,
+            self.model,
+            work,
+            self.local,
+            seed=self.seed,
+            round=number,
+            epochs=epochs,
+            threads=self.threads,
+            engine=self.engine,
+        )
 
     def _step(
-        self, usable: Sequence[tuple[Device, Update]], number: int
-    ) -> tuple[Array, Any, dict[str, float]]:
-        """Let the algorithm make the next model of what came back."""
-        if not usable:
-            return self._parameters, self._state, {"update_norm": 0.0, "drift": 0.0}
-        devices, updates = zip(*usable, strict=True)
+        self, places: Places, cohort: Sequence[Device], trained: Trained, number: int
+    ) -> tuple[Array, Any, dict[str, float], Remarks]:
+        """Let the algorithm make the next model of what came back, if enough did."""
+        still = {"update_norm": 0.0, "drift": 0.0}
+        if (usable := len(trained.places)) < self._quorum:
+            came = (
+                f"{usable} usable update{'s' if usable > 1 else ''}"
+                if usable
+                else "no usable update"
+            )
+            why = f"skipped: {came}; the quorum is {self._quorum}"
+            return self._parameters, self._state, still, [(SERVER, why)]
+        senders = [cohort[place] for place in trained.places]
         returned = Returned(
-            places=self._places(devices),
-            changes=np.array([update.change for update in updates]),
-            weights=normalised([self._weight_of(device) for device in devices], len(devices)),
-            steps=np.array([update.steps for update in updates]),
-            rows=np.array([update.rows for update in updates]),
+            places=places[trained.places],
+            changes=trained.changes,
+            weights=normalised(self._weights_of(senders, trained.rows), usable),
+            steps=trained.steps,
+            rows=trained.rows,
             rate=self.local.rate(number),
-            blocks={
-                name: np.array([update.blocks[name] for update in updates])
-                for name in updates[0].blocks
-            },
+            blocks=trained.blocks,
         )
-        moved, state = self.algorithm.step(self._state, self._parameters, returned)
+        stepped, state = self.algorithm.step(self._state, self._parameters, returned)
+        with np.errstate(over="ignore"):
+            moved = np.asarray(stepped, self._parameters.dtype)
+        if not np.isfinite(moved).all():
+            why = "skipped: the server's step gives NaN or inf; try lower rates"
+            return self._parameters, self._state, still, [(SERVER, why)]
         moves = {
-            "update_norm": float(np.linalg.norm(moved - self._parameters)),
+            "update_norm": float(np.linalg.norm(stepped - self._parameters)),
             "drift": drift(returned.changes, returned.weights, returned.average),
         }
-        return np.asarray(moved, self._parameters.dtype), state, moves
+        return moved, state, moves, []
 
     # -- what is measured --------------------------------------------------------------------
 
-    def _ledger(
-        self, cohort: Sequence[Device], updates: Sequence[Update], work: Work
-    ) -> dict[str, float]:
+    def _ledger(self, places: Places, trained: Trained, work: Work) -> dict[str, float]:
         """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
-
-        def seconds(device: Device, update: Update) -> float:
-            passed = update.rows * update.epochs
-            return round_seconds(
-                device.profile, work.nbytes, update.nbytes, self.layout.size, passed
-            )
-
+        came_back, nbytes = len(trained.places), trained.nbytes_each
+        seconds = round_seconds(
+            self._roster.hardware(places[trained.places]),
+            work.nbytes + nbytes,
+            self.layout.size,
+            trained.rows * trained.epochs,
+        )
         return {
-            "bytes_down": float(work.nbytes * len(cohort)),
-            "bytes_up": float(sum(update.nbytes for update in updates)),
-            "seconds": max(map(seconds, cohort, updates), default=0.0),
+            "bytes_down": float(work.nbytes * len(places)),
+            "bytes_up": float(nbytes * came_back),
+            "seconds": float(seconds.max(initial=0.0)),
         }
 
     def _evaluated(self, parameters: Array) -> dict[str, float]:
         measured: dict[str, float] = {}
-        if self._holding:
-            by_device = validate(self._holding, self.model, parameters)
+        if self._roster.holding:
+            by_device = self._validated(parameters)
             rows = by_device.pop("rows")
             for name, values in by_device.items():
                 measured[f"validation_{name}"] = float(np.average(values, weights=rows))
         if self._test is not None:
-            for name, value in self.model.evaluate(parameters, *self._test).items():
-                measured[f"test_{name}"] = value
+            on_test = measure(
+                *self._test, self.model, parameters, threads=self.threads, engine=self.engine
+            )
+            measured |= {f"test_{name}": value for name, value in on_test.items()}
         return measured
+
+    def _validated(self, parameters: Array) -> dict[str, NDArray[np.float64]]:
+        return validate(
+            self._roster.holding, self.model, parameters, threads=self.threads, engine=self.engine
+        )
 
     def validate(self) -> pd.DataFrame:
         """Return the model's measures on each device's held-out rows, one row a device.
@@ -304,10 +366,11 @@ class Federation:
         """
         import pandas as pd
 
-        if not self._holding:
+        holding = self._roster.holding
+        if not holding:
             raise ValueError("no device has rows held out; use Device.hold_out first")
-        measures = validate(self._holding, self.model, self._parameters)
-        return pd.DataFrame(measures, pd.Index([d.id for d in self._holding], name="device"))
+        measures = self._validated(self._parameters)
+        return pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -357,34 +420,16 @@ class Federation:
 
     def _refuse_unmeasured(self, convergence: Convergence | None) -> None:
         wants = convergence is not None and convergence.metric == "validation_loss"
-        if wants and not self._holding:
+        if wants and not self._roster.holding:
             raise ValueError(
                 "convergence on the validation loss needs rows held out: use Device.hold_out "
                 "first, or Convergence('update_norm')"
             )
 
 
-def _usable(
-    cohort: Sequence[Device], updates: Sequence[Update]
-) -> tuple[list[tuple[Device, Update]], list[tuple[object, str]]]:
-    """Return what can be averaged, and a remark on what can't."""
-    usable, remarks = [], list[tuple[object, str]]()
-    for device, update in zip(cohort, updates, strict=True):
-        if np.isfinite(update.change).all():
-            usable.append((device, update))
-        else:
-            reason = "left out: its update holds NaN or inf; try a lower learning rate"
-            remarks.append((device.id, reason))
-    if not usable:
-        reason = "no usable update" if cohort else "no device was reachable"
-        remarks.append((SERVER, f"skipped: {reason}"))
-    return usable, remarks
-
-
-def _summary(usable: Sequence[tuple[Device, Update]]) -> dict[str, float]:
-    rows = [update.rows for _, update in usable]
-    summary = {"devices": float(len(usable)), "rows": float(sum(rows))}
-    if usable:
-        losses = [update.loss for _, update in usable]
-        summary["train_loss"] = float(np.average(losses, weights=rows))
+def _summary(trained: Trained) -> dict[str, float]:
+    rows = trained.rows
+    summary = {"devices": float(len(rows)), "rows": float(rows.sum())}
+    if len(rows):
+        summary["train_loss"] = float(np.average(trained.losses, weights=rows))
     return summary

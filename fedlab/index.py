@@ -102,6 +102,7 @@ class VectorIndex:
             }
         )
         self._next_key = 0
+        self._edits = 0
         self._graph: Graph | None = None
         self._building = Lock()
 
@@ -143,6 +144,11 @@ class VectorIndex:
     def vectors(self) -> NDArray[np.float32]:
         """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
         return read_only(self._table.decoded())
+
+    @property
+    def edits(self) -> int:
+        """How often rows were added or removed: who derives something from them compares it."""
+        return self._edits
 
     @property
     def has_graph(self) -> bool:
@@ -201,8 +207,8 @@ class VectorIndex:
         block |= self._checked_labels(labels, len(rows))
         table = self._table.appended(block)
         next_key = max(self._next_key, int(new_keys.max()) + 1)
-        # No call stands between these two, so an interrupt can't fall there.
-        self._table, self._next_key = table, next_key
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._next_key, self._edits = table, next_key, self._edits + 1
         return np.array(new_keys)
 
     def _free_keys(self, count: int) -> NDArray[np.uint64]:
@@ -280,8 +286,8 @@ class VectorIndex:
             return 0
         table = self._table.kept(kept)
         graph = self._graph.without(kept) if self._graph else None
-        # No call stands between these two, so an interrupt can't fall there.
-        self._table, self._graph = table, graph
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._graph, self._edits = table, graph, self._edits + 1
         return int(len(kept) - table.rows)
 
     def view(self, start: int, stop: int) -> VectorIndex:
@@ -296,6 +302,10 @@ class VectorIndex:
         part._table = self._table.slice(start, stop)
         part._next_key = self._next_key
         return part
+
+    def rows_of(self, keys: ArrayLike) -> NDArray[np.intp]:
+        """Return in which row each key stands, -1 where it is not in the index."""
+        return self._table.rows_of(as_keys(keys))
 
     def _present(self, keys: ArrayLike) -> NDArray[np.intp]:
         wanted = as_keys(keys)

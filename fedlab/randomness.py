@@ -50,6 +50,8 @@ def address_of(name: int | str) -> int:
     """
     if isinstance(name, str):
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    if type(name) is int and 0 <= name <= _LARGEST:
+        return name
     return whole_number(name, "device", 0, _LARGEST)
 
 

@@ -189,7 +189,9 @@ def test_a_round_without_any_usable_update_leaves_the_model_and_says_so():
     federation = Federation([Device("wild", wild)], LinearRegression(1), local=FULL)
     federation.round()
     assert federation.parameters.tolist() == [0.0, 0.0]
-    assert federation.history.remarks().text.iloc[-1] == "skipped: no usable update"
+    assert (
+        federation.history.remarks().text.iloc[-1] == "skipped: no usable update; the quorum is 1"
+    )
 
 
 # -- who takes part -------------------------------------------------------------------------------

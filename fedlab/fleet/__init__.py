@@ -1,7 +1,16 @@
 """Devices as hardware: who takes part in a round, and how long it takes."""
 
 from fedlab.fleet.clock import round_seconds
-from fedlab.fleet.cohort import choose_cohort
+from fedlab.fleet.cohort import choose_cohort, choose_places
+from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.fleet.stragglers import Stragglers
 
-__all__ = ["Stragglers", "choose_cohort", "round_seconds"]
+__all__ = [
+    "Changing",
+    "Columnar",
+    "Roster",
+    "Stragglers",
+    "choose_cohort",
+    "choose_places",
+    "round_seconds",
+]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedlab.device import Profile
+from fedlab.fleet.roster import Hardware
 
 __all__ = ["round_seconds"]
 
@@ -10,25 +13,22 @@ __all__ = ["round_seconds"]
 OPERATIONS = 6.0
 
 
-def round_seconds(
-    profile: Profile, bytes_down: float, bytes_up: float, parameters: int, rows: float
-) -> float:
-    """Return the simulated seconds of a device's round: receive, train, send.
+def round_seconds(profile: Profile | Hardware, nbytes: float, parameters: int, rows: Any) -> Any:
+    """Return the simulated seconds of a device's round, or of several: receive, train, send.
 
     Parameters
     ----------
-    profile : Profile
-    bytes_down, bytes_up : float
+    profile : Profile, or Hardware of m devices
+    nbytes : float
         What it receives and sends.
     parameters : int
         Size of the model.
-    rows : float
+    rows : float, or (m,) array
         Rows that pass through training, each epoch counted.
 
     Examples
     --------
-    >>> round_seconds(Profile(bandwidth=1e6, compute=1e9), 5e5, 5e5, parameters=1000, rows=1e6)
+    >>> round_seconds(Profile(bandwidth=1e6, compute=1e9), 1e6, parameters=1000, rows=1e6)
     7.0
     """
-    transfer = profile.seconds_to_send(bytes_down + bytes_up)
-    return transfer + profile.seconds_to_compute(OPERATIONS * parameters * rows)
+    return nbytes / profile.bandwidth + OPERATIONS * parameters * rows / profile.compute

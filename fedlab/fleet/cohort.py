@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlab.device import Device
+from fedlab.fleet.roster import Roster
 from fedlab.randomness import Purpose, generator
 
-__all__ = ["choose_cohort"]
+__all__ = ["choose_cohort", "choose_places"]
 
 
 def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -> list[Device]:
@@ -26,16 +29,22 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
     >>> len({device.id for device in cohort})
     10
     """
+    roster = replace(Roster.of(devices), able=None)
+    return [devices[place] for place in choose_places(roster, size, seed, round)]
+
+
+def choose_places(roster: Roster, size: int, seed: int, round: int) -> NDArray[np.intp]:
+    """Draw the places of a cohort among the devices that have rows, rising (see `choose_cohort`).
+
+    Where all devices are reachable this takes time by the cohort, not by the population.
+    """
     draw = generator(seed, Purpose.COHORT, round=round)
-    reachable = devices
-    if any(device.profile.availability < 1 for device in devices):
-        chances = draw.random(len(devices))
-        reachable = [
-            device
-            for device, chance in zip(devices, chances, strict=True)
-            if chance < device.profile.availability
-        ]
-    if len(reachable) <= size:
-        return list(reachable)
-    chosen = draw.choice(len(reachable), size, replace=False, shuffle=False)
-    return [reachable[place] for place in np.sort(chosen)]
+    reachable, count = roster.able, roster.count
+    if roster.availability is not None:
+        able = np.arange(len(roster.devices)) if reachable is None else reachable
+        reachable = able[draw.random(len(able)) < roster.availability[able]]
+        count = len(reachable)
+    if count <= size:
+        return np.arange(count) if reachable is None else np.asarray(reachable, np.intp)
+    chosen = np.sort(draw.choice(count, size, replace=False, shuffle=False))
+    return np.asarray(chosen if reachable is None else reachable[chosen], np.intp)

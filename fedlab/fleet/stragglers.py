@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.device import Device
 from fedlab.randomness import Purpose, generator
 
 __all__ = ["Stragglers"]
@@ -36,22 +34,18 @@ class Stragglers:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share is {self.share}; it must lie in 0 ... 1")
 
-    def epochs(
-        self, cohort: Sequence[Device], full: int, seed: int, round: int
-    ) -> NDArray[np.int64]:
+    def epochs(self, devices: int, full: int, seed: int, round: int) -> NDArray[np.int64]:
         """Return how many epochs each device of a cohort does; 0 for one that is dropped.
 
         Examples
         --------
-        >>> from fedlab.index import VectorIndex
-        >>> cohort = [Device(number, VectorIndex(2)) for number in range(10)]
-        >>> done = Stragglers(share=0.9).epochs(cohort, full=20, seed=0, round=1)
+        >>> done = Stragglers(share=0.9).epochs(10, full=20, seed=0, round=1)
         >>> len(done), bool((done >= 1).all() and (done <= 20).all())
         (10, True)
         """
         draw = generator(seed, Purpose.STRAGGLERS, round=round)
-        slow = draw.permutation(len(cohort))[: int(np.rint(self.share * len(cohort)))]
-        partial = draw.integers(1, full + 1, size=len(cohort))
-        done = np.full(len(cohort), full, np.int64)
+        slow = draw.permutation(devices)[: int(np.rint(self.share * devices))]
+        partial = draw.integers(1, full + 1, size=devices)
+        done = np.full(devices, full, np.int64)
         done[slow] = 0 if self.drop else partial[slow]
         return done

@@ -1,16 +1,22 @@
-"""Local training: what a device does with a model between two messages."""
+"""Local training: what devices do with a model between two messages."""
 
+from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.threads import one_blas_thread
-from fedlab.training.validation import validate
+from fedlab.training.validation import measure, validate
 from fedlab.training.work import Returned, Work
 
 __all__ = [
+    "Engine",
     "LocalSGD",
     "Returned",
+    "Trained",
     "Update",
     "Work",
+    "engine_of",
+    "measure",
     "one_blas_thread",
+    "train_cohort",
     "train_device",
     "validate",
 ]

@@ -16,8 +16,7 @@ from fedlab.training.work import Work
 
 __all__ = ["LocalSGD", "Update", "train_device"]
 
-
-Rows = slice | NDArray[np.intp]
+Some = slice | NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,29 @@ class LocalSGD:
 
     def batches(
         self, rows: int, seed: int, round: int, device: int | str, epochs: int | None = None
-    ) -> Iterator[Rows]:
-        """Yield the rows of each step: a fresh order each epoch, drawn at the device's address."""
+    ) -> Iterator[Some]:
+        """Yield the rows of each step: a fresh order each epoch, drawn at the device's address.
+
+        The order is Durstenfeld's shuffle on the words w of the address: for i from the last row
+        down to the second, row i changes places with row floor(w_i (i + 1) / 2^64).
+        """
         size = rows if self.batch_size is None else self.batch_size
         for epoch in range(self.epochs if epochs is None else epochs):
             if size >= rows:
                 yield slice(None)
                 continue
             draw = generator(seed, Purpose.BATCHES, round=round, device=device, part=epoch)
-            order = draw.permutation(rows)
+            order = _shuffled(rows, draw.bit_generator.random_raw(rows).tolist())
             for start in range(0, rows, size):
                 yield order[start : start + size]
+
+
+def _shuffled(rows: int, words: list[int]) -> NDArray[np.intp]:
+    order = list(range(rows))
+    for last in range(rows - 1, 0, -1):
+        other = words[last] * (last + 1) >> 64
+        order[last], order[other] = order[other], order[last]
+    return np.array(order, np.intp)
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,9 @@ def train_device(
 ) -> Update:
     """Train a model on a device's rows, and return what changed.
 
+    Labels are checked before anything else: a class number beyond the model's would be an index
+    beyond its memory.
+
     Parameters
     ----------
     device : Device
@@ -160,6 +174,9 @@ def train_device(
     """
     work = work if isinstance(work, Work) else Work(work)
     x, y = device.training()
+    if not len(x):
+        raise ValueError("it has no rows to train on")
+    model.check_labels(y)
     epochs = local.epochs if epochs is None else epochs
     trained = work.start.copy()
     rate = trained.dtype.type(local.rate(round))

@@ -1,18 +1,36 @@
-"""What a model is worth on the rows that devices held out."""
+"""What a model is worth on rows that were not trained on: all devices at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlab.device import Device
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.device import Device, Rows
 from fedlab.models.base import Array, Model
+from fedlab.training import compiled
+from fedlab.training.cohort import Engine, engine_of
+from fedlab.training.stack import Stack
 from fedlab.training.threads import one_blas_thread
 
-__all__ = ["validate"]
+__all__ = ["measure", "validate"]
+
+#: Rows of a test set that one thread takes at a time.
+_PART = 512
+
+Measures = dict[str, NDArray[np.float64]]
 
 
-def validate(devices: Sequence[Device], model: Model, parameters: Array) -> dict[str, list[float]]:
-    """Return, by measure, each device's value on its held-out rows; ``rows`` counts them.
+def validate(
+    devices: Sequence[Device],
+    model: Model,
+    parameters: Array,
+    *,
+    threads: int | None = None,
+    engine: Engine = "auto",
+) -> Measures:
+    """Return, by measure, each device's mean on its held-out rows, (m,); ``rows`` counts them.
 
     Parameters
     ----------
@@ -20,8 +38,53 @@ def validate(devices: Sequence[Device], model: Model, parameters: Array) -> dict
         Each with rows held out.
     model : Model
     parameters : (p,) array
+    threads, engine
+        See `train_cohort`.
     """
+    rows = [device.held_out_rows() for device in devices]
+    counts = np.array([len(part) for part in rows], np.float64)
+    return {**_measured(rows, model, parameters, threads, engine), "rows": counts}
+
+
+def measure(
+    x: ArrayLike,
+    y: ArrayLike,
+    model: Model,
+    parameters: Array,
+    *,
+    threads: int | None = None,
+    engine: Engine = "auto",
+) -> dict[str, float]:
+    """Return a model's measures on rows x, (n, d), with labels y, (n,): each a mean over rows."""
+    vectors, labels = np.ascontiguousarray(x, np.float32), np.asarray(y)
+    parts = [
+        Rows(vectors[start : start + _PART], labels[start : start + _PART])
+        for start in range(0, len(vectors), _PART)
+    ]
+    measures = _measured(parts, model, parameters, threads, engine)
+    counts = [len(part) for part in parts]
+    return {name: float(np.average(values, weights=counts)) for name, values in measures.items()}
+
+
+def _measured(
+    rows: Sequence[Rows], model: Model, parameters: Array, threads: int | None, engine: Engine
+) -> Measures:
+    stack = engine_of(model, engine)
+    if stack is not None:
+        return _compiled(rows, stack, parameters, threads or compiled.usable_threads())
     with one_blas_thread():
-        measured = [model.evaluate(parameters, *device.validation()) for device in devices]
-    columns = {name: [measures[name] for measures in measured] for name in measured[0]}
-    return {**columns, "rows": [float(device.validation_rows) for device in devices]}
+        each = [model.evaluate(parameters, *part.gathered()) for part in rows]
+    return {name: np.array([measures[name] for measures in each]) for name in each[0]}
+
+
+def _compiled(rows: Sequence[Rows], stack: Stack, parameters: Array, threads: int) -> Measures:
+    lying = compiled.Lying.of(rows)
+    if any(part.x.shape[1] != stack.widths[0] for part in rows):
+        raise ValueError(f"rows of other than {stack.widths[0]} numbers; the model takes those")
+    losses, hits = compiled.evaluate(lying, stack, parameters, threads)
+    if (hits < 0).any():
+        raise ValueError(f"labels other than class numbers 0 ... {stack.widths[-1] - 1}")
+    losses /= lying.counts
+    if stack.squared:
+        return {"loss": losses, "mse": 2 * losses}
+    return {"loss": losses, "accuracy": hits / lying.counts}

@@ -10,7 +10,7 @@ which carries proximal terms, control variates and dynamic regularisation throug
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -66,7 +66,17 @@ class Work:
 
         start = one(self.start)
         assert start is not None
-        return Work(start, self.mu, one(self.anchor), one(self.offset), self.trained, self.gradient)
+        return replace(self, start=start, anchor=one(self.anchor), offset=one(self.offset))
+
+    def some(self, places: NDArray[np.intp]) -> Work:
+        """Return the work of some devices of the cohort."""
+
+        def those(array: Array | None) -> Array | None:
+            return array if array is None or array.ndim == 1 else array[places]
+
+        start = those(self.start)
+        assert start is not None
+        return replace(self, start=start, anchor=those(self.anchor), offset=those(self.offset))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_scaffold_s_server_variate_is_always_the_mean_of_the_devices(five):
 def fednova_round(federation, stragglers):
     """One round written out: x - tau_eff sum p_k d_k, on the quadratics."""
     number = federation.round_number + 1
-    done = stragglers.epochs(federation.devices, federation.local.epochs, 0, number)
+    done = stragglers.epochs(len(federation.devices), federation.local.epochs, 0, number)
     x, p = federation.parameters, 1 / len(done)
     move, effective = np.zeros(4), p * done.sum()
     for device, k in zip(federation.devices, done, strict=True):
@@ -202,9 +202,9 @@ def test_an_algorithm_of_one_s_own_needs_no_change_of_the_engine(five):
 
 def test_stragglers_are_dropped_or_do_part_of_their_work(five):
     dropping = Stragglers(share=0.6, drop=True)
-    done = dropping.epochs(five, 20, seed=0, round=1)
+    done = dropping.epochs(5, 20, seed=0, round=1)
     assert sorted(done.tolist()) == [0, 0, 0, 20, 20]
-    drawn = np.array([Stragglers(1.0).epochs(five, 4, seed=0, round=r) for r in range(800)])
+    drawn = np.array([Stragglers(1.0).epochs(5, 4, seed=0, round=r) for r in range(800)])
     shares = np.bincount(drawn.ravel(), minlength=5)[1:] / drawn.size
     np.testing.assert_allclose(shares, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / drawn.size))
 

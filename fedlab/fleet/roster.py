@@ -1,0 +1,124 @@
+"""Who can take part: devices, and their profiles as arrays, so that a round never loops over all.
+
+A population of a million devices is asked for its columns and for the devices of a cohort only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.device import Device, Profile
+
+__all__ = ["Changing", "Columnar", "Hardware", "Roster"]
+
+Numbers = NDArray[np.float64]
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """Devices whose rows change from round to round."""
+
+    def at(self, round: int) -> Sequence[Device]:
+        """Return the devices of a round: the same ids in the same order for every round."""
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """Devices that know their numbers as columns; a column is None where all have the default."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]: ...
+
+    @property
+    def availability(self) -> Numbers | None: ...
+
+    @property
+    def bandwidth(self) -> Numbers | None: ...
+
+    @property
+    def compute(self) -> Numbers | None: ...
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Bandwidth and compute of some devices, as `Profile` has them, (m,) each."""
+
+    bandwidth: Numbers
+    compute: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Roster:
+    """Devices in their order, those among them that have rows to train on, and their profiles.
+
+    Attributes
+    ----------
+    devices : sequence of Device
+    able : (a,) int array, or None
+        Places of the devices that have rows; None if all have.
+    availability, bandwidth, compute : (n,) array, or None
+        None if all have the default.
+    holding : list of Device
+        Those that hold rows out.
+    """
+
+    devices: Sequence[Device]
+    able: NDArray[np.intp] | None
+    availability: Numbers | None
+    bandwidth: Numbers | None
+    compute: Numbers | None
+    holding: list[Device]
+
+    @classmethod
+    def of(cls, devices: Sequence[Device]) -> Roster:
+        """Look at all devices once; at columns alone where the devices have them."""
+        if isinstance(devices, Columnar):
+            return cls(
+                devices,
+                able=_places_of(devices.rows),
+                availability=devices.availability,
+                bandwidth=devices.bandwidth,
+                compute=devices.compute,
+                holding=[],
+            )
+        return cls(
+            devices,
+            able=_places_of(np.array([device.rows for device in devices], np.int64)),
+            availability=_column(devices, "availability"),
+            bandwidth=_column(devices, "bandwidth"),
+            compute=_column(devices, "compute"),
+            holding=[device for device in devices if device.validation_rows],
+        )
+
+    @property
+    def count(self) -> int:
+        """Devices that have rows to train on."""
+        return len(self.devices) if self.able is None else len(self.able)
+
+    def hardware(self, places: NDArray[np.intp]) -> Hardware:
+        """Return what the devices at some places can do."""
+        default = Profile()
+
+        def column(values: Numbers | None, otherwise: float) -> Numbers:
+            return np.full(len(places), otherwise) if values is None else values[places]
+
+        return Hardware(
+            column(self.bandwidth, default.bandwidth), column(self.compute, default.compute)
+        )
+
+
+def _places_of(rows: NDArray[np.int64]) -> NDArray[np.intp] | None:
+    return None if rows.all() else np.flatnonzero(rows)
+
+
+def _column(devices: Sequence[Device], name: str) -> Numbers | None:
+    values = np.array([getattr(device.profile, name) for device in devices], np.float64)
+    return None if (values == getattr(Profile(), name)).all() else values

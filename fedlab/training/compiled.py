@@ -1,0 +1,245 @@
+"""The compiled door to local training: a cohort's devices dealt out to threads.
+
+numba compiles the loops when they are first used, which takes some seconds, and keeps them on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.device import Rows
+from fedlab.models.base import Array
+from fedlab.randomness import Purpose
+from fedlab.training.local import LocalSGD
+from fedlab.training.stack import Stack
+from fedlab.training.work import Work
+
+__all__ = ["Lying", "evaluate", "train", "usable_threads"]
+
+Part = NDArray[np.int64]
+
+#: Rows that pass through a network together, at most.
+_ROOM = 64
+#: Less work than this (seconds, roughly) is done before another thread has woken up.
+_WORTH_A_THREAD = 3e-4
+#: Parts that the work is cut into for each thread, so that none waits long for the others.
+_PARTS = 4
+#: What a row costs at least, and a multiplication with a parameter, forth and back (seconds).
+_ROW, _PRODUCT = 1e-8, 1e-10
+
+
+@dataclass(frozen=True)
+class Lying:
+    """Where the rows of m devices lie: addresses, and what keeps the memory from being freed."""
+
+    x: NDArray[np.uint64]
+    y: NDArray[np.uint64]
+    chosen: NDArray[np.uint64]
+    held: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    keep: Sequence[Rows]
+
+    @classmethod
+    def of(cls, rows: Sequence[Rows]) -> Lying:
+        lying = np.array([part.memory for part in rows], np.uint64).reshape(-1, 3)
+        x, y, chosen = np.ascontiguousarray(lying.T)
+        held = np.array([len(part.x) for part in rows], np.int64)
+        counts = np.array([len(part) for part in rows], np.int64)
+        return cls(x, y, chosen, held, counts, rows)
+
+
+def train(
+    lying: Lying,
+    stack: Stack,
+    work: Work,
+    local: LocalSGD,
+    epochs: NDArray[np.int64],
+    addresses: NDArray[np.uint64],
+    seed: int,
+    round: int,
+    threads: int,
+) -> tuple[Array, Array, NDArray[np.float64], NDArray[np.int64]]:
+    """Return each device's change, gradient (if asked for), mean loss and steps.
+
+    Steps are -1 where labels don't fit the network (the change is not set then), -2 where the
+    change holds NaN or inf.
+    """
+    count, start = len(epochs), np.atleast_2d(work.start)
+    numbers, size = start.dtype, start.shape[1]
+    largest = int(lying.counts.max(initial=1))
+    plan, room = _plan(stack, min(largest, local.batch_size or largest))
+    changes = np.empty((count, size), numbers)
+    gradients = np.empty((count if work.gradient else 0, size), numbers)
+    losses, steps = np.zeros(count), np.zeros(count, np.int64)
+    settings = [local.rate(round), local.weight_decay, work.mu, local.momentum, local.clip or 0.0]
+    costs = (_ROW + _PRODUCT * size) * (lying.counts * epochs).astype(np.float64)
+
+    def some(which: Part) -> None:
+        _kernels().train_devices(
+            *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
+            *(addresses, epochs, plan, room, stack.squared, numbers.type(stack.l2)),
+            *(local.batch_size or 0, np.array(settings, numbers), start),
+            *(_stacked(work.anchor, start), _stacked(work.offset, start)),
+            np.zeros(0, numbers) if work.trained is None else work.trained.astype(numbers),
+            np.array([seed, Purpose.BATCHES, round], np.uint64),
+            *(changes, losses, steps),
+        )
+        if work.gradient:
+            _kernels().gradient_devices(
+                *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
+                *(plan, room, stack.squared, numbers.type(stack.l2), start, gradients),
+            )
+
+    _deal(some, costs, threads)
+    return changes, gradients, losses, steps
+
+
+def evaluate(
+    lying: Lying, stack: Stack, parameters: Array, threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each device's summed loss, and how often its largest score is right."""
+    plan, room = _plan(stack, int(lying.counts.max(initial=1)))
+    losses, hits = np.zeros(len(lying.counts)), np.zeros(len(lying.counts), np.int64)
+
+    def some(which: Part) -> None:
+        _kernels().evaluate_devices(
+            *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
+            *(plan, room, stack.squared, np.atleast_2d(parameters), losses, hits),
+        )
+
+    costs = (_ROW + _PRODUCT * len(parameters) / 3) * lying.counts.astype(np.float64)
+    _deal(some, costs, threads)
+    return losses, hits
+
+
+def _stacked(array: Array | None, like: Array) -> Array:
+    if array is None:
+        return np.zeros((0, like.shape[1]), like.dtype)
+    return np.ascontiguousarray(np.atleast_2d(array), like.dtype)
+
+
+def _plan(stack: Stack, batch: int) -> tuple[NDArray[np.int64], int]:
+    """Return the network as the loops read it (see `kernels`), and the rows of a block."""
+    from fedlab.training.tiles import LANES, ROWS
+
+    room = min(_ROOM, _up(batch, ROWS))
+    layers, first, out = [], 0, 0
+    received = _up(stack.widths[0], ROWS)
+    for inputs, outputs in zip(stack.widths, stack.widths[1:], strict=False):
+        length = 1 if stack.squared else _up(outputs, LANES)
+        layers.append((inputs, outputs, length, received, first, out))
+        first, out, received = first + (inputs + 1) * length, out + room * length, length
+    return np.array(layers, np.int64), room
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def usable_threads() -> int:
+    """Return the processors that this process may use; FEDLAB_THREADS sets fewer or more."""
+    asked = os.environ.get("FEDLAB_THREADS", "")
+    if asked.isascii() and asked.isdigit() and int(asked):
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _deal(some: Callable[[Part], None], costs: NDArray[np.float64], threads: int) -> None:
+    """Do devices in as many threads as pay, the longest first; each writes to rows of its own."""
+    with _announced():
+        if costs.sum() < _WORTH_A_THREAD:
+            threads = 1
+        parts = deque(_parts(costs, threads))
+
+        def work() -> None:
+            while (part := _next(parts)) is not None:
+                some(part)
+
+        helpers = [_pool(threads - 1).submit(work) for _ in range(min(threads, len(parts)) - 1)]
+        try:
+            work()
+        finally:
+            parts.clear()
+            for helper in helpers:
+                helper.result()
+
+
+def _next(parts: deque[Part]) -> Part | None:
+    try:
+        return parts.popleft()
+    except IndexError:  # another thread took the last one
+        return None
+
+
+def _parts(costs: NDArray[np.float64], threads: int) -> list[Part]:
+    """Cut devices into parts: long ones alone, short ones together, the longest part first."""
+    order = np.argsort(-costs, kind="stable")
+    count = np.clip(costs.sum() / _WORTH_A_THREAD, 1, _PARTS) * threads if threads > 1 else 1
+    part_of = np.floor(np.cumsum(costs[order]) / costs.sum() * count - 1e-9)
+    return np.split(order, np.flatnonzero(np.diff(part_of)) + 1)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="fedlab")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+# -- the first use ---------------------------------------------------------------------------------
+
+
+@cache
+def _kernels() -> Any:
+    from fedlab.training import kernels
+
+    return kernels
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Say so, once, when numba begins to compile rather than finds its work on disk."""
+    from numba.core import event
+
+    with event.install_listener("numba:compile", _listener()):
+        yield
+
+
+@cache
+def _listener() -> Any:
+    from numba.core import event
+
+    class Announcement(event.Listener):
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.said:
+                self.said = True
+                print(
+                    "fedlab: compiling the training loops for this machine, once (ten seconds)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        def on_end(self, event: Any) -> None:
+            """Nothing more is said."""
+
+    return Announcement()

@@ -1,0 +1,291 @@
+"""Local training and evaluation of whole devices, compiled.
+
+A batch is worked off in blocks of rows. Where one block holds it and nothing needs to see the whole
+gradient, the errors carry the factor -rate and the gradient's products are added to the weights
+themselves: the gradient never exists. Momentum, clipping, masks and larger batches form it first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import carray, njit
+
+from fedlab.training.network import (
+    COMPILED,
+    INPUTS,
+    LENGTH,
+    OUTPUTS,
+    RECEIVED,
+    add_l2,
+    backward,
+    errors,
+    forward,
+    gather,
+    pack,
+    packed_size,
+    regress,
+    scale,
+    scratch,
+    squared_weights,
+    unpack,
+)
+from fedlab.training.orders import draw_words, shuffle
+from fedlab.training.tiles import pointer
+
+__all__ = ["evaluate_devices", "gradient_devices", "train_devices"]
+
+_ENTRY = {**COMPILED, "no_cpython_wrapper": False, "cache": True}
+
+
+@njit(**COMPILED)
+def _descend(plan, weights, gradient, rates, clip, momentum, anchor, offset, trained, velocity):
+    """Step along the whole gradient: regularised, clipped, corrected, masked, with momentum."""
+    rate, decay, l2, mu = rates[1], rates[2], rates[3], rates[4]
+    if l2 > 0:
+        add_l2(plan, weights, gradient, l2)
+    shorter = weights.dtype.type(1)
+    if clip > 0:
+        squares = 0.0
+        for i in range(len(gradient)):
+            squares += float(gradient[i]) * float(gradient[i])
+        if math.sqrt(squares) > clip:
+            shorter = weights.dtype.type(clip / math.sqrt(squares))
+    for i in range(len(weights)):
+        w = weights[i]
+        d = (shorter * gradient[i] + decay * w + mu * (w - anchor[i]) + offset[i]) * trained[i]
+        velocity[i] = momentum * velocity[i] + d
+        weights[i] = w - rate * velocity[i]
+
+
+@njit(**COMPILED)
+def _copy(source, target, count):
+    for place in range(count):  # a slice's assignment would bring seconds of compilation along
+        target[place] = source[place]
+
+
+@njit(**COMPILED)
+def _labels_fit(y, rows, count, classes):
+    for place in range(count):
+        label = y[rows[place]]
+        if not (0 <= label < classes and label == math.floor(label)):
+            return False
+    return True
+
+
+@njit(**COMPILED)
+def _rows_of(device, x_at, y_at, chosen_at, held, counts, plan):
+    """Return a device's vectors, its labels, and the numbers of its rows."""
+    x = carray(pointer(x_at[device]), held[device] * plan[0, INPUTS], np.float32)
+    y = carray(pointer(y_at[device]), held[device], np.float64)
+    if chosen_at[device]:
+        return x, y, carray(pointer(chosen_at[device]), counts[device], np.int64)
+    return x, y, np.arange(counts[device])
+
+
+@njit(**COMPILED)
+def _pass_rows(
+    plan, squared, weights, x, y, rows, start, count, room, rooms, target, factor, *pulled
+):
+    """Add the gradient on some rows, times `factor`, to `target`; return the sum of the losses.
+
+    `target` is a gradient, or the weights, which `pulled` (rates, anchor, offset) then steps along.
+    """
+    if plan[0, LENGTH] == 1:
+        return regress(x, y, rows, start, count, weights, target, factor)
+    block, acts, spare, zeros = rooms
+    losses = 0.0
+    for first in range(start, start + count, room):
+        here = min(room, start + count - first)
+        gather(x, plan[0, INPUTS], rows, first, here, block, plan[0, RECEIVED])
+        forward(plan, weights, block, here, acts)
+        losses += errors(plan, squared, acts, y, rows, first, here)[0]
+        scale(plan, acts, here, factor)
+        backward(plan, weights, block, here, acts, target, spare, zeros, *pulled)
+    return losses
+
+
+@njit(**_ENTRY)
+def train_devices(
+    which,
+    x_at,
+    y_at,
+    chosen_at,
+    held,
+    counts,
+    addresses,
+    epochs,
+    plan,
+    room,
+    squared,
+    l2,
+    batch,
+    steps_of,
+    start,
+    anchors,
+    offsets,
+    trained,
+    address,
+    changes,
+    losses,
+    steps,
+):
+    """Train the devices `which` one after another, and write what changed into their rows.
+
+    Parameters
+    ----------
+    which : (q,) places in the cohort
+    x_at, y_at, chosen_at : (m,) uint64
+        Where a device's float32 rows, float64 labels and intp row numbers lie (0: all rows).
+    held, counts : (m,) int64
+        Rows there, and rows to train on.
+    addresses, epochs : (m,) uint64, int64
+    plan, room, squared, l2 : the network, the rows of a block, whether its loss is squared
+    batch : int
+        Rows of a step; 0 takes all.
+    steps_of : (5,) array
+        Rate, weight decay, mu, momentum, clip (0: none), in the parameters' type.
+    start, anchors, offsets : (1 or m, p) arrays; (0, p) where there is none
+    trained : (p,) or (0,) mask
+    address : (3,) uint64
+        Seed, purpose, round.
+    changes : (m, p) array, written to
+    losses, steps : (m,) arrays, written to; steps are -1 where labels don't fit the network, -2
+        where the change holds NaN or inf
+    """
+    flat = start.shape[1]
+    size = packed_size(plan)
+    numbers = start.dtype
+    weights = np.zeros(size, numbers)
+    anchor, offset = np.zeros(size, numbers), np.zeros(size, numbers)
+    rate, decay, mu, momentum, clip = steps_of
+    rates = np.array([1, rate, decay, l2, mu], numbers)
+    rates[0] = decay > 0 or l2 > 0 or mu > 0 or len(offsets) > 0
+    formed = momentum > 0 or clip > 0 or len(trained) > 0
+    mask, velocity = np.ones(1, numbers), np.zeros(1, numbers)
+    rooms = scratch(plan, room, start)
+    nothing = np.zeros(5, numbers)
+    classes = plan[-1, OUTPUTS]
+    single = plan[0, LENGTH] == 1
+    most = 0
+    for device in which:
+        most = max(most, counts[device])
+    words, order = np.empty(most + 3, np.uint64), np.empty(most, np.int64)
+    if len(trained):
+        mask = np.zeros(size, numbers)
+        pack(plan, trained, mask)
+    for device in which:
+        count = counts[device]
+        x, y, rows = _rows_of(device, x_at, y_at, chosen_at, held, counts, plan)
+        if not squared and not _labels_fit(y, rows, count, classes):
+            steps[device] = -1
+            continue
+        begin = start[device if len(start) > 1 else 0]
+        pack(plan, begin, weights)
+        if len(anchors):
+            pack(plan, anchors[device if len(anchors) > 1 else 0], anchor)
+        elif mu > 0:
+            _copy(weights, anchor, size)
+        if len(offsets):
+            pack(plan, offsets[device if len(offsets) > 1 else 0], offset)
+        per_step = count if batch == 0 or batch > count else batch
+        whole = formed or single or per_step > room
+        if whole and len(velocity) < size:
+            velocity = np.zeros(size, numbers)
+            if not len(trained):
+                mask = np.ones(size, numbers)
+        velocity[:] = 0
+        gradient = np.zeros(size if whole else 0, numbers)
+        done, total = 0, 0.0
+        _copy(rows, order, count)
+        for epoch in range(epochs[device]):
+            if per_step < count:
+                _copy(rows, order, count)
+                draw_words(
+                    *(words, count, address[0], address[1], address[2]),
+                    *(addresses[device], np.uint64(epoch)),
+                )
+                shuffle(order, count, words)
+            for first in range(0, count, per_step):
+                taken = min(per_step, count - first)
+                loss = 0.0
+                if l2 > 0:
+                    loss = taken * float(l2) / 2 * squared_weights(plan, weights)
+                target, pulled = weights, rates
+                factor = numbers.type(-rate / taken)
+                if whole:
+                    gradient[:] = 0
+                    target, pulled = gradient, nothing
+                    factor = numbers.type(1.0 / taken)
+                # One place where this is called: its machine code stands once.
+                loss += _pass_rows(
+                    *(plan, squared, weights, x, y, order, first, taken, room, rooms),
+                    *(target, factor, pulled, anchor, offset),
+                )
+                if whole:
+                    _descend(
+                        *(plan, weights, gradient, rates, clip, momentum),
+                        *(anchor, offset, mask, velocity),
+                    )
+                total += loss / taken
+                done += 1
+        unpack(plan, weights, changes[device])
+        change, probe = changes[device], numbers.type(0)
+        for place in range(flat):
+            change[place] -= begin[place]
+            probe += change[place] * numbers.type(0)  # NaN where anything is NaN or inf
+        losses[device] = total / done
+        steps[device] = done if probe == 0 else -2
+
+
+@njit(**_ENTRY)
+def gradient_devices(
+    which, x_at, y_at, chosen_at, held, counts, plan, room, squared, l2, start, gradients
+):
+    """Write the gradient of each device's whole loss at its start (see `train_devices`)."""
+    size, numbers = packed_size(plan), start.dtype
+    weights, gradient = np.zeros(size, numbers), np.zeros(size, numbers)
+    nothing = np.zeros(5, numbers)
+    rooms = scratch(plan, room, start)
+    for device in which:
+        count = counts[device]
+        x, y, rows = _rows_of(device, x_at, y_at, chosen_at, held, counts, plan)
+        if not squared and not _labels_fit(y, rows, count, plan[-1, OUTPUTS]):
+            continue
+        pack(plan, start[device if len(start) > 1 else 0], weights)
+        gradient[:] = 0
+        _pass_rows(
+            *(plan, squared, weights, x, y, rows, np.int64(0), count, room, rooms),
+            *(gradient, numbers.type(1.0 / count), nothing, weights, weights),
+        )
+        add_l2(plan, weights, gradient, l2)
+        unpack(plan, gradient, gradients[device])
+
+
+@njit(**_ENTRY)
+def evaluate_devices(
+    which, x_at, y_at, chosen_at, held, counts, plan, room, squared, start, losses, hits
+):
+    """Write each device's summed loss (squared: half the squared errors) and hits on its rows.
+
+    See `train_devices` for the arguments; hits are -1 where labels don't fit.
+    """
+    size = packed_size(plan)
+    weights = np.zeros(size, start.dtype)
+    pack(plan, start[0], weights)
+    block, acts, _, _ = scratch(plan, room, start)
+    for device in which:
+        count = counts[device]
+        x, y, rows = _rows_of(device, x_at, y_at, chosen_at, held, counts, plan)
+        if not squared and not _labels_fit(y, rows, count, plan[-1, OUTPUTS]):
+            hits[device] = -1
+            continue
+        losses[device], hits[device] = 0.0, 0
+        for begun in range(0, count, room):
+            here = min(room, count - begun)
+            gather(x, plan[0, INPUTS], rows, begun, here, block, plan[0, RECEIVED])
+            forward(plan, weights, block, here, acts)
+            loss, right = errors(plan, squared, acts, y, rows, begun, here)
+            losses[device] += loss
+            hits[device] += right

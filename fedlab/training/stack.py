@@ -1,0 +1,46 @@
+"""Which models the compiled loops know, and which shapes they are good at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
+
+__all__ = ["Stack", "stack_of"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A network of affine layers with ReLU between them, as the compiled loops take it.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Inputs, width of each hidden layer, outputs.
+    squared : bool
+        Half the squared error of one output; else the cross-entropy of classes.
+    l2 : float
+        Weight of half the squared weights in the loss.
+    """
+
+    widths: tuple[int, ...]
+    squared: bool = False
+    l2: float = 0.0
+
+
+def stack_of(model: Model) -> Stack | None:
+    """Return a built-in model as a stack, or None: somebody else's class may compute anything.
+
+    Examples
+    --------
+    >>> stack_of(MLP(784, (64,), 10))
+    Stack(widths=(784, 64, 10), squared=False, l2=0.0)
+    """
+    # The exact class: one that is derived from these may have another loss.
+    if type(model) is LinearRegression:
+        return Stack((model.inputs, 1), squared=True, l2=model.l2)
+    if type(model) is SoftmaxRegression:
+        return Stack((model.inputs, model.classes), l2=model.l2)
+    if type(model) is MLP:
+        return Stack((model.inputs, *model.hidden, model.classes))
+    return None
