@@ -6,9 +6,10 @@ AISTATS 2017, algorithm 1.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab import progress
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
+from fedlab.checkpoint import Checkpoint, described
 from fedlab.checks import whole_number
 from fedlab.convergence import Convergence
 from fedlab.device import Device
@@ -124,11 +126,11 @@ class Federation:
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         self._changing = devices if isinstance(devices, Changing) else None
-        self._roster = self._first_roster(devices)
+        self._roster = self._began_with = self._first_roster(devices)
         self._cohort = self._cohort_size(cohort)
         self._quorum = whole_number(quorum, "quorum", 1, self._cohort)
         self._stragglers = stragglers
-        self._weights_of = weigher(weights, self.devices)
+        self._weights, self._weights_of = weights, weigher(weights, self.devices)
         self._test = None if test is None else self._checked_test(*test)
         self._parameters = np.empty(0, np.float32)
         self.parameters = model.initial(self.seed) if parameters is None else parameters
@@ -392,31 +394,125 @@ class Federation:
             Of all rounds, those of earlier calls included; also in `history`.
         """
         whole_number(rounds, "rounds", 0)
+        return self._run(rounds, convergence, lambda: None)
+
+    def run_to(
+        self,
+        round: int,
+        path: str | os.PathLike[str],
+        *,
+        every: int = 10,
+        convergence: Convergence | None = None,
+    ) -> History:
+        """Go on until so many rounds are done in all, saving the run to a file as it goes.
+
+        If the file is there, the run goes on from it: a program that was killed is started again as
+        it is, and ends with the bits that it would have had. What is given to the federation must
+        be what it was; its parts are compared, not the rows of its devices.
+
+        Parameters
+        ----------
+        round : int
+            Where to end, counted from the federation's first round.
+        path : path-like
+            A checkpoint; its folder must exist.
+        every : int
+            Rounds between two savings. The last round, convergence and Ctrl-C save, too.
+        convergence : Convergence, optional
+            When to stop earlier.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is torn, altered, or of another run; nothing has changed then.
+        """
+        whole_number(round, "round", 0)
+        whole_number(every, "every", 1)
+        if os.path.exists(path):
+            self.load(path)
+
+        def keep() -> None:
+            if self.round_number % every == 0 or self.stopped != "rounds":
+                self.save(path)
+
+        if self._converged(convergence):
+            self.stopped = "converged"
+        elif self.round_number >= round:
+            self.stopped = "rounds"
+        else:
+            self._run(round - self.round_number, convergence, keep)
+            self.save(path)
+        return self.history
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a file what the next round depends on; a kill leaves the old file or the new."""
+        Checkpoint(
+            self._settings(), self.round_number, self._parameters, self._state, self.history
+        ).write(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go back, or forward, to where `save` wrote a file.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is torn, altered, or of another run; nothing has changed then.
+        """
+        saved = Checkpoint.read(path)
+        saved.refuse_other(self._settings(), path)
+        self.parameters = saved.parameters
+        self._state, self.history, self.round_number = saved.state, saved.history, saved.round
+
+    def _settings(self) -> dict[str, str]:
+        stack = engine_of(self.model, self.engine)
+        return {
+            "seed": str(self.seed),
+            "model": described(self.model),
+            "layout": described(self.layout),
+            "algorithm": described(self.algorithm),
+            "local training": described(self.local),
+            "engine": "plain" if stack is None else "compiled",
+            "type of parameters": str(self._parameters.dtype),
+            "cohort": str(self._cohort),
+            "quorum": str(self._quorum),
+            "stragglers": described(self._stragglers),
+            "weights": described(self._weights),
+            "devices": self._began_with.description,
+        }
+
+    def _run(
+        self, rounds: int, convergence: Convergence | None, after_round: Callable[[], None]
+    ) -> History:
         remarks = len(self.history.remarks())
         self._refuse_unmeasured(convergence)
         self.stopped = "rounds"
         try:
             for _ in progress.bar(range(rounds), total=rounds, label="rounds"):
                 self.round()
-                if convergence and convergence.reached(
-                    self.history.series(convergence.metric).tolist()
-                ):
+                if self._converged(convergence):
                     self.stopped = "converged"
+                after_round()
+                if self.stopped == "converged":
                     break
         except KeyboardInterrupt:
             self.stopped = "interrupted"
             warnings.warn(
                 f"interrupted after round {self.round_number}; what was done is kept, and run() "
                 "goes on from there",
-                stacklevel=2,
+                stacklevel=3,
             )
         if (new := len(self.history.remarks()) - remarks) > 0:
             warnings.warn(
                 f"{new} remarks were made in this run; history.remarks() tells who was left out, "
                 "and why",
-                stacklevel=2,
+                stacklevel=3,
             )
         return self.history
+
+    def _converged(self, convergence: Convergence | None) -> bool:
+        if convergence is None or not self.round_number:
+            return False
+        return convergence.reached(self.history.series(convergence.metric).tolist())
 
     def _refuse_unmeasured(self, convergence: Convergence | None) -> None:
         wants = convergence is not None and convergence.metric == "validation_loss"

@@ -6,9 +6,11 @@ differ from run to run, and everything here must not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +49,36 @@ class History:
     def remark(self, round: int, who: object, text: str) -> None:
         """Note in words what the numbers don't say: who was left out of a round, and why."""
         self._remarks.append((round, str(who), text))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays of numbers and text, for a file."""
+        rounds, who, metrics, values = _columns(self._entries, 4)
+        remarked, whose, texts = _columns(self._remarks, 3)
+        timed, seconds = _columns(list(self.wall_seconds.items()), 2)
+        return {
+            "rounds": np.array(rounds, np.int64),
+            "who": np.array(who, np.str_),
+            "metrics": np.array(metrics, np.str_),
+            "values": np.array(values, np.float64),
+            "remark_rounds": np.array(remarked, np.int64),
+            "remark_who": np.array(whose, np.str_),
+            "remark_texts": np.array(texts, np.str_),
+            "timed_rounds": np.array(timed, np.int64),
+            "wall_seconds": np.array(seconds, np.float64),
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> History:
+        """Return the history whose `arrays` these are."""
+
+        def rows(*names: str) -> list[tuple[Any, ...]]:
+            return list(zip(*(arrays[name].tolist() for name in names), strict=True))
+
+        history = cls()
+        history._entries = rows("rounds", "who", "metrics", "values")
+        history._remarks = rows("remark_rounds", "remark_who", "remark_texts")
+        history.wall_seconds = dict(rows("timed_rounds", "wall_seconds"))
+        return history
 
     def frame(self) -> pd.DataFrame:
         """Return everything measured, one row a measurement: round, who, metric, value."""
@@ -87,3 +119,7 @@ class History:
         return frame[frame.who == str(who)].pivot_table(
             index="round", columns="metric", values="value"
         )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * count

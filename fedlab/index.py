@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab import indexfile
 from fedlab.checks import (
     KEY_LIMIT,
     as_keys,
@@ -30,7 +29,7 @@ from fedlab.checks import (
 )
 from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
-from fedlab.indexfile import IndexFileError
+from fedlab.indexfile import INDEX, IndexFileError
 from fedlab.scan import METRICS, nearest, ranked
 from fedlab.storage import DTYPES, Columns, Table, encode
 
@@ -417,7 +416,7 @@ class VectorIndex:
         if self._graph is not None and self._graph.whole:
             arrays["graph"] = np.frombuffer(self._graph.to_bytes(), np.uint8)
             parameters["usearch"] = library_version()
-        indexfile.write(path, parameters, arrays)
+        INDEX.write(path, parameters, arrays)
 
     def _parameters(self) -> dict[str, Any]:
         return {
@@ -444,7 +443,7 @@ class VectorIndex:
         UserWarning
             If another version of USearch wrote the graph; it is left out, and rebuilt when used.
         """
-        parameters, arrays = indexfile.read(path)
+        parameters, arrays = INDEX.read(path)
         try:
             return cls._from(parameters, dict(arrays))
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import indexfile
 from fedlab.index import VectorIndex
-from fedlab.indexfile import IndexFileError
+from fedlab.indexfile import INDEX, IndexFileError
 
 from .helpers import DTYPES, METRICS, clustered, content, filled, normal, run_child
 
@@ -444,8 +443,8 @@ def test_arrays_of_any_shape_and_order_are_written_and_read(tmp_path: Path) -> N
         "c": np.empty((0, 3), np.float32),
         "d": np.array(5, np.uint64),
     }
-    indexfile.write(tmp_path / "any.index", {"p": 1}, arrays)
-    parameters, found = indexfile.read(tmp_path / "any.index")
+    INDEX.write(tmp_path / "any.index", {"p": 1}, arrays)
+    parameters, found = INDEX.read(tmp_path / "any.index")
     assert parameters == {"p": 1}
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype

@@ -19,7 +19,10 @@ class Algorithm(Protocol):
     """A frozen dataclass of hyper-parameters with these three methods."""
 
     def init(self, parameters: Array, devices: int) -> State:
-        """Return the state before the first round: plain arrays, in a dict or dataclass."""
+        """Return the state before the first round, such as a checkpoint holds.
+
+        Arrays, numbers, text, None, and lists and dicts of them; keys are text or whole numbers.
+        """
 
     def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
         """Describe what the devices at `places` do this round."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.checkpoint import described
 from fedlab.device import Device, Profile
 
 __all__ = ["Changing", "Columnar", "Hardware", "Roster"]
@@ -102,6 +104,15 @@ class Roster:
     def count(self) -> int:
         """Devices that have rows to train on."""
         return len(self.devices) if self.able is None else len(self.able)
+
+    @cached_property
+    def description(self) -> str:
+        """What devices there are, in words: how many, and a digest of their names and rows."""
+        if isinstance(self.devices, Columnar):
+            digest = described(np.asarray(self.devices.rows))
+        else:
+            digest = described({str(device.id): device.rows for device in self.devices})
+        return f"{len(self.devices)} (names and rows {digest})"
 
     def hardware(self, places: NDArray[np.intp]) -> Hardware:
         """Return what the devices at some places can do."""

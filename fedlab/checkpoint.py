@@ -1,0 +1,200 @@
+"""A run on disk: all that its next round depends on, so that it can go on as if nothing had been.
+
+Randomness needs no place here: draws are addressed by seed and round (see `fedlab.randomness`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.arrayfile import FileKind
+from fedlab.history import History
+
+__all__ = ["Checkpoint", "CheckpointError", "described"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class CheckpointError(ValueError):
+    """A file is not a whole, unaltered checkpoint, or belongs to another run."""
+
+
+CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A federation between two rounds.
+
+    Attributes
+    ----------
+    settings : dict of str
+        What the run is made of, in words (see `described`): another run is refused by it.
+    round : int
+        Rounds done.
+    parameters : (p,) array
+    state : tree
+        The algorithm's: arrays, numbers, text, None, and lists and dicts of them.
+    history : History
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.checkpoint")
+    >>> state = {"velocity": np.ones(2), "device": {7: np.zeros(2)}}
+    >>> Checkpoint({"seed": "0"}, 3, np.zeros(2), state, History()).write(path)
+    >>> Checkpoint.read(path).state
+    {'velocity': array([1., 1.]), 'device': {7: array([0., 0.])}}
+    """
+
+    settings: dict[str, str]
+    round: int
+    parameters: NDArray[Any]
+    state: Any
+    history: History
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, whole or not at all.
+
+        Raises
+        ------
+        TypeError
+            If the algorithm's state holds something that a file can't.
+        """
+        arrays = {f"history {name}": array for name, array in self.history.arrays().items()}
+        arrays["parameters"] = self.parameters
+        tree = _flattened(self.state, "state", arrays)
+        known = {"settings": self.settings, "round": self.round, "state": tree}
+        CHECKPOINT.write(path, known, arrays)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read a file that `write` made.
+
+        Raises
+        ------
+        CheckpointError
+            If it is torn, altered, or no checkpoint.
+        OSError
+            If it can't be read.
+        """
+        known, arrays = CHECKPOINT.read(path)
+        try:
+            return cls(
+                dict(known["settings"]),
+                int(known["round"]),
+                np.array(arrays["parameters"]),
+                _unflattened(known["state"], arrays),
+                History.of({n[8:]: a for n, a in arrays.items() if n.startswith("history ")}),
+            )
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{os.fspath(path)} does not hold what its header says ({error}); begin anew"
+            ) from error
+
+    def refuse_other(self, settings: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+        """Raise CheckpointError, naming what differs, unless it is of a run with these settings."""
+        names = sorted(self.settings.keys() | settings.keys())
+        differ = [name for name in names if self.settings.get(name) != settings.get(name)]
+        if differ:
+            name = differ[0]
+            raise CheckpointError(
+                f"{os.fspath(path)} is of another run: its {name} is {self.settings.get(name)}, "
+                f"this one's {settings.get(name)}"
+                + (f" ({', '.join(differ[1:])} differ too)" if differ[1:] else "")
+                + "; give another file, or remove this one to begin anew"
+            )
+
+
+def described(thing: Any) -> str:
+    """Return what a setting is, in words that are the same in each process.
+
+    Examples
+    --------
+    >>> described(0.5), described(described)
+    ('0.5', 'fedlab.checkpoint.described')
+    """
+    if thing is None or isinstance(thing, str | int | float | bool) or is_dataclass(thing):
+        return repr(thing)
+    if isinstance(thing, Mapping):
+        return _digest(f"{key}: {value!r}" for key, value in thing.items())
+    if isinstance(thing, np.ndarray):
+        return _digest(
+            [str(thing.dtype), str(thing.shape), hashlib.sha256(thing.tobytes()).hexdigest()]
+        )
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+# -- trees of arrays as JSON and arrays ------------------------------------------------------------
+
+# A node is {kind: content}. Arrays are named; those of many devices are stacked, so that the
+# header stays small.
+
+
+def _flattened(node: Any, name: str, arrays: Arrays) -> Any:
+    if node is None or isinstance(node, str | bool | int | float):
+        return {"plain": node}
+    if isinstance(node, np.ndarray | np.generic):
+        array = np.asarray(node)
+        if array.dtype.kind not in "biufU":
+            raise TypeError(f"{name} holds an array of type {array.dtype}; a file can't")
+        held = array.view(np.uint8) if array.dtype.kind == "b" else array
+        arrays[name] = np.array(held, dtype=held.dtype.newbyteorder("<"))
+        return {"bool" if array.dtype.kind == "b" else "array": name}
+    if isinstance(node, list | tuple):
+        parts = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node)]
+        return {type(node).__name__: parts}
+    if isinstance(node, dict) and all(type(key) in (str, int) for key in node):
+        return _flattened_dict(node, name, arrays)
+    raise TypeError(
+        f"{name} is a {type(node).__name__}; a checkpoint holds arrays, numbers, text, None, and "
+        "lists and dicts of them, with keys of text or whole numbers"
+    )
+
+
+def _flattened_dict(node: dict[Any, Any], name: str, arrays: Arrays) -> Any:
+    kinds = {
+        (part.dtype.str, part.shape) if isinstance(part, np.ndarray) else None
+        for part in node.values()
+    }
+    if len(kinds) == 1 and None not in kinds and all(type(key) is int for key in node):
+        keys, parts = np.array(list(node)), np.array(list(node.values()))
+        stacked = [_flattened(keys, f"{name}.keys", arrays), _flattened(parts, name, arrays)]
+        return {"stack": stacked}
+    items = [
+        [key, _flattened(part, f"{name}.{place}", arrays)]
+        for place, (key, part) in enumerate(node.items())
+    ]
+    return {"dict": items}
+
+
+def _unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    [(kind, content)] = node.items()
+    if kind == "plain":
+        return content
+    if kind == "array":
+        return np.array(arrays[content])
+    if kind == "bool":
+        return np.array(arrays[content]).view(np.bool_)
+    if kind in ("list", "tuple"):
+        parts = [_unflattened(part, arrays) for part in content]
+        return parts if kind == "list" else tuple(parts)
+    if kind == "stack":
+        keys, parts = (_unflattened(part, arrays) for part in content)
+        return dict(zip(keys.tolist(), parts, strict=True))
+    if kind == "dict":
+        return {key: _unflattened(part, arrays) for key, part in content}
+    raise ValueError(f"a state of kind {json.dumps(kind)}")

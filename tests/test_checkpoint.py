@@ -1,0 +1,252 @@
+"""A run that is stopped, anywhere and by whatever, ends with the bits it would have had."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fedlab import MLP, Convergence, Federation, LocalSGD
+from fedlab.algorithms import FedNova, Scaffold, by_name
+from fedlab.algorithms import __all__ as public
+from fedlab.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
+from fedlab.fleet import Stragglers
+from fedlab.history import History
+from tests.federations import class_device
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("fedavg", "fedavgm", "fedprox", "scaffold", "fednova", "fedadam", "fedyogi", "fedadagrad")
+ALGORITHMS = {name: by_name(name) for name in NAMES} | {
+    "scaffold, option 1": Scaffold(option=1),
+    "fednova with momentum": FedNova(momentum=0.9),
+}
+
+
+def federation(name: str, **settings) -> Federation:
+    devices = [class_device(n, [0, 1, 2] * (2 + n)).hold_out(0.2, seed=0) for n in range(6)]
+    momentum = 0.9 if "momentum" in name else 0.0
+    given = {
+        "algorithm": ALGORITHMS[name],
+        "local": LocalSGD(epochs=2, batch_size=4, momentum=momentum, decay=0.99),
+        "cohort": 3,
+        "stragglers": Stragglers(share=0.5),
+        "seed": 4,
+    }
+    return Federation(devices, MLP(4, (6,), 3), **(given | settings))
+
+
+def assert_same(one: Federation, other: Federation) -> None:
+    assert one.round_number == other.round_number
+    assert one.parameters.tobytes() == other.parameters.tobytes()
+    assert one.history.frame().equals(other.history.frame())
+    assert one.history.remarks().equals(other.history.remarks())
+
+
+def test_the_algorithms_tried_here_are_all_there_are():
+    assert {type(algorithm).__name__ for algorithm in ALGORITHMS.values()} == set(public) - {
+        "Algorithm",
+        "Stateless",
+        "by_name",
+    }
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_run_that_goes_on_from_a_file_equals_one_that_was_never_interrupted(name, tmp_path):
+    whole, first, second = (federation(name) for _ in range(3))
+    whole.run(9)
+    first.run(4)
+    first.save(tmp_path / "run")
+    second.load(tmp_path / "run")
+    assert_same(first, second)
+    second.run(5)
+    assert_same(whole, second)
+
+
+def test_a_program_that_is_started_again_ends_where_it_would_have(tmp_path):
+    path, whole = tmp_path / "run", federation("scaffold")
+    whole.run(10)
+    federation("scaffold").run_to(6, path, every=4)
+    assert Checkpoint.read(path).round == 6
+    again = federation("scaffold")
+    again.run_to(10, path, every=4)
+    assert_same(whole, again)
+    for rounds in (10, 3):  # what is done is not done again
+        once_more = federation("scaffold")
+        once_more.run_to(rounds, path)
+        assert_same(whole, once_more)
+        assert once_more.stopped == "rounds"
+
+
+def test_convergence_is_found_again(tmp_path):
+    convergence = Convergence("update_norm", tolerance=10.0, patience=3)
+    first, again = federation("fedavg"), federation("fedavg")
+    first.run_to(50, tmp_path / "run", convergence=convergence)
+    again.run_to(50, tmp_path / "run", convergence=convergence)
+    assert (first.stopped, again.stopped) == ("converged", "converged")
+    assert_same(first, again)
+
+
+PROGRAM = """
+import sys
+from tests.test_checkpoint import ALGORITHMS, federation
+for place, name in enumerate(ALGORITHMS):
+    federation(name).run_to(120, f"{sys.argv[1]}/{place}", every=1)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    draw, kills = random.Random(1), 0
+    while True:
+        program = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        began = time.monotonic()
+        seen = sum(1 for _ in tmp_path.iterdir())
+        while program.poll() is None and sum(1 for _ in tmp_path.iterdir()) <= seen:
+            time.sleep(0.01)  # until it has saved something that was not there
+        try:
+            status = program.wait(timeout=draw.uniform(0, 0.6))
+        except subprocess.TimeoutExpired:
+            program.send_signal(signal.SIGKILL)
+            status, kills = program.wait(), kills + 1
+        assert status in (0, -signal.SIGKILL)
+        assert time.monotonic() - began < 300
+        if status == 0:
+            break
+    assert kills >= 3
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+    for place, name in enumerate(ALGORITHMS):
+        whole, resumed = federation(name), federation(name)
+        whole.run(120)
+        resumed.load(tmp_path / str(place))
+        assert_same(whole, resumed)
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"seed": 5}, "its seed is 4, this one's 5"),
+        ({"algorithm": "fedprox"}, "its algorithm is FedAvg"),
+        ({"local": LocalSGD(epochs=3)}, "its local training is"),
+        ({"cohort": 2}, "its cohort is 3, this one's 2"),
+        ({"engine": "plain"}, "its engine is compiled, this one's plain"),
+        ({"weights": "uniform"}, "its weights is 'rows'"),
+        ({"stragglers": None}, "its stragglers is Stragglers"),
+    ],
+)
+def test_another_run_s_file_is_refused_and_nothing_changes(settings, says, tmp_path):
+    run = federation("fedavg")
+    run.run_to(2, tmp_path / "run")
+    other = federation("fedavg", **settings)
+    before = other.parameters
+    with pytest.raises(CheckpointError, match=says):
+        other.run_to(5, tmp_path / "run")
+    assert other.round_number == 0
+    np.testing.assert_array_equal(other.parameters, before)
+
+
+def test_other_devices_are_refused(tmp_path):
+    run = federation("fedavg")
+    run.run_to(1, tmp_path / "run")
+    devices = [class_device(n, [0, 1, 2] * (2 + n)) for n in range(6)]
+    other = Federation(devices, MLP(4, (6,), 3), cohort=3, seed=4)
+    with pytest.raises(CheckpointError, match="devices"):
+        other.load(tmp_path / "run")
+
+
+def test_a_torn_or_altered_file_is_refused(tmp_path):
+    path, run = tmp_path / "run", federation("fedadam")
+    run.run_to(3, path)
+    content = path.read_bytes()
+    draw = random.Random(0)
+    for _ in range(60):
+        cut = draw.randrange(len(content))
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=r"torn|no checkpoint"):
+            federation("fedadam").load(path)
+        place = draw.randrange(len(content))
+        changed = bytes([content[place] ^ (1 << draw.randrange(8))])
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        with pytest.raises(CheckpointError):
+            federation("fedadam").load(path)
+    path.write_bytes(content)
+    federation("fedadam").load(path)
+
+
+def test_a_file_with_a_right_digest_and_a_wrong_content_is_refused(tmp_path):
+    run = federation("fedavgm")
+    run.run_to(2, tmp_path / "run")
+    known, parts = CHECKPOINT.read(tmp_path / "run")
+    for change in (
+        {"state": {"run": "a command"}},
+        {"state": {"array": "nothing of that name"}},
+        {"state": []},
+        {"round": "soon"},
+        {"settings": 3},
+    ):
+        CHECKPOINT.write(tmp_path / "forged", {**known, **change}, parts)
+        with pytest.raises(CheckpointError):
+            federation("fedavgm").load(tmp_path / "forged")
+
+
+def test_a_state_that_a_file_cannot_hold_is_refused_by_name(tmp_path):
+    for state in ({"model": object()}, {"a": [1, {2.5: 1}]}, {"x": np.array([object()])}):
+        with pytest.raises(TypeError, match=r"state\.0"):
+            Checkpoint({}, 0, np.zeros(1), state, History()).write(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | arrays(
+        st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.uint8]),
+        st.tuples(st.integers(0, 3), st.integers(0, 2)),
+    )
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda node: (
+        st.lists(node, max_size=3)
+        | st.tuples(node, node)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), node, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray):
+        alike = isinstance(b, np.ndarray) and (a.dtype, a.shape) == (b.dtype, b.shape)
+        return alike and a.tobytes() == b.tobytes()
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@given(TREES)
+def test_any_tree_of_arrays_comes_back_as_it_was(tmp_path_factory, state):
+    path = tmp_path_factory.mktemp("tree") / "run"
+    Checkpoint({}, 0, np.zeros(1), state, History()).write(path)
+    assert same(Checkpoint.read(path).state, state)
