@@ -82,6 +82,13 @@ class Rows:
         chosen = 0 if self.chosen is None else self._chosen.ctypes.data
         return self._x.ctypes.data, self._labels.ctypes.data, chosen
 
+    @cached_property
+    def moments(self) -> NDArray[np.float64]:
+        """(d + 2, d + 2) mean of z z' with z = (x, 1, y) over the chosen rows."""
+        x, y = self.gathered()
+        z = np.column_stack([x.astype(np.float64), np.ones(len(x)), y])
+        return np.asarray(z.T @ z / len(z))
+
     # An address is good for as long as these live.
     @cached_property
     def _x(self) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedlab.device import Device, Rows
 from fedlab.models.base import Array, Model
 from fedlab.randomness import address_of
-from fedlab.training import compiled
+from fedlab.training import compiled, moments
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.stack import Stack, stack_of
 from fedlab.training.threads import one_blas_thread
@@ -152,11 +152,14 @@ def _compiled(
     ready = np.array(list(rows), np.intp)
     addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
     passes = np.asarray(epochs[ready], np.int64)
-    lying = compiled.Lying.of(list(rows.values()))
-    with np.errstate(over="ignore", invalid="ignore"):
-        changes, gradients, losses, steps = compiled.train(
-            lying, stack, work.some(ready), local, passes, addresses, seed, round, threads
-        )
+    parts, mine = list(rows.values()), work.some(ready)
+    counts = np.array([len(part) for part in parts], np.int64)
+    if moments.pays(stack, local, parts):
+        trained = moments.train(parts, stack, mine, local, passes, round)
+    else:
+        lying = compiled.Lying.of(parts)
+        trained = compiled.train(lying, stack, mine, local, passes, addresses, seed, round, threads)
+    changes, gradients, losses, steps = trained
     blocks = {"gradient": gradients} if work.gradient else {}
     good = steps >= 0
     for block in blocks.values():
@@ -166,7 +169,7 @@ def _compiled(
     if not good.all():
         changes, blocks = changes[good], {name: block[good] for name, block in blocks.items()}
     return Trained(
-        *(ready[good], changes, lying.counts[good], passes[good], steps[good], losses[good]),
+        *(ready[good], changes, counts[good], passes[good], steps[good], losses[good]),
         *(blocks, aside),
     )
 

@@ -42,7 +42,7 @@ _ENTRY = {**COMPILED, "no_cpython_wrapper": False, "cache": True}
 @njit(**COMPILED)
 def _descend(plan, weights, gradient, rates, clip, momentum, anchor, offset, trained, velocity):
     """Step along the whole gradient: regularised, clipped, corrected, masked, with momentum."""
-    rate, decay, l2, mu = rates[1], rates[2], rates[3], rates[4]
+    rate, decay, l2, mu = rates
     if l2 > 0:
         add_l2(plan, weights, gradient, l2)
     shorter = weights.dtype.type(1)
@@ -90,7 +90,7 @@ def _pass_rows(
 ):
     """Add the gradient on some rows, times `factor`, to `target`; return the sum of the losses.
 
-    `target` is a gradient, or the weights, which `pulled` (rates, anchor, offset) then steps along.
+    `target` is a gradient, or the weights, which `pulled` (see `backward`) then draws first.
     """
     if plan[0, LENGTH] == 1:
         return regress(x, y, rows, start, count, weights, target, factor)
@@ -160,12 +160,15 @@ def train_devices(
     weights = np.zeros(size, numbers)
     anchor, offset = np.zeros(size, numbers), np.zeros(size, numbers)
     rate, decay, mu, momentum, clip = steps_of
-    rates = np.array([1, rate, decay, l2, mu], numbers)
-    rates[0] = decay > 0 or l2 > 0 or mu > 0 or len(offsets) > 0
+    rates = np.array([rate, decay, l2, mu], numbers)
+    # A step along all but the loss is w <- kept w + toward (for weights, and for biases).
+    kept = np.array([0, 1 - rate * (decay + l2 + mu), 1 - rate * (decay + mu)], numbers)
+    kept[0] = decay > 0 or l2 > 0 or mu > 0 or len(offsets) > 0
+    toward = np.zeros(size, numbers)
     formed = momentum > 0 or clip > 0 or len(trained) > 0
     mask, velocity = np.ones(1, numbers), np.zeros(1, numbers)
     rooms = scratch(plan, room, start)
-    nothing = np.zeros(5, numbers)
+    nothing = np.zeros(3, numbers)
     classes = plan[-1, OUTPUTS]
     single = plan[0, LENGTH] == 1
     most = 0
@@ -189,6 +192,9 @@ def train_devices(
             _copy(weights, anchor, size)
         if len(offsets):
             pack(plan, offsets[device if len(offsets) > 1 else 0], offset)
+        if kept[0]:
+            for i in range(size):
+                toward[i] = rate * (mu * anchor[i] - offset[i])
         per_step = count if batch == 0 or batch > count else batch
         whole = formed or single or per_step > room
         if whole and len(velocity) < size:
@@ -212,7 +218,7 @@ def train_devices(
                 loss = 0.0
                 if l2 > 0:
                     loss = taken * float(l2) / 2 * squared_weights(plan, weights)
-                target, pulled = weights, rates
+                target, pulled = weights, kept
                 factor = numbers.type(-rate / taken)
                 if whole:
                     gradient[:] = 0
@@ -221,7 +227,7 @@ def train_devices(
                 # One place where this is called: its machine code stands once.
                 loss += _pass_rows(
                     *(plan, squared, weights, x, y, order, first, taken, room, rooms),
-                    *(target, factor, pulled, anchor, offset),
+                    *(target, factor, pulled, toward),
                 )
                 if whole:
                     _descend(
@@ -246,7 +252,7 @@ def gradient_devices(
     """Write the gradient of each device's whole loss at its start (see `train_devices`)."""
     size, numbers = packed_size(plan), start.dtype
     weights, gradient = np.zeros(size, numbers), np.zeros(size, numbers)
-    nothing = np.zeros(5, numbers)
+    nothing = np.zeros(3, numbers)
     rooms = scratch(plan, room, start)
     for device in which:
         count = counts[device]
@@ -257,7 +263,7 @@ def gradient_devices(
         gradient[:] = 0
         _pass_rows(
             *(plan, squared, weights, x, y, rows, np.int64(0), count, room, rooms),
-            *(gradient, numbers.type(1.0 / count), nothing, weights, weights),
+            *(gradient, numbers.type(1.0 / count), nothing, weights),
         )
         add_l2(plan, weights, gradient, l2)
         unpack(plan, gradient, gradients[device])

@@ -219,6 +219,7 @@ def _cross_entropy(acts, out, length, classes, y, rows, start, count):
         losses += highest - own
         for column in range(length):
             scores[column] -= highest
+    product = 1.0  # of a few totals: one logarithm for all of them
     powers = acts[out : out + count * length]
     for place in range(len(powers)):
         powers[place] = _power(powers[place])
@@ -228,12 +229,15 @@ def _cross_entropy(acts, out, length, classes, y, rows, start, count):
         total = scores.dtype.type(0)
         for column in range(length):
             total += scores[column]
-        losses += math.log(total)
+        product *= total
+        if product > 1e200:
+            losses += math.log(product)
+            product = 1.0
         inverse = scores.dtype.type(1) / total
         for column in range(length):
             scores[column] *= inverse
         scores[int(y[rows[start + row]])] -= 1
-    return losses, hits
+    return losses + math.log(product), hits
 
 
 @njit(**COMPILED)
@@ -261,7 +265,7 @@ def scale(plan, acts, count, factor):
 
 
 @njit(**COMPILED)
-def backward(plan, weights, block, count, acts, target, spare, zeros, rates, anchor, offset):
+def backward(plan, weights, block, count, acts, target, spare, zeros, kept, toward):
     """Add the errors' products to `target`, from the last layer to the first.
 
     `target` is a gradient, or the weights themselves; those are pulled first (see `_pull`).
@@ -273,8 +277,8 @@ def backward(plan, weights, block, count, acts, target, spare, zeros, rates, anc
         source, at = (acts, plan[layer - 1, OUT]) if layer > 0 else (block, 0)
         if layer > 0:
             _transpose(weights, first, inputs, outputs, spare)
-        if rates[0]:
-            _pull(target, first, length, inputs, rates, anchor, offset)
+        if kept[0]:
+            _pull(target, first, length, inputs, kept, toward)
         for panel in range(0, length, LANES):
             g = first + panel * (inputs + 1)
             for k in range(0, inputs, ROWS):
@@ -364,22 +368,20 @@ def regress(x, y, rows, start, count, weights, gradient, factor):
 
 
 @njit(**COMPILED)
-def _pull(weights, first, length, inputs, rates, anchor, offset):
-    """Step along everything but the loss: decay, the pull to the anchor, the offset."""
-    rate, decay, l2, mu = rates[1], rates[2], rates[3], rates[4]
+def _pull(weights, first, length, inputs, kept, toward):
+    """Step along everything but the loss: w <- kept w + toward; a bias keeps another share."""
     wide = min(LANES, length)
     for panel in range(0, length, LANES):
         start = first + panel * (inputs + 1)
         bias, end = start + inputs * wide, start + (inputs + 1) * wide
-        _pull_range(weights[start:bias], rate, decay + l2, mu, anchor[start:], offset[start:])
-        _pull_range(weights[bias:end], rate, decay, mu, anchor[bias:], offset[bias:])
+        _pull_range(weights[start:bias], kept[1], toward[start:])
+        _pull_range(weights[bias:end], kept[2], toward[bias:])
 
 
 @njit(**COMPILED)
-def _pull_range(weights, rate, decay, mu, anchor, offset):
+def _pull_range(weights, kept, toward):
     for i in range(len(weights)):
-        w = weights[i]
-        weights[i] = w - rate * (decay * w + mu * (w - anchor[i]) + offset[i])
+        weights[i] = kept * weights[i] + toward[i]
 
 
 @njit(**COMPILED)

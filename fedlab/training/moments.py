@@ -1,0 +1,82 @@
+"""Linear regression in full-batch steps, for all devices at once and without looking at rows.
+
+A device's loss is a quadratic of its moments: with z = (x, 1), A = mean z z', b = mean y z and
+c = mean y^2, it is (w' A w - 2 b' w + c) / 2, and its gradient A w - b. The moments are formed once
+for a device's rows; a step of the whole cohort is then one small product of matrices, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.device import Rows
+from fedlab.models.base import Array
+from fedlab.training.local import LocalSGD
+from fedlab.training.stack import Stack
+from fedlab.training.work import Work
+
+__all__ = ["pays", "train"]
+
+#: Forming A takes as long as so many steps over the rows take, for each input: few are worth it.
+_INPUTS = 32
+
+Float = NDArray[np.float64]
+
+
+def pays(stack: Stack, local: LocalSGD, rows: Sequence[Rows]) -> bool:
+    """Return whether moments are the way, by shapes alone."""
+    most = max(map(len, rows), default=0)
+    full = local.batch_size is None or local.batch_size >= most
+    return stack.squared and full and stack.widths[0] <= _INPUTS
+
+
+def train(
+    rows: Sequence[Rows],
+    stack: Stack,
+    work: Work,
+    local: LocalSGD,
+    epochs: NDArray[np.int64],
+    round: int,
+) -> tuple[Array, Array, Float, NDArray[np.int64]]:
+    """Return each device's change, gradient (if asked for), mean loss and steps.
+
+    Steps are -2 where the change holds NaN or inf.
+    """
+    devices, numbers = len(rows), work.start.dtype
+    size = stack.widths[0] + 1
+    moments = np.array([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
+    a, b, c = moments[:, :-1, :-1], moments[:, :-1, -1], moments[:, -1, -1]
+    decayed = np.append(np.full(size - 1, stack.l2), 0.0)
+    start = np.broadcast_to(np.asarray(work.start, np.float64), (devices, size))
+    anchor = start if work.anchor is None else np.asarray(work.anchor, np.float64)
+    w, velocity, losses = start.copy(), np.zeros((devices, size)), np.zeros(devices)
+    first = _gradient(a, b, w) + decayed * w
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(int(epochs.max(initial=0))):
+            gradient = _gradient(a, b, w)
+            active = epochs > step
+            half = (w * (gradient - b)).sum(axis=1) + c + (decayed * w * w).sum(axis=1)
+            losses += np.where(active, half / 2, 0)
+            direction = _corrected(gradient + decayed * w, w, anchor, work, local)
+            velocity = local.momentum * velocity + direction
+            w = np.where(active[:, None], w - local.rate(round) * velocity, w)
+        change = (w - start).astype(numbers)
+    steps = np.where(np.isfinite(change).all(axis=1), epochs, -2)
+    return change, first[: devices if work.gradient else 0].astype(numbers), losses / epochs, steps
+
+
+def _gradient(a: Float, b: Float, w: Float) -> Float:
+    return np.asarray((a @ w[:, :, None])[:, :, 0] - b)
+
+
+def _corrected(gradient: Float, w: Float, anchor: Float, work: Work, local: LocalSGD) -> Float:
+    if local.clip is not None:
+        lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
+        gradient = gradient * np.minimum(1, local.clip / np.maximum(lengths, local.clip))
+    gradient = gradient + local.weight_decay * w + work.mu * (w - anchor)
+    if work.offset is not None:
+        gradient = gradient + work.offset
+    return gradient if work.trained is None else gradient * work.trained
