@@ -11,7 +11,7 @@ from fedlab.history import History
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
-from fedlab.spread import devices_from_table, spread, standardised
+from fedlab.spread import Drifting, devices_from_table, spread, standardised
 from fedlab.training import LocalSGD
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "MLP",
     "Convergence",
     "Device",
+    "Drifting",
     "Federation",
     "History",
     "Hits",

@@ -55,7 +55,7 @@ class Federation:
     devices : sequence of Device, or Changing
         Ids must differ. Devices with no rows to train on are left out, and `history` says so. A
         `Population` may hold millions: a round's cost follows its cohort. With `Changing` ones,
-        such as `spread_drifting` makes, rows move from round to round.
+        such as `Drifting`, rows move from round to round.
     model : Model
         What is learned.
     algorithm : Algorithm or str

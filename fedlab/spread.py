@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.data import ColumnSums, Dataset, Partition, Preparation, Table, by_column, read_table
+from fedlab.data import (
+    ColumnSums,
+    Dataset,
+    Drift,
+    Partition,
+    Preparation,
+    Table,
+    by_column,
+    read_table,
+)
 from fedlab.device import Device, Profile, held_out_rows
 from fedlab.index import DType, Metric, VectorIndex
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TableDevices", "devices_from_table", "spread", "standardised"]
+__all__ = ["Drifting", "TableDevices", "devices_from_table", "spread", "standardised"]
 
 Profiles = Mapping[int | str, Profile]
 
@@ -61,6 +70,52 @@ def spread(
     store = VectorIndex(data.x.shape[1], metric, dtype)
     store.add(data.x[order], keys=order, labels=data.y[order])
     return _views(store, partition, profiles or {})
+
+
+@dataclass(frozen=True, eq=False)
+class Drifting:
+    """Devices whose rows move from one to another as rounds go by; `Federation` takes them as such.
+
+    Parameters
+    ----------
+    data : Dataset
+    drift : Drift
+        Who holds which rows in which round.
+    metric, dtype, profiles
+        See `spread`.
+
+    Examples
+    --------
+    >>> from fedlab.data import Drift, by_classes, iid, load_digits
+    >>> digits = load_digits()
+    >>> apart = by_classes(digits.y, devices=10, k=2, seed=0)
+    >>> drift = Drift(iid(len(digits), 10, seed=0), apart, digits.y, first=1, last=20, seed=0)
+    >>> devices = Drifting(digits, drift)
+    >>> [len(devices.at(round)[0].class_counts()) for round in (1, 20)]
+    [10, 2]
+    """
+
+    data: Dataset
+    drift: Drift
+    metric: Metric = "cosine"
+    dtype: DType = "f32"
+    profiles: Profiles | None = None
+    _last: dict[float, list[Device]] = field(default_factory=dict, repr=False)
+
+    def at(self, round: int) -> list[Device]:
+        """Return the devices of a round. Those of the last share that was asked for are kept."""
+        share = self.drift.share(round)
+        if share not in self._last:
+            devices = spread(
+                self.data,
+                self.drift.mixed(share),
+                metric=self.metric,
+                dtype=self.dtype,
+                profiles=self.profiles,
+            )
+            self._last.clear()
+            self._last[share] = devices
+        return self._last[share]
 
 
 def standardised(data: Dataset, partition: Partition) -> Dataset:

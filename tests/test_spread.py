@@ -4,8 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlab import devices_from_table, spread
-from fedlab.data import ColumnSums, Preparation, by_column, dirichlet, iid, load_digits
+from fedlab import Drifting, Federation, LocalSGD, SoftmaxRegression, devices_from_table, spread
+from fedlab.data import (
+    ColumnSums,
+    Drift,
+    Preparation,
+    by_classes,
+    by_column,
+    dirichlet,
+    iid,
+    load_digits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +40,46 @@ def test_devices_are_views_into_one_store(digits):
     assert len(bases) == 1
     devices[0].index.add(np.ones((1, 64)), labels=[3])
     assert sum(len(device.index) for device in devices) == len(digits) + 1
+
+
+@pytest.fixture(scope="module")
+def drift(digits):
+    start, end = iid(len(digits), 6, seed=0), by_classes(digits.y, 6, 2, seed=0)
+    return Drift(start, end, digits.y, first=2, last=6, seed=3)
+
+
+def test_drifting_devices_hold_each_round_s_rows(digits, drift):
+    devices = Drifting(digits, drift, metric="l2sq")
+    for number in (1, 3, 6, 9):
+        for device, rows in zip(devices.at(number), drift.at(number).rows, strict=True):
+            assert sorted(device.index.keys.tolist()) == sorted(rows.tolist())
+    assert devices.at(7) is devices.at(8), "nothing moves any more"
+
+
+def test_a_federation_trains_on_what_devices_hold_in_that_round(digits, drift, tmp_path):
+    def federation():
+        return Federation(
+            Drifting(digits, drift), SoftmaxRegression(64, 10), local=LocalSGD(), seed=1
+        )
+
+    run = federation()
+    run.run(8)
+    for number in (1, 4, 8):
+        before = Federation(
+            spread(digits, drift.at(number)), SoftmaxRegression(64, 10), local=LocalSGD(), seed=1
+        )
+        before.round_number = number - 1
+        to_here = federation()
+        to_here.run(number - 1)
+        before.parameters = to_here.parameters
+        before.round()
+        to_here.round()
+        assert before.parameters.tobytes() == to_here.parameters.tobytes()
+    saved = federation()
+    saved.run_to(3, tmp_path / "run")
+    resumed = federation()
+    resumed.run_to(8, tmp_path / "run")
+    assert resumed.parameters.tobytes() == run.parameters.tobytes()
 
 
 def test_a_split_of_other_rows_is_refused(digits):
