@@ -11,6 +11,7 @@ from fedlab.history import History
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
+from fedlab.population import Population, write_population
 from fedlab.spread import Drifting, devices_from_table, spread, standardised
 from fedlab.training import LocalSGD
 
@@ -26,10 +27,12 @@ __all__ = [
     "Hits",
     "LinearRegression",
     "LocalSGD",
+    "Population",
     "Profile",
     "SoftmaxRegression",
     "VectorIndex",
     "devices_from_table",
     "spread",
     "standardised",
+    "write_population",
 ]

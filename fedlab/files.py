@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write aside, flush, move.
+"""Files and folders that are whole or absent: write aside, flush, move.
 
 A kill at any moment leaves the old file or the new one, never a torn one. A temporary file that a
 killed writer left behind is removed by the next write to the same path.
@@ -7,8 +7,9 @@ killed writer left behind is removed by the next write to the same path.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["replacing", "write_bytes"]
+__all__ = ["making_folder", "replacing", "write_bytes"]
 
 
 @contextmanager
@@ -122,5 +123,84 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- folders ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def making_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder beside `path` that is moved there when the block ends well.
+
+    Parameters
+    ----------
+    path : path-like
+        Must not exist yet; the folder that it stands in must.
+
+    Yields
+    ------
+    Path
+        Fill it; if the block raises, nothing is left.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
+    _refuse_standing(target)
+    _remove_left_folders(target)
+    with ExitStack() as lock:
+        aside = _folder_beside(target, lock)
+        try:
+            yield aside
+            _sync_folder(aside)
+            _refuse_standing(target)
+            os.rename(aside, target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    _sync_folder(target.parent)
+
+
+def _refuse_standing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(
+            f"{target} exists; remove it first if it isn't needed, or give another name"
+        )
+
+
+def _folder_beside(target: Path, lock: ExitStack) -> Path:
+    while True:
+        aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        aside.mkdir()
+        with suppress(FileNotFoundError):
+            lock.enter_context(_locked(aside))
+            if aside.exists():
+                return aside
+        # Somebody took it for a leftover before it was locked.
+
+
+def _remove_left_folders(target: Path) -> None:
+    for leftover in target.parent.glob(f".{_escaped(target.name)}.{'[0-9a-f]' * 16}.tmp"):
+        # Another process may clean up at the same moment.
+        with suppress(FileNotFoundError, NotADirectoryError), _locked(leftover, wait=False) as ours:
+            if ours:
+                shutil.rmtree(leftover)
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Lock a folder until the block ends, or the process; say whether it could be."""
+    if fcntl is None:  # pragma: no cover - Windows neither opens folders nor removes open files
+        yield not wait
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _lock(handle, 0 if wait else fcntl.LOCK_NB)
     finally:
         os.close(handle)

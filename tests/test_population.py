@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlab import Device, Federation, LinearRegression, LocalSGD, Profile, SoftmaxRegression
-from fedlab import population as module
 from fedlab.fleet import Columnar
 from fedlab.index import VectorIndex
 from fedlab.population import Population, PopulationError, StoredDevice, write_population
+from fedlab.population import writing as module
 from fedlab.training import train_device
 
 from .helpers import DTYPES, METRICS, ROOT, normal, run_child

@@ -231,3 +231,57 @@ def test_names_of_the_literature_find_their_algorithm():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=r"choose|must|both"):
         wrong()
+
+
+class Unequal:
+    """Local steps that differ by device and stay the same in all rounds."""
+
+    steps = np.array([1, 2, 3, 6, 9])
+
+    def epochs(self, devices, full, seed, round):
+        return self.steps
+
+
+def bias(devices, algorithm, rate):
+    """How far the fixed point lies from the optimum of the uniform average of the losses."""
+    federation = Federation(
+        devices,
+        LinearRegression(3),
+        algorithm=algorithm,
+        local=LocalSGD(epochs=9, batch_size=None, learning_rate=rate),
+        weights="uniform",
+        stragglers=Unequal(),
+        parameters=np.zeros(4),
+    )
+    federation.run(round(60 / rate))
+    return federation.parameters, np.linalg.norm(federation.parameters - optimum(devices))
+
+
+def test_fednova_s_bias_falls_with_the_step_size_where_fedavg_s_stays(five):
+    rates = 0.08, 0.04, 0.02
+    nova = [bias(five, FedNova(), rate)[1] for rate in rates]
+    plain = [bias(five, FedAvg(), rate)[1] for rate in rates]
+    # O(eta): each halving halves it, up to a term of the next order.
+    assert nova[0] / nova[1] == pytest.approx(2, abs=0.35)
+    assert nova[1] / nova[2] == pytest.approx(2, abs=0.2)
+    assert plain[2] > 0.7 * plain[0] > 10 * nova[2]
+
+
+def test_fednova_s_fixed_point_with_unequal_steps(five):
+    rate, left, right = 0.08, np.zeros((4, 4)), np.zeros(4)
+    for device, steps in zip(five, Unequal.steps, strict=True):
+        h, c = quadratic(device)
+        pull = (np.eye(4) - np.linalg.matrix_power(np.eye(4) - rate * h, int(steps))) / steps
+        left += pull
+        right += pull @ c
+    found = bias(five, FedNova(), rate)[0]
+    np.testing.assert_allclose(found, np.linalg.solve(left, right), atol=1e-10)
+
+
+def test_fedavg_with_unequal_steps_tends_to_the_optimum_of_other_weights(five):
+    parts = [quadratic(device) for device in five]
+    hessians = sum(k * h for (h, _), k in zip(parts, Unequal.steps, strict=True))
+    pulls = sum(k * (h @ c) for (h, c), k in zip(parts, Unequal.steps, strict=True))
+    elsewhere = np.linalg.solve(hessians, pulls)
+    apart = [np.abs(bias(five, FedAvg(), rate)[0] - elsewhere).max() for rate in (0.04, 0.02)]
+    assert apart[0] / apart[1] == pytest.approx(2, abs=0.3)

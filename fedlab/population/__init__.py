@@ -1,0 +1,20 @@
+"""A federation that lives in one columnar store on disk: a million devices, mapped into memory.
+
+A population is a folder: a small JSON file with its parameters and sizes, and plain ``.npy`` files
+
+    codes      (rows, d)     the rows as they are stored (see `fedlab.storage`), device by device
+    scales     (rows,)       under i8 only
+    labels     (rows,)       int64, float64 or text
+    offsets    (devices + 1,)  device i has the rows offsets[i] ... offsets[i + 1] - 1
+    ids        (devices,)    text or int64; left out where a device's id is its place
+    bandwidth, compute, availability  (devices,)  left out where all have the default `Profile`
+
+Nothing of it is read before somebody asks for it, and a device's index is made when somebody asks
+for that; training reads its rows where they lie. Sizes and types are checked against each other
+when a population is opened. The rows themselves are not: there is no digest over them.
+"""
+
+from fedlab.population.reading import Population, PopulationError, StoredDevice
+from fedlab.population.writing import write_population
+
+__all__ = ["Population", "PopulationError", "StoredDevice", "write_population"]

@@ -1,0 +1,344 @@
+"""Opening a population: its columns, mapped, and the devices that read from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from fedlab.checks import as_lengths, as_vectors, read_only, whole_number
+from fedlab.device import Device, Profile, Rows
+from fedlab.index import DType, Metric, VectorIndex
+from fedlab.storage import DTYPES, Columns, Table, decode
+
+__all__ = ["Population", "PopulationError", "StoredDevice"]
+
+Numbers = NDArray[np.float64]
+
+DESCRIPTION = "population.json"
+KIND = "fedlab population"
+VERSION = 1
+PROFILE = ("bandwidth", "compute", "availability")
+BUFFER = 1 << 20
+
+
+class PopulationError(ValueError):
+    """A folder does not hold a whole population."""
+
+
+class Population(Sequence["StoredDevice"]):
+    """The devices of a folder that `write_population` made, each made when it is asked for.
+
+    A `Federation` takes it like a list of devices, and leaves out those without rows. Two questions
+    for the same place give two devices with the same rows: what is done to the index of one of them
+    stays with it, and never reaches the store.
+
+    The files must stay as they are while a population is in use (a mapped file that is cut short
+    ends the process); to remove or to move the folder is no harm. What was read of them counts as
+    the process's memory, but the system takes that back when it needs room.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Attributes
+    ----------
+    folder : Path
+    dimensions : int
+        Numbers in a vector.
+    metric, dtype : str
+        Of the devices' indexes (see `VectorIndex`).
+    rows : (n,) int64 array
+        Rows of each device.
+    ids : range, or (n,) array of int64 or text
+        Ids of the devices, distinct.
+    bandwidth, compute, availability : (n,) float64 array, or None
+        The devices' profiles by column (see `Profile`); None where all have the default.
+
+    Raises
+    ------
+    PopulationError
+        If files are missing or torn, of other types or sizes than they announce, or of a later
+        version.
+    FileNotFoundError
+        If there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fedlab.population import write_population
+    >>> folder = Path(tempfile.mkdtemp()) / "wards"
+    >>> devices = [("ward 1", np.eye(2), [0, 1]), ("ward 2", [[3.0, 4.0]], [1])]
+    >>> write_population(folder, devices, dimensions=2)
+    >>> population = Population(folder)
+    >>> population
+    Population(2 devices, 3 rows of 2 in f32, cosine)
+    >>> population.rows, population[1].id, population[1].training()
+    (array([2, 1]), 'ward 2', (array([[3., 4.]], dtype=float32), array([1])))
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).absolute()
+        said = _described(self.folder)
+        self.dimensions = said.template.dimensions
+        self.metric: Metric = said.template.metric
+        self.dtype: DType = said.template.dtype
+
+        def column(name: str, shape: tuple[int, ...], *types: str) -> NDArray[Any]:
+            return _mapped(self.folder / f"{name}.npy", shape, types)
+
+        def profile(name: str) -> Numbers | None:
+            if name not in said.columns:
+                return None
+            values = column(name, (said.devices,), "<f8")
+            refuse_odd_profile(name, values, PopulationError)
+            return values
+
+        codes = column("codes", (said.rows, self.dimensions), DTYPES[self.dtype].str)
+        self._columns: Columns = {"codes": codes}
+        if self.dtype == "i8":
+            self._columns["scales"] = column("scales", (said.rows,), "<f4")
+        self._labels = column("labels", (said.rows,), "<i8", "<f8", "text")
+        self._offsets = column("offsets", (said.devices + 1,), "<i8")
+        self.rows: NDArray[np.int64] = read_only(_rows_between(self._offsets, said.rows))
+        self.ids: range | NDArray[Any] = range(said.devices)
+        if "ids" in said.columns:
+            self.ids = column("ids", (said.devices,), "<i8", "text")
+        self.bandwidth = profile("bandwidth")
+        self.compute = profile("compute")
+        self.availability = profile("availability")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> StoredDevice: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[StoredDevice]: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> StoredDevice | list[StoredDevice]:
+        if isinstance(place, slice):
+            return [StoredDevice(self, one) for one in range(*place.indices(len(self)))]
+        asked, count = operator.index(place), len(self)
+        if not -count <= asked < count:
+            raise IndexError(f"place {asked} was asked for; the population has {count:,} devices")
+        return StoredDevice(self, asked % count)
+
+    def __repr__(self) -> str:
+        return (
+            f"Population({len(self):,} devices, {len(self._labels):,} rows of {self.dimensions} "
+            f"in {self.dtype}, {self.metric})"
+        )
+
+    def __reduce__(self) -> tuple[type[Population], tuple[Path]]:
+        # Another process maps the files itself; to send it their content would be a copy of all.
+        return Population, (self.folder,)
+
+    # -- one device's part -------------------------------------------------------------------
+
+    def _id_at(self, place: int) -> int | str:
+        name: int | str = place if isinstance(self.ids, range) else self.ids.item(place)
+        return name
+
+    def _profile_at(self, place: int) -> Profile:
+        columns = {name: getattr(self, name) for name in PROFILE}
+        return Profile(**{n: c.item(place) for n, c in columns.items() if c is not None})
+
+    def _place_of_rows(self, place: int) -> slice:
+        return slice(self._offsets.item(place), self._offsets.item(place + 1))
+
+    def _vectors_at(self, rows: slice) -> NDArray[np.float32]:
+        scales = self._columns.get("scales")
+        part = None if scales is None else scales[rows]
+        return decode(self._columns["codes"][rows], part)  # type: ignore[arg-type]
+
+    def _training_rows_at(self, place: int) -> Rows:
+        rows = self._place_of_rows(place)
+        vectors = self._vectors_at(rows)
+        vectors.flags.writeable = False
+        return Rows(vectors, self._labels[rows])
+
+    def _index_at(self, place: int) -> VectorIndex:
+        rows = self._place_of_rows(place)
+        columns = {name: column[rows] for name, column in self._columns.items()}
+        columns["keys"] = np.arange(rows.start, rows.stop, dtype=np.uint64)
+        columns["labels"] = self._labels[rows]
+        what = f"device {self._id_at(place)!r} of {self.folder.name}"
+        vectors = as_vectors(self._vectors_at(rows), self.dimensions, what)
+        columns["squares"] = as_lengths(vectors, self.metric, what)
+        index = VectorIndex(self.dimensions, self.metric, self.dtype)
+        index._table = Table(columns)
+        index._next_key = len(self._labels)
+        return index
+
+
+class StoredDevice(Device):
+    """A device of a `Population`, which reads its rows from the store.
+
+    Its index is made when it is first asked for, over the mapped rows, with their places in the
+    store as keys. From then on the device answers from its index, so that it learns from what is
+    added there and forgets what is removed; the store is never written to, and
+    `population[place]` gives a device with the stored rows again.
+    """
+
+    # Device's own __init__ is not called: it takes an index and a profile, which are made here
+    # when somebody asks for them. A round makes a thousand devices, and asks for neither.
+    def __init__(self, population: Population, place: int) -> None:
+        self.id = population._id_at(place)
+        self._population = population
+        self._place = place
+        self._held_out = _NONE
+        self._places = None
+        self._known = None
+
+    @cached_property
+    def index(self) -> VectorIndex:  # type: ignore[override] # it can be assigned
+        """The device's rows, a view into the store; copied before anything is added."""
+        return self._population._index_at(self._place)
+
+    @cached_property
+    def profile(self) -> Profile:  # type: ignore[override] # it can be assigned
+        """The device's hardware."""
+        return self._population._profile_at(self._place)
+
+    @property
+    def _stored(self) -> slice | None:
+        """Where its rows lie in the store; None once it has an index."""
+        if "index" in self.__dict__:
+            return None
+        return self._population._place_of_rows(self._place)
+
+    def __repr__(self) -> str:
+        count = self.rows + self.validation_rows
+        return f"StoredDevice({self.id!r}: {count:,} rows of {self._population.dimensions})"
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(n,) labels of all its rows, read-only."""
+        stored = self._stored
+        return super().labels if stored is None else self._population._labels[stored]
+
+    @property
+    def rows(self) -> int:
+        """Rows to train on."""
+        stored = self._stored
+        return super().rows if stored is None else stored.stop - stored.start
+
+    def training_rows(self) -> Rows:
+        """Return the rows to train on: mapped where they are stored as f32, else decoded."""
+        if "index" in self.__dict__:
+            return super().training_rows()
+        return self._population._training_rows_at(self._place)
+
+
+_NONE = np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What a population's JSON file says; an empty index stands for the parameters."""
+
+    template: VectorIndex
+    devices: int
+    rows: int
+    columns: Sequence[str]
+
+
+def _described(folder: Path) -> _Description:
+    """Read what a population's JSON file says, or raise PopulationError."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; write_population makes one")
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise PopulationError(f"{folder.name} is no population: it has no {DESCRIPTION}")
+    try:
+        with open(path, "rb") as file:
+            described = json.loads(file.read(BUFFER))
+        kind, version = described["kind"], described["version"]
+        if kind == KIND and version == VERSION:
+            columns = described["columns"]
+            if not set(columns) <= {"ids", *PROFILE}:
+                raise ValueError(f"columns {columns}")
+            return _Description(
+                VectorIndex(described["dimensions"], described["metric"], described["dtype"]),
+                devices=whole_number(described["devices"], "devices", 0, 2**48),
+                rows=whole_number(described["rows"], "rows", 0, 2**48),
+                columns=columns,
+            )
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise PopulationError(
+            f"{path.name} in {folder.name} describes no population ({error!r}); write it anew"
+        ) from error
+    if kind != KIND:
+        raise PopulationError(f"{path.name} in {folder.name} describes a {kind!r}, not a {KIND}")
+    raise PopulationError(
+        f"{folder.name} has version {version!r}; this library reads version {VERSION}: open it "
+        "with the version that wrote it"
+    )
+
+
+def _mapped(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> NDArray[Any]:
+    """Map a column whose file holds exactly what is expected, or raise PopulationError."""
+    if not path.is_file():
+        raise PopulationError(f"{path.name} is missing in {path.parent.name}; write it anew")
+    try:
+        with open(path, "rb") as file:
+            if (version := npy.read_magic(file)) != (1, 0):
+                raise ValueError(f"version {version} of the npy format; (1, 0) is needed")
+            found, by_column, dtype = npy.read_array_header_1_0(file)
+            begin, size = file.tell(), os.fstat(file.fileno()).st_size
+            mapping = mmap(file.fileno(), 0, access=ACCESS_READ)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy hands an odd header to Python's parser: it raises many kinds
+        raise PopulationError(
+            f"{path.name} in {path.parent.name} is torn or no npy file ({error}); write it anew"
+        ) from error
+    text = dtype.kind == "U" and dtype.isnative and dtype.itemsize
+    if ("text" if text else dtype.str) not in types or found != shape or by_column:
+        order = " by column" if by_column else ""
+        raise PopulationError(
+            f"{path.name} in {path.parent.name} holds {dtype.str} of shape {found}{order}; "
+            f"{' or '.join(types)} of shape {shape} is needed: write it anew"
+        )
+    announced = begin + math.prod(shape) * dtype.itemsize
+    if size != announced:
+        raise PopulationError(
+            f"{path.name} in {path.parent.name} is torn: its header announces {announced} bytes, "
+            f"it has {size}; restore it from a copy, or write it anew"
+        )
+    return np.ndarray(shape, dtype, mapping, begin)
+
+
+def _rows_between(offsets: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Return the rows of each device, if offsets rise from 0 to the number of rows."""
+    between = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != rows or between.min(initial=0) < 0:
+        raise PopulationError(
+            f"offsets.npy must rise from 0 to {rows}, and doesn't: it begins with {offsets[0]}, "
+            f"ends with {offsets[-1]}, and falls {int((between < 0).sum())} times; write it anew"
+        )
+    return between
+
+
+def refuse_odd_profile(name: str, values: Numbers, error: type[ValueError] = ValueError) -> None:
+    """Refuse what `Profile` would refuse."""
+    if name == "availability":
+        good, needed = (values >= 0) & (values <= 1), "it must lie in 0 ... 1"
+    else:
+        good, needed = (values > 0) & np.isfinite(values), "it must be a positive number"
+    if not good.all():
+        place = int(np.flatnonzero(~good)[0])
+        raise error(f"{name} of device {place} is {values[place]}; {needed}")
