@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks install` and `python -m benchmarks rounds`."""
+"""The command: `python -m benchmarks install`, `rounds` or `scale`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -25,8 +26,11 @@ WARMUP = 2  # rounds that compile, fill caches, or measure: no steady ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if words[:1] == ["scale"]:
+            return scale.main(words[1:])
+        given = _parser().parse_args(words)
         if given.command == "install":
             install(given.names)
             return 0
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     rounds.add_argument(
         "--json", type=Path, default=Path("reports/benchmarks/rounds.json"), help="results, whole"
     )
+    commands.add_parser("scale", help="time rounds of ever larger populations", add_help=False)
     return parser
 
 

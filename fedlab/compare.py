@@ -12,9 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.history import History
 from fedlab.randomness import Purpose, generator
 
-__all__ = ["Interval", "Ranking", "bootstrap_interval", "mean_interval", "stratified_folds"]
+__all__ = [
+    "Interval",
+    "Ranking",
+    "bootstrap_interval",
+    "effort_to",
+    "mean_interval",
+    "stratified_folds",
+]
 
 Double = NDArray[np.float64]
 
@@ -65,6 +73,42 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * stats.sem(sample)
     mean = float(sample.mean())
     return Interval(mean, mean - float(half), mean + float(half))
+
+
+def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
+    """Return what it took until a measure first was at least at a target; NaN where it never was.
+
+    Parameters
+    ----------
+    history : History
+    metric : str
+        A measure of the server's that should grow, such as ``test_accuracy``.
+    target : float
+
+    Returns
+    -------
+    dict
+        ``rounds``; ``bytes`` sent and received; ``seconds``, simulated on the devices' hardware.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> for round, accuracy in enumerate([0.2, 0.7, 0.6, 0.9], start=1):
+    ...     history.record(round, "server", accuracy=accuracy, bytes_up=5, bytes_down=5, seconds=1)
+    >>> effort_to(history, "accuracy", 0.65)
+    {'rounds': 2.0, 'bytes': 20.0, 'seconds': 2.0}
+    """
+    values = history.series(metric)
+    there = np.flatnonzero(values >= target)
+    if not len(there):
+        return {"rounds": np.nan, "bytes": np.nan, "seconds": np.nan}
+    until = values.index[: there[0] + 1]
+    sums = {name: history.series(name)[until].sum() for name in ("bytes_up", "bytes_down")}
+    return {
+        "rounds": float(len(until)),
+        "bytes": float(sums["bytes_up"] + sums["bytes_down"]),
+        "seconds": float(history.series("seconds")[until].sum()),
+    }
 
 
 def stratified_folds(

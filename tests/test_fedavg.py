@@ -19,7 +19,9 @@ from fedlab import (
     SoftmaxRegression,
     VectorIndex,
 )
+from fedlab.algorithms import FedAvg
 from fedlab.averaging import drift, weighted_average
+from fedlab.fleet import Stragglers
 from tests.federations import class_device, quadratic, regression_device
 
 FULL = LocalSGD(epochs=1, batch_size=None, learning_rate=0.1)
@@ -192,6 +194,65 @@ def test_a_round_without_any_usable_update_leaves_the_model_and_says_so():
     assert (
         federation.history.remarks().text.iloc[-1] == "skipped: no usable update; the quorum is 1"
     )
+
+
+class Own(SoftmaxRegression):
+    """A model of one's own, whose code fails on devices that hold class 2."""
+
+    def loss_and_gradient(self, parameters, x, y):
+        if (y == 2).any():
+            raise ArithmeticError("class 2 is beyond me")
+        loss, gradient = super().loss_and_gradient(parameters, x, y)
+        if (y == 1).any():
+            return loss, gradient[:, None]
+        return loss, gradient
+
+
+def test_faults_of_devices_are_left_out_and_said_which_and_why():
+    devices = [class_device(n, labels) for n, labels in enumerate([[0, 0], [0, 1], [0, 2], [0]])]
+    federation = Federation(devices, Own(4, 3))
+    federation.round()
+    alone = Federation([devices[0], devices[3]], Own(4, 3))
+    alone.round()
+    np.testing.assert_array_equal(federation.parameters, alone.parameters)
+    remarks = federation.history.remarks()
+    assert remarks.who.tolist() == ["1", "2"]
+    assert remarks.text[0].startswith("left out: ValueError")
+    assert remarks.text[1] == "left out: ArithmeticError: class 2 is beyond me"
+    assert federation.history.last("devices") == 2
+
+
+def test_below_the_quorum_a_round_is_skipped_and_said():
+    devices = [class_device(n, labels) for n, labels in enumerate([[0, 0], [0, 2], [0]])]
+    federation = Federation(devices, Own(4, 3), algorithm="fedavgm", quorum=3)
+    with pytest.warns(UserWarning, match="4 remarks"):
+        federation.run(2)
+    assert federation.round_number == 2
+    assert not federation.parameters.any()
+    texts = federation.history.remarks().text.tolist()
+    assert texts[1::2] == ["skipped: 2 usable updates; the quorum is 3"] * 2
+    enough = Federation(devices, Own(4, 3), algorithm="fedavgm", quorum=2)
+    enough.round()
+    assert enough.parameters.any()
+
+
+@pytest.mark.parametrize("engine", ["compiled", "plain"])
+def test_a_server_step_beyond_the_numbers_leaves_the_model_and_says_so(engine):
+    devices = [class_device(n, [0, 1] * 5) for n in range(3)]
+    algorithm = FedAvg(server_rate=1e300)
+    federation = Federation(devices, SoftmaxRegression(4, 2), algorithm=algorithm, engine=engine)
+    federation.round()
+    assert np.isfinite(federation.parameters).all()
+    assert "the server's step gives NaN or inf" in federation.history.remarks().text[0]
+
+
+def test_a_cohort_of_stragglers_that_are_all_dropped_is_said():
+    devices = [class_device(n, [0, 1] * 5) for n in range(3)]
+    stragglers = Stragglers(share=1.0, drop=True)
+    federation = Federation(devices, SoftmaxRegression(4, 2), stragglers=stragglers)
+    federation.round()
+    assert "all of the cohort straggled" in federation.history.remarks().text[0]
+    assert federation.history.last("bytes_up") == 0
 
 
 # -- who takes part -------------------------------------------------------------------------------

@@ -21,6 +21,13 @@ SMALL = {
     "02_search_a_device": {"rows": 3000, "queries": 100},
     "03_diagnose_across_hospitals": {"folds": 3, "repeats": 1, "rounds": 5, "draws": 200},
     "04_see_non_iid": {"alphas": [100.0, 0.3], "seeds": [0, 1], "rounds": 12, "cohort": 4},
+    "05_compare_algorithms": {
+        "algorithms": ["fedavg", "scaffold"],
+        "seeds": [0, 1],
+        "prox_rounds": 6,
+        "rounds": 12,
+        "alpha": 0.5,
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

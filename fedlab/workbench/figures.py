@@ -30,6 +30,7 @@ __all__ = [
     "plot_intervals",
     "plot_labels",
     "plot_lines",
+    "plot_panels",
     "plot_sorted",
     "plot_splits",
     "plot_tradeoff",
@@ -114,6 +115,28 @@ def plot_convergence(
     if len(runs) > 1 or reference is not None:
         ax.legend()
     return figure, ax, frame
+
+
+def plot_panels(
+    groups: Mapping[str, Runs], metric: str, *, ylabel: str | None = None
+) -> tuple[Figure, list[Axes], pd.DataFrame]:
+    """Draw a measure of many runs side by side, a panel a group, each as in `plot_convergence`.
+
+    Parameters
+    ----------
+    groups : mapping of panel title to runs
+    metric : str
+    ylabel : str, optional
+    """
+    size = (4.6 * len(groups), 4.2)
+    figure, grid = pyplot.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
+    panels, frames = list(grid[0]), []
+    for title, axes in zip(groups, panels, strict=True):
+        _, _, frame = plot_convergence(groups[title], metric, ylabel=ylabel, ax=axes)
+        axes.set_title(title, fontsize=11)
+        axes.label_outer()
+        frames.append(frame)
+    return figure, panels, pd.concat(frames, ignore_index=True)
 
 
 def plot_lines(

@@ -105,4 +105,5 @@ def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:
     # The debugger warns of frozen modules on every start; nobody debugs a batch run.
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     share = {f"{library}_NUM_THREADS": str(threads) for library in _THREADS}
+    share["FEDLAB_THREADS"] = str(threads)
     return {**kept, **{name: str(path) for name, path in folders.items()}, **quiet, **share}
