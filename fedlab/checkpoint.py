@@ -5,11 +5,10 @@ Randomness needs no place here: draws are addressed by seed and round (see `fedl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from fedlab.arrayfile import FileKind
 from fedlab.history import History
 
-__all__ = ["Checkpoint", "CheckpointError", "described"]
+__all__ = ["Checkpoint", "CheckpointError"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -37,7 +36,7 @@ class Checkpoint:
     Attributes
     ----------
     settings : dict of str
-        What the run is made of, in words (see `described`): another run is refused by it.
+        What the run is made of, in words (see `fedlab.described`): another run is refused by it.
     round : int
         Rounds done.
     parameters : (p,) array
@@ -112,30 +111,6 @@ class Checkpoint:
                 + (f" ({', '.join(differ[1:])} differ too)" if differ[1:] else "")
                 + "; give another file, or remove this one to begin anew"
             )
-
-
-def described(thing: Any) -> str:
-    """Return what a setting is, in words that are the same in each process.
-
-    Examples
-    --------
-    >>> described(0.5), described(described)
-    ('0.5', 'fedlab.checkpoint.described')
-    """
-    if thing is None or isinstance(thing, str | int | float | bool) or is_dataclass(thing):
-        return repr(thing)
-    if isinstance(thing, Mapping):
-        return _digest(f"{key}: {value!r}" for key, value in thing.items())
-    if isinstance(thing, np.ndarray):
-        return _digest(
-            [str(thing.dtype), str(thing.shape), hashlib.sha256(thing.tobytes()).hexdigest()]
-        )
-    named = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 # -- trees of arrays as JSON and arrays ------------------------------------------------------------

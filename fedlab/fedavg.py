@@ -18,11 +18,20 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab import progress
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
-from fedlab.checkpoint import Checkpoint, described
+from fedlab.checkpoint import Checkpoint
 from fedlab.checks import whole_number
 from fedlab.convergence import Convergence
+from fedlab.described import described
 from fedlab.device import Device
-from fedlab.fleet import Changing, Columnar, Roster, Stragglers, choose_places, round_seconds
+from fedlab.fleet import (
+    Changing,
+    Roster,
+    Stragglers,
+    admit,
+    choose_places,
+    cohort_size,
+    round_seconds,
+)
 from fedlab.history import SERVER, History
 from fedlab.models.base import Array, Layout, Model
 from fedlab.training import (
@@ -125,9 +134,13 @@ class Federation:
         self.round_number = 0
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
+        engine_of(model, engine)  # refuses an engine that can't
         self._changing = devices if isinstance(devices, Changing) else None
-        self._roster = self._began_with = self._first_roster(devices)
-        self._cohort = self._cohort_size(cohort)
+        self._roster, remarks = admit(devices, model)
+        self._began_with = self._roster
+        for who, text in remarks:
+            self.history.remark(0, who, text)
+        self._cohort = cohort_size(cohort, self._roster.count)
         self._quorum = whole_number(quorum, "quorum", 1, self._cohort)
         self._stragglers = stragglers
         self._weights, self._weights_of = weights, weigher(weights, self.devices)
@@ -138,45 +151,6 @@ class Federation:
 
     # -- setting out -------------------------------------------------------------------------
 
-    def _first_roster(self, devices: Sequence[Device] | Changing) -> Roster:
-        engine_of(self.model, self.engine)
-        given = devices.at(1) if isinstance(devices, Changing) else devices
-        if isinstance(given, Columnar):
-            self._refuse_other_vectors("the population", given.dimensions)
-            roster = Roster.of(given)
-        else:
-            self._refuse_unfit(given)
-            roster = Roster.of(given if self._changing else self._with_rows(given))
-        if not roster.count:
-            raise ValueError(
-                f"none of the {len(given)} devices has rows to train on; give some data"
-            )
-        return roster
-
-    def _with_rows(self, devices: Sequence[Device]) -> Sequence[Device]:
-        for device in devices:
-            if not device.rows:
-                self.history.remark(0, device.id, "left out: no rows to train on")
-        return [device for device in devices if device.rows]
-
-    def _refuse_unfit(self, devices: Sequence[Device]) -> None:
-        if len({str(device.id) for device in devices}) < len(devices):
-            raise ValueError("two devices have the same id; each needs one of its own")
-        for device in devices:
-            if device.rows == 0:
-                continue
-            self._refuse_other_vectors(f"device {device.id!r}", device.index.dimensions)
-            try:
-                self.model.check_labels(device.labels)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"device {device.id!r}: {error}") from None
-
-    def _refuse_other_vectors(self, who: str, dimensions: int) -> None:
-        if dimensions != self.model.inputs:
-            raise ValueError(
-                f"{who} holds vectors of {dimensions} numbers; the model takes {self.model.inputs}"
-            )
-
     def _checked_test(self, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
         rows, labels = np.asarray(x), np.asarray(y)
         if rows.ndim != 2 or rows.shape[1] != self.model.inputs or len(rows) != len(labels):
@@ -186,16 +160,6 @@ class Federation:
             )
         self.model.check_labels(labels)
         return rows, labels
-
-    def _cohort_size(self, cohort: int | float | None) -> int:
-        able = self._roster.count
-        if cohort is None:
-            return able
-        if isinstance(cohort, float):
-            if not 0 < cohort <= 1:
-                raise ValueError(f"cohort is {cohort}; a share must lie above 0 and at most at 1")
-            return max(1, round(cohort * able))
-        return whole_number(cohort, "cohort", 1, able)
 
     @property
     def devices(self) -> Sequence[Device]:

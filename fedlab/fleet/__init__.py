@@ -1,7 +1,8 @@
 """Devices as hardware: who takes part in a round, and how long it takes."""
 
+from fedlab.fleet.admission import admit
 from fedlab.fleet.clock import round_seconds
-from fedlab.fleet.cohort import choose_cohort, choose_places
+from fedlab.fleet.cohort import choose_cohort, choose_places, cohort_size
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.fleet.stragglers import Stragglers
 
@@ -10,7 +11,9 @@ __all__ = [
     "Columnar",
     "Roster",
     "Stragglers",
+    "admit",
     "choose_cohort",
     "choose_places",
+    "cohort_size",
     "round_seconds",
 ]

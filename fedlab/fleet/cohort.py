@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.checks import whole_number
 from fedlab.device import Device
 from fedlab.fleet.roster import Roster
 from fedlab.randomness import Purpose, generator
 
-__all__ = ["choose_cohort", "choose_places"]
+__all__ = ["choose_cohort", "choose_places", "cohort_size"]
 
 
 def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -> list[Device]:
@@ -48,3 +49,20 @@ def choose_places(roster: Roster, size: int, seed: int, round: int) -> NDArray[n
         return np.arange(count) if reachable is None else np.asarray(reachable, np.intp)
     chosen = np.sort(draw.choice(count, size, replace=False, shuffle=False))
     return np.asarray(chosen if reachable is None else reachable[chosen], np.intp)
+
+
+def cohort_size(cohort: int | float | None, able: int) -> int:
+    """Return how many devices a round has: a number, a share of those able, or all of them.
+
+    Examples
+    --------
+    >>> cohort_size(0.1, able=50), cohort_size(None, able=50)
+    (5, 50)
+    """
+    if cohort is None:
+        return able
+    if isinstance(cohort, float):
+        if not 0 < cohort <= 1:
+            raise ValueError(f"cohort is {cohort}; a share must lie above 0 and at most at 1")
+        return max(1, round(cohort * able))
+    return whole_number(cohort, "cohort", 1, able)

@@ -1,8 +1,8 @@
 """A whole cohort at once, through one of two doors to the same answer.
 
-The compiled door trains built-in models in machine code on all processors; the plain one calls
-`train_device` for any model. Which one opens depends on the model's class alone, and their results
-agree to float tolerance. A device that fails, or sends back what can't be averaged, is set aside
+The compiled door trains built-in models in machine code; the plain one calls `train_device` for any
+model. Which one opens depends on the model and the shapes alone, and their results agree to float
+tolerance. A device that fails, or sends back what can't be averaged, is set aside
 with a reason: it never stops the others.
 """
 
@@ -21,7 +21,7 @@ from fedlab.models.base import Array, Model
 from fedlab.randomness import address_of
 from fedlab.training import compiled, moments
 from fedlab.training.local import LocalSGD, Update, train_device
-from fedlab.training.stack import Stack, stack_of
+from fedlab.training.stack import Stack, stack_of, suits_blas
 from fedlab.training.threads import one_blas_thread
 from fedlab.training.work import Work
 
@@ -111,9 +111,10 @@ def train_cohort(
     epochs : (m,) int array, optional
         Passes of each device, if not those of `local`.
     threads : int, optional
-        By default all processors where the loops are compiled; one where a model's own code runs,
-        which need not be made for several. Results don't depend on it.
+        By default all processors for built-in models; one where a model's own code runs, which
+        need not be made for several. Results don't depend on it.
     engine : {"auto", "compiled", "plain"}
+        "auto" compiles built-in models, but for large ones in large batches (see `suits_blas`).
 
     Examples
     --------
@@ -130,12 +131,11 @@ def train_cohort(
     """
     work = work if isinstance(work, Work) else Work(work)
     passes = np.full(len(devices), local.epochs) if epochs is None else epochs
+    threads = threads or (compiled.usable_threads() if stack_of(model) else 1)
     stack = engine_of(model, engine)
-    if stack is None:
-        return _plain(devices, model, work, local, passes, seed, round, threads or 1)
-    return _compiled(
-        devices, stack, work, local, passes, seed, round, threads or compiled.usable_threads()
-    )
+    if stack is None or (engine == "auto" and suits_blas(stack, local.batch_size)):
+        return _plain(devices, model, work, local, passes, seed, round, threads)
+    return _compiled(devices, stack, work, local, passes, seed, round, threads)
 
 
 def _compiled(
@@ -153,12 +153,14 @@ def _compiled(
     addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
     passes = np.asarray(epochs[ready], np.int64)
     parts, mine = list(rows.values()), work.some(ready)
+    if not parts:
+        return _nobody(work, aside)
     counts = np.array([len(part) for part in parts], np.int64)
     if moments.pays(stack, local, parts):
         trained = moments.train(parts, stack, mine, local, passes, round)
     else:
-        lying = compiled.Lying.of(parts)
-        trained = compiled.train(lying, stack, mine, local, passes, addresses, seed, round, threads)
+        where = compiled.Addresses.of(parts)
+        trained = compiled.train(where, stack, mine, local, passes, addresses, seed, round, threads)
     changes, gradients, losses, steps = trained
     blocks = {"gradient": gradients} if work.gradient else {}
     good = steps >= 0
@@ -172,6 +174,12 @@ def _compiled(
         *(ready[good], changes, counts[good], passes[good], steps[good], losses[good]),
         *(blocks, aside),
     )
+
+
+def _nobody(work: Work, aside: dict[int, str]) -> Trained:
+    whole, nothing = np.empty(0, np.int64), np.empty((0, work.start.shape[-1]), work.start.dtype)
+    blocks = {"gradient": nothing} if work.gradient else {}
+    return Trained(whole, nothing, whole, whole, whole, np.empty(0), blocks, aside)
 
 
 _NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack
 from fedlab.training.work import Work
 
-__all__ = ["Lying", "evaluate", "train", "usable_threads"]
+__all__ = ["Addresses", "evaluate", "train", "usable_threads"]
 
 Part = NDArray[np.int64]
 
@@ -40,7 +41,7 @@ _ROW, _PRODUCT = 1e-8, 1e-10
 
 
 @dataclass(frozen=True)
-class Lying:
+class Addresses:
     """Where the rows of m devices lie: addresses, and what keeps the memory from being freed."""
 
     x: NDArray[np.uint64]
@@ -51,16 +52,16 @@ class Lying:
     keep: Sequence[Rows]
 
     @classmethod
-    def of(cls, rows: Sequence[Rows]) -> Lying:
-        lying = np.array([part.memory for part in rows], np.uint64).reshape(-1, 3)
-        x, y, chosen = np.ascontiguousarray(lying.T)
+    def of(cls, rows: Sequence[Rows]) -> Addresses:
+        begin = np.array([part.memory for part in rows], np.uint64).reshape(-1, 3)
+        x, y, chosen = np.ascontiguousarray(begin.T)
         held = np.array([len(part.x) for part in rows], np.int64)
         counts = np.array([len(part) for part in rows], np.int64)
         return cls(x, y, chosen, held, counts, rows)
 
 
 def train(
-    lying: Lying,
+    where: Addresses,
     stack: Stack,
     work: Work,
     local: LocalSGD,
@@ -75,29 +76,30 @@ def train(
     Steps are -1 where labels don't fit the network (the change is not set then), -2 where the
     change holds NaN or inf.
     """
-    count, start = len(epochs), np.atleast_2d(work.start)
-    numbers, size = start.dtype, start.shape[1]
-    largest = int(lying.counts.max(initial=1))
+    count, numbers, size = len(epochs), work.start.dtype, work.start.shape[-1]
+    start = _stacked(work.start, size, numbers)
+    anchors, offsets = (_stacked(a, size, numbers) for a in (work.anchor, work.offset))
+    largest = int(where.counts.max(initial=1))
     plan, room = _plan(stack, min(largest, local.batch_size or largest))
     changes = np.empty((count, size), numbers)
     gradients = np.empty((count if work.gradient else 0, size), numbers)
     losses, steps = np.zeros(count), np.zeros(count, np.int64)
     settings = [local.rate(round), local.weight_decay, work.mu, local.momentum, local.clip or 0.0]
-    costs = (_ROW + _PRODUCT * size) * (lying.counts * epochs).astype(np.float64)
+    costs = (_ROW + _PRODUCT * size) * (where.counts * epochs).astype(np.float64)
 
     def some(which: Part) -> None:
         _kernels().train_devices(
-            *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
+            *(which, where.x, where.y, where.chosen, where.held, where.counts),
             *(addresses, epochs, plan, room, stack.squared, numbers.type(stack.l2)),
             *(local.batch_size or 0, np.array(settings, numbers), start),
-            *(_stacked(work.anchor, start), _stacked(work.offset, start)),
+            *(anchors, offsets),
             np.zeros(0, numbers) if work.trained is None else work.trained.astype(numbers),
             np.array([seed, Purpose.BATCHES, round], np.uint64),
             *(changes, losses, steps),
         )
         if work.gradient:
             _kernels().gradient_devices(
-                *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
+                *(which, where.x, where.y, where.chosen, where.held, where.counts),
                 *(plan, room, stack.squared, numbers.type(stack.l2), start, gradients),
             )
 
@@ -106,27 +108,29 @@ def train(
 
 
 def evaluate(
-    lying: Lying, stack: Stack, parameters: Array, threads: int
+    where: Addresses, stack: Stack, parameters: Array, threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return each device's summed loss, and how often its largest score is right."""
-    plan, room = _plan(stack, int(lying.counts.max(initial=1)))
-    losses, hits = np.zeros(len(lying.counts)), np.zeros(len(lying.counts), np.int64)
+    plan, room = _plan(stack, int(where.counts.max(initial=1)))
+    start = _stacked(parameters, len(parameters), parameters.dtype)
+    losses, hits = np.zeros(len(where.counts)), np.zeros(len(where.counts), np.int64)
 
     def some(which: Part) -> None:
         _kernels().evaluate_devices(
-            *(which, lying.x, lying.y, lying.chosen, lying.held, lying.counts),
-            *(plan, room, stack.squared, np.atleast_2d(parameters), losses, hits),
+            *(which, where.x, where.y, where.chosen, where.held, where.counts),
+            *(plan, room, stack.squared, start, losses, hits),
         )
 
-    costs = (_ROW + _PRODUCT * len(parameters) / 3) * lying.counts.astype(np.float64)
+    costs = (_ROW + _PRODUCT * len(parameters) / 3) * where.counts.astype(np.float64)
     _deal(some, costs, threads)
     return losses, hits
 
 
-def _stacked(array: Array | None, like: Array) -> Array:
+def _stacked(array: Array | None, size: int, numbers: np.dtype[Any]) -> Array:
+    """Return (1 or m, p), or (0, p) for None: of one memory order, since each is compiled anew."""
     if array is None:
-        return np.zeros((0, like.shape[1]), like.dtype)
-    return np.ascontiguousarray(np.atleast_2d(array), like.dtype)
+        return np.zeros((0, size), numbers)
+    return np.require(np.atleast_2d(array), numbers, ["C", "W"])
 
 
 def _plan(stack: Stack, batch: int) -> tuple[NDArray[np.int64], int]:
@@ -209,6 +213,12 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 @cache
 def _kernels() -> Any:
+    # What numba keeps on disk is as good as the file that it is called from is old. Theirs are
+    # four, so a change of another one counts as a change of that one.
+    folder = Path(__file__).parent
+    ages = {n: (folder / f"{n}.py").stat().st_mtime for n in ("network", "orders", "tiles")}
+    if max(ages.values()) > (folder / "kernels.py").stat().st_mtime:
+        os.utime(folder / "kernels.py")
     from fedlab.training import kernels
 
     return kernels

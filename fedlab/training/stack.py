@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
 
-__all__ = ["Stack", "stack_of"]
+__all__ = ["Stack", "stack_of", "suits_blas"]
+
+#: Where the compiled loops and NumPy's BLAS take the same time, each on one thread: parameters,
+#: and rows of a step.
+_MANY, _LARGE = 1_000_000, 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,18 @@ class Stack:
     widths: tuple[int, ...]
     squared: bool = False
     l2: float = 0.0
+
+
+def suits_blas(stack: Stack, batch_size: int | None) -> bool:
+    """Return whether large matrix products dominate, at which a BLAS beats the compiled loops.
+
+    Examples
+    --------
+    >>> suits_blas(Stack((784, 1024, 1024, 10)), 128), suits_blas(Stack((784, 200, 10)), 128)
+    (True, False)
+    """
+    parameters = sum((a + 1) * b for a, b in pairwise(stack.widths))
+    return parameters >= _MANY and (batch_size is None or batch_size >= _LARGE)
 
 
 def stack_of(model: Model) -> Stack | None:

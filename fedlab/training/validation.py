@@ -78,13 +78,13 @@ def _measured(
 
 
 def _compiled(rows: Sequence[Rows], stack: Stack, parameters: Array, threads: int) -> Measures:
-    lying = compiled.Lying.of(rows)
+    where = compiled.Addresses.of(rows)
     if any(part.x.shape[1] != stack.widths[0] for part in rows):
         raise ValueError(f"rows of other than {stack.widths[0]} numbers; the model takes those")
-    losses, hits = compiled.evaluate(lying, stack, parameters, threads)
+    losses, hits = compiled.evaluate(where, stack, parameters, threads)
     if (hits < 0).any():
         raise ValueError(f"labels other than class numbers 0 ... {stack.widths[-1] - 1}")
-    losses /= lying.counts
+    losses /= where.counts
     if stack.squared:
         return {"loss": losses, "mse": 2 * losses}
-    return {"loss": losses, "accuracy": hits / lying.counts}
+    return {"loss": losses, "accuracy": hits / where.counts}

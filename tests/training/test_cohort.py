@@ -194,6 +194,22 @@ def test_one_device_s_fault_is_said_and_stops_no_other(engine):
             assert reason in trained.set_aside[place]
 
 
+def test_a_large_network_in_large_batches_goes_through_blas_in_any_number_of_threads():
+    model, local = MLP(40, (1000, 1000), 3), LocalSGD(batch_size=64, learning_rate=0.01)
+    devices = cohort_of(MLP(40, (8,), 3), sizes=[70, 20, 40])
+    start = model.initial(0)
+
+    def train(engine, threads=None):
+        return train_cohort(
+            devices, model, start, local, seed=0, round=1, engine=engine, threads=threads
+        ).changes
+
+    plain = train("plain", threads=1)
+    assert train("auto", threads=1).tobytes() == plain.tobytes()
+    assert train("auto", threads=3).tobytes() == plain.tobytes()
+    np.testing.assert_allclose(train("compiled"), plain, rtol=0, atol=1e-6)
+
+
 def test_an_unknown_engine_or_one_that_cannot_is_refused():
     class Own(SoftmaxRegression):
         pass

@@ -1,0 +1,64 @@
+"""Who is let into a federation: devices whose rows fit the model, each with a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedlab.device import Device
+from fedlab.fleet.roster import Changing, Columnar, Roster
+from fedlab.models.base import Model
+
+__all__ = ["admit"]
+
+
+def admit(
+    devices: Sequence[Device] | Changing, model: Model
+) -> tuple[Roster, list[tuple[object, str]]]:
+    """Return the devices that can take part, and remarks on those that are left out.
+
+    Devices without rows are left out of a list for good. Of `Changing` ones they stay, since rows
+    may come; a population's are known by their columns, and its labels are looked at when a device
+    trains.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If two devices have the same id, if rows or labels don't fit the model, or if there are no
+        rows at all.
+    """
+    given = devices.at(1) if isinstance(devices, Changing) else devices
+    remarks: list[tuple[object, str]] = []
+    if isinstance(given, Columnar):
+        _refuse_other_vectors("the population", given.dimensions, model)
+        roster = Roster.of(given)
+    else:
+        _refuse_unfit(given, model)
+        kept = given
+        if not isinstance(devices, Changing):
+            kept = [device for device in given if device.rows]
+            empty = [device.id for device in given if not device.rows]
+            remarks = [(name, "left out: no rows to train on") for name in empty]
+        roster = Roster.of(kept)
+    if not roster.count:
+        raise ValueError(f"none of the {len(given)} devices has rows to train on; give some data")
+    return roster, remarks
+
+
+def _refuse_unfit(devices: Sequence[Device], model: Model) -> None:
+    if len({str(device.id) for device in devices}) < len(devices):
+        raise ValueError("two devices have the same id; each needs one of its own")
+    for device in devices:
+        if device.rows == 0:
+            continue
+        _refuse_other_vectors(f"device {device.id!r}", device.index.dimensions, model)
+        try:
+            model.check_labels(device.labels)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"device {device.id!r}: {error}") from None
+
+
+def _refuse_other_vectors(who: str, dimensions: int, model: Model) -> None:
+    if dimensions != model.inputs:
+        raise ValueError(
+            f"{who} holds vectors of {dimensions} numbers; the model takes {model.inputs}"
+        )

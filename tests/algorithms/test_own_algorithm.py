@@ -1,0 +1,78 @@
+"""An algorithm of one's own: one file outside the package, no change of the engine, both doors.
+
+FedDyn is not in the library. It reaches the optimum of the uniform average, which FedAvg misses.
+
+Source: Acar et al., "Federated learning based on dynamic regularization", ICLR 2021, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from fedlab import MLP, Federation, LinearRegression, LocalSGD
+from fedlab.training import Work
+from tests.algorithms.test_facts import optimum
+from tests.federations import class_device, regression_device
+
+
+@dataclass(frozen=True)
+class FedDyn:
+    """Devices minimise f_k(y) - <g_k, y> + alpha / 2 |y - x|^2; g_k remembers their gradient."""
+
+    alpha: float = 0.5
+
+    def init(self, parameters, devices):
+        return {"g": {}, "h": np.zeros(len(parameters)), "devices": devices}
+
+    def _remembered(self, state, places):
+        nothing = np.zeros_like(state["h"])
+        return np.array([state["g"].get(int(place), nothing) for place in places])
+
+    def work(self, state, parameters, places):
+        offset = -self._remembered(state, places).astype(parameters.dtype)
+        return Work(parameters, mu=self.alpha, offset=offset)
+
+    def step(self, state, parameters, returned):
+        g = self._remembered(state, returned.places) - self.alpha * returned.changes
+        h = state["h"] - self.alpha / state["devices"] * returned.changes.sum(axis=0)
+        moved = parameters + returned.changes.mean(axis=0) - h / self.alpha
+        known = {**state["g"], **dict(zip(returned.places.tolist(), g, strict=True))}
+        return moved, {**state, "g": known, "h": h}
+
+
+@pytest.mark.parametrize("engine", ["compiled", "plain"])
+@pytest.mark.parametrize("cohort", [None, 3])
+def test_it_reaches_the_optimum_of_the_uniform_average(engine, cohort):
+    devices = [regression_device(n, rows=20 + 10 * n, inputs=3, seed=7) for n in range(5)]
+    federation = Federation(
+        devices,
+        LinearRegression(3),
+        algorithm=FedDyn(),
+        local=LocalSGD(epochs=150, batch_size=None, learning_rate=0.3),
+        cohort=cohort,
+        parameters=np.zeros(4),
+        engine=engine,
+    )
+    federation.run(150)
+    np.testing.assert_allclose(federation.parameters, optimum(devices), atol=1e-8)
+
+
+def test_the_two_doors_agree_on_a_network(tmp_path):
+    devices = [class_device(n, [0, 1, 2] * (2 + n)) for n in range(5)]
+    ends = []
+    for engine in ("compiled", "plain"):
+        federation = Federation(
+            devices,
+            MLP(4, (6,), 3),
+            algorithm=FedDyn(),
+            local=LocalSGD(epochs=2, batch_size=4),
+            cohort=3,
+            parameters=MLP(4, (6,), 3).initial(0).astype(np.float64),
+            engine=engine,
+        )
+        federation.run_to(6, tmp_path / engine, every=2)
+        ends.append(federation.parameters)
+    np.testing.assert_allclose(*ends, atol=1e-12)
