@@ -7,7 +7,6 @@ index's rows as they are stored: what compression lost is lost for the model too
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,11 +46,10 @@ class Profile:
             raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")
 
 
-@dataclass(frozen=True, eq=False)
 class Rows:
-    """Some of a device's rows, where they lie.
+    """Some of a device's rows, where they lie; as a value, it is never written to.
 
-    Attributes
+    Parameters
     ----------
     x : (n, d) float32 array
         All rows as they are stored, decoded; the index's own memory where that is float32.
@@ -61,46 +59,51 @@ class Rows:
         Which of them are meant; None for all.
     """
 
-    x: NDArray[np.float32]
-    y: NDArray[Any]
-    chosen: NDArray[np.intp] | None = None
+    # A round asks a thousand devices for theirs: slots take a third of a frozen dataclass's time.
+    __slots__ = ("_memory", "_moments", "chosen", "x", "y")
+
+    def __init__(
+        self, x: NDArray[np.float32], y: NDArray[Any], chosen: NDArray[np.intp] | None = None
+    ) -> None:
+        self.x, self.y, self.chosen = x, y, chosen
+        self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
+        self._moments: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.chosen is None else len(self.chosen)
 
-    @cached_property
+    @property
     def memory(self) -> tuple[int, int, int]:
         """Where x, the labels as float64, and `chosen` (0 without) begin: for compiled loops.
+
+        An address is good for as long as these rows live.
 
         Raises
         ------
         TypeError
             If the labels are no numbers.
         """
-        if self.y.dtype.kind not in "iuf":
-            raise TypeError(f"labels of type {self.y.dtype}; numbers are needed")
-        chosen = 0 if self.chosen is None else _address(self._chosen)
-        return _address(self._x), _address(self._labels), chosen
+        if self._memory is None:
+            if self.y.dtype.kind not in "iuf":
+                raise TypeError(f"labels of type {self.y.dtype}; numbers are needed")
+            arrays: list[NDArray[Any]] = [
+                np.ascontiguousarray(self.x, np.float32),
+                np.ascontiguousarray(self.y, np.float64),
+            ]
+            if self.chosen is not None:
+                arrays.append(np.ascontiguousarray(self.chosen, np.int64))
+            x, y, *chosen = map(_address, arrays)
+            self._memory = (x, y, chosen[0] if chosen else 0), tuple(arrays)
+        return self._memory[0]
 
-    @cached_property
+    @property
     def moments(self) -> NDArray[np.float64]:
         """(d + 2, d + 2) mean of z z' with z = (x, 1, y) over the chosen rows."""
-        x, y = self.gathered()
-        z = np.column_stack([x.astype(np.float64), np.ones(len(x)), y])
-        return np.asarray(z.T @ z / len(z))
-
-    # An address is good for as long as these live.
-    @cached_property
-    def _x(self) -> NDArray[np.float32]:
-        return np.ascontiguousarray(self.x, np.float32)
-
-    @cached_property
-    def _labels(self) -> NDArray[np.float64]:
-        return np.ascontiguousarray(self.y, np.float64)
-
-    @cached_property
-    def _chosen(self) -> NDArray[np.int64]:
-        return np.ascontiguousarray(self.chosen, np.int64)
+        if self._moments is None:
+            x, y = self.gathered()
+            z = np.column_stack([x.astype(np.float64), np.ones(len(x)), y])
+            self._moments = z.T @ z / len(z)
+        return self._moments
 
     def gathered(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return the chosen rows, (r, d), and their labels, (r,): a copy, unless all are meant."""
@@ -110,7 +113,7 @@ class Rows:
 
 
 def _address(array: NDArray[Any]) -> int:
-    # A third of the time that `ctypes.data` takes: a large cohort asks for thousands.
+    # A third of the time that `ctypes.data` takes.
     return int(array.__array_interface__["data"][0])
 
 

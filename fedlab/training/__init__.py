@@ -1,6 +1,7 @@
 """Local training: what devices do with a model between two messages."""
 
 from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
+from fedlab.training.compiled import prepare
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.threads import one_blas_thread
 from fedlab.training.validation import measure, validate
@@ -16,6 +17,7 @@ __all__ = [
     "engine_of",
     "measure",
     "one_blas_thread",
+    "prepare",
     "train_cohort",
     "train_device",
     "validate",

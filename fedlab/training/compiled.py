@@ -26,7 +26,7 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack
 from fedlab.training.work import Work
 
-__all__ = ["Addresses", "evaluate", "train", "usable_threads"]
+__all__ = ["Addresses", "evaluate", "prepare", "train", "usable_threads"]
 
 Part = NDArray[np.int64]
 
@@ -209,6 +209,18 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 
 # -- the first use ---------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Compile what training and evaluation need, unless it is on disk.
+
+    The first round does so by itself; a program that starts many others does it once, before.
+    """
+    rows = Rows(np.zeros((2, 1), np.float32), np.zeros(2, np.int64))
+    where, stack, start = Addresses.of([rows]), Stack((1, 2)), np.zeros(4, np.float32)
+    one, local = np.ones(1, np.int64), LocalSGD()
+    train(where, stack, Work(start), local, one, one.astype(np.uint64), 0, 1, threads=1)
+    evaluate(where, stack, start, threads=1)
 
 
 @cache

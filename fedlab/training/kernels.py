@@ -154,10 +154,9 @@ def train_devices(
     losses, steps : (m,) arrays, written to; steps are -1 where labels don't fit the network, -2
         where the change holds NaN or inf
     """
-    flat = start.shape[1]
-    size = packed_size(plan)
-    numbers = start.dtype
-    weights = np.zeros(size, numbers)
+    size, numbers = packed_size(plan), start.dtype
+    home, weights = np.zeros(size, numbers), np.zeros(size, numbers)
+    pack(plan, start[0], home)
     anchor, offset = np.zeros(size, numbers), np.zeros(size, numbers)
     rate, decay, mu, momentum, clip = steps_of
     rates = np.array([rate, decay, l2, mu], numbers)
@@ -185,11 +184,13 @@ def train_devices(
             steps[device] = -1
             continue
         begin = start[device if len(start) > 1 else 0]
-        pack(plan, begin, weights)
+        if len(start) > 1:
+            pack(plan, begin, home)
+        _copy(home, weights, size)
         if len(anchors):
             pack(plan, anchors[device if len(anchors) > 1 else 0], anchor)
         elif mu > 0:
-            _copy(weights, anchor, size)
+            _copy(home, anchor, size)
         if len(offsets):
             pack(plan, offsets[device if len(offsets) > 1 else 0], offset)
         if kept[0]:
@@ -236,13 +237,9 @@ def train_devices(
                     )
                 total += loss / taken
                 done += 1
-        unpack(plan, weights, changes[device])
-        change, probe = changes[device], numbers.type(0)
-        for place in range(flat):
-            change[place] -= begin[place]
-            probe += change[place] * numbers.type(0)  # NaN where anything is NaN or inf
+        finite = unpack(plan, weights, changes[device], begin)
         losses[device] = total / done
-        steps[device] = done if probe == 0 else -2
+        steps[device] = done if finite else -2
 
 
 @njit(**_ENTRY)
@@ -252,7 +249,7 @@ def gradient_devices(
     """Write the gradient of each device's whole loss at its start (see `train_devices`)."""
     size, numbers = packed_size(plan), start.dtype
     weights, gradient = np.zeros(size, numbers), np.zeros(size, numbers)
-    nothing = np.zeros(3, numbers)
+    nothing, zero = np.zeros(3, numbers), np.zeros(start.shape[1], numbers)
     rooms = scratch(plan, room, start)
     for device in which:
         count = counts[device]
@@ -266,7 +263,7 @@ def gradient_devices(
             *(gradient, numbers.type(1.0 / count), nothing, weights),
         )
         add_l2(plan, weights, gradient, l2)
-        unpack(plan, gradient, gradients[device])
+        unpack(plan, gradient, gradients[device], zero)
 
 
 @njit(**_ENTRY)

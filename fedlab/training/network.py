@@ -106,18 +106,6 @@ def pack(plan, flat, packed):
 
 
 @njit(**COMPILED)
-def unpack(plan, packed, flat):
-    start = 0
-    for layer in range(len(plan)):
-        inputs, outputs, length = plan[layer, INPUTS], plan[layer, OUTPUTS], plan[layer, LENGTH]
-        by = min(LANES, length)
-        for column in range(0, length, LANES):
-            panel = packed[plan[layer, FIRST] + column * (inputs + 1) :]
-            _copy_rows(panel, by, flat[start + column :], outputs, inputs + 1, outputs - column)
-        start += (inputs + 1) * outputs
-
-
-@njit(**COMPILED)
 def _copy_rows(source, source_length, target, target_length, rows, wide):
     """Copy rows of at most LANES numbers between arrays of different row lengths."""
     if wide >= LANES:  # a fixed number of columns becomes vectors
@@ -129,6 +117,40 @@ def _copy_rows(source, source_length, target, target_length, rows, wide):
         for row in range(rows):
             for lane in range(wide):
                 target[row * target_length + lane] = source[row * source_length + lane]
+
+
+@njit(**COMPILED)
+def unpack(plan, packed, flat, base):
+    """Write panels to a flat vector, less `base`; return whether all of it is finite."""
+    start, probe = 0, flat.dtype.type(0)
+    for layer in range(len(plan)):
+        inputs, outputs, length = plan[layer, INPUTS], plan[layer, OUTPUTS], plan[layer, LENGTH]
+        for column in range(0, length, LANES):
+            panel = packed[plan[layer, FIRST] + column * (inputs + 1) :]
+            to, less = flat[start + column :], base[start + column :]
+            wide = min(LANES, outputs - column)
+            probe += _subtract_rows(panel, min(LANES, length), less, to, outputs, inputs + 1, wide)
+        start += (inputs + 1) * outputs
+    return probe == 0
+
+
+@njit(**COMPILED)
+def _subtract_rows(source, source_length, base, target, length, rows, wide):
+    """Write source - base to target; return 0, or NaN if a difference is NaN or inf."""
+    nothing = target.dtype.type(0)
+    probe = nothing
+    for row in range(rows):
+        one, less = source[row * source_length :], base[row * length :]
+        to = target[row * length :]
+        if wide == LANES:  # a fixed number of columns becomes vectors
+            for lane in range(LANES):
+                to[lane] = one[lane] - less[lane]
+                probe += (one[lane] - less[lane]) * nothing
+        else:
+            for lane in range(wide):
+                to[lane] = one[lane] - less[lane]
+                probe += (one[lane] - less[lane]) * nothing
+    return probe
 
 
 @njit(**COMPILED)

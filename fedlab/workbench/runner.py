@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
 from fedlab import files
+from fedlab.training import prepare
 from fedlab.workbench import kernels, records
 from fedlab.workbench.commands import papermill_line, workbench_line
 from fedlab.workbench.notebooks import Notebook, dump, load
@@ -171,6 +172,7 @@ def _outcomes(
 ) -> Generator[Outcome, None, None]:
     if not runs:
         return
+    prepare()  # else each kernel that starts before the first has done so would compile for itself
     jobs = min(settings.jobs, len(runs))
     cache = settings.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
