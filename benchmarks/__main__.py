@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks install`, `rounds` or `scale`."""
+"""The command: `python -m benchmarks install`, `rounds`, `scale` or `corrupt`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale
+from benchmarks import campaign, scale
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["scale"]:
             return scale.main(words[1:])
+        if words[:1] == ["corrupt"]:
+            return campaign.main(words[1:])
         given = _parser().parse_args(words)
         if given.command == "install":
             install(given.names)
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", type=Path, default=Path("reports/benchmarks/rounds.json"), help="results, whole"
     )
     commands.add_parser("scale", help="time rounds of ever larger populations", add_help=False)
+    commands.add_parser("corrupt", help="open corrupted indexes", add_help=False)
     return parser
 
 

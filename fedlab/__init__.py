@@ -12,6 +12,7 @@ from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 from fedlab.population import Population, write_population
+from fedlab.sealing import Key, Passphrase
 from fedlab.spread import Drifting, devices_from_table, spread, standardised
 from fedlab.training import LocalSGD
 
@@ -25,8 +26,10 @@ __all__ = [
     "Federation",
     "History",
     "Hits",
+    "Key",
     "LinearRegression",
     "LocalSGD",
+    "Passphrase",
     "Population",
     "Profile",
     "SoftmaxRegression",

@@ -12,7 +12,8 @@ Layout, little-endian::
 
 Nothing is interpreted before the sizes add up to the file's own and the digest is right. The digest
 tells accidents (a torn write, a flipped bit, another kind of file). It is no protection against
-somebody who edits the file on purpose and writes a new digest: only a key can be.
+somebody who edits the file on purpose and writes a new digest: only a key is, with which all of
+this is sealed (see `fedlab.sealing`). Who gives a key is never handed a file without a seal.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import re
 import stat
 import struct
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from numpy.typing import NDArray
 
 from fedlab.checks import whole_number
 from fedlab.files import replacing
+from fedlab.sealing import Sealer, SealError, is_sealed, sealed, unsealed
 
 __all__ = ["FileKind"]
 
@@ -66,9 +69,13 @@ class FileKind:
     error: type[ValueError]
 
     def write(
-        self, path: str | os.PathLike[str], parameters: Mapping[str, Any], arrays: Arrays
+        self,
+        path: str | os.PathLike[str],
+        parameters: Mapping[str, Any],
+        arrays: Arrays,
+        sealer: Sealer | None = None,
     ) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file, whole or not at all; sealed, if there is what to seal it with."""
         described = [
             {"name": name, "type": array.dtype.str, "shape": array.shape}
             for name, array in arrays.items()
@@ -76,16 +83,19 @@ class FileKind:
         header = json.dumps({"parameters": parameters, "arrays": described}).encode()
         size = sum(array.nbytes for array in arrays.values())
         digest = hashlib.blake2b(digest_size=_DIGEST)
-        with replacing(path, mode=0o600) as file:
-            prelude = _PRELUDE.pack(self.magic, _VERSION, len(header), size)
-            parts: list[bytes | memoryview] = [prelude, header, *map(_bytes_of, arrays.values())]
+        prelude = _PRELUDE.pack(self.magic, _VERSION, len(header), size)
+        parts: list[bytes | memoryview] = [prelude, header, *map(_bytes_of, arrays.values())]
+        with (
+            replacing(path, mode=0o600) as file,
+            sealed(file, sealer) if sealer else nullcontext(file) as out,
+        ):
             for part in parts:
                 digest.update(part)
-                file.write(part)
-            file.write(digest.digest())
+                out.write(part)
+            out.write(digest.digest())
 
     def read(
-        self, path: str | os.PathLike[str]
+        self, path: str | os.PathLike[str], sealer: Sealer | None = None
     ) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
         """Read a file: its parameters, and its arrays as read-only views of one buffer.
 
@@ -100,11 +110,8 @@ class FileKind:
         # Looked at before it is opened: opening a pipe would wait for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise self.error(f"{name} is no regular file; give the path of a saved {self.noun}")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            version, header_size = self._check_sizes(file.read(_PRELUDE.size), size, name)
-            file.seek(0)
-            content = file.read(size)
+        content = self._content(path, sealer, name)
+        version, header_size = self._check_sizes(content[: _PRELUDE.size], len(content), name)
         body = memoryview(content)[:-_DIGEST]
         digest = hashlib.blake2b(body, digest_size=_DIGEST).digest()
         if not hmac.compare_digest(digest, content[-_DIGEST:]):
@@ -126,7 +133,23 @@ class FileKind:
                 f"{name} has a header that describes no {self.noun} ({error}); build it anew"
             ) from error
 
-    def _check_sizes(self, prelude: bytes, size: int, name: str) -> tuple[int, int]:
+    def _content(
+        self, path: str | os.PathLike[str], sealer: Sealer | None, name: str
+    ) -> bytes | bytearray:
+        if sealer is not None:
+            try:
+                return unsealed(path, sealer)
+            except SealError as error:
+                raise self.error(str(error)) from error
+        if is_sealed(path):
+            raise self.error(f"{name} is sealed; give the key that it was sealed under")
+        with open(path, "rb") as file:
+            # Before it is read: a file's size may be anything.
+            self._check_sizes(file.read(_PRELUDE.size), os.fstat(file.fileno()).st_size, name)
+            file.seek(0)
+            return file.read()
+
+    def _check_sizes(self, prelude: bytes | bytearray, size: int, name: str) -> tuple[int, int]:
         """Return version and header size, if the sizes add up to that of the file."""
         if prelude[:8] != self.magic:
             raise self.error(

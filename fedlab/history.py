@@ -37,14 +37,19 @@ class History:
 
     def __init__(self) -> None:
         self._entries: list[tuple[int, str, str, float]] = []
+        # The same by party and metric: a run that looks for convergence asks each round.
+        self._points: dict[tuple[str, str], dict[int, float]] = {}
         self._remarks: list[tuple[int, str, str]] = []
         self.wall_seconds: dict[int, float] = {}
 
     def record(self, round: int, who: object, **measures: float) -> None:
         """Note measurements of a round; `who` is `SERVER` or a device's id."""
-        self._entries += [
-            (round, str(who), metric, float(value)) for metric, value in measures.items()
-        ]
+        for metric, value in measures.items():
+            self._note(round, str(who), metric, float(value))
+
+    def _note(self, round: int, who: str, metric: str, value: float) -> None:
+        self._entries.append((round, who, metric, value))
+        self._points.setdefault((who, metric), {})[round] = value
 
     def remark(self, round: int, who: object, text: str) -> None:
         """Note in words what the numbers don't say: who was left out of a round, and why."""
@@ -75,7 +80,8 @@ class History:
             return list(zip(*(arrays[name].tolist() for name in names), strict=True))
 
         history = cls()
-        history._entries = rows("rounds", "who", "metrics", "values")
+        for entry in rows("rounds", "who", "metrics", "values"):
+            history._note(*entry)
         history._remarks = rows("remark_rounds", "remark_who", "remark_texts")
         history.wall_seconds = dict(rows("timed_rounds", "wall_seconds"))
         return history
@@ -102,9 +108,9 @@ class History:
         """
         import pandas as pd
 
-        points = {r: v for r, w, m, v in self._entries if m == metric and w == str(who)}
+        points = self._points.get((str(who), metric))
         if not points:
-            known = sorted({m for _, w, m, _ in self._entries if w == str(who)})
+            known = sorted(measured for party, measured in self._points if party == str(who))
             raise KeyError(f"no {metric!r} of {who!s} in this history; there are {known}")
         index = pd.Index(list(points), name="round")
         return pd.Series(list(points.values()), index, dtype=np.float64, name=metric)

@@ -31,6 +31,7 @@ from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import INDEX, IndexFileError
 from fedlab.scan import METRICS, nearest, ranked
+from fedlab.sealing import Sealer
 from fedlab.storage import DTYPES, Columns, Table, encode
 
 __all__ = ["VectorIndex"]
@@ -100,6 +101,8 @@ class VectorIndex:
                 "keys": np.empty(0, np.uint64),
             }
         )
+        #: How often the index was saved, by this object and by those it was opened from.
+        self.generation = 0
         self._next_key = 0
         self._edits = 0
         self._graph: Graph | None = None
@@ -405,18 +408,31 @@ class VectorIndex:
 
     # -- files -------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write rows, keys, labels and the graph to one file.
+    def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
+        """Write rows, keys, labels and the graph to one file, and count its generation up.
 
         A kill at any moment leaves the old file or the new one. A graph that remembers removed
         rows is left out, since it would take their bytes along; it is rebuilt when it is used.
+
+        Parameters
+        ----------
+        path : path-like
+        key : Key or Passphrase, optional
+            What to seal the file with: all of it is then encrypted and authenticated (see
+            `fedlab.sealing`). Without, anybody who can read the file can read the rows.
         """
         arrays = {name: part for name, part in self._table.columns.items() if name != "squares"}
-        parameters = {**self._parameters(), "next_key": self._next_key}
+        generation = self.generation + 1
+        parameters = {
+            **self._parameters(),
+            "next_key": self._next_key,
+            "generation": generation,
+        }
         if self._graph is not None and self._graph.whole:
             arrays["graph"] = np.frombuffer(self._graph.to_bytes(), np.uint8)
             parameters["usearch"] = library_version()
-        INDEX.write(path, parameters, arrays)
+        INDEX.write(path, parameters, arrays, key)
+        self.generation = generation
 
     def _parameters(self) -> dict[str, Any]:
         return {
@@ -427,14 +443,25 @@ class VectorIndex:
         }
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> VectorIndex:
+    def open(
+        cls, path: str | os.PathLike[str], key: Sealer | None = None, *, at_least: int = 0
+    ) -> VectorIndex:
         """Read an index that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+        key : Key or Passphrase, optional
+            What the file was sealed with. With one, a file without a seal is refused.
+        at_least : int
+            The generation that the file must have. Somebody who puts an older file in its place,
+            sealed under the same key, is noticed by whoever keeps the number elsewhere.
 
         Raises
         ------
         IndexFileError
-            If the file is torn, altered, of another kind or of a later version. Every byte is
-            checked before any of them is used.
+            If the file is torn, altered, sealed under another key, of another kind, of a later
+            version or of an older generation. Every byte is checked before any of them is used.
         OSError
             If it can't be read.
 
@@ -443,19 +470,27 @@ class VectorIndex:
         UserWarning
             If another version of USearch wrote the graph; it is left out, and rebuilt when used.
         """
-        parameters, arrays = INDEX.read(path)
+        parameters, arrays = INDEX.read(path, key)
         try:
-            return cls._from(parameters, dict(arrays))
+            index = cls._from(parameters, dict(arrays))
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise IndexFileError(
                 f"{os.fspath(path)} does not hold what its header says ({error}); build it anew"
             ) from error
+        if index.generation < at_least:
+            raise IndexFileError(
+                f"{os.fspath(path)} has generation {index.generation}, and at least {at_least} was "
+                "asked for: it is an older file, put back by accident or on purpose"
+            )
+        return index
 
     @classmethod
     def _from(cls, parameters: dict[str, Any], arrays: Columns) -> VectorIndex:
         next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
+        generation = whole_number(parameters.pop("generation", 0), "generation", 0, KEY_LIMIT)
         writer, content = parameters.pop("usearch", None), arrays.pop("graph", None)
         index = cls(**parameters)
+        index.generation = generation
         # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
         index._table = _checked_table(
             index, {name: np.array(array) for name, array in arrays.items()}

@@ -50,9 +50,12 @@ def distances(rows: NDArray[Any], queries: NDArray[Any], metric: str) -> NDArray
 
 
 def content(index: VectorIndex, folder: Path) -> bytes:
-    """The bytes of the index's file: equal bytes, equal index."""
-    index.save(folder / "content.index")
-    return (folder / "content.index").read_bytes()
+    """What `save` writes, how often it was saved left aside."""
+    path, generation = folder / "content.index", index.generation
+    index.generation = 0
+    index.save(path)
+    index.generation = generation
+    return path.read_bytes()
 
 
 def recall(index: VectorIndex, queries: NDArray[np.float32], k: int = 10) -> float:

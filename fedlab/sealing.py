@@ -1,0 +1,335 @@
+"""Sealed files: encrypted and authenticated, so that nothing of them is used before all is checked.
+
+Layout, little-endian::
+
+    8 bytes  magic        b"FEDLABSL"
+    4        version      of this layout
+    4        header size  at most 4 KiB
+    ...      header       JSON: the key's id; for a passphrase, how the key is derived from it
+    24       stream       libsodium's secretstream header
+    ...      chunks       of 1 MiB, 17 bytes longer each; the last one says that it is the last
+
+The construction is libsodium's secretstream (XChaCha20-Poly1305) through PyNaCl: an edited,
+exchanged, repeated or missing chunk does not open, nor does one under another header, which goes
+into every chunk's tag. What it does not protect: memory, a running process, the size of the file,
+and an older file put in the place of a newer one (see `VectorIndex.open`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fedlab.files import replacing, write_bytes
+
+__all__ = [
+    "Key",
+    "KeyProblem",
+    "Passphrase",
+    "SealError",
+    "Sealer",
+    "is_sealed",
+    "reseal",
+    "sealed",
+    "unsealed",
+]
+
+MAGIC = b"FEDLABSL"
+_VERSION = 1
+_PRELUDE = struct.Struct("<8sII")
+_LARGEST_HEADER = 4096
+_STREAM, _MORE, _CHUNK = 24, 17, 1 << 20
+_SIZE = 32
+#: Argon2id's passes and bytes, at most: a header must not decide how long opening takes.
+_PASSES, _MEMORY = 16, 1 << 30
+
+
+class SealError(ValueError):
+    """A sealed file does not open: altered, torn, or under another key."""
+
+
+class KeyProblem(ValueError):
+    """A key can't be read, or is none."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of 32 random bytes. Keep it away from the files that it seals.
+
+    Examples
+    --------
+    >>> key = Key.generate()
+    >>> key
+    Key(id=...)
+    >>> key == Key(key.secret), key == Key.generate()
+    (True, False)
+    """
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.secret, bytes) or len(self.secret) != _SIZE:
+            raise KeyProblem(f"a key is {_SIZE} bytes; use Key.generate, or read one that it made")
+
+    def __repr__(self) -> str:
+        return f"Key(id={self.id})"
+
+    @property
+    def id(self) -> str:
+        """Eight bytes that tell keys apart and say nothing of them."""
+        return hashlib.blake2b(self.secret, digest_size=8, person=b"fedlab key").hexdigest()
+
+    @classmethod
+    def generate(cls) -> Key:
+        """Return a new random key."""
+        return cls(os.urandom(_SIZE))
+
+    @classmethod
+    def from_environment(cls, name: str = "FEDLAB_KEY") -> Key:
+        """Read a key, 64 hexadecimal digits, from an environment variable.
+
+        Raises
+        ------
+        KeyProblem
+            If the variable is not there or holds something else; its content is never shown.
+        """
+        if name not in os.environ:
+            raise KeyProblem(f"the environment has no {name}; set it to a key's 64 hex digits")
+        return cls._of_text(os.environ[name], name)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Key:
+        """Read a key from a file that only its owner can read.
+
+        Raises
+        ------
+        KeyProblem
+            If others may read it, or if it holds something else.
+        OSError
+            If it can't be read.
+        """
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyProblem(f"{os.fspath(path)} is no regular file")
+            if os.name != "nt" and stat.S_IMODE(mode) & 0o077:
+                raise KeyProblem(
+                    f"{os.fspath(path)} has the mode {stat.S_IMODE(mode):o}: others may read the "
+                    "key; chmod 600 it, or better make a new one and seal again"
+                )
+            return cls._of_text(file.read(4 * _SIZE).decode("latin-1"), os.fspath(path))
+
+    @classmethod
+    def _of_text(cls, text: str, where: str) -> Key:
+        try:
+            return cls(bytes.fromhex(text.strip()))
+        except ValueError:
+            raise KeyProblem(f"{where} holds no key: {2 * _SIZE} hex digits are needed") from None
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a file of mode 600, as `from_file` reads it."""
+        if os.path.lexists(path):
+            raise FileExistsError(f"{os.fspath(path)} exists; a key is never written over")
+        write_bytes(path, self.secret.hex().encode() + b"\n", mode=0o600)
+
+
+@dataclass(frozen=True)
+class Passphrase:
+    """What a person types; the key is derived from it by Argon2id, with a salt for each file.
+
+    Parameters
+    ----------
+    text : str
+        At least 12 characters. Never put one into a notebook: use ``getpass.getpass()``.
+    """
+
+    text: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.text) < 12:
+            raise KeyProblem(f"a passphrase of {len(self.text)} characters; at least 12 are needed")
+
+
+Sealer = Key | Passphrase
+
+
+def is_sealed(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file says that it is sealed."""
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+# -- sealing --------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Cuts what is written into chunks; one is held back, since the last must say so."""
+
+    def __init__(self, file: BinaryIO, key: Key, before: bytes) -> None:
+        from nacl import bindings
+
+        self._sodium, self._file = bindings, file
+        self._state = bindings.crypto_secretstream_xchacha20poly1305_state()
+        head = bindings.crypto_secretstream_xchacha20poly1305_init_push(self._state, key.secret)
+        self._held, self._before = bytearray(), before
+        file.write(before)
+        file.write(head)
+
+    def write(self, part: bytes | bytearray | memoryview) -> None:
+        for start in range(0, len(part), _CHUNK):
+            self._held += part[start : start + _CHUNK]
+            while len(self._held) > _CHUNK:
+                self._push(bytes(self._held[:_CHUNK]), last=False)
+                del self._held[:_CHUNK]
+
+    def finish(self) -> None:
+        self._push(bytes(self._held), last=True)
+
+    def _push(self, chunk: bytes, last: bool) -> None:
+        sodium = self._sodium
+        tag = (
+            sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
+            if last
+            else sodium.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
+        )
+        self._file.write(
+            sodium.crypto_secretstream_xchacha20poly1305_push(self._state, chunk, self._before, tag)
+        )
+
+
+@contextmanager
+def sealed(file: BinaryIO, sealer: Sealer) -> Iterator[_Writer]:
+    """Seal what is written in the block into an open file."""
+    key, header = _for_writing(sealer)
+    content = json.dumps(header).encode()
+    writer = _Writer(file, key, _PRELUDE.pack(MAGIC, _VERSION, len(content)) + content)
+    yield writer
+    writer.finish()
+
+
+def _for_writing(sealer: Sealer) -> tuple[Key, dict[str, Any]]:
+    if isinstance(sealer, Key):
+        return sealer, {"key": sealer.id}
+    from nacl.pwhash import argon2id
+
+    derived = {
+        "salt": os.urandom(argon2id.SALTBYTES).hex(),
+        "passes": argon2id.OPSLIMIT_MODERATE,
+        "memory": argon2id.MEMLIMIT_MODERATE,
+    }
+    key = _derived(sealer, derived)
+    return key, {"key": key.id, "argon2id": derived}
+
+
+def _derived(passphrase: Passphrase, how: dict[str, Any]) -> Key:
+    from nacl.pwhash import argon2id
+
+    passes, memory, salt = int(how["passes"]), int(how["memory"]), bytes.fromhex(how["salt"])
+    if not 1 <= passes <= _PASSES or not argon2id.MEMLIMIT_MIN <= memory <= _MEMORY:
+        raise ValueError(f"{passes} passes over {memory} bytes are asked for")
+    secret = argon2id.kdf(_SIZE, passphrase.text.encode(), salt, opslimit=passes, memlimit=memory)
+    return Key(secret)
+
+
+def reseal(path: str | os.PathLike[str], old: Sealer, new: Sealer) -> None:
+    """Seal a file under another key; a kill leaves it under the old one or under the new.
+
+    Raises
+    ------
+    SealError
+        If it does not open with `old`; it is then as it was.
+    """
+    content = unsealed(path, old)
+    with replacing(path, mode=0o600) as file, sealed(file, new) as out:
+        out.write(content)
+
+
+# -- opening --------------------------------------------------------------------------------------
+
+
+def unsealed(path: str | os.PathLike[str], sealer: Sealer) -> bytearray:
+    """Return what a sealed file holds, after all of it was authenticated.
+
+    Raises
+    ------
+    SealError
+        If the file is altered, torn, not sealed, or sealed under another key.
+    OSError
+        If it can't be read.
+    """
+    name = Path(path).name
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            before, header = _header(file, size, name)
+            key = _for_reading(sealer, header, name)
+        except SealError:
+            raise
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise SealError(f"{name} has a header that describes no seal ({error})") from error
+        return _opened(file, before, key, name)
+
+
+def _header(file: BinaryIO, size: int, name: str) -> tuple[bytes, dict[str, Any]]:
+    """Return what stands before the stream, and its header, which nothing vouches for yet."""
+    prelude = file.read(_PRELUDE.size)
+    if prelude[: len(MAGIC)] != MAGIC:
+        raise SealError(f"{name} is not sealed; with a key only sealed files are opened")
+    if size < _PRELUDE.size + _STREAM + _MORE:
+        raise SealError(f"{name} is torn: it ends after {size} bytes")
+    _, version, header_size = _PRELUDE.unpack(prelude)
+    if version != _VERSION:
+        raise SealError(
+            f"{name} has version {version} of a seal; this library opens {_VERSION}: open it with "
+            "the version that wrote it, unless it is altered"
+        )
+    if header_size > _LARGEST_HEADER or _PRELUDE.size + header_size + _STREAM + _MORE > size:
+        raise SealError(f"{name} is torn or altered: its header would take {header_size} bytes")
+    header = file.read(header_size)
+    return prelude + header, dict(json.loads(header))
+
+
+def _for_reading(sealer: Sealer, header: dict[str, Any], name: str) -> Key:
+    typed = "argon2id" in header
+    if typed != isinstance(sealer, Passphrase):
+        needed = "a passphrase" if typed else "a key"
+        raise SealError(f"{name} is sealed under {needed}; that is what is needed")
+    key = sealer if isinstance(sealer, Key) else _derived(sealer, dict(header["argon2id"]))
+    if not hmac.compare_digest(str(header["key"]).encode(), key.id.encode()):
+        what = "another passphrase" if typed else f"the key {header['key']}, not {key.id}"
+        raise SealError(f"{name} is sealed under {what}, or its header is altered")
+    return key
+
+
+def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
+    """Authenticate and decrypt a stream, chunk by chunk: what is no chunk ends it at once."""
+    from nacl import bindings as sodium
+
+    state = sodium.crypto_secretstream_xchacha20poly1305_state()
+    head = file.read(_STREAM)
+    sodium.crypto_secretstream_xchacha20poly1305_init_pull(state, head, key.secret)
+    opened, last, chunk = bytearray(), False, file.read(_CHUNK + _MORE)
+    while chunk:
+        if last:
+            raise SealError(f"{name} is altered: something stands behind its end")
+        try:
+            part, tag = sodium.crypto_secretstream_xchacha20poly1305_pull(state, chunk, before)
+        except Exception as error:  # PyNaCl's own kinds, which differ from version to version
+            raise SealError(
+                f"{name} is altered or torn: a chunk does not open; restore it from a copy"
+            ) from error
+        last = tag == sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
+        opened += part
+        chunk = file.read(_CHUNK + _MORE)
+    if not last:
+        raise SealError(f"{name} is torn: its last chunks are missing; restore it from a copy")
+    return opened
