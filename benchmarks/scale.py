@@ -136,12 +136,10 @@ def summary(runs: Sequence[Measured]) -> str:
 
 
 def _draw(runs: Sequence[Measured], path: Path) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, (time_axes, memory_axes) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
     for run in runs:
         time_axes.scatter(run.devices, 1e3 * np.median(run.seconds), color="#0072B2", alpha=0.7)
         memory_axes.scatter(run.devices, run.peak_mb, color="#D55E00", alpha=0.7)

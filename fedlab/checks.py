@@ -19,6 +19,7 @@ __all__ = [
     "as_lengths",
     "as_vectors",
     "read_only",
+    "require",
     "whole_number",
 ]
 
@@ -148,6 +149,20 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
     if array.dtype.kind == "U":
         return array
     raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
+
+
+def require(thing: object, what: str, *members: str) -> None:
+    """Refuse what is not an object with these members."""
+    if isinstance(thing, type):
+        raise TypeError(
+            f"{what} is the class {thing.__name__}; give an object: {thing.__name__}(...)"
+        )
+    missing = [name for name in members if not hasattr(thing, name)]
+    if missing:
+        raise TypeError(
+            f"{what} of type {type(thing).__name__} was given, which has no {', '.join(missing)}; "
+            f"needed are {', '.join(members)}"
+        )
 
 
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:

@@ -19,12 +19,13 @@ from fedlab import progress
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checkpoint import Checkpoint
-from fedlab.checks import whole_number
+from fedlab.checks import read_only, require, whole_number
 from fedlab.convergence import Convergence
 from fedlab.described import described
 from fedlab.device import Device
 from fedlab.fleet import (
     Changing,
+    Columnar,
     Roster,
     Stragglers,
     admit,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Federation"]
+
+_MODEL_METHODS = ("check_labels", "initial", "loss_and_gradient", "evaluate")
 
 Places = NDArray[np.intp]
 Remarks = list[tuple[object, str]]
@@ -126,12 +129,15 @@ class Federation:
     ) -> None:
         self.model = model
         self.algorithm = by_name(algorithm) if isinstance(algorithm, str) else algorithm
+        require(model, "model", "layout", "inputs", *_MODEL_METHODS)
+        require(self.algorithm, "algorithm", "init", "work", "step")
         self.local = local or LocalSGD()
         self.seed = whole_number(seed, "seed", 0, 2**64 - 1)
         self.threads = None if threads is None else whole_number(threads, "threads", 1)
         self.engine: Engine = engine
         self.history = History()
         self.round_number = 0
+        self._has_trained = False
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         engine_of(model, engine)  # refuses an engine that can't
@@ -206,6 +212,7 @@ class Federation:
             cohort = [self.devices[place] for place in places]
             work = self.algorithm.work(self._state, self._parameters, places)
             trained = self._train(cohort, epochs, work, number)
+            self._refuse_hopeless(trained)
             remarks += [(cohort[p].id, f"left out: {why}") for p, why in trained.set_aside.items()]
             moved, state, moves, skipped = self._step(places, cohort, trained, number)
             measures = {
@@ -215,6 +222,7 @@ class Federation:
                 **self._evaluated(moved),
             }
         self._parameters, self._state, self.round_number = moved, state, number
+        self._has_trained |= len(trained.places) > 0
         self.history.record(number, SERVER, **measures)
         for who, text in remarks + skipped:
             self.history.remark(number, who, text)
@@ -251,6 +259,15 @@ class Federation:
             engine=self.engine,
         )
 
+    def _refuse_hopeless(self, trained: Trained) -> None:
+        """Raise where nobody has ever trained and nobody could now: a model or data at fault."""
+        if trained.none_could and not self._has_trained:
+            why = next(iter(trained.set_aside.values()))
+            raise RuntimeError(
+                f"none of the {len(trained.set_aside)} devices of the first cohort could train. "
+                f"The first one: {why}"
+            ) from trained.error
+
     def _step(
         self, places: Places, cohort: Sequence[Device], trained: Trained, number: int
     ) -> tuple[Array, Any, dict[str, float], Remarks]:
@@ -274,7 +291,13 @@ class Federation:
             rate=self.local.rate(number),
             blocks=trained.blocks,
         )
-        stepped, state = self.algorithm.step(self._state, self._parameters, returned)
+        # Read-only, since what is written to it in place would count as no step at all.
+        stepped, state = self.algorithm.step(self._state, read_only(self._parameters), returned)
+        if np.shape(stepped) != self._parameters.shape:
+            raise ValueError(
+                f"{type(self.algorithm).__name__}.step gave parameters of shape "
+                f"{np.shape(stepped)}; {self._parameters.shape} is needed"
+            )
         with np.errstate(over="ignore"):
             moved = np.asarray(stepped, self._parameters.dtype)
         if not np.isfinite(moved).all():
@@ -334,7 +357,10 @@ class Federation:
 
         holding = self._roster.holding
         if not holding:
-            raise ValueError("no device has rows held out; use Device.hold_out first")
+            raise ValueError(
+                "no device has rows held out; use Device.hold_out first, or measure on rows of "
+                "your own with Federation(test=...)"
+            )
         measures = self._validated(self._parameters)
         return pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
 
@@ -395,9 +421,12 @@ class Federation:
         if os.path.exists(path):
             self.load(path)
 
+        saved = set[int]()
+
         def keep() -> None:
-            if self.round_number % every == 0 or self.stopped != "rounds":
+            if self.round_number % every == 0:
                 self.save(path)
+                saved.add(self.round_number)
 
         if self._converged(convergence):
             self.stopped = "converged"
@@ -405,7 +434,8 @@ class Federation:
             self.stopped = "rounds"
         else:
             self._run(round - self.round_number, convergence, keep)
-            self.save(path)
+            if self.round_number not in saved:  # Ctrl-C may have come in the middle of saving
+                self.save(path)
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -426,6 +456,7 @@ class Federation:
         saved.refuse_other(self._settings(), path)
         self.parameters = saved.parameters
         self._state, self.history, self.round_number = saved.state, saved.history, saved.round
+        self._has_trained = saved.round > 0
 
     def _settings(self) -> dict[str, str]:
         stack = engine_of(self.model, self.engine)
@@ -440,9 +471,17 @@ class Federation:
             "cohort": str(self._cohort),
             "quorum": str(self._quorum),
             "stragglers": described(self._stragglers),
-            "weights": described(self._weights),
+            "weights": self._weights_described(),
             "devices": self._began_with.description,
         }
+
+    def _weights_described(self) -> str:
+        """Return the weights in words; of a function, what it gives for the devices."""
+        words = described(self._weights)
+        if not callable(self._weights) or isinstance(self.devices, Columnar):
+            return words
+        rows = np.array([device.rows for device in self.devices])
+        return f"{words}, giving {described(self._weights_of(self.devices, rows))}"
 
     def _run(
         self, rounds: int, convergence: Convergence | None, after_round: Callable[[], None]
@@ -466,9 +505,10 @@ class Federation:
                 stacklevel=3,
             )
         if (new := len(self.history.remarks()) - remarks) > 0:
+            first = self.history.remarks().iloc[remarks]
             warnings.warn(
                 f"{new} remarks were made in this run; history.remarks() tells who was left out, "
-                "and why",
+                f"and why. The first, in round {first['round']}: {first.who}: {first.text}",
                 stacklevel=3,
             )
         return self.history

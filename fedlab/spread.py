@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,6 +174,7 @@ def devices_from_table(
     *,
     label: str | None = None,
     device: str | None = None,
+    target: Literal["class", "number"] | None = None,
     held_out: float | NDArray[np.bool_] = 0.0,
     seed: int = 0,
     metric: Metric = "l2sq",
@@ -190,6 +191,9 @@ def devices_from_table(
     table : Table, DataFrame, or path of a CSV or Parquet file
     label, device : str
         Columns; needed unless `table` is a `Table`, which knows them.
+    target : {"class", "number"}, optional
+        What the label is. By default whole numbers with at most 20 different values are classes,
+        which are numbered anew from 0 in their order; a count is none: say "number" there.
     held_out : float or (n,) mask
         Rows set aside for validation: a share of each device's, or these.
     seed : int
@@ -215,7 +219,7 @@ def devices_from_table(
     if not isinstance(table, Table):
         if label is None or device is None:
             raise TypeError("name the columns: devices_from_table(table, label=..., device=...)")
-        table = read_table(table, label=label, device=device)
+        table = read_table(table, label=label, device=device, target=target)
     partition = by_column(table.devices)
     aside = _aside(table, partition, held_out, seed)
     sums = [

@@ -222,6 +222,64 @@ def test_faults_of_devices_are_left_out_and_said_which_and_why():
     assert federation.history.last("devices") == 2
 
 
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_a_model_at_fault_is_raised_and_not_fifty_times_remarked(engine):
+    device = class_device("only", [0, 2, 1])
+    federation = Federation([device], Own(4, 3), engine=engine)
+    with pytest.raises(
+        RuntimeError, match=r"none of the 1 devices .* class 2 is beyond me"
+    ) as told:
+        federation.run(50)
+    assert isinstance(told.value.__cause__, ArithmeticError)
+    assert federation.round_number == 0
+    shapes = Federation([class_device("only", [0, 1])], Own(4, 3))
+    with pytest.raises(RuntimeError, match=r"gradient of shape \(15, 1\); \(15,\) is needed"):
+        shapes.round()
+
+
+def test_who_has_trained_once_and_fails_later_is_only_left_out():
+    device = class_device("only", [0, 0])
+    federation = Federation([device], Own(4, 3))
+    federation.round()
+    device.index.add(np.ones((1, 4)), labels=[2])
+    federation.round()
+    assert federation.round_number == 2
+    assert "skipped: no usable update" in federation.history.remarks().text.iloc[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"algorithm": FedAvg}, r"algorithm is the class FedAvg; give an object: FedAvg\(...\)"),
+        (
+            {"algorithm": None},
+            "algorithm of type NoneType was given, which has no init, work, step",
+        ),
+        ({"model": "mlp"}, "model of type str was given, which has no layout, inputs"),
+    ],
+)
+def test_what_is_no_model_or_algorithm_is_refused_by_what_it_lacks(five, settings, says):
+    given = {"model": LinearRegression(3)} | settings
+    with pytest.raises(TypeError, match=says):
+        Federation(five, **given)
+
+
+def test_a_step_of_another_shape_or_in_place_is_refused(five):
+    class Column(FedAvg):
+        def step(self, state, parameters, returned):
+            return (parameters + returned.average)[:, None], state
+
+    class InPlace(FedAvg):
+        def step(self, state, parameters, returned):
+            parameters += returned.average
+            return parameters, state
+
+    with pytest.raises(ValueError, match=r"Column.step gave parameters of shape \(4, 1\)"):
+        Federation(five, LinearRegression(3), algorithm=Column()).round()
+    with pytest.raises(ValueError, match="read-only"):
+        Federation(five, LinearRegression(3), algorithm=InPlace()).round()
+
+
 def test_below_the_quorum_a_round_is_skipped_and_said():
     devices = [class_device(n, labels) for n, labels in enumerate([[0, 0], [0, 2], [0]])]
     federation = Federation(devices, Own(4, 3), algorithm="fedavgm", quorum=3)

@@ -25,7 +25,7 @@ SMALL = {
         "algorithms": ["fedavg", "scaffold"],
         "seeds": [0, 1],
         "prox_rounds": 6,
-        "rounds": 12,
+        "rounds": 20,
         "alpha": 0.5,
     },
 }

@@ -831,3 +831,21 @@ def test_numbers_can_be_learned_too(tmp_path: Path) -> None:
     federation = Federation(population, LinearRegression(6), local=LocalSGD(batch_size=None))
     federation.run(rounds=400)
     np.testing.assert_allclose(federation.parameters, [0, 1, 2, 3, 4, 5, 1], atol=1e-3)
+
+
+def test_devices_are_written_with_their_rows_ids_and_profiles(tmp_path: Path) -> None:
+    devices = []
+    for place, speed in enumerate((1e6, 1.25e6, 3e6)):
+        index = VectorIndex(2, "l2sq")
+        index.add(np.full((place + 1, 2), place), labels=[place] * (place + 1))
+        devices.append(Device(f"ward {place}", index, Profile(bandwidth=speed)))
+    write_population(tmp_path / "wards", devices, dimensions=2, metric="l2sq")
+    stored = Population(tmp_path / "wards")
+    assert [device.id for device in stored] == [device.id for device in devices]
+    assert [device.profile for device in stored] == [device.profile for device in devices]
+    for one, other in zip(stored, devices, strict=True):
+        np.testing.assert_array_equal(one.training()[0], other.training()[0])
+    with pytest.raises(TypeError, match="choose one of the two"):
+        write_population(
+            tmp_path / "mixed", [devices[1], ("ward 9", np.eye(2), [0, 1])], dimensions=2
+        )

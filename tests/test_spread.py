@@ -140,3 +140,12 @@ def test_what_is_missing_is_asked_for(patients):
         devices_from_table(patients)
     with pytest.raises(ValueError, match="90 truth values"):
         devices_from_table(patients, label="ill", device="ward", held_out=np.zeros(3, bool))
+
+
+def test_counts_are_no_classes_where_that_is_said():
+    visits = pd.DataFrame({"age": [1.0, 2, 3, 4], "count": [0, 1, 5, 40], "ward": list("aabb")})
+    numbered = devices_from_table(visits, label="count", device="ward")
+    assert numbered.classes == (0, 1, 5, 40)
+    counted = devices_from_table(visits, label="count", device="ward", target="number")
+    assert counted.classes is None
+    assert [d.labels.tolist() for d in counted.devices] == [[0, 1], [5, 40]]

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_labels, as_lengths, as_vectors, whole_number
-from fedlab.device import Profile
+from fedlab.device import Device, Profile
 from fedlab.files import making_folder, write_bytes
 from fedlab.index import DType, Metric, VectorIndex
 from fedlab.population.reading import (
@@ -37,7 +37,7 @@ _LETTERS = 256
 
 def write_population(
     folder: str | os.PathLike[str],
-    devices: Iterable[tuple[Any, ...]] | None = None,
+    devices: Iterable[tuple[Any, ...] | Device] | None = None,
     *,
     dimensions: int,
     metric: Metric = "cosine",
@@ -56,10 +56,11 @@ def write_population(
     ----------
     folder : path-like
         Must not exist yet; the folder that it stands in must.
-    devices : iterable of (x, y) or of (id, x, y)
+    devices : iterable of (x, y), of (id, x, y), or of Device
         Rows x, (n, d), and their labels y, (n,), of each device: what `VectorIndex.add` takes.
         Labels of all devices are of one type: whole numbers, numbers, or text. No rows are allowed;
-        such a device takes part in nothing.
+        such a device takes part in nothing. A `Device` brings its profile along; which of its rows
+        are held out is not kept.
     dimensions : int
         Numbers in a vector, d.
     metric, dtype : str
@@ -100,7 +101,7 @@ def write_population(
             writer.add_block(*block)
         if ids is not None:
             writer.name_all(list(ids))
-        for name, values in (profiles or {}).items():
+        for name, values in (profiles or writer.profiles()).items():
             writer.add_profile(name, values)
         writer.finish()
 
@@ -160,6 +161,7 @@ class _Writer:
         self._devices = 0
         self._columns: dict[str, _Column] = {}
         self._addresses = array("Q")
+        self._profiles: list[Profile] = []
         self._append_to("offsets", np.zeros(1, np.int64))
         self._append_all(encode(np.empty((0, template.dimensions), np.float32), template.dtype))
 
@@ -179,12 +181,15 @@ class _Writer:
 
     # -- rows --------------------------------------------------------------------------------
 
-    def add(self, device: tuple[Any, ...]) -> None:
-        """Add one device: (x, y), or (id, x, y)."""
+    def add(self, device: tuple[Any, ...] | Device) -> None:
+        """Add one device: (x, y), (id, x, y), or a `Device` with all its rows and its profile."""
+        if isinstance(device, Device):
+            self._profiles.append(device.profile)
+            device = device.id, device.index.vectors, device.labels
         if not isinstance(device, tuple | list) or len(device) not in (2, 3):
             raise TypeError(
-                f"device {self._devices} was given as {type(device).__name__}; (x, y) or "
-                "(id, x, y) is needed"
+                f"device {self._devices} was given as {type(device).__name__}; a Device, (x, y) "
+                "or (id, x, y) is needed"
             )
         *names, x, y = device
         if self._devices and bool(names) != bool(self._addresses):
@@ -287,6 +292,14 @@ class _Writer:
                 f"the devices {first} and {second} have the same id, or ids of the same address; "
                 "each needs one of its own"
             )
+
+    def profiles(self) -> dict[str, ArrayLike]:
+        """Return the profiles of devices that brought one, by column."""
+        if not self._profiles:
+            return {}
+        if len(self._profiles) < self._devices:
+            raise TypeError("some devices were given as Device, others not; choose one of the two")
+        return {name: [getattr(p, name) for p in self._profiles] for name in PROFILE}
 
     def add_profile(self, name: str, values: ArrayLike) -> None:
         """Add a column of profiles, unless all of it is the default."""

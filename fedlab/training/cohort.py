@@ -48,6 +48,8 @@ class Trained:
         What else the algorithm asked for.
     set_aside : dict of int to str
         The others: place in the cohort, and why.
+    error : Exception, optional
+        The first one that a device's training raised.
     """
 
     places: NDArray[np.intp]
@@ -58,6 +60,13 @@ class Trained:
     losses: NDArray[np.float64]
     blocks: dict[str, Array]
     set_aside: dict[int, str]
+    error: Exception | None = None
+
+    @property
+    def none_could(self) -> bool:
+        """Whether every device failed, so that the fault is hardly any device's own."""
+        failed = [why for why in self.set_aside.values() if why != NOT_FINITE]
+        return not len(self.places) and 0 < len(failed) == len(self.set_aside)
 
     @property
     def nbytes_each(self) -> int:
@@ -148,13 +157,13 @@ def _compiled(
     round: int,
     threads: int,
 ) -> Trained:
-    rows, aside = _gather(devices, stack)
+    rows, aside, error = _gather(devices, stack)
     ready = np.array(list(rows), np.intp)
     addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
     passes = np.asarray(epochs[ready], np.int64)
     parts, mine = list(rows.values()), work.some(ready)
     if not parts:
-        return _nobody(work, aside)
+        return _nobody(work, aside, error)
     counts = np.array([len(part) for part in parts], np.int64)
     if moments.pays(stack, local, parts):
         trained = moments.train(parts, stack, mine, local, passes, round)
@@ -166,32 +175,34 @@ def _compiled(
     good = steps >= 0
     for block in blocks.values():
         good &= np.isfinite(block).all(axis=1)
-    aside |= dict.fromkeys(ready[~good].tolist(), _NOT_FINITE)
+    aside |= dict.fromkeys(ready[~good].tolist(), NOT_FINITE)
     aside |= dict.fromkeys(ready[steps == -1].tolist(), _labels_needed(stack))
     if not good.all():
         changes, blocks = changes[good], {name: block[good] for name, block in blocks.items()}
     return Trained(
         *(ready[good], changes, counts[good], passes[good], steps[good], losses[good]),
-        *(blocks, aside),
+        *(blocks, aside, error),
     )
 
 
-def _nobody(work: Work, aside: dict[int, str]) -> Trained:
+def _nobody(work: Work, aside: dict[int, str], error: Exception | None) -> Trained:
     whole, nothing = np.empty(0, np.int64), np.empty((0, work.start.shape[-1]), work.start.dtype)
     blocks = {"gradient": nothing} if work.gradient else {}
-    return Trained(whole, nothing, whole, whole, whole, np.empty(0), blocks, aside)
+    return Trained(whole, nothing, whole, whole, whole, np.empty(0), blocks, aside, error)
 
 
-_NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
+NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
 
 
 def _labels_needed(stack: Stack) -> str:
     return f"labels other than class numbers 0 ... {stack.widths[-1] - 1}"
 
 
-def _gather(devices: Sequence[Device], stack: Stack) -> tuple[dict[int, Rows], dict[int, str]]:
-    """Ask devices for their rows: those that fit the network, by place, and reasons for others."""
-    rows, aside = dict[int, Rows](), dict[int, str]()
+def _gather(
+    devices: Sequence[Device], stack: Stack
+) -> tuple[dict[int, Rows], dict[int, str], Exception | None]:
+    """Ask devices for their rows: those that fit the network, and why others don't, by place."""
+    rows, aside, first = dict[int, Rows](), dict[int, str](), None
     for place, device in enumerate(devices):
         try:
             part = device.training_rows()
@@ -202,8 +213,8 @@ def _gather(devices: Sequence[Device], stack: Stack) -> tuple[dict[int, Rows], d
             _ = part.memory
             rows[place] = part
         except Exception as error:
-            aside[place] = _reason(error)
-    return rows, aside
+            aside[place], first = _reason(error), first or error
+    return rows, aside, first
 
 
 def _reason(error: Exception) -> str:
@@ -223,6 +234,8 @@ def _plain(
     round: int,
     threads: int,
 ) -> Trained:
+    errors: dict[int, Exception] = {}
+
     def train(place: int) -> Update | str:
         try:
             update = train_device(
@@ -232,6 +245,7 @@ def _plain(
                 epochs=int(epochs[place]),
             )
         except Exception as error:
+            errors[place] = error
             return _reason(error)
         return _complaint(update, work) or update
 
@@ -257,6 +271,7 @@ def _plain(
         losses=np.array([update.loss for update in updates], np.float64),
         blocks={name: stacked([update.blocks[name] for update in updates]) for name in names},
         set_aside={p: why for p, why in enumerate(results) if isinstance(why, str)},
+        error=errors[min(errors)] if errors else None,
     )
 
 
@@ -267,5 +282,5 @@ def _complaint(update: Update, work: Work) -> str | None:
         if block.shape != (size,):
             return f"its {name} has shape {block.shape}; ({size},) is needed"
         if not np.isfinite(block).all():
-            return _NOT_FINITE
+            return NOT_FINITE
     return None

@@ -285,6 +285,12 @@ def evaluate_devices(
             hits[device] = -1
             continue
         losses[device], hits[device] = 0.0, 0
+        if plan[0, LENGTH] == 1:
+            losses[device] = regress(
+                *(x, y, rows, np.int64(0), count, weights, np.zeros_like(weights)),
+                start.dtype.type(0),
+            )
+            continue
         for begun in range(0, count, room):
             here = min(room, count - begun)
             gather(x, plan[0, INPUTS], rows, begun, here, block, plan[0, RECEIVED])

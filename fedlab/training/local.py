@@ -186,6 +186,11 @@ def train_device(
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in local.batches(len(x), seed, round, device.id, epochs):
             loss, gradient = model.loss_and_gradient(trained, x[rows], y[rows])
+            if np.shape(gradient) != trained.shape:
+                raise ValueError(
+                    f"{type(model).__name__}.loss_and_gradient gave a gradient of shape "
+                    f"{np.shape(gradient)}; {trained.shape} is needed"
+                )
             direction = _corrected(gradient, trained, work, local)
             if local.momentum:
                 velocity *= local.momentum

@@ -110,6 +110,9 @@ def plot_convergence(
     if reference is not None:
         ax.axhline(reference[1], color="#4D4D4D", ls="--", lw=1.3, label=reference[0])
     ax.set(xlabel=label, ylabel=ylabel or metric.replace("_", " "))
+    if metric.endswith("accuracy"):  # a band of few seeds may reach where no accuracy can be
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, 0.0), min(top, 1.02))
     if x == "round":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if len(runs) > 1 or reference is not None:
