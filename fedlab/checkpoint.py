@@ -145,8 +145,9 @@ def _flattened_dict(node: dict[Any, Any], name: str, arrays: Arrays) -> Any:
         (part.dtype.str, part.shape) if isinstance(part, np.ndarray) else None
         for part in node.values()
     }
-    if len(kinds) == 1 and None not in kinds and all(type(key) is int for key in node):
-        keys, parts = np.array(list(node)), np.array(list(node.values()))
+    places = all(type(key) is int and -(2**63) <= key < 2**63 for key in node)
+    if len(kinds) == 1 and None not in kinds and places:
+        keys, parts = np.array(list(node), np.int64), np.array(list(node.values()))
         stacked = [_flattened(keys, f"{name}.keys", arrays), _flattened(parts, name, arrays)]
         return {"stack": stacked}
     items = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -255,6 +255,8 @@ def same(a: object, b: object) -> bool:
 
 
 @given(TREES)
+@example({2**63: np.zeros(2)})
+@example({-(2**63) - 1: np.zeros(2), 3: np.ones(2)})
 def test_any_tree_of_arrays_comes_back_as_it_was(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("tree") / "run"
     Checkpoint({}, 0, np.zeros(1), state, History()).write(path)
