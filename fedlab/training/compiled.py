@@ -256,7 +256,7 @@ def _listener() -> Any:
             if not self.said:
                 self.said = True
                 print(
-                    "fedlab: compiling the training loops for this machine, once (ten seconds)",
+                    "fedlab: compiling the training loops for this machine, once (10 to 20 s)",
                     file=sys.stderr,
                     flush=True,
                 )
