@@ -10,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,11 +275,8 @@ class Federation:
         """Let the algorithm make the next model of what came back, if enough did."""
         still = {"update_norm": 0.0, "drift": 0.0}
         if (usable := len(trained.places)) < self._quorum:
-            came = (
-                f"{usable} usable update{'s' if usable > 1 else ''}"
-                if usable
-                else "no usable update"
-            )
+            few = {0: "no usable update", 1: "1 usable update"}
+            came = few.get(usable, f"{usable} usable updates")
             why = f"skipped: {came}; the quorum is {self._quorum}"
             return self._parameters, self._state, still, [(SERVER, why)]
         senders = [cohort[place] for place in trained.places]
@@ -471,17 +469,21 @@ class Federation:
             "cohort": str(self._cohort),
             "quorum": str(self._quorum),
             "stragglers": described(self._stragglers),
-            "weights": self._weights_described(),
+            "weights": self._weights_described,
             "devices": self._began_with.description,
         }
 
+    @cached_property
     def _weights_described(self) -> str:
-        """Return the weights in words; of a function, what it gives for the devices."""
-        words = described(self._weights)
-        if not callable(self._weights) or isinstance(self.devices, Columnar):
+        """Return the weights in words; of a function, what it gave for the first round's devices.
+
+        Once: rows that move or come later make no other run of this one.
+        """
+        words, devices = described(self._weights), self._began_with.devices
+        if not callable(self._weights) or isinstance(devices, Columnar):
             return words
-        rows = np.array([device.rows for device in self.devices])
-        return f"{words}, giving {described(self._weights_of(self.devices, rows))}"
+        rows = np.array([device.rows for device in devices])
+        return f"{words}, giving {described(self._weights_of(devices, rows))}"
 
     def _run(
         self, rounds: int, convergence: Convergence | None, after_round: Callable[[], None]

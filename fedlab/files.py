@@ -76,7 +76,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, mode: int = 0o644)
 
 def _create_beside(target: Path, mode: int) -> tuple[Path, int]:
     while True:
-        aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        aside = _name_beside(target)
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         _lock(handle)
         if os.fstat(handle).st_nlink:
@@ -85,7 +85,7 @@ def _create_beside(target: Path, mode: int) -> tuple[Path, int]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    for leftover in target.parent.glob(f".{_escaped(target.name)}.{'[0-9a-f]' * 16}.tmp"):
+    for leftover in _left_beside(target):
         # Another process may clean up at the same moment; a file that is gone is what we want.
         with suppress(FileNotFoundError, PermissionError):
             if fcntl is None:  # pragma: no cover - Windows removes no file that is open
@@ -99,8 +99,14 @@ def _remove_leftovers(target: Path) -> None:
                 os.close(handle)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _name_beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+
+
+def _left_beside(target: Path) -> Iterator[Path]:
+    """Yield what stands under names that `_name_beside` gives."""
+    escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in target.name)
+    return target.parent.glob(f".{escaped}.{'[0-9a-f]' * 16}.tmp")
 
 
 def _lock(handle: int, how: int = 0) -> bool:
@@ -176,7 +182,7 @@ def _refuse_standing(target: Path) -> None:
 
 def _folder_beside(target: Path, lock: ExitStack) -> Path:
     while True:
-        aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        aside = _name_beside(target)
         aside.mkdir()
         with suppress(FileNotFoundError):
             lock.enter_context(_locked(aside))
@@ -186,7 +192,7 @@ def _folder_beside(target: Path, lock: ExitStack) -> Path:
 
 
 def _remove_left_folders(target: Path) -> None:
-    for leftover in target.parent.glob(f".{_escaped(target.name)}.{'[0-9a-f]' * 16}.tmp"):
+    for leftover in _left_beside(target):
         # Another process may clean up at the same moment.
         with suppress(FileNotFoundError, NotADirectoryError), _locked(leftover, wait=False) as ours:
             if ours:

@@ -82,6 +82,22 @@ def test_a_federation_trains_on_what_devices_hold_in_that_round(digits, drift, t
     assert resumed.parameters.tobytes() == run.parameters.tobytes()
 
 
+def test_weights_by_a_function_and_rows_that_move_are_still_the_same_run(digits, drift, tmp_path):
+    def federation():
+        return Federation(
+            Drifting(digits, drift),
+            SoftmaxRegression(64, 10),
+            weights=lambda device: device.rows**0.5,
+            seed=1,
+        )
+
+    whole, stopped, resumed = (federation() for _ in range(3))
+    whole.run(7)
+    stopped.run_to(5, tmp_path / "run", every=2)
+    resumed.run_to(7, tmp_path / "run")
+    assert resumed.parameters.tobytes() == whole.parameters.tobytes()
+
+
 def test_a_split_of_other_rows_is_refused(digits):
     with pytest.raises(ValueError, match="splits 10 rows; the data have 1797"):
         spread(digits, iid(10, 2, seed=0))

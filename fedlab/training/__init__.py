@@ -3,7 +3,7 @@
 from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
 from fedlab.training.compiled import prepare
 from fedlab.training.local import LocalSGD, Update, train_device
-from fedlab.training.threads import one_blas_thread
+from fedlab.training.threads import cores, one_blas_thread
 from fedlab.training.validation import measure, validate
 from fedlab.training.work import Returned, Work
 
@@ -14,6 +14,7 @@ __all__ = [
     "Trained",
     "Update",
     "Work",
+    "cores",
     "engine_of",
     "measure",
     "one_blas_thread",

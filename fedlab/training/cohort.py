@@ -25,7 +25,7 @@ from fedlab.training.stack import Stack, stack_of, suits_blas
 from fedlab.training.threads import one_blas_thread
 from fedlab.training.work import Work
 
-__all__ = ["Engine", "Trained", "engine_of", "train_cohort"]
+__all__ = ["Engine", "Trained", "engine_of", "labels_needed", "train_cohort"]
 
 Engine = Literal["auto", "compiled", "plain"]
 
@@ -159,7 +159,6 @@ def _compiled(
 ) -> Trained:
     rows, aside, error = _gather(devices, stack)
     ready = np.array(list(rows), np.intp)
-    addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
     passes = np.asarray(epochs[ready], np.int64)
     parts, mine = list(rows.values()), work.some(ready)
     if not parts:
@@ -168,6 +167,7 @@ def _compiled(
     if moments.pays(stack, local, parts):
         trained = moments.train(parts, stack, mine, local, passes, round)
     else:
+        addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
         where = compiled.Addresses.of(parts)
         trained = compiled.train(where, stack, mine, local, passes, addresses, seed, round, threads)
     changes, gradients, losses, steps = trained
@@ -176,7 +176,7 @@ def _compiled(
     for block in blocks.values():
         good &= np.isfinite(block).all(axis=1)
     aside |= dict.fromkeys(ready[~good].tolist(), NOT_FINITE)
-    aside |= dict.fromkeys(ready[steps == -1].tolist(), _labels_needed(stack))
+    aside |= dict.fromkeys(ready[steps == -1].tolist(), labels_needed(stack))
     if not good.all():
         changes, blocks = changes[good], {name: block[good] for name, block in blocks.items()}
     return Trained(
@@ -194,7 +194,8 @@ def _nobody(work: Work, aside: dict[int, str], error: Exception | None) -> Train
 NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
 
 
-def _labels_needed(stack: Stack) -> str:
+def labels_needed(stack: Stack) -> str:
+    """Return what is said of labels that are no classes of a network."""
     return f"labels other than class numbers 0 ... {stack.widths[-1] - 1}"
 
 

@@ -24,6 +24,7 @@ from fedlab.models.base import Array
 from fedlab.randomness import Purpose
 from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack
+from fedlab.training.threads import cores
 from fedlab.training.work import Work
 
 __all__ = ["Addresses", "evaluate", "prepare", "train", "usable_threads"]
@@ -159,9 +160,7 @@ def usable_threads() -> int:
     asked = os.environ.get("FEDLAB_THREADS", "")
     if asked.isascii() and asked.isdigit() and int(asked):
         return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()
 
 
 def _deal(some: Callable[[Part], None], costs: NDArray[np.float64], threads: int) -> None:

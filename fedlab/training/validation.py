@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.device import Device, Rows
 from fedlab.models.base import Array, Model
 from fedlab.training import compiled
-from fedlab.training.cohort import Engine, engine_of
+from fedlab.training.cohort import Engine, engine_of, labels_needed
 from fedlab.training.stack import Stack
 from fedlab.training.threads import one_blas_thread
 
@@ -83,7 +83,7 @@ def _compiled(rows: Sequence[Rows], stack: Stack, parameters: Array, threads: in
         raise ValueError(f"rows of other than {stack.widths[0]} numbers; the model takes those")
     losses, hits = compiled.evaluate(where, stack, parameters, threads)
     if (hits < 0).any():
-        raise ValueError(f"labels other than class numbers 0 ... {stack.widths[-1] - 1}")
+        raise ValueError(labels_needed(stack))
     losses /= where.counts
     if stack.squared:
         return {"loss": losses, "mse": 2 * losses}

@@ -16,7 +16,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-__all__ = ["OwnKernelManager", "OwnKernelSpecs", "cores", "environment"]
+__all__ = ["OwnKernelManager", "OwnKernelSpecs", "environment"]
 
 _NAME = "python3"
 # What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
@@ -70,13 +70,6 @@ class OwnKernelManager(AsyncKernelManager):
     @staticmethod
     def on_start(process: int | None) -> None:
         """Be told of a new kernel; the worker puts its own function here."""
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:

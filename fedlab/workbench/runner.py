@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
 from fedlab import files
-from fedlab.training import prepare
+from fedlab.training import cores, prepare
 from fedlab.workbench import kernels, records
 from fedlab.workbench.commands import papermill_line, workbench_line
 from fedlab.workbench.notebooks import Notebook, dump, load
@@ -179,7 +179,7 @@ def _outcomes(
     _sweep(cache)
     with tempfile.TemporaryDirectory(prefix=f"running-{os.getpid()}-", dir=cache) as name:
         scratch = Path(name)
-        environment = kernels.environment(cache, scratch, max(1, kernels.cores() // jobs))
+        environment = kernels.environment(cache, scratch, max(1, cores() // jobs))
         tasks = [_task(run, scratch) for run in runs]
         yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
 

@@ -317,7 +317,7 @@ def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path
 def test_cores_are_shared_out_and_workers_stay_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.kernels, "cores", lambda: 6)
+    monkeypatch.setattr(runner, "cores", lambda: 6)
     source = (
         "import json, os\nfrom fedlab.workbench import cells\n"
         "cells.answer(json.dumps([os.getppid(), os.environ['OMP_NUM_THREADS'],"
