@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks install`, `rounds`, `scale` or `corrupt`."""
+"""The command: `python -m benchmarks install`, `rounds`, or one of the other campaigns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,20 @@ from benchmarks.summary import Row, over_floor, rows, table
 from benchmarks.workloads import TOLERANCES, WORKLOADS, spread_of_sizes
 from fedlab.files import write_bytes
 
+#: Commands with options of their own: what each does, and its `main`.
+OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "scale": ("time rounds of ever larger populations", scale.main),
+    "corrupt": ("open corrupted indexes", campaign.main),
+}
+
 WARMUP = 2  # rounds that compile, fill caches, or measure: no steady ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if words[:1] == ["scale"]:
-            return scale.main(words[1:])
-        if words[:1] == ["corrupt"]:
-            return campaign.main(words[1:])
+        if words and words[0] in OTHERS:
+            return OTHERS[words[0]][1](words[1:])
         given = _parser().parse_args(words)
         if given.command == "install":
             install(given.names)
@@ -56,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     rounds.add_argument(
         "--json", type=Path, default=Path("reports/benchmarks/rounds.json"), help="results, whole"
     )
-    commands.add_parser("scale", help="time rounds of ever larger populations", add_help=False)
-    commands.add_parser("corrupt", help="open corrupted indexes", add_help=False)
+    for name, (what, _) in OTHERS.items():
+        commands.add_parser(name, help=what, add_help=False)
     return parser
 
 

@@ -33,6 +33,13 @@ class Purpose(IntEnum):
     STRAGGLERS = 8
     FEATURE_NOISE = 9
     SYNTHETIC = 10
+    PROJECTION = 11
+    ROUTING = 12
+    MASKS = 13
+    RELEASE = 14
+    ATTACK = 15
+    PROTECTION = 16
+    CODEBOOK = 17
 
 
 def address_of(name: int | str) -> int:

@@ -1,0 +1,53 @@
+"""What a search across devices found, and what is known of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.search.ledger import Ledger
+
+__all__ = ["FederatedHits"]
+
+
+@dataclass(frozen=True)
+class FederatedHits:
+    """The neighbours of q queries over all devices, in one order: distance, device, key.
+
+    Attributes
+    ----------
+    devices : (q, k) int64 array
+        Who holds each hit, as a place among the devices that were asked; -1 where there is none.
+    keys : (q, k) uint64 array
+        Its key there; 2**64 - 1 where there is none.
+    distances : (q, k) float64 array
+        As in `fedlab.Hits`; inf where there is none.
+    counts : (q,) int64 array
+        Neighbours of each query.
+    certified : (q,) bool array
+        Whether the answer is proven equal to that of one index over all rows of all devices,
+        provided that devices answered truthfully.
+    set_aside : mapping of device id to str
+        Devices whose answers were not used, and why.
+    ledger : Ledger
+        What was sent.
+    """
+
+    devices: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    distances: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    certified: NDArray[np.bool_]
+    set_aside: Mapping[int | str, str]
+    ledger: Ledger
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(q, k) mask of the places that are filled."""
+        return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]
