@@ -46,25 +46,32 @@ class Probes:
     metric : {"cosine", "inner", "l2sq"}
     scaled : (q, d) float32 array
         What rows are multiplied with.
+    wide : (q, d) float64 array
+        What rows are measured against.
     lengths : (q,) float64 array
     """
 
-    queries: Float
     metric: str
     scaled: Float
+    wide: Double
     lengths: Double
 
     @classmethod
     def of(cls, queries: Float, metric: str) -> Probes:
-        squares: Double = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
-        lengths = np.sqrt(squares)
-        return cls(queries, metric, _probes(queries, lengths, metric), lengths)
+        wide, lengths = np.empty(queries.shape), np.empty(len(queries))
+        _kernels().widen(_given(queries), wide, lengths)
+        return cls(metric, _scaled(queries, lengths, metric), wide, lengths)
 
     def __len__(self) -> int:
-        return len(self.queries)
+        return len(self.wide)
 
-    def __getitem__(self, part: slice | NDArray[Any]) -> Probes:
-        return Probes(self.queries[part], self.metric, self.scaled[part], self.lengths[part])
+    def __getitem__(self, part: slice) -> Probes:
+        return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
+
+    @property
+    def asking(self) -> tuple[Any, ...]:
+        """What kernels measure with."""
+        return _given(self.wide), _given(self.lengths), METRICS.index(self.metric)
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,11 @@ class Nearest:
         shape = queries, k
         return cls(np.full(shape, np.inf), np.full(shape, _NO_KEY), np.full(shape, -1, np.int64))
 
+    @property
+    def heaps(self) -> tuple[Double, NDArray[np.uint64], Places]:
+        """What kernels fill."""
+        return self.distances, self.keys, self.rows
+
     def __getitem__(self, part: slice) -> Nearest:
         return Nearest(self.distances[part], self.keys[part], self.rows[part])
 
@@ -111,7 +123,7 @@ def measure(rows: Float, queries: Float, metric: str) -> Double:
     array([-24.])
     """
     distances = np.empty(len(rows))
-    _kernels().measure_pairs(_given(rows), _given(queries), METRICS.index(metric), distances)
+    _kernels().measure_pairs(_given(rows), Probes.of(queries, metric).asking, distances)
     return distances
 
 
@@ -139,11 +151,8 @@ def ranked(
         inf where there are fewer than k.
     """
     found = Nearest.none(len(queries), k)
-    _kernels().rank(
-        *(*_stored(table), METRICS.index(metric), _given(queries)),
-        *(_given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))),
-        *(found.distances, found.keys, found.rows),
-    )
+    pairs = _given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))
+    _kernels().rank(_stored(table), Probes.of(queries, metric).asking, *pairs, found.heaps)
     return found.rows, found.distances
 
 
@@ -159,42 +168,42 @@ def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, 
         At most n.
     metric : str
     """
-    found = scan(table, Probes.of(queries, metric), k)
+    found = Nearest.none(len(queries), k)
+    for part in _parts(len(queries), k):
+        _scan_few(table, Probes.of(queries[part], metric), found[part])
     return found.rows, found.distances
 
 
 def scan(table: Table, probes: Probes, k: int) -> Nearest:
-    """Return the k rows nearest to each query, exactly; see `nearest`."""
+    """Return the k rows nearest to each query, exactly, where queries come ready."""
     found = Nearest.none(len(probes), k)
-    few = max(1, min(_QUERIES, _PRODUCTS // k))
-    for start in range(0, len(probes) if table.rows else 0, few):
-        part = slice(start, start + few)
+    for part in _parts(len(probes), k):
         _scan_few(table, probes[part], found[part])
     return found
+
+
+def _parts(queries: int, k: int) -> list[slice]:
+    few = max(1, min(_QUERIES, _PRODUCTS // k))
+    return [slice(start, start + few) for start in range(0, queries, few)]
 
 
 def _scan_few(table: Table, probes: Probes, found: Nearest) -> int:
     """Fill heaps with the nearest rows, and return how many rows were measured in float64."""
     kernels, count, k = _kernels(), len(probes), found.rows.shape[1]
+    dimensions = probes.wide.shape[1]
     upper = np.full((count, k), np.float32(np.inf))  # the least that k rows can be bounded by
     room = count, min(table.rows, 2 * k + _CANDIDATES)
     held = upper, np.empty(room, np.int64), np.empty(room, np.float32), np.zeros(count, np.int64)
-    measuring = (
-        *(*_stored(table), METRICS.index(probes.metric), _given(probes.queries)),
-        *(found.distances, found.keys, found.rows),
-    )
-    measured = 0
-    step = max(k, min(_PRODUCTS // count, _DECODED // probes.queries.shape[1]))
+    measuring = _stored(table), probes.asking, found.heaps
+    step, measured = max(k, min(_PRODUCTS // count, _DECODED // dimensions)), 0
     for start in range(0, table.rows, step):
         part = slice(start, start + step)
         squares = table.squares[part]
         products: Float = probes.scaled @ table.decoded(part).T
         norms = np.float32(1) / np.sqrt(squares) if probes.metric == "cosine" else squares
-        error = _error(
-            float(squares.max()), probes.lengths, probes.queries.shape[1], probes.metric
-        )
-        measured += kernels.choose(products, _given(norms), start, error, *held, *measuring)
-    return measured + int(kernels.finish(*held, *measuring))
+        error = _error(float(squares.max()), probes.lengths, dimensions, probes.metric)
+        measured += kernels.choose(products, _given(norms), start, error, held, *measuring)
+    return measured + int(kernels.finish(held, *measuring))
 
 
 def _stored(table: Table) -> tuple[NDArray[Any], ...]:
@@ -216,7 +225,7 @@ def _kernels() -> Any:
     return scankernels
 
 
-def _probes(queries: Float, lengths: Double, metric: str) -> Float:
+def _scaled(queries: Float, lengths: Double, metric: str) -> Float:
     factors = {"cosine": -1.0 / np.maximum(lengths, 1e-30), "inner": -1.0, "l2sq": -2.0}
     scaled: Float = queries * np.asarray(factors[metric], np.float32).reshape(-1, 1)
     return scaled

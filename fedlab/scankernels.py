@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["choose", "finish", "measure_pairs", "rank"]
+__all__ = ["choose", "finish", "measure_pairs", "rank", "widen"]
 
 # No reordering and no fused multiplication.
 _COMPILED = {"nogil": True, "cache": True}
@@ -31,20 +31,22 @@ _ALL = np.float32(np.inf)
 # -- distances -------------------------------------------------------------------------------------
 
 
-def _summing(term):
-    """Return an intrinsic that sums `term` of a float32 row and a float64 query, both (d,).
+def _summing(*terms):
+    """Return an intrinsic that sums terms of a float32 row and a float64 query, both (d,).
 
-    It leaves out what lies beyond the last multiple of 16.
+    It leaves out what lies beyond the last multiple of 16. A product of two float32 numbers is
+    exact in float64, so terms may be fused with their sums.
     """
 
     @intrinsic
-    def total(_, row, query):
+    def totals(_, row, query):
         def codegen(context, builder, signature, args):
             row, query = (
                 context.make_array(kind)(context, builder, given)
                 for kind, given in zip(signature.args, args, strict=True)
             )
             wide, narrow = (ir.VectorType(t, _WIDTH) for t in (ir.DoubleType(), ir.FloatType()))
+            parts = range(_LANES // _WIDTH)
 
             def load(array, place, kind, size):
                 address = builder.bitcast(builder.gep(array.data, [place]), kind.as_pointer())
@@ -53,44 +55,62 @@ def _summing(term):
             length = builder.extract_value(row.shape, 0)
             lanes = ir.Constant(length.type, _LANES)
             zero = ir.Constant(wide, [0.0] * _WIDTH)
-            sums = [cgutils.alloca_once_value(builder, zero) for _ in range(_LANES // _WIDTH)]
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in parts] for _ in terms]
             with cgutils.for_range(builder, builder.udiv(length, lanes)) as loop:
                 start = builder.mul(loop.index, lanes)
-                for part, part_sum in enumerate(sums):
+                for part in parts:
                     place = builder.add(start, ir.Constant(length.type, _WIDTH * part))
                     a = builder.fpext(load(row, place, narrow, 4), wide)
-                    more = term(builder, a, load(query, place, wide, 8))
-                    builder.store(builder.fadd(builder.load(part_sum), more), part_sum)
-            a, b, c, d = (builder.load(part_sum) for part_sum in sums)
-            four = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-            a, b, c, d = (
-                builder.extract_element(four, ir.Constant(ir.IntType(32), lane))
-                for lane in range(_WIDTH)
+                    b = load(query, place, wide, 8)
+                    for term, total in zip(terms, sums, strict=True):
+                        more = builder.fadd(
+                            builder.load(total[part]), term(builder, a, b), flags=["contract"]
+                        )
+                        builder.store(more, total[part])
+            return context.make_tuple(
+                *(builder, signature.return_type, [across(builder, total) for total in sums])
             )
-            return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
 
-        return types.float64(row, query), codegen
+        return types.UniTuple(types.float64, len(terms))(row, query), codegen
 
-    return total
+    def across(builder, total):
+        a, b, c, d = (builder.load(part) for part in total)
+        four = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        a, b, c, d = (
+            builder.extract_element(four, ir.Constant(ir.IntType(32), lane))
+            for lane in range(_WIDTH)
+        )
+        return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+
+    return totals
+
+
+def _product(builder, a, b):
+    return builder.fmul(a, b, flags=["contract"])
+
+
+def _own_square(builder, a, b):
+    return builder.fmul(a, a, flags=["contract"])
 
 
 def _square_apart(builder, a, b):
     apart = builder.fsub(a, b)
-    return builder.fmul(apart, apart)
+    return builder.fmul(apart, apart)  # no exact product, so it must not be fused
 
 
-_products = _summing(lambda builder, a, b: builder.fmul(a, b))
-_squares = _summing(lambda builder, a, b: builder.fmul(a, a))
+_products = _summing(_product)
+_products_and_squares = _summing(_product, _own_square)
 _squares_apart = _summing(_square_apart)
 
 
 @njit(**_COMPILED)
-def _square(row, query):
-    total = _squares(row, query)
+def _product_and_square(row, query):
+    product, square = _products_and_squares(row, query)
     for place in range(len(row) - len(row) % _LANES, len(row)):
         number = np.float64(row[place])
-        total += number * number
-    return total
+        product += number * query[place]
+        square += number * number
+    return product, square
 
 
 @njit(**_COMPILED)
@@ -98,34 +118,33 @@ def _distance(row, query, length, metric):
     """Return the distance of a float32 row to a float64 query of known length."""
     rest = len(row) - len(row) % _LANES
     if metric == 2:
-        total = _squares_apart(row, query)
+        (total,) = _squares_apart(row, query)
         for place in range(rest, len(row)):
             apart = np.float64(row[place]) - query[place]
             total += apart * apart
         return total
-    total = _products(row, query)
-    for place in range(rest, len(row)):
-        total += np.float64(row[place]) * query[place]
     if metric == 1:
+        (total,) = _products(row, query)
+        for place in range(rest, len(row)):
+            total += np.float64(row[place]) * query[place]
         return 1.0 - total
-    return max(1.0 - total / (np.sqrt(_square(row, query)) * length), 0.0)
+    product, square = _product_and_square(row, query)
+    return max(1.0 - product / (np.sqrt(square) * length), 0.0)
 
 
 @njit(**_COMPILED)
-def _length(query, wide):
-    """Copy a float32 query to a float64 one, and return its length."""
-    wide[:] = query
-    return np.sqrt(_square(query, wide))
+def widen(queries, wide, lengths):
+    """Write (q, d) float32 queries as float64 ones, and their lengths."""
+    for asked in range(len(queries)):
+        wide[asked] = queries[asked]
+        _, square = _product_and_square(queries[asked], wide[asked])
+        lengths[asked] = np.sqrt(square)
 
 
 @njit(**_COMPILED)
-def _decode(codes, kind, scales, row, out):
+def _decode(given, kind, scale, out):
     """Write a row's numbers to `out`, (d,) float32: the same bits as `fedlab.storage.decode`."""
-    given = codes[row]
-    if kind == 0:
-        out[:] = given.view(np.float32)
-    elif kind == 3:
-        scale = scales[row]
+    if kind == 3:
         numbers = given.view(np.int8)
         for place in range(len(out)):
             out[place] = np.float32(numbers[place]) * scale
@@ -142,12 +161,20 @@ def _decode(codes, kind, scales, row, out):
 
 
 @njit(**_COMPILED)
-def measure_pairs(rows, queries, metric, distances):
+def _stored_distance(stored, row, decoded, query, length, metric):
+    codes, kind, scales, _ = stored
+    if kind == 0:
+        return _distance(codes[row].view(np.float32), query, length, metric)
+    _decode(codes[row], kind, scales[row] if kind == 3 else np.float32(1), decoded)
+    return _distance(decoded, query, length, metric)
+
+
+@njit(**_COMPILED)
+def measure_pairs(rows, asking, distances):
     """Write the distance of each row to the query beside it."""
-    wide = np.empty(rows.shape[1], np.float64)
+    queries, lengths, metric = asking
     for place in range(len(rows)):
-        length = _length(queries[place], wide)
-        distances[place] = _distance(rows[place], wide, length, metric)
+        distances[place] = _distance(rows[place], queries[place], lengths[place], metric)
 
 
 # -- heaps -----------------------------------------------------------------------------------------
@@ -205,19 +232,19 @@ def _sink(score, scores):
 
 
 @njit(**_COMPILED)
-def rank(codes, kind, scales, known, metric, queries, who, row, distances, keys, rows):
+def rank(stored, asking, who, row, found):
     """Measure candidate `row[i]` for query `who[i]`; leave each query's nearest in order."""
-    query, decoded = np.empty(queries.shape[1]), np.empty(queries.shape[1], np.float32)
-    asked, length = -1, 0.0
+    queries, lengths, metric = asking
+    distances, keys, rows = found
+    known, decoded = stored[3], np.empty(queries.shape[1], np.float32)
     for place in range(len(row)):
-        if who[place] != asked:
-            asked = who[place]
-            length = _length(queries[asked], query)
-        _decode(codes, kind, scales, row[place], decoded)
-        distance, key = _distance(decoded, query, length, metric), known[row[place]]
-        if _after(distances[asked, 0], keys[asked, 0], distance, key):
+        asked, here = who[place], row[place]
+        distance = _stored_distance(
+            stored, here, decoded, queries[asked], lengths[asked], metric
+        )
+        if _after(distances[asked, 0], keys[asked, 0], distance, known[here]):
             _sift(
-                *(distance, key, row[place]),
+                *(distance, known[here], here),
                 *(distances[asked], keys[asked], rows[asked], rows.shape[1]),
             )
     for asked in range(len(queries)):
@@ -225,21 +252,20 @@ def rank(codes, kind, scales, known, metric, queries, who, row, distances, keys,
 
 
 @njit(**_COMPILED)
-def _measure(
-    codes, kind, scales, known, metric, query, pool, least, most, distances, keys, rows
-):
-    """Measure those of a query's pool whose least score is at most `most`; return how many."""
-    wide, decoded = np.empty(len(query)), np.empty(len(query), np.float32)
-    length, count = _length(query, wide), 0
-    for place in range(len(pool)):
+def _measure(stored, asking, asked, held, count, most, decoded, found):
+    """Measure the first `count` of a pool if their least score is at most `most`."""
+    queries, lengths, metric = asking
+    distances, keys, rows = found[0][asked], found[1][asked], found[2][asked]
+    pool, least, known, measured = held[1][asked], held[2][asked], stored[3], 0
+    query, length = queries[asked], lengths[asked]
+    for place in range(count):
         if least[place] <= most:
             row = pool[place]
-            _decode(codes, kind, scales, row, decoded)
-            distance, key = _distance(decoded, wide, length, metric), known[row]
-            count += 1
-            if _after(distances[0], keys[0], distance, key):
-                _sift(distance, key, row, distances, keys, rows, len(rows))
-    return count
+            distance = _stored_distance(stored, row, decoded, query, length, metric)
+            measured += 1
+            if _after(distances[0], keys[0], distance, known[row]):
+                _sift(distance, known[row], row, distances, keys, rows, len(rows))
+    return measured
 
 
 @njit(**_COMPILED)
@@ -254,47 +280,30 @@ def _thinned(pool, least, most):
 
 
 @njit(**_COMPILED)
-def _scores(products, norms, metric, start, stop, scores):
+def _score(products, norms, metric, scores):
     if metric == 0:
-        for place in range(start, stop):
-            scores[place - start] = products[place] * norms[place]
+        for place in range(len(products)):
+            scores[place] = products[place] * norms[place]
     elif metric == 1:
-        for place in range(start, stop):
-            scores[place - start] = products[place]
+        for place in range(len(products)):
+            scores[place] = products[place]
     else:
-        for place in range(start, stop):
-            scores[place - start] = products[place] + norms[place]
+        for place in range(len(products)):
+            scores[place] = products[place] + norms[place]
+
+
+# Scores are finite, so the least of them does not depend on the order.
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
+def _least(scores):
+    least = np.float32(np.inf)
+    for place in range(len(scores)):
+        least = min(least, scores[place])
+    return least
 
 
 @njit(**_COMPILED)
-def _any_near(scores, count, limit):
-    near = 0
-    for place in range(count):
-        near += scores[place] <= limit
-    return near > 0
-
-
-@njit(**_COMPILED)
-def choose(
-    products,
-    norms,
-    first,
-    errors,
-    upper,
-    pool,
-    least,
-    counts,
-    codes,
-    kind,
-    scales,
-    known,
-    metric,
-    queries,
-    distances,
-    keys,
-    rows,
-):
-    """Put rows that can be among the k nearest of each query into its pool; return how many left.
+def choose(products, norms, first, errors, held, stored, asking, found):
+    """Put rows that can be among the k nearest of each query into its pool.
 
     Parameters
     ----------
@@ -302,67 +311,69 @@ def choose(
         Scores of n rows, still without what `norms` (n,) brings in; the first is row `first`.
     errors : (q,) float32 array
         How far a score may lie from the true one.
-    upper : (q, k) float32 array
-        Heaps of the k least bounds from above that were seen.
-    pool, least, counts : (q, c), (q, c), (q,) arrays
-        Candidates, and what their true scores are at least. A pool that is full of candidates
-        that may still be among the nearest is measured, and is empty then.
+    held : tuple
+        ``upper`` (q, k) float32, heaps of the k least bounds from above that were seen; ``pool``
+        and ``least`` (q, c), candidates and what their true scores are at least; ``counts`` (q,).
+        A pool that is full of candidates that may still be among the nearest is measured, and is
+        empty then.
+    stored, asking, found : tuples
+        Codes, their kind, scales and keys of all rows; queries in float64, their lengths and the
+        metric; distances, keys and rows of the nearest.
+
+    Returns
+    -------
+    int
+        How many rows were measured.
     """
-    scores, measured = np.empty(_CHUNK, np.float32), 0
+    upper, pools, leasts, counts = held
+    size = products.shape[1]
+    chunks = (size + _CHUNK - 1) // _CHUNK
+    scores, nearest = np.empty(size, np.float32), np.empty(chunks, np.float32)
+    decoded, start = np.empty(asking[0].shape[1], np.float32), np.empty_like(upper[0])
+    measured = 0
     for asked in range(len(products)):
         error, best, count = errors[asked], upper[asked], counts[asked]
+        pool, least = pools[asked], leasts[asked]
+        _score(products[asked], norms, asking[2], scores)
+        for chunk in range(chunks):
+            nearest[chunk] = _least(scores[chunk * _CHUNK : (chunk + 1) * _CHUNK])
         limit = best[0] + error
-        for start in range(0, products.shape[1], _CHUNK):
-            stop = min(start + _CHUNK, products.shape[1])
-            _scores(products[asked], norms, metric, start, stop, scores)
-            if not _any_near(scores, stop - start, limit):
+        if limit == np.inf and len(best) <= chunks:
+            # As many rows as there are chunks are at least as near as the nearest of each.
+            start[:] = np.inf
+            for chunk in range(chunks):
+                if nearest[chunk] < start[0]:
+                    _sink(nearest[chunk], start)
+            limit = (start[0] + error) + error
+        for chunk in range(chunks):
+            if nearest[chunk] > limit:
                 continue
-            for place in range(stop - start):
+            for place in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, size)):
                 score = scores[place]
                 if score > limit:
                     continue
-                if count == pool.shape[1]:
-                    count = _thinned(pool[asked], least[asked], best[0])
-                    if 2 * count > pool.shape[1]:
+                if count == len(pool):
+                    count = _thinned(pool, least, best[0])
+                    if 2 * count > len(pool):
                         measured += _measure(
-                            *(codes, kind, scales, known, metric, queries[asked]),
-                            *(pool[asked, :count], least[asked, :count], _ALL),
-                            *(distances[asked], keys[asked], rows[asked]),
+                            stored, asking, asked, held, count, _ALL, decoded, found
                         )
                         count = 0
-                pool[asked, count], least[asked, count] = first + start + place, score - error
+                pool[count], least[count] = first + place, score - error
                 count += 1
                 if score + error < best[0]:
                     _sink(score + error, best)
-                    limit = best[0] + error
+                    limit = min(limit, best[0] + error)
         counts[asked] = count
     return measured
 
 
 @njit(**_COMPILED)
-def finish(
-    upper,
-    pool,
-    least,
-    counts,
-    codes,
-    kind,
-    scales,
-    known,
-    metric,
-    queries,
-    distances,
-    keys,
-    rows,
-):
+def finish(held, stored, asking, found):
     """Measure what is left in the pools, and sort; return how many were measured."""
-    measured = 0
-    for asked in range(len(queries)):
-        count = counts[asked]
-        measured += _measure(
-            *(codes, kind, scales, known, metric, queries[asked]),
-            *(pool[asked, :count], least[asked, :count], upper[asked, 0]),
-            *(distances[asked], keys[asked], rows[asked]),
-        )
-        _sort(distances[asked], keys[asked], rows[asked])
+    decoded, measured = np.empty(asking[0].shape[1], np.float32), 0
+    for asked in range(len(held[3])):
+        count, most = held[3][asked], held[0][asked, 0]
+        measured += _measure(stored, asking, asked, held, count, most, decoded, found)
+        _sort(found[0][asked], found[1][asked], found[2][asked])
     return measured
