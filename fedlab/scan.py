@@ -177,13 +177,13 @@ def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, 
 def scan(table: Table, probes: Probes, k: int) -> Nearest:
     """Return the k rows nearest to each query, exactly, where queries come ready."""
     found = Nearest.none(len(probes), k)
-    for part in _parts(len(probes), k):
+    for part in _parts(len(probes) if k else 0, k):
         _scan_few(table, probes[part], found[part])
     return found
 
 
 def _parts(queries: int, k: int) -> list[slice]:
-    few = max(1, min(_QUERIES, _PRODUCTS // k))
+    few = max(1, min(_QUERIES, _PRODUCTS // max(k, 1)))
     return [slice(start, start + few) for start in range(0, queries, few)]
 
 
