@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab.graph import Graph, library_version
+from fedlab.graph import HNSW, Graph, library_version
 from fedlab.storage import Table, encode
 
 from .helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
 
-SETTINGS = {"connectivity": 16, "expansion_add": 128, "expansion_search": 64}
+SETTINGS = HNSW()
 
 
 def table_of(rows: Any, dtype: str) -> Table:
-    return Table({**encode(rows, dtype), "keys": np.arange(len(rows), dtype=np.uint64)})
+    keys = np.arange(len(rows), dtype=np.uint64)
+    return Table({**encode(rows, dtype), "keys": keys}, dimensions=rows.shape[1])
 
 
 def graph_of(rows: Any, metric: str = "cosine", dtype: str = "f32", threads: int = 1) -> Graph:
@@ -168,13 +169,13 @@ def test_bytes_of_another_kind_of_graph_are_refused() -> None:
     with pytest.raises(ValueError, match="F32"):
         Graph(4, "cosine", "bf16", SETTINGS).load(content)
     with pytest.raises(ValueError, match="connectivity 16"):
-        Graph(4, "cosine", "f32", {**SETTINGS, "connectivity": 8}).load(content)
+        Graph(4, "cosine", "f32", HNSW(connectivity=8)).load(content)
     with pytest.raises(RuntimeError):
         Graph(4, "cosine", "f32", SETTINGS).load(memoryview(b"nothing"))
 
 
 def test_loading_restores_the_search_settings() -> None:
-    given = {"connectivity": 7, "expansion_add": 33, "expansion_search": 55}
+    given = HNSW(connectivity=7, expansion_add=33, expansion_search=55)
     rows = normal(200, 4)
     first, second = (Graph(4, "l2sq", "f16", given) for _ in range(2))
     first.extend(table_of(rows, "f16"), 1)
