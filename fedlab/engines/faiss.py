@@ -246,6 +246,10 @@ class FaissProposer(Entries):
         theirs = faiss.METRIC_L2 if self._metric == "l2sq" else faiss.METRIC_INNER_PRODUCT
         index = self._engine.empty(self._dimensions, theirs)
         self._engine.prepare(index)
+        learners: list[Any] = [index, getattr(index, "pq", None)]
+        for learner in learners:
+            if hasattr(learner, "cp"):  # else it prints a warning below 39 rows a centroid
+                learner.cp.min_points_per_centroid = 1
         return index
 
     @property
@@ -306,7 +310,7 @@ class FaissProposer(Entries):
     def nbytes_beside(self, table: Table) -> int:
         """Return the bytes of codes, ids, centroids and links."""
         index, numbers = self._index, 4 * self._dimensions
-        nbytes = int(index.ntotal * index.sa_code_size())
+        nbytes = index.ntotal * _code_size(index)
         if hasattr(index, "nlist"):
             nbytes += index.ntotal * 8 + index.nlist * numbers
         if hasattr(index, "pq"):
@@ -343,8 +347,12 @@ def _kind(index: Any) -> tuple[Any, ...]:
     """Return what an index's settings made of it, but for those of a search."""
     links = index.hnsw.nb_neighbors(1) if hasattr(index, "hnsw") else None
     lists = getattr(index, "nlist", None)
-    codes = index.sa_code_size()
-    return type(index).__name__, index.d, index.metric_type, codes, lists, links
+    return type(index).__name__, index.d, index.metric_type, _code_size(index), lists, links
+
+
+def _code_size(index: Any) -> int:
+    """Return the bytes that Faiss keeps of a row."""
+    return int(index.storage.sa_code_size() if hasattr(index, "hnsw") else index.code_size)
 
 
 def _owning(index: Any, coarse: Any) -> Any:
@@ -371,8 +379,8 @@ def _check_division(dimensions: int, code: int) -> None:
         fit = [size for size in range(1, dimensions + 1) if dimensions % size == 0]
         near = sorted(sorted(fit, key=lambda size: abs(size - code))[:3])
         raise ValueError(
-            f"code_bytes is {code}, which {dimensions} dimensions don't divide by; take one that they "
-            f"do, like {', '.join(map(str, near))}"
+            f"code_bytes is {code}, which {dimensions} dimensions don't divide by; take one that "
+            f"they do, like {', '.join(map(str, near))}"
         )
 
 
