@@ -52,11 +52,16 @@ class HNSW:
         smaller one it is built and walked faster, and since what it proposes is measured again
         from the stored rows, little recall is lost; but then it holds a copy of the rows of its
         own. i8 and b1 compare directions alone, and are for cosine.
+    rescored : int, optional
+        How many rows are measured for each neighbour that is wanted; by default 2, and 10 where the
+        graph is in b1, which is coarse. Measured on 20,000 rows of a mixture of 500 Gaussians: a b1
+        graph over f32 rows had recall@10 .94 with 5 and .98 with 10 at 128 dimensions, 1.00 with
+        either at 384; at 2 it was .72 and .77.
 
     Examples
     --------
     >>> HNSW(dtype="i8")
-    HNSW(connectivity=16, expansion_add=128, expansion_search=64, dtype='i8')
+    HNSW(connectivity=16, expansion_add=128, expansion_search=64, dtype='i8', rescored=None)
     """
 
     name: ClassVar[str] = "graph"
@@ -65,6 +70,7 @@ class HNSW:
     expansion_add: int = 128
     expansion_search: int = 64
     dtype: str | None = None
+    rescored: int | None = None
 
     def __post_init__(self) -> None:
         whole_number(self.connectivity, "connectivity", 2, 512)
@@ -75,6 +81,8 @@ class HNSW:
                 f"the graph's dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}, or None "
                 "for the type of the rows"
             )
+        if self.rescored is not None:
+            whole_number(self.rescored, "rescored", 1, 10_000)
 
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""
@@ -134,12 +142,8 @@ class Graph(Entries):
 
     @property
     def oversampling(self) -> int:
-        """How many candidates to ask for, for each neighbour: measuring puts right their order.
-
-        Of 20,000 rows of 384 numbers (a mixture of 500 Gaussians) the 50 with the fewest bits that
-        differ from the query's held all of the ten nearest decoded rows, and the 20 first nine.
-        """
-        return 10 if self._dtype == "b1" else 2
+        """How many candidates to ask for, for each neighbour that is wanted."""
+        return self._settings.rescored or (10 if self._dtype == "b1" else 2)
 
     @property
     def whole(self) -> bool:

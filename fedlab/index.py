@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from threading import Lock
 from typing import Any, Literal
 
@@ -537,7 +536,8 @@ def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
     if "engine" in parameters:
         return engine_of(parameters.pop("engine")), parameters.pop("library", None)
     # Before there were other engines than the graph, its settings stood among the parameters.
-    settings = {name: parameters.pop(name) for name in asdict(HNSW()) if name != "dtype"}
+    names = ("connectivity", "expansion_add", "expansion_search")
+    settings = {name: parameters.pop(name) for name in names}
     return HNSW(**settings), f"USearch {parameters.pop('usearch', None)}"
 
 

@@ -224,6 +224,7 @@ def test_nbytes_counts_what_is_held() -> None:
     rows = normal(100, 8)
     index = filled(rows, "l2sq", "i8", labels=np.arange(100))
     assert index.nbytes == 100 * (8 + 4 + 4 + 8 + 8)
+    assert filled(rows, "l2sq", "b1").nbytes == 100 * (1 + 4 + 4 + 8)
     wide = filled(rows)
     before = wide.nbytes
     assert before == 100 * (8 * 4 + 4 + 8)

@@ -60,7 +60,7 @@ def engine_of(said: Mapping[str, Any]) -> Engine:
     Examples
     --------
     >>> engine_of({"name": "graph", "connectivity": 8})
-    HNSW(connectivity=8, expansion_add=128, expansion_search=64, dtype=None)
+    HNSW(connectivity=8, expansion_add=128, expansion_search=64, dtype=None, rescored=None)
     """
     settings = dict(said)
     name = settings.pop("name", None)

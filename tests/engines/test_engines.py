@@ -163,6 +163,7 @@ def test_bytes_are_counted_once_the_engine_stands(engine: Engine) -> None:
         (lambda: HNSW(expansion_add=0), ValueError, "expansion_add is 0"),
         (lambda: HNSW(expansion_search="64"), TypeError, "expansion_search is '64'"),  # type: ignore[arg-type]
         (lambda: HNSW(dtype="f64"), ValueError, "dtype is 'f64'; choose one of f32"),
+        (lambda: HNSW(rescored=0), ValueError, "rescored is 0"),
         (lambda: FaissHNSW(connectivity=10**9), ValueError, "connectivity is"),
         (lambda: FaissIVF(lists=0), ValueError, "lists is 0"),
         (lambda: FaissIVF(lists=8, probes=9), ValueError, "probes is 9; .* at most 8"),
@@ -278,7 +279,8 @@ def test_the_file_of_before_there_were_engines_is_opened(tmp_path: Path) -> None
     index.build_graph()
     header, body = parts_of(content(index, tmp_path))
     settings = header["parameters"].pop("engine")
-    del settings["name"], settings["dtype"]
+    for name in ("name", "dtype", "rescored"):  # which graphs had not
+        del settings[name]
     library = header["parameters"].pop("library").split()
     assert library[0] == "USearch"
     header["parameters"] |= settings | {"usearch": library[1]}
