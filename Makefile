@@ -10,6 +10,8 @@ PY := .venv/bin/python
 INSTALL = $(PY) -m pip install --disable-pip-version-check --no-input --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
+comma := ,
+
 # Nothing of the user's own Jupyter, IPython or Python reaches the environment, or is written to.
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_DIR := $(CURDIR)/.cache/jupyter/config
@@ -86,7 +88,7 @@ help:
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."
 	@rm -f .venv/.workbench .venv/.test
-	$(INSTALL) -e '.[workbench,test]'
+	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy)]'
 	@touch .venv/.workbench $@
 
 # The last file that `venv` writes. An environment is bound to its folder and to its interpreter:

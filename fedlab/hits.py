@@ -44,8 +44,9 @@ class Hits:
         1 - cos, 1 - inner product, or the squared Euclidean distance; inf where there is none.
     counts : (q,) int64 array
         Neighbours of each query: only the first ``counts[i]`` places of row i are filled.
-    engine : {"scan", "graph"}
-        Who answered: the exact scan, or the graph (whose recall may be below 1).
+    engine : str
+        Who answered: "scan", which is exact, or the index's engine by its name (whose recall may be
+        below 1): "graph", "faiss-ivf" and so on, see `fedlab.engines`.
     """
 
     keys: NDArray[np.uint64]

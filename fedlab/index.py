@@ -1,10 +1,10 @@
 """The vector index of a device: vectors in, neighbours out.
 
 The truth of an index is one contiguous array of its rows in their storage type, with keys and
-labels beside it. Training, `get` and the exact scan read that array, decoded. USearch's graph is
-derived from it, built when it is first used, and only ever proposes candidates: every distance in
-an answer is measured in float64 from the stored rows, so answers agree between devices whatever
-answered.
+labels beside it. Training, `get` and the exact scan read that array, decoded. An engine's search
+structure (by default USearch's graph) is derived from it, built when it is first used, and only
+ever proposes candidates: every distance in an answer is measured in float64 from the stored rows,
+so answers agree between devices whatever answered.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from fedlab.checks import (
     as_lengths,
     as_vectors,
     read_only,
+    require,
     whole_number,
 )
-from fedlab.graph import Graph, library_version
+from fedlab.engines import HNSW, Engine, Proposer, described, engine_of
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import INDEX, IndexFileError
 from fedlab.scan import METRICS, Nearest, Probes, nearest, ranked, scan
@@ -37,7 +38,7 @@ from fedlab.storage import DTYPES, Columns, Table, encode
 __all__ = ["VectorIndex"]
 
 Metric = Literal["cosine", "inner", "l2sq"]
-DType = Literal["f32", "f16", "bf16", "i8"]
+DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 
 #: Numbers held at once; to ask for more neighbours, and more than there are rows, is a mistake.
 _MANY = 1 << 20
@@ -54,11 +55,11 @@ class VectorIndex:
         Numbers in a vector.
     metric : {"cosine", "inner", "l2sq"}
         What is near. Cosine compares directions; the rows keep their lengths.
-    dtype : {"f32", "f16", "bf16", "i8"}
-        How rows are stored: 4, 2, 2 or 1 byte a number (i8: 4 more a row, for its scale). Keys
-        and squared lengths take 12 bytes a row.
-    connectivity, expansion_add, expansion_search : int
-        The graph's links a node, and its candidates while building and while searching.
+    dtype : {"f32", "f16", "bf16", "i8", "b1"}
+        How rows are stored: 4, 2, 2 or 1 byte a number, or one bit (i8 and b1: 4 bytes more a row,
+        for its scale). Keys and squared lengths take 12 bytes a row.
+    engine : Engine
+        Who proposes candidates where the scan doesn't answer (see `fedlab.engines`).
 
     Examples
     --------
@@ -77,10 +78,7 @@ class VectorIndex:
         dimensions: int,
         metric: Metric = "cosine",
         dtype: DType = "f32",
-        *,
-        connectivity: int = 16,
-        expansion_add: int = 128,
-        expansion_search: int = 64,
+        engine: Engine = HNSW(),  # noqa: B008 (a frozen value)
     ) -> None:
         if metric not in METRICS:
             raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
@@ -89,23 +87,22 @@ class VectorIndex:
         self.dimensions = whole_number(dimensions, "dimensions", 1, 65_536)
         self.metric: Metric = metric
         self.dtype: DType = dtype
-        self.settings = {
-            "connectivity": whole_number(connectivity, "connectivity", 2, 512),
-            "expansion_add": whole_number(expansion_add, "expansion_add", 1, 65_536),
-            "expansion_search": whole_number(expansion_search, "expansion_search", 1, 65_536),
-        }
+        require(engine, "engine", "name", "suits", "proposer", "library")
+        engine.suits(self.dimensions, metric)
+        self.engine = engine
         self._table = Table(
             {
                 **encode(np.empty((0, self.dimensions), np.float32), dtype),
                 "squares": np.empty(0, np.float32),
                 "keys": np.empty(0, np.uint64),
-            }
+            },
+            dimensions=self.dimensions,
         )
         #: How often the index was saved, by this object and by those it was opened from.
         self.generation = 0
         self._next_key = 0
         self._edits = 0
-        self._graph: Graph | None = None
+        self._graph: Proposer | None = None
         self._building = Lock()
 
     # -- what is in it -----------------------------------------------------------------------
@@ -154,7 +151,10 @@ class VectorIndex:
 
     @property
     def has_graph(self) -> bool:
-        """Whether a graph stands (it may still have to take in rows that came since)."""
+        """Whether the engine's graph stands (or its lists, or trees, as the engine may be).
+
+        It may still have to take in rows that came since.
+        """
         return self._graph is not None
 
     @property
@@ -164,7 +164,7 @@ class VectorIndex:
         return self._table.nbytes + (graph.nbytes_beside(self._table) if graph else 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        # For copies and for other processes: USearch's graph can't go along, and is rebuilt.
+        # For copies and for other processes: a graph can't go along, and is rebuilt.
         state = {**self.__dict__, "_table": self._table.slice(0, len(self)), "_graph": None}
         del state["_building"]
         return state
@@ -203,7 +203,9 @@ class VectorIndex:
         new_keys = self._free_keys(len(rows)) if keys is None else as_keys(keys)
         self._refuse_taken(new_keys, len(rows))
         block = {**encode(rows, self.dtype), "keys": new_keys}
-        block["squares"] = as_lengths(Table(block).decoded(), self.metric, "vectors")
+        block["squares"] = as_lengths(
+            Table(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
+        )
         if not len(rows):
             return new_keys
         block |= self._checked_labels(labels, len(rows))
@@ -300,7 +302,7 @@ class VectorIndex:
         """
         whole_number(start, "start", 0, len(self))
         whole_number(stop, "stop", start, len(self))
-        part = VectorIndex(self.dimensions, self.metric, self.dtype, **self.settings)
+        part = VectorIndex(self.dimensions, self.metric, self.dtype, self.engine)
         part._table = self._table.slice(start, stop)
         part._next_key = self._next_key
         return part
@@ -330,8 +332,8 @@ class VectorIndex:
         k : int
             How many; an index with fewer rows returns all it has (see `Hits.counts`).
         exact : bool, optional
-            True asks the scan (recall 1), False the graph (built now if it does not stand). By
-            default sizes decide, see `graph_pays`.
+            True asks the scan (recall 1), False the engine (whose graph is built now if it does
+            not stand). By default sizes decide, see `graph_pays`.
         threads : int
             Threads that walk the graph; the answer does not depend on them.
 
@@ -345,7 +347,7 @@ class VectorIndex:
         as_lengths(probes, self.metric, "queries")
         if exact is None:
             exact = not graph_pays(len(self), self.dimensions, len(probes), self.has_graph)
-        engine = "scan" if exact else "graph"
+        engine = "scan" if exact else self.engine.name
         held = min(k, len(self))
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
@@ -373,8 +375,11 @@ class VectorIndex:
         graph = self._standing_graph()
         rows = np.empty((len(probes), k), np.int64)
         distances = np.empty((len(probes), k))
-        # Twice as many candidates: what compression put out of order is put right by measuring.
-        wanted = min(2 * k, len(self))
+        # More candidates than k: what compression put out of order is put right by measuring.
+        wanted = min(graph.oversampling * k, len(self))
+        # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
+        # look at no more than k rows if it likes: that is its recall.
+        needed = wanted if graph.removed else k
         few = max(1, _MANY // wanted)
         for start in range(0, len(probes), few):
             part = slice(start, start + few)
@@ -383,8 +388,7 @@ class VectorIndex:
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
             )
-            # Around these queries too many rows are gone for the graph to get past them.
-            short = start + np.flatnonzero((near >= 0).sum(axis=1) < wanted)
+            short = start + np.flatnonzero((near >= 0).sum(axis=1) < needed)
             rows[short], distances[short] = nearest(self._table, probes[short], k, self.metric)
         return rows, distances
 
@@ -394,15 +398,22 @@ class VectorIndex:
         Parameters
         ----------
         threads : int
-            One gives the same graph every time. Several are faster, and give another each time.
+            One gives the same graph every time. Several are faster, and may give another each time.
+
+        Raises
+        ------
+        ValueError
+            If the engine learns from rows, and there are too few of them.
+        ImportError
+            If the engine's library is not installed.
         """
         self._standing_graph(whole_number(threads, "threads", 1, 1024))
 
-    def _standing_graph(self, threads: int = 1) -> Graph:
+    def _standing_graph(self, threads: int = 1) -> Proposer:
         with self._building:
             graph = self._graph
             if graph is None or graph.worn:
-                graph = Graph(self.dimensions, self.metric, self.dtype, self.settings)
+                graph = self.engine.proposer(self.dimensions, self.metric, self.dtype)
             graph.extend(self._table, threads)
             self._graph = graph
             return graph
@@ -424,7 +435,8 @@ class VectorIndex:
         """Write rows, keys, labels and the graph to one file, and count its generation up.
 
         A kill at any moment leaves the old file or the new one. A graph that remembers removed
-        rows is left out, since it would take their bytes along; it is rebuilt when it is used.
+        rows is left out, since it would take their bytes along, and so is what an engine can't
+        turn into bytes; it is rebuilt when it is used.
 
         Parameters
         ----------
@@ -440,9 +452,10 @@ class VectorIndex:
             "next_key": self._next_key,
             "generation": generation,
         }
-        if self._graph is not None and self._graph.whole:
-            arrays["graph"] = np.frombuffer(self._graph.to_bytes(), np.uint8)
-            parameters["usearch"] = library_version()
+        graph = self._graph.to_bytes() if self._graph is not None and self._graph.whole else None
+        if graph is not None:
+            arrays["graph"] = np.frombuffer(graph, np.uint8)
+            parameters["library"] = self.engine.library()
         INDEX.write(path, parameters, arrays, key)
         self.generation = generation
 
@@ -451,7 +464,7 @@ class VectorIndex:
             "dimensions": self.dimensions,
             "metric": self.metric,
             "dtype": self.dtype,
-            **self.settings,
+            "engine": described(self.engine),
         }
 
     @classmethod
@@ -480,7 +493,8 @@ class VectorIndex:
         Warns
         -----
         UserWarning
-            If another version of USearch wrote the graph; it is left out, and rebuilt when used.
+            If another version of the engine's library wrote the graph; it is left out, and rebuilt
+            when used.
         """
         parameters, arrays = INDEX.read(path, key)
         try:
@@ -500,8 +514,9 @@ class VectorIndex:
     def _from(cls, parameters: dict[str, Any], arrays: Columns) -> VectorIndex:
         next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
         generation = whole_number(parameters.pop("generation", 0), "generation", 0, KEY_LIMIT)
-        writer, content = parameters.pop("usearch", None), arrays.pop("graph", None)
-        index = cls(**parameters)
+        engine, writer = _engine_said(parameters)
+        content = arrays.pop("graph", None)
+        index = cls(**parameters, engine=engine)
         index.generation = generation
         # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
         index._table = _checked_table(
@@ -514,18 +529,28 @@ class VectorIndex:
             return index
         if content.dtype != np.uint8 or content.ndim != 1:
             raise ValueError(f"a graph of type {content.dtype}, {content.shape}")
-        if writer != library_version():
+        if writer != index.engine.library():
             warnings.warn(
-                f"the graph was written by USearch {writer}; this is {library_version()}, so it is "
+                f"the graph was written by {writer}; this is {index.engine.library()}, so it is "
                 "left out and built anew when it is used",
                 stacklevel=3,
             )
             return index
-        index._graph = Graph(index.dimensions, index.metric, index.dtype, index.settings)
+        index._graph = index.engine.proposer(index.dimensions, index.metric, index.dtype)
         index._graph.load(memoryview(content))  # type: ignore[arg-type]
         if index._graph.entries > len(index):
             raise ValueError(f"a graph of {index._graph.entries} entries for {len(index)} rows")
         return index
+
+
+def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
+    """Take the engine, and whose library wrote its graph, out of a file's parameters."""
+    if "engine" in parameters:
+        return engine_of(parameters.pop("engine")), parameters.pop("library", None)
+    # Before there were other engines than the graph, its settings stood among the parameters.
+    names = ("connectivity", "expansion_add", "expansion_search")
+    settings = {name: parameters.pop(name) for name in names}
+    return HNSW(**settings), f"USearch {parameters.pop('usearch', None)}"
 
 
 def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
@@ -541,13 +566,14 @@ def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
     keys = as_keys(arrays["keys"])
     if len(np.unique(keys)) < rows:
         raise ValueError("the same key twice")
-    table = Table(arrays)
+    table = Table(arrays, dimensions=index.dimensions)
     step = max(1, _MANY // index.dimensions)
     squares = [np.empty(0, np.float32)]
     for start in range(0, rows, step):
         part = as_vectors(table.decoded(slice(start, start + step)), index.dimensions, "rows")
         squares.append(as_lengths(part, index.metric, "rows"))
-    return Table({**arrays, "squares": np.concatenate(squares)})
+    columns = {**arrays, "squares": np.concatenate(squares)}
+    return Table(columns, dimensions=index.dimensions)
 
 
 def _some(keys: NDArray[np.uint64]) -> str:

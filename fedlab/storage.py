@@ -1,4 +1,4 @@
-"""How rows are stored: four encodings, and the table that is the truth of an index.
+"""How rows are stored: five encodings, and the table that is the truth of an index.
 
 A table holds one contiguous array of encoded rows, with a key and perhaps a label for each.
 Everything else (a search graph, an order of the keys) is derived from it. Training, `get` and the
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedlab.checks import read_only
 
-__all__ = ["DTYPES", "LARGEST", "Columns", "Table", "decode", "encode"]
+__all__ = ["DTYPES", "LARGEST", "Columns", "Table", "codes_in", "decode", "encode"]
 
 Float = NDArray[np.float32]
 Columns = dict[str, NDArray[np.generic]]
@@ -27,27 +27,45 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(np.uint16),
     "i8": np.dtype(np.int8),
+    "b1": np.dtype(np.uint8),  # eight numbers a code
 }
 
 #: The largest number that each holds, or that keeps squared lengths within float32.
-LARGEST = {"f32": 1e18, "f16": 65504.0, "bf16": 1e18, "i8": 1e18}
+LARGEST = {"f32": 1e18, "f16": 65504.0, "bf16": 1e18, "i8": 1e18, "b1": 1e18}
+
+#: The numbers that the eight bits of a code stand for, but for the row's scale.
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.float32(2) - 1
+
+
+def codes_in(dimensions: int, dtype: str) -> int:
+    """Return how many codes a row takes.
+
+    Examples
+    --------
+    >>> codes_in(20, "f16"), codes_in(20, "b1")
+    (20, 3)
+    """
+    return -(-dimensions // 8) if dtype == "b1" else dimensions
 
 
 def encode(vectors: Float, dtype: str) -> Columns:
-    """Encode rows: ``codes``, and for i8 the ``scales`` that undo it.
+    """Encode rows: ``codes``, and for i8 and b1 the ``scales`` that undo it.
 
     Parameters
     ----------
     vectors : (n, d) float32 array
         Finite rows.
-    dtype : {"f32", "f16", "bf16", "i8"}
+    dtype : {"f32", "f16", "bf16", "i8", "b1"}
         f16 and bf16 round to nearest even. i8 keeps round(127 x / max|x|) and the row's own
-        scale max|x| / 127, so that norms survive and every row uses all 255 levels.
+        scale max|x| / 127, so that norms survive and every row uses all 255 levels. b1 keeps the
+        sign of each number, a bit, and the row's scale mean|x|, for which scale * sign has the
+        least squared error (Rastegari et al., "XNOR-Net", ECCV 2016, eq. 6).
 
     Returns
     -------
     dict
-        ``codes`` (n, d), and under i8 ``scales`` (n,) float32. f32 codes are `vectors` itself.
+        ``codes`` (n, d), under b1 (n, d / 8 rounded up), the first number in a byte's highest bit;
+        and under i8 and b1 ``scales`` (n,) float32. f32 codes are `vectors` itself.
 
     Raises
     ------
@@ -73,6 +91,9 @@ def encode(vectors: Float, dtype: str) -> Columns:
     if dtype == "bf16":
         bits = np.ascontiguousarray(vectors).view(np.uint32)
         return {"codes": ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)}
+    if dtype == "b1":
+        means = np.abs(vectors).mean(axis=1, dtype=np.float64)
+        return {"codes": np.packbits(vectors >= 0, axis=1), "scales": means.astype(np.float32)}
     scales = (np.abs(vectors).max(axis=1, initial=0.0) / np.float32(127)).astype(np.float32)
     divisors = np.where(scales > 0, scales, np.float32(1))[:, None]
     return {
@@ -81,13 +102,26 @@ def encode(vectors: Float, dtype: str) -> Columns:
     }
 
 
-def decode(codes: NDArray[np.generic], scales: Float | None = None) -> Float:
+def decode(
+    codes: NDArray[np.generic], scales: Float | None = None, dimensions: int | None = None
+) -> Float:
     """Decode rows to float32; f32 codes are returned as they are, without a copy.
+
+    Parameters
+    ----------
+    codes : array
+        See `encode`.
+    scales : (n,) float32 array
+        For i8 and b1.
+    dimensions : int
+        Numbers in a row; for b1, whose codes say it to a multiple of eight only.
 
     Examples
     --------
     >>> decode(**encode(np.float32([[1.5, -3.0]]), "bf16"))
     array([[ 1.5, -3. ]], dtype=float32)
+    >>> decode(**encode(np.float32([[1.5, -3.0]]), "b1"), dimensions=2)
+    array([[ 2.25, -2.25]], dtype=float32)
     """
     if codes.dtype == np.float32:
         return codes  # type: ignore[return-value]
@@ -96,7 +130,10 @@ def decode(codes: NDArray[np.generic], scales: Float | None = None) -> Float:
         return bits.view(np.float32)
     if codes.dtype == np.float16:
         return _widen(codes)
-    assert scales is not None, "i8 codes mean nothing without their scales"
+    assert scales is not None, "i8 and b1 codes mean nothing without their scales"
+    if codes.dtype == np.uint8:
+        assert dimensions is not None, "b1 codes don't say how many numbers they hold"
+        codes = _SIGNS[codes].reshape(len(codes), 8 * codes.shape[1])[:, :dimensions]
     values: Float = np.multiply(codes, scales[:, None], dtype=np.float32)
     return values
 
@@ -130,11 +167,12 @@ class Table:
     A column is a slice of a buffer that may have room to spare, so that many small additions cost
     what one large one does. Rows that stand are never written again: who holds a column (a view,
     a graph, a search that is under way) may rely on it. A table over somebody else's arrays has no
-    room, so it copies them before it grows.
+    room, so it copies them before it grows. `dimensions` is what `decode` needs of b1.
     """
 
     columns: Columns
     _room: _Room | None = field(default=None, repr=False)
+    dimensions: int | None = field(default=None, kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -163,11 +201,13 @@ class Table:
         """Return rows as float32, (n, d); under f32 a slice is a view."""
         scales = self.columns.get("scales")
         part = None if scales is None else scales[rows]
-        return decode(self.columns["codes"][rows], part)  # type: ignore[arg-type]
+        codes = self.columns["codes"][rows]
+        return decode(codes, part, self.dimensions)  # type: ignore[arg-type]
 
     def slice(self, start: int, stop: int) -> Table:
         """Return rows `start` ... `stop` - 1 as a table over the same memory."""
-        return Table({name: column[start:stop] for name, column in self.columns.items()})
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return Table(columns, dimensions=self.dimensions)
 
     def appended(self, block: Columns) -> Table:
         """Return the table with rows added at the end."""
@@ -179,7 +219,8 @@ class Table:
         for name, added in block.items():
             room.buffers[name][self.rows : total] = added
         room.used = total
-        return Table({name: buffer[:total] for name, buffer in room.buffers.items()}, room)
+        columns = {name: buffer[:total] for name, buffer in room.buffers.items()}
+        return Table(columns, room, dimensions=self.dimensions)
 
     def _common_type(self, name: str, added: NDArray[np.generic]) -> np.dtype[np.generic]:
         return np.result_type(self.columns[name].dtype, added.dtype) if self.rows else added.dtype
@@ -206,7 +247,8 @@ class Table:
 
     def kept(self, mask: NDArray[np.bool_]) -> Table:
         """Return the rows where `mask` is true, in fresh arrays."""
-        return Table({name: column[mask] for name, column in self.columns.items()})
+        columns = {name: column[mask] for name, column in self.columns.items()}
+        return Table(columns, dimensions=self.dimensions)
 
     @cached_property
     def _order(self) -> NDArray[np.intp]:

@@ -14,7 +14,7 @@ from fedlab.index import VectorIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("cosine", "inner", "l2sq")
-DTYPES = ("f32", "f16", "bf16", "i8")
+DTYPES = ("f32", "f16", "bf16", "i8", "b1")
 
 
 def normal(rows: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:

@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab.graph import Graph, library_version
+from fedlab.graph import HNSW, Graph, library_version
 from fedlab.storage import Table, encode
 
 from .helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
 
-SETTINGS = {"connectivity": 16, "expansion_add": 128, "expansion_search": 64}
+SETTINGS = HNSW()
 
 
 def table_of(rows: Any, dtype: str) -> Table:
-    return Table({**encode(rows, dtype), "keys": np.arange(len(rows), dtype=np.uint64)})
+    keys = np.arange(len(rows), dtype=np.uint64)
+    return Table({**encode(rows, dtype), "keys": keys}, dimensions=rows.shape[1])
 
 
 def graph_of(rows: Any, metric: str = "cosine", dtype: str = "f32", threads: int = 1) -> Graph:
@@ -125,6 +126,56 @@ def test_i8_keeps_norms_and_the_scale_of_distances() -> None:
             assert np.abs(a.distances - b.distances).max() < 0.05 * scale
 
 
+@pytest.mark.parametrize(
+    ("graph", "metric", "least"),
+    [
+        ("f16", "l2sq", 0.99),
+        ("bf16", "inner", 0.99),
+        ("bf16", "cosine", 0.99),
+        ("i8", "cosine", 0.99),
+        ("b1", "cosine", 0.97),
+    ],
+)
+@pytest.mark.parametrize("rows", ["f32", "i8", "b1"])
+def test_a_graph_in_another_type_than_the_rows(
+    rows: str, graph: str, metric: str, least: float
+) -> None:
+    data, queries = clustered(1500, 128), clustered(60, 128, seed=0)
+    index = filled(data, metric, rows, engine=HNSW(dtype=graph))
+    before = index.nbytes
+    assert recall(index, queries) > least
+    copied = 0 if rows == graph else 1500 * 128 * {"i8": 1, "b1": 1 / 8}.get(graph, 2)
+    assert copied < index.nbytes - before < copied + 1500 * 250
+
+
+def test_measuring_puts_right_the_order_that_bits_put_rows_in() -> None:
+    rows, queries = clustered(3000, 128), clustered(100, 128, seed=0)
+    found = [
+        recall(filled(rows, engine=HNSW(dtype="b1", rescored=factor)), queries)
+        for factor in (1, 2, 5, 10)
+    ]
+    assert found == sorted(found)
+    assert found[0] + 0.2 < found[-1] > 0.85
+
+
+def test_lengths_count_for_graphs_over_i8_and_b1_rows() -> None:
+    data = clustered(1500, 64) * np.random.default_rng(1).lognormal(0, 1, (1500, 1))
+    for metric in ("inner", "l2sq"):
+        for dtype in ("i8", "b1"):
+            index = filled(np.float32(data), metric, dtype)
+            assert recall(index, clustered(60, 64, seed=0)) > 0.95
+
+
+def test_bits_that_differ_are_counted_as_numpy_counts_them() -> None:
+    rows, queries = normal(300, 37), normal(9, 37, seed=1)
+    graph = graph_of(rows, dtype="b1")
+    found = graph.candidates(queries, 300, 1)
+    differ = (queries[:, None, :] >= 0) != (rows[None, :, :] >= 0)
+    counts = np.take_along_axis(differ.sum(axis=2), found, axis=1)
+    assert (np.diff(counts, axis=1) >= 0).all()
+    assert (np.sort(found, axis=1) == np.arange(300)).all()
+
+
 def test_a_graph_borrows_rows_and_keeps_them_alive() -> None:
     rows = clustered(500, 8)
     graph = graph_of(rows)
@@ -168,13 +219,13 @@ def test_bytes_of_another_kind_of_graph_are_refused() -> None:
     with pytest.raises(ValueError, match="F32"):
         Graph(4, "cosine", "bf16", SETTINGS).load(content)
     with pytest.raises(ValueError, match="connectivity 16"):
-        Graph(4, "cosine", "f32", {**SETTINGS, "connectivity": 8}).load(content)
+        Graph(4, "cosine", "f32", HNSW(connectivity=8)).load(content)
     with pytest.raises(RuntimeError):
         Graph(4, "cosine", "f32", SETTINGS).load(memoryview(b"nothing"))
 
 
 def test_loading_restores_the_search_settings() -> None:
-    given = {"connectivity": 7, "expansion_add": 33, "expansion_search": 55}
+    given = HNSW(connectivity=7, expansion_add=33, expansion_search=55)
     rows = normal(200, 4)
     first, second = (Graph(4, "l2sq", "f16", given) for _ in range(2))
     first.extend(table_of(rows, "f16"), 1)

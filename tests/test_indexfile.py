@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlab.engines import HNSW
 from fedlab.index import VectorIndex
 from fedlab.indexfile import INDEX, IndexFileError
 
@@ -55,9 +56,7 @@ def test_what_was_saved_is_opened(
         7,
         metric,  # type: ignore[arg-type]
         dtype,  # type: ignore[arg-type]
-        connectivity=9,
-        expansion_add=40,
-        expansion_search=30,
+        HNSW(connectivity=9, expansion_add=40, expansion_search=30),
     )
     given = {"labels": np.arange(200) / 2} if labels else {}
     index.add(rows, np.arange(200)[::-1] * 3, **given)
@@ -66,7 +65,7 @@ def test_what_was_saved_is_opened(
         index.build_graph()
     index.save(tmp_path / "saved.index")
     opened = VectorIndex.open(tmp_path / "saved.index")
-    assert opened.settings == index.settings
+    assert opened.engine == index.engine
     assert (opened.metric, opened.dtype, opened.dimensions) == (metric, dtype, 7)
     assert opened.has_graph == graph
     np.testing.assert_array_equal(opened.keys, index.keys)
@@ -185,6 +184,7 @@ def test_other_kinds_of_file_are_named(make: Callable[[Path], object], tmp_path:
 DAMAGE = """
 import random, sys
 from pathlib import Path
+from fedlab.engines import HNSW
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 
@@ -298,6 +298,10 @@ def entry(place: int, name: str, value: Any) -> Callable[[dict[str, Any], bytes]
     return forged(lambda header: header["arrays"][place].update({name: value}))
 
 
+def setting(name: str, value: Any) -> Callable[[dict[str, Any], bytes], bytes]:
+    return forged(lambda header: header["parameters"]["engine"].update({name: value}))
+
+
 def with_body(change: Callable[[bytearray], object]) -> Callable[[dict[str, Any], bytes], bytes]:
     def build(header: dict[str, Any], body: bytes) -> bytes:
         altered = bytearray(body)
@@ -339,9 +343,18 @@ FORGED: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
     "dimensions huge": parameter("dimensions", 2**70),
     "dimensions text": parameter("dimensions", "5"),
     "dimensions NaN": parameter("dimensions", float("nan")),
-    "connectivity": parameter("connectivity", 10**9),
-    "connectivity of another": parameter("connectivity", 17),
-    "expansion": parameter("expansion_search", -1),
+    "connectivity": setting("connectivity", 10**9),
+    "connectivity of another": setting("connectivity", 17),
+    "expansion": setting("expansion_search", -1),
+    "graph in another dtype": setting("dtype", "bf16"),
+    "engine unknown": setting("name", "scann"),
+    "engine a list": setting("name", ["graph"]),
+    "engine without a name": forged(lambda header: header["parameters"]["engine"].pop("name")),
+    "engine null": parameter("engine", None),
+    "engine of none": parameter("engine", {}),
+    "engine text": parameter("engine", "graph"),
+    "engine's setting unknown": setting("path", "/etc/passwd"),
+    "engine twice": parameter("connectivity", 16),
     "next key -1": parameter("next_key", -1),
     "next key low": parameter("next_key", 59),
     "next key huge": parameter("next_key", 2**64),
@@ -423,7 +436,7 @@ def test_a_graph_of_more_rows_than_there_are_is_refused(rows: int, tmp_path: Pat
 
 def test_a_graph_of_another_version_of_usearch_is_left_out_and_said(tmp_path: Path) -> None:
     header, body = parts_of(content(labelled(), tmp_path))
-    header["parameters"]["usearch"] = "1.0.0"
+    header["parameters"]["library"] = "USearch 1.0.0"
     path = tmp_path / "old.index"
     path.write_bytes(sealed(header, body))
     with pytest.warns(UserWarning, match=r"written by USearch 1\.0\.0"):
@@ -458,6 +471,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import numpy as np
+from fedlab.engines import HNSW
 from fedlab.index import VectorIndex
 
 folder = Path(sys.argv[1])

@@ -22,7 +22,7 @@ def digits():
     return load_digits()
 
 
-@pytest.mark.parametrize("dtype", ["f32", "i8"])
+@pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
 def test_every_row_is_on_one_device_with_its_label(digits, dtype):
     split = dirichlet(digits.y, devices=8, alpha=0.5, seed=1)
     devices = spread(digits, split, dtype=dtype)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlab.storage import Columns, Table, decode, encode
+from fedlab.storage import Columns, Table, codes_in, decode, encode
 
 from .helpers import DTYPES, normal
 
@@ -76,18 +76,74 @@ def test_i8_errs_by_half_a_level_of_each_rows_own_scale(values: list[list[float]
     assert (np.abs(columns["codes"] - exact)[level[:, 0] > 1e-30] <= 0.50001).all()
 
 
+@given(
+    st.lists(
+        st.lists(st.floats(-1e6, 1e6, width=32), min_size=11, max_size=11), min_size=1, max_size=4
+    )
+)
+def test_b1_is_the_multiple_of_signs_with_the_least_squared_error(values: list[Any]) -> None:
+    rows = np.array(values, np.float32)
+    columns: Any = encode(rows, "b1")
+    stored = decode(**columns, dimensions=11).astype(np.float64)
+    wide = rows.astype(np.float64)
+    # All 2**11 patterns of signs, each with its own best factor by least squares.
+    patterns = 1.0 - 2.0 * np.array(np.meshgrid(*[[0, 1]] * 11)).reshape(11, -1).T
+    factors = wide @ patterns.T / 11
+    best = np.square(wide).sum(axis=1) - 11 * np.square(factors).max(axis=1)
+    size = np.square(wide).sum(axis=1)
+    np.testing.assert_array_less(np.square(stored - wide).sum(axis=1), best + 1e-6 * size + 1e-60)
+    assert (np.sign(stored) * np.sign(wide) >= 0).all()
+
+
+def test_b1_packs_eight_numbers_into_a_byte_the_first_on_top() -> None:
+    rows = np.float32([[1, -1, 1, 1, -1, -1, -1, 1, -1, 1]])
+    columns: Any = encode(rows, "b1")
+    assert columns["codes"].tolist() == [[0b10110001, 0b01000000]]
+    assert columns["codes"].dtype == np.uint8
+    np.testing.assert_array_equal(decode(**columns, dimensions=10), rows)
+    for dimensions in (1, 7, 8, 9, 64):
+        wide = normal(5, dimensions)
+        packed: Any = encode(wide, "b1")
+        assert packed["codes"].shape == (5, codes_in(dimensions, "b1")) == (5, -(-dimensions // 8))
+        values = decode(**packed, dimensions=dimensions)
+        np.testing.assert_array_equal(values > 0, wide > 0)
+        means = [np.abs(wide).mean(axis=1)] * dimensions
+        np.testing.assert_allclose(np.abs(values).T, means, rtol=1e-6)
+
+
+def test_a_table_of_bits_knows_its_dimensions_whatever_is_done_to_it() -> None:
+    rows = normal(30, 11)
+
+    def part(start: int, stop: int) -> Columns:
+        keys = np.arange(start, stop, dtype=np.uint64)
+        return {**encode(rows[start:stop], "b1"), "keys": keys}
+
+    columns: Any = encode(rows, "b1")
+    expected = decode(**columns, dimensions=11)
+    table = Table(part(0, 0), dimensions=11)
+    for start in range(0, 30, 10):
+        table = table.appended(part(start, start + 10))
+    np.testing.assert_array_equal(table.decoded(), expected)
+    np.testing.assert_array_equal(table.slice(5, 9).decoded(), expected[5:9])
+    np.testing.assert_array_equal(table.decoded(np.array([7, 7, 0])), expected[[7, 7, 0]])
+    odd = np.arange(30) % 2 == 1
+    np.testing.assert_array_equal(table.kept(odd).appended(part(0, 2)).decoded()[-2:], expected[:2])
+    with pytest.raises(AssertionError, match="how many numbers"):
+        Table(part(0, 5)).decoded()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_zero_rows_and_no_rows_stand(dtype: str) -> None:
     columns: Any = encode(np.zeros((2, 3), np.float32), dtype)
-    assert decode(**columns).tolist() == [[0] * 3] * 2
+    assert decode(**columns, dimensions=3).tolist() == [[0] * 3] * 2
     empty: Any = encode(np.empty((0, 3), np.float32), dtype)
-    assert decode(**empty).shape == (0, 3)
+    assert decode(**empty, dimensions=3).shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_encoding_what_was_decoded_changes_nothing(dtype: str) -> None:
     columns: Any = encode(normal(50, 8), dtype)
-    again: Any = encode(decode(**columns), dtype)
+    again: Any = encode(decode(**columns, dimensions=8), dtype)
     np.testing.assert_array_equal(again["codes"], columns["codes"])
 
 
@@ -95,7 +151,7 @@ def test_values_beyond_a_type_are_refused() -> None:
     assert np.isfinite(encode(np.float32([[65504]]), "f16")["codes"]).all()
     with pytest.raises(ValueError, match=r"65505 was given; f16 .* at most 65504: .* use bf16"):
         encode(np.float32([[0, -65505]]), "f16")
-    for dtype in ("f32", "bf16", "i8"):
+    for dtype in ("f32", "bf16", "i8", "b1"):
         with pytest.raises(ValueError, match=r"scale the vectors$"):
             encode(np.float32([[2e18]]), dtype)
 

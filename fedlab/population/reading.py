@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedlab.checks import as_lengths, as_vectors, read_only, whole_number
 from fedlab.device import Device, Profile, Rows
 from fedlab.index import DType, Metric, VectorIndex
-from fedlab.storage import DTYPES, Columns, Table, decode
+from fedlab.storage import DTYPES, Columns, Table, codes_in, decode
 
 __all__ = ["Population", "PopulationError", "StoredDevice"]
 
@@ -105,9 +105,10 @@ class Population(Sequence["StoredDevice"]):
             refuse_odd_profile(name, values, PopulationError)
             return values
 
-        codes = column("codes", (said.rows, self.dimensions), DTYPES[self.dtype].str)
+        width = codes_in(self.dimensions, self.dtype)
+        codes = column("codes", (said.rows, width), DTYPES[self.dtype].str)
         self._columns: Columns = {"codes": codes}
-        if self.dtype == "i8":
+        if self.dtype in ("i8", "b1"):
             self._columns["scales"] = column("scales", (said.rows,), "<f4")
         self._labels = column("labels", (said.rows,), "<i8", "<f8", "text")
         self._offsets = column("offsets", (said.devices + 1,), "<i8")
@@ -162,7 +163,8 @@ class Population(Sequence["StoredDevice"]):
     def _vectors_at(self, rows: slice) -> NDArray[np.float32]:
         scales = self._columns.get("scales")
         part = None if scales is None else scales[rows]
-        return decode(self._columns["codes"][rows], part)  # type: ignore[arg-type]
+        codes = self._columns["codes"][rows]
+        return decode(codes, part, self.dimensions)  # type: ignore[arg-type]
 
     def _training_rows_at(self, place: int) -> Rows:
         rows = self._place_of_rows(place)
@@ -179,7 +181,7 @@ class Population(Sequence["StoredDevice"]):
         vectors = as_vectors(self._vectors_at(rows), self.dimensions, what)
         columns["squares"] = as_lengths(vectors, self.metric, what)
         index = VectorIndex(self.dimensions, self.metric, self.dtype)
-        index._table = Table(columns)
+        index._table = Table(columns, dimensions=self.dimensions)
         index._next_key = len(self._labels)
         return index
 

@@ -239,7 +239,8 @@ class _Writer:
         rows = as_vectors(x, self._template.dimensions, "vectors")
         labels = as_labels(y, len(rows))
         block = encode(rows, self._template.dtype)
-        as_lengths(decode(**block), self._template.metric, "vectors")  # type: ignore[arg-type]
+        stored = decode(**block, dimensions=rows.shape[1])  # type: ignore[arg-type]
+        as_lengths(stored, self._template.metric, "vectors")
         if not len(rows):
             return block  # of no labels, NumPy can't tell the type
         _refuse_long(labels)

@@ -116,7 +116,7 @@ def storage_types(
 
 
 def _stored_as(index: VectorIndex, dtype: DType) -> VectorIndex:
-    stored = VectorIndex(index.dimensions, index.metric, dtype, **index.settings)
+    stored = VectorIndex(index.dimensions, index.metric, dtype, index.engine)
     stored.add(index.vectors, keys=index.keys, labels=index.labels)
     return stored
 

@@ -111,7 +111,7 @@ def test_all_that_an_algorithm_can_ask_for_in_both_doors(model, batch):
             assert not fast.changes[:, ~work.trained].any()
 
 
-@pytest.mark.parametrize("dtype", ["f16", "bf16", "i8"])
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "i8", "b1"])
 def test_compressed_rows_in_both_doors(dtype):
     draw = np.random.default_rng(1)
     index = VectorIndex(5, dtype=dtype)

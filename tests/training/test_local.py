@@ -50,7 +50,7 @@ def test_k_steps_of_full_batches_follow_the_closed_form():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner", "l2sq"])
-@pytest.mark.parametrize("dtype", ["f16", "bf16", "i8"])
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "i8", "b1"])
 def test_training_from_compressed_rows_is_training_on_the_decoded_rows(dtype, metric):
     draw = np.random.default_rng(3)
     x, y = draw.normal(size=(40, 6)).astype(np.float32), draw.integers(0, 3, 40)
