@@ -5,7 +5,7 @@
 Distances are summed in sixteen lanes of fixed order, in LLVM's own vector type, so that their bits
 depend on nothing but the numbers: not on the machine's vectors, on threads, or on how work was cut.
 
-Rows come as their bytes with a `kind` (0 f32, 1 f16, 2 bf16, 3 i8), metrics as their place in
+Rows come as their bytes with a `kind` (0 f32, 1 f16, 2 bf16, 3 i8, 4 b1), metrics as their place in
 `fedlab.scan.METRICS`. A query's nearest rows stand in a heap, the farthest on top, in the order of
 (distance, key); heaps start out full of (inf, 2**64 - 1).
 """
@@ -153,6 +153,10 @@ def _decode(given, kind, scale, out):
         bits, wide = given.view(np.uint16), out.view(np.uint32)
         for place in range(len(out)):
             wide[place] = np.uint32(bits[place]) << np.uint32(16)
+    elif kind == 4:
+        for place in range(len(out)):
+            bit = (given[place >> 3] >> np.uint8(7 - (place & 7))) & np.uint8(1)
+            out[place] = scale if bit else -scale
     else:
         half, bits = given.view(np.int16), out.view(np.int32)
         for place in range(len(out)):
@@ -166,7 +170,7 @@ def _stored_distance(stored, row, decoded, query, length, metric):
     codes, kind, scales = stored[:3]
     if kind == 0:
         return _distance(codes[row].view(np.float32), query, length, metric)
-    _decode(codes[row], kind, scales[row] if kind == 3 else np.float32(1), decoded)
+    _decode(codes[row], kind, scales[row] if kind >= 3 else np.float32(1), decoded)
     return _distance(decoded, query, length, metric)
 
 
