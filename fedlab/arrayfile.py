@@ -47,7 +47,7 @@ _VERSION = 1
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
-_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}", re.ASCII)
+_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BUILD_PAYS_AFTER", "SCAN_LIMIT", "Hits", "graph_pays"]
+__all__ = [
+    "BUILD_PAYS_AFTER",
+    "SCAN_LIMIT",
+    "Hits",
+    "filtered_graph_pays",
+    "graph_pays",
+    "to_fetch",
+]
 
 #: Up to so many stored numbers (10,000 rows of 400) a scan takes about a millisecond a query.
 SCAN_LIMIT = 4_000_000
@@ -32,6 +40,47 @@ def graph_pays(rows: int, dimensions: int, batch: int, built: bool) -> bool:
     return rows * dimensions > SCAN_LIMIT and (built or batch >= BUILD_PAYS_AFTER)
 
 
+#: A walk measures some 32 rows for each candidate that it returns, here and there in memory.
+_MEASURED = 32
+#: More candidates than this, and than twice the neighbours asked for, no walk is sent for.
+_FETCHED = 1 << 14
+
+
+def to_fetch(k: int, rows: int, passing: int) -> int:
+    """Return how many candidates to ask a graph for, so that k of them pass a filter.
+
+    Where a filter has nothing to do with the vectors, a candidate passes with probability
+    passing / rows. So many are asked for that 2 k + 8 are expected to pass: twice k since stored
+    values may be compressed, and a few more since chance makes some draws poor.
+
+    Examples
+    --------
+    >>> to_fetch(k=10, rows=100_000, passing=10_000)
+    280
+    """
+    fetched = math.ceil((2 * k + 8) * rows / max(passing, 1))
+    return min(max(2 * k, min(fetched, _FETCHED)), rows)
+
+
+def filtered_graph_pays(
+    k: int, rows: int, passing: int, dimensions: int, batch: int, built: bool
+) -> bool:
+    """Say whether a filtered search that leaves the choice to the index is the graph's.
+
+    As in `graph_pays`, with the rows that pass in place of all rows; and the fewer pass, the more
+    candidates a walk must fetch (`to_fetch`), so it must also measure fewer rows than the scan.
+
+    Examples
+    --------
+    >>> filtered_graph_pays(10, 1_000_000, 500_000, 384, batch=1, built=True)
+    True
+    >>> filtered_graph_pays(10, 1_000_000, 20_000, 384, batch=1, built=True)
+    False
+    """
+    measured = _MEASURED * to_fetch(k, rows, passing)
+    return measured < passing and graph_pays(passing, dimensions, batch, built)
+
+
 @dataclass(frozen=True)
 class Hits:
     """The neighbours of q queries, nearest first; ties stand in the order of their keys.
@@ -46,12 +95,16 @@ class Hits:
         Neighbours of each query: only the first ``counts[i]`` places of row i are filled.
     engine : {"scan", "graph"}
         Who answered: the exact scan, or the graph (whose recall may be below 1).
+    rescued : (r,) int64 array
+        The queries that the graph found too few rows for, as many had been removed or did not pass
+        a filter; these the scan answered after all.
     """
 
     keys: NDArray[np.uint64]
     distances: NDArray[np.float64]
     counts: NDArray[np.int64]
     engine: str
+    rescued: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.keys)
