@@ -184,6 +184,8 @@ def _arrays(described: list[dict[str, Any]], body: memoryview) -> dict[str, NDAr
         stop = start + math.prod(shape) * dtype.itemsize
         if stop > len(body):
             raise ValueError(f"the array {name!r} reaches beyond the file")
+        if name in arrays:
+            raise ValueError(f"two arrays named {name!r}")
         arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
         start = stop
     if start != len(body):

@@ -8,8 +8,9 @@ A filter is a comparison of columns, or several joined by ``and``, ``or``, ``not
 Known are ``==  !=  <  <=  >  >=`` (also chained), ``in`` and ``not in`` with lists of constants,
 ``and or not & | ~``, ``+ - * /`` on numbers, parentheses, numbers, text in quotes, ``True`` and
 ``False``, dates as ISO text beside a column of dates, and columns by name (in backticks where the
-name is no word). As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, a comparison with a
-missing number or date is false (``!=``: true), and so `DataFrame.query` answers alike.
+name is no word). As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, and a comparison with
+a missing number or date is false (``!=``: true), so that `DataFrame.query` answers alike. (But to
+``==`` between dates and text pandas' query answers that none is equal, even where one is.)
 
 The text is cut into words here, and Python's parser says how they belong together; each node is
 then worked out by this module, or refused. Nothing is ever compiled, called or looked up elsewhere.

@@ -40,45 +40,54 @@ def graph_pays(rows: int, dimensions: int, batch: int, built: bool) -> bool:
     return rows * dimensions > SCAN_LIMIT and (built or batch >= BUILD_PAYS_AFTER)
 
 
-#: A walk measures some 32 rows for each candidate that it returns, here and there in memory.
-_MEASURED = 32
-#: More candidates than this, and than twice the neighbours asked for, no walk is sent for.
-_FETCHED = 1 << 14
+#: Rows that a walk measures for each of many candidates (9 to 25 of 96 numbers, connectivity 16).
+_MEASURED = 20
+#: More candidates than this, and than twice the neighbours asked for, are never fetched.
+_FETCHED = 1 << 12
 
 
-def to_fetch(k: int, rows: int, passing: int) -> int:
+def to_fetch(k: int, rows: int, passing: int, expansion: int) -> int:
     """Return how many candidates to ask a graph for, so that k of them pass a filter.
 
-    Where a filter has nothing to do with the vectors, a candidate passes with probability
-    passing / rows. So many are asked for that 2 k + 8 are expected to pass: twice k since stored
-    values may be compressed, and a few more since chance makes some draws poor.
+    A walk holds `expansion` candidates, or as many as it is asked for, and its recall hangs on how
+    many of them could be answers. Where a filter has nothing to do with the vectors, one in
+    rows / passing could; so that many times more are asked for.
+
+    Parameters
+    ----------
+    k : int
+        Neighbours wanted; twice as many candidates at least, since stored values are compressed.
+    rows, passing : int
+        Rows in all, and those that pass.
+    expansion : int
+        The graph's ``expansion_search``.
 
     Examples
     --------
-    >>> to_fetch(k=10, rows=100_000, passing=10_000)
-    280
+    >>> to_fetch(k=10, rows=100_000, passing=10_000, expansion=64)
+    640
     """
-    fetched = math.ceil((2 * k + 8) * rows / max(passing, 1))
+    fetched = math.ceil(max(2 * k, expansion) * rows / max(passing, 1))
     return min(max(2 * k, min(fetched, _FETCHED)), rows)
 
 
 def filtered_graph_pays(
-    k: int, rows: int, passing: int, dimensions: int, batch: int, built: bool
+    fetched: int, passing: int, dimensions: int, batch: int, built: bool
 ) -> bool:
     """Say whether a filtered search that leaves the choice to the index is the graph's.
 
-    As in `graph_pays`, with the rows that pass in place of all rows; and the fewer pass, the more
-    candidates a walk must fetch (`to_fetch`), so it must also measure fewer rows than the scan.
+    As in `graph_pays`, with the rows that pass in place of all rows. Besides, a walk that must
+    fetch many candidates (`to_fetch`) measures many rows: they must be fewer than the scan's.
 
     Examples
     --------
-    >>> filtered_graph_pays(10, 1_000_000, 500_000, 384, batch=1, built=True)
+    >>> filtered_graph_pays(fetched=128, passing=500_000, dimensions=384, batch=1, built=True)
     True
-    >>> filtered_graph_pays(10, 1_000_000, 20_000, 384, batch=1, built=True)
+    >>> filtered_graph_pays(fetched=3_200, passing=20_000, dimensions=384, batch=1, built=True)
     False
     """
-    measured = _MEASURED * to_fetch(k, rows, passing)
-    return measured < passing and graph_pays(passing, dimensions, batch, built)
+    walked = _MEASURED * fetched
+    return walked < passing and graph_pays(passing, dimensions, batch, built)
 
 
 @dataclass(frozen=True)

@@ -401,13 +401,7 @@ class VectorIndex:
         chosen = None if where is None else np.flatnonzero(self.passing(where))
         held = len(self) if chosen is None else len(chosen)
         if exact is None:
-            sizes = self.dimensions, len(probes), self.has_graph
-            pays = (
-                graph_pays(held, *sizes)
-                if held == len(self)
-                else filtered_graph_pays(k, len(self), held, *sizes)
-            )
-            exact = not pays
+            exact = not self._graph_pays(k, held, len(probes))
         rescued = np.empty(0, np.int64)
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
@@ -491,6 +485,15 @@ class VectorIndex:
         columns |= about.metadata_in(self._table.columns)
         return np.array(filters.passing(where, columns, len(self)))
 
+    def _graph_pays(self, k: int, passing: int, batch: int) -> bool:
+        sizes = passing, self.dimensions, batch, self.has_graph
+        if passing == len(self):
+            return graph_pays(*sizes)
+        return filtered_graph_pays(self._to_fetch(k, passing), *sizes)
+
+    def _to_fetch(self, k: int, passing: int) -> int:
+        return to_fetch(k, len(self), passing, self.settings["expansion_search"])
+
     def _probes(self, queries: ArrayLike) -> NDArray[np.float32]:
         probes = as_vectors(queries, self.dimensions, "queries")
         as_lengths(probes, self.metric, "queries")
@@ -510,12 +513,11 @@ class VectorIndex:
         rows = np.empty((len(probes), k), np.int64)
         distances = np.empty((len(probes), k))
         passes = np.ones(len(self), np.bool_)
-        # Twice as many candidates: what compression put out of order is put right by measuring.
         wanted = min(2 * k, len(self))
         if chosen is not None:
             passes[:] = False
             passes[chosen] = True
-            wanted = to_fetch(k, len(self), len(chosen))
+            wanted = self._to_fetch(k, len(chosen))
         few = max(1, _MANY // wanted)
         rescued = [np.empty(0, np.int64)]
         for start in range(0, len(probes), few):
@@ -523,7 +525,8 @@ class VectorIndex:
             near = graph.candidates(probes[part], wanted, threads)
             stands = near >= 0
             passed = stands & passes[near]
-            who, place = np.nonzero(passed)
+            # Twice as many as asked for: what compression put out of order is put right here.
+            who, place = np.nonzero(passed & (passed.cumsum(axis=1) <= 2 * k))
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
             )
