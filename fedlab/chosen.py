@@ -8,11 +8,12 @@ apart is measured in float64.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.scan import _error, _probes, _scores, measure, nearest, ranked
+from fedlab.scan import measure, nearest, ranked
 from fedlab.storage import Table
 
 __all__ = ["ANSWER", "RadiusTooWide", "nearest_chosen", "within"]
@@ -25,6 +26,8 @@ Found = tuple[Places, Places, Double]
 #: Neighbours in an answer, before it must be narrowed (1 GB).
 ANSWER = 1 << 26
 
+#: The columns that a scan reads.
+_SCANNED = ("codes", "scales", "squares", "keys")
 _GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
 _DECODED = 1 << 20  # numbers measured at once
 _QUERIES = 256
@@ -57,7 +60,7 @@ def nearest_chosen(
         As `fedlab.scan.ranked` gives them.
     """
     rows, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
-    for start, block in _blocks(table, chosen):
+    for start, block in _blocks(table, chosen, queries.shape[1]):
         places, measured = nearest(block, queries, min(k, block.rows), metric)
         near = np.concatenate([rows, chosen[start + places]], axis=1)
         if block.rows == len(chosen):
@@ -68,15 +71,18 @@ def nearest_chosen(
     return rows, distances
 
 
-def _blocks(table: Table, chosen: NDArray[np.intp]) -> Iterator[tuple[int, Table]]:
-    step = max(1, _GATHERED // table.columns["codes"].shape[1])
+def _blocks(table: Table, chosen: NDArray[np.intp], dimensions: int) -> Iterator[tuple[int, Table]]:
+    """Yield where each block begins among the chosen rows, and its rows as a table."""
+    step = max(1, _GATHERED // dimensions)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
         first, last = int(part[0]), int(part[-1])
         if last - first + 1 == len(part):
             yield start, table.slice(first, last + 1)
         else:
-            yield start, Table({name: column[part] for name, column in table.columns.items()})
+            names = [name for name in _SCANNED if name in table.columns]
+            columns = {name: table.columns[name][part] for name in names}
+            yield start, replace(table, columns=columns, _room=None)
 
 
 def within(
@@ -140,7 +146,7 @@ def _within_of_few(
     """Return what is within the radius of a few queries, and add up how many are in `totals`."""
     found: list[Found] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     held = 0
-    for start, block in _blocks(table, chosen):
+    for start, block in _blocks(table, chosen, queries.shape[1]):
         for who, place, distance in _close(block, queries, radius, metric):
             totals += np.bincount(who, minlength=len(totals))
             found.append((who, chosen[start + place], distance))
@@ -160,19 +166,18 @@ def _within_of_few(
 def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator[Found]:
     """Yield (query, row of the block, distance) of all pairs within the radius."""
     squares = np.square(queries, dtype=np.float64).sum(axis=1)
-    lengths = np.sqrt(squares)
-    probes = _probes(queries, lengths, metric)
-    # What `_scores` leaves out of a distance, since it is the same for all rows.
-    shift = squares if metric == "l2sq" else 1.0
-    step = max(1, _DECODED // max(len(queries), queries.shape[1]))
+    probes = queries if metric != "cosine" else _directions(queries, squares)
+    step = max(1, _DECODED // max(queries.shape))
     for start in range(0, block.rows, step):
         part = slice(start, start + step)
-        rows, longest = block.decoded(part), float(block.squares[part].max())
-        error = _error(longest, lengths, queries.shape[1], metric).astype(np.float64)
-        with np.errstate(over="ignore"):
-            bound = np.nextafter((radius - shift + error).astype(np.float32), np.float32(np.inf))
-        scores = _scores(rows, block.squares[part], probes, metric)
-        who, place = np.divmod(np.flatnonzero(scores <= bound[:, None]), len(rows))
+        rows, lengths = block.decoded(part), block.squares[part]
+        scores = probes @ rows.T
+        if metric == "cosine":
+            scores /= np.sqrt(lengths)
+        elif metric == "l2sq":
+            scores -= lengths / np.float32(2)
+        least = _least(radius, squares, float(lengths.max()), queries.shape[1], metric)
+        who, place = np.divmod(np.flatnonzero(scores >= least[:, None]), len(rows))
         distance = np.empty(len(who))
         few = max(1, _DECODED // queries.shape[1])
         for first in range(0, len(who), few):
@@ -180,6 +185,37 @@ def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator
             distance[some] = measure(rows[place[some]], queries[who[some]], metric)
         near = distance <= radius
         yield who[near], start + place[near], distance[near]
+
+
+def _directions(queries: Float, squares: Double) -> Float:
+    directions: Float = (queries / np.sqrt(squares)[:, None]).astype(np.float32)
+    return directions
+
+
+def _least(radius: float, squares: Double, longest: float, dimensions: int, metric: str) -> Float:
+    """Return the least float32 score that a row within the radius can have, for each query.
+
+    Scores are cos, the inner product x q, or x q - x x / 2; the distances are 1 - cos, 1 - x q and
+    q q - 2 (x q - x x / 2). A float32 inner product of d terms errs by at most gamma |x||q| with
+    gamma = d u / (1 - d u) and u = 2**-24, in any order of summation (Higham, "Accuracy and
+    Stability of Numerical Algorithms", 2nd ed., eq. 3.5). Some roundings more come from lengths,
+    differences and these bounds, and each product may vanish below the smallest normal number.
+
+    Parameters
+    ----------
+    squares : (q,) float64 array
+        Squared lengths of the queries.
+    longest : float
+        Squared length of the longest row.
+    """
+    exact = (squares - radius) / 2 if metric == "l2sq" else np.full(len(squares), 1.0 - radius)
+    lengths = np.sqrt(longest * squares)
+    sizes = {"cosine": np.full(len(squares), 2.0), "inner": 1.0 + lengths}
+    size = sizes.get(metric, (longest + squares) / 2 + lengths)
+    terms = (dimensions + 16) * 2.0**-24
+    error = terms / (1.0 - terms) * size + (dimensions + 16) * 2.0**-125
+    with np.errstate(over="ignore"):
+        return np.nextafter((exact - error).astype(np.float32), np.float32(-np.inf))
 
 
 def _kept(table: Table, found: list[Found], limit: int | None, queries: int) -> Found:
