@@ -47,7 +47,7 @@ _VERSION = 1
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
-_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}", re.ASCII)
+_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,8 @@ def _arrays(described: list[dict[str, Any]], body: memoryview) -> dict[str, NDAr
         stop = start + math.prod(shape) * dtype.itemsize
         if stop > len(body):
             raise ValueError(f"the array {name!r} reaches beyond the file")
+        if name in arrays:
+            raise ValueError(f"two arrays named {name!r}")
         arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
         start = stop
     if start != len(body):

@@ -266,9 +266,15 @@ class Device:
         counts = self.class_counts()
         return {label: count / self.rows for label, count in counts.items()}
 
-    def most_similar(self, vectors: ArrayLike, k: int) -> Hits:
-        """Return the device's own rows that are most similar to given vectors (see `Hits`)."""
-        return self.index.search(vectors, k)
+    def most_similar(
+        self, vectors: ArrayLike, k: int, where: ArrayLike | str | None = None
+    ) -> Hits:
+        """Return the device's own rows that are most similar to given vectors (see `Hits`).
+
+        Only rows that pass `where` are found: a mask, or a condition such as ``"label == 1"`` (see
+        `VectorIndex.search`).
+        """
+        return self.index.search(vectors, k, where=where)
 
 
 def held_out_rows(

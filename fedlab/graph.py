@@ -84,6 +84,11 @@ class HNSW:
         if self.rescored is not None:
             whole_number(self.rescored, "rescored", 1, 10_000)
 
+    @property
+    def breadth(self) -> int:
+        """Candidates that a search holds beside each other, however few it is asked for."""
+        return self.expansion_search
+
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""
         if self.dtype in _DIRECTIONS_ALONE and metric != "cosine":

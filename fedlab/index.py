@@ -1,23 +1,25 @@
 """The vector index of a device: vectors in, neighbours out.
 
-The truth of an index is one contiguous array of its rows in their storage type, with keys and
-labels beside it. Training, `get` and the exact scan read that array, decoded. An engine's search
-structure (by default USearch's graph) is derived from it, built when it is first used, and only
-ever proposes candidates: every distance in an answer is measured in float64 from the stored rows,
-so answers agree between devices whatever answered.
+The truth of an index is one contiguous array of its rows in their storage type, with keys, labels
+and metadata beside it. Training, `get` and the exact scan read that array, decoded. An engine's
+search structure (by default USearch's graph) is derived from it, built when it is first used, and
+only ever proposes candidates: every distance in an answer is measured in float64 from the stored
+rows, so answers agree between devices whatever answered.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab import filters
+from fedlab import metadata as about
 from fedlab.checks import (
     KEY_LIMIT,
     as_keys,
@@ -28,12 +30,17 @@ from fedlab.checks import (
     require,
     whole_number,
 )
+from fedlab.chosen import nearest_chosen, within
 from fedlab.engines import HNSW, Engine, Proposer, described, engine_of
-from fedlab.hits import Hits, graph_pays
+from fedlab.hits import Hits, filtered_graph_pays, graph_pays, to_fetch
 from fedlab.indexfile import INDEX, IndexFileError
+from fedlab.neighbourhoods import Neighbourhoods
 from fedlab.scan import METRICS, Nearest, Probes, nearest, ranked, scan
 from fedlab.sealing import Sealer
 from fedlab.storage import DTYPES, Columns, Table, encode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["VectorIndex"]
 
@@ -45,7 +52,7 @@ _MANY = 1 << 20
 
 
 class VectorIndex:
-    """Vectors with keys and labels, searched by nearness.
+    """Vectors with keys, labels and metadata, searched by nearness.
 
     Many threads may search at once; one that adds or removes rows must be alone.
 
@@ -71,6 +78,8 @@ class VectorIndex:
     (array([[0, 2]], dtype=uint64), 'scan')
     >>> index.labels_of(hits.keys[0])
     array(['east', 'north-east'], dtype='<U10')
+    >>> index.search([0.9, 0.1], k=2, where="label != 'east'").keys
+    array([[2, 1]], dtype=uint64)
     """
 
     def __init__(
@@ -140,6 +149,14 @@ class VectorIndex:
         return None if column is None else read_only(column)
 
     @property
+    def metadata(self) -> pd.DataFrame:
+        """Metadata in the order of the rows, with their keys as index; a copy.
+
+        It has no columns if the rows have no metadata.
+        """
+        return about.frame_of(self.keys, about.metadata_in(self._table.columns))
+
+    @property
     def vectors(self) -> NDArray[np.float32]:
         """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
         return read_only(self._table.decoded())
@@ -159,7 +176,7 @@ class VectorIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of rows, lengths, keys and labels, and of the graph if it stands."""
+        """Bytes of rows, lengths, keys, labels, metadata, and of the graph if it stands."""
         graph = self._graph
         return self._table.nbytes + (graph.nbytes_beside(self._table) if graph else 0)
 
@@ -175,7 +192,11 @@ class VectorIndex:
     # -- rows in, rows out -------------------------------------------------------------------
 
     def add(
-        self, vectors: ArrayLike, keys: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        vectors: ArrayLike,
+        keys: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
     ) -> NDArray[np.uint64]:
         """Add rows: all of them, or none if any is refused.
 
@@ -188,6 +209,10 @@ class VectorIndex:
         labels : (n,) array, optional
             A class (whole number, text) or a number for each row. Either all rows of an index have
             labels or none.
+        metadata : DataFrame, or mapping of str to (n,) arrays, optional
+            What else is known of each row, for filters: numbers, truth values, text of at most
+            1,024 characters, dates. A missing number is NaN, a missing date NaT. All rows of an
+            index have the same columns, of the same types; a DataFrame's own index plays no part.
 
         Returns
         -------
@@ -209,6 +234,7 @@ class VectorIndex:
         if not len(rows):
             return new_keys
         block |= self._checked_labels(labels, len(rows))
+        block |= about.added(self._table.columns if len(self) else None, metadata, len(rows))
         table = self._table.appended(block)
         next_key = max(self._next_key, int(new_keys.max()) + 1)
         # No call stands between these, so an interrupt can't fall there.
@@ -272,6 +298,20 @@ class VectorIndex:
             raise KeyError("the rows of this index have no labels; add them with labels=")
         return self._table.columns["labels"][rows]
 
+    def metadata_of(self, keys: ArrayLike) -> pd.DataFrame:
+        """Return the metadata of `keys`, a row a key, with the keys as index.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index, or its rows have no metadata.
+        """
+        rows = self._present(keys)
+        columns = about.metadata_in(self._table.columns)
+        if not columns:
+            raise KeyError("the rows of this index have no metadata; add them with metadata=")
+        return about.frame_of(self.keys[rows], {n: part[rows] for n, part in columns.items()})
+
     def remove(self, keys: ArrayLike) -> int:
         """Remove rows, and return how many.
 
@@ -321,9 +361,15 @@ class VectorIndex:
     # -- search ------------------------------------------------------------------------------
 
     def search(
-        self, queries: ArrayLike, k: int, exact: bool | None = None, *, threads: int = 1
+        self,
+        queries: ArrayLike,
+        k: int,
+        exact: bool | None = None,
+        *,
+        where: ArrayLike | str | None = None,
+        threads: int = 1,
     ) -> Hits:
-        """Find the k nearest rows of each query.
+        """Find the k nearest rows of each query, among all rows or those that pass a filter.
 
         Parameters
         ----------
@@ -333,29 +379,136 @@ class VectorIndex:
             How many; an index with fewer rows returns all it has (see `Hits.counts`).
         exact : bool, optional
             True asks the scan (recall 1), False the engine (whose graph is built now if it does
-            not stand). By default sizes decide, see `graph_pays`.
+            not stand). By default sizes decide, see `graph_pays` and `filtered_graph_pays`.
+        where : (n,) bool array or str, optional
+            Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
+            as ``"age >= 65 and label != 'well'"`` (see `fedlab.filters`). The scan measures those
+            alone. The engine is asked for more candidates (see `to_fetch`); where too few of them
+            pass, the scan answers after all (see `Hits.rescued`).
         threads : int
             Threads that walk the graph; the answer does not depend on them.
 
         Returns
         -------
         Hits
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something is refused: a query, a number, a filter (`FilterError`).
         """
         k = whole_number(k, "k", 1, max(_MANY, len(self)))
         whole_number(threads, "threads", 1, 1024)
-        probes = as_vectors(queries, self.dimensions, "queries")
-        as_lengths(probes, self.metric, "queries")
+        probes = self._probes(queries)
+        chosen = None if where is None else np.flatnonzero(self.passing(where))
+        held = len(self) if chosen is None else len(chosen)
         if exact is None:
-            exact = not graph_pays(len(self), self.dimensions, len(probes), self.has_graph)
+            exact = not self._graph_pays(k, held, len(probes))
         engine = "scan" if exact else self.engine.name
-        held = min(k, len(self))
+        rescued = np.empty(0, np.int64)
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
         elif exact:
-            rows, distances = nearest(self._table, probes, held, self.metric)
+            rows, distances = self._scan(probes, min(k, held), chosen)
         else:
-            rows, distances = self._walk(probes, held, threads)
-        return self._hits(rows, distances, k, engine)
+            rows, distances, rescued = self._walk(probes, min(k, held), threads, chosen)
+        return self._hits(rows, distances, k, engine, rescued)
+
+    def within(
+        self,
+        queries: ArrayLike,
+        radius: float,
+        *,
+        where: ArrayLike | str | None = None,
+        limit: int | None = None,
+    ) -> Neighbourhoods:
+        """Find all rows whose distance to a query is at most `radius`, exactly.
+
+        A graph has no part in it: rows are scanned, and those that can't be told from the radius in
+        float32 are decided by their distance in float64.
+
+        Parameters
+        ----------
+        queries : (q, d) or (d,) array
+            Finite numbers; under cosine none of length zero.
+        radius : float
+            The largest distance, in the metric's own measure (see `Hits.distances`): under l2sq
+            that is a *squared* length.
+        where : (n,) bool array or str, optional
+            Which rows may be found, as in `search`.
+        limit : int, optional
+            At most so many are kept for a query, the nearest; `Neighbourhoods.cut` says for which
+            queries there were more.
+
+        Returns
+        -------
+        Neighbourhoods
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something is refused, or more than 2**26 neighbours would be returned.
+
+        Examples
+        --------
+        >>> index = VectorIndex(1, "l2sq")
+        >>> keys = index.add([[0.0], [1.0], [2.0], [3.0]])
+        >>> near = index.within([[0.0], [9.0]], radius=4.0)
+        >>> near.counts, near.keys
+        (array([3, 0]), array([0, 1, 2], dtype=uint64))
+        """
+        if isinstance(radius, bool) or not isinstance(radius, int | float | np.number):
+            raise TypeError(f"radius is {radius!r} ({type(radius).__name__}); a number is needed")
+        radius = float(radius)
+        if np.isnan(radius) or (radius < 0 and self.metric != "inner"):
+            raise ValueError(f"radius is {radius}; under {self.metric} no distance is below 0")
+        if limit is not None:
+            limit = whole_number(limit, "limit", 1)
+        probes = self._probes(queries)
+        chosen = np.arange(len(self)) if where is None else np.flatnonzero(self.passing(where))
+        totals, counts, rows, distances = within(
+            self._table, chosen, probes, radius, limit, self.metric
+        )
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Neighbourhoods(offsets, self.keys[rows], distances, totals)
+
+    def passing(self, where: ArrayLike | str) -> NDArray[np.bool_]:
+        """Return which rows pass a filter, (n,), as `search` takes it.
+
+        Raises
+        ------
+        FilterError
+            If a text is no filter over ``key``, ``label`` and the metadata of this index.
+        ValueError, TypeError
+            If a mask has another length or type.
+        """
+        columns: dict[str, NDArray[Any]] = {"key": self.keys}
+        if self.labels is not None:
+            columns["label"] = self.labels
+        columns |= about.metadata_in(self._table.columns)
+        return np.array(filters.passing(where, columns, len(self)))
+
+    def _graph_pays(self, k: int, passing: int, batch: int) -> bool:
+        sizes = passing, self.dimensions, batch, self.has_graph
+        if passing == len(self):
+            return graph_pays(*sizes)
+        times = self._graph.oversampling if self._graph else 2
+        return filtered_graph_pays(self._to_fetch(times * k, passing), *sizes)
+
+    def _to_fetch(self, wanted: int, passing: int) -> int:
+        return to_fetch(wanted, len(self), passing, self.engine.breadth)
+
+    def _probes(self, queries: ArrayLike) -> NDArray[np.float32]:
+        probes = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(probes, self.metric, "queries")
+        return probes
+
+    def _scan(
+        self, probes: NDArray[np.float32], k: int, chosen: NDArray[np.intp] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        if chosen is None:
+            return nearest(self._table, probes, k, self.metric)
+        return nearest_chosen(self._table, chosen, probes, k, self.metric)
 
     def scan(self, probes: Probes, k: int) -> Nearest:
         """Return the k nearest rows exactly, or all there are, for queries that come ready.
@@ -370,27 +523,40 @@ class VectorIndex:
         return scan(self._table, probes, min(k, len(self)))
 
     def _walk(
-        self, probes: NDArray[np.float32], k: int, threads: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        self, probes: NDArray[np.float32], k: int, threads: int, chosen: NDArray[np.intp] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         graph = self._standing_graph()
         rows = np.empty((len(probes), k), np.int64)
         distances = np.empty((len(probes), k))
         # More candidates than k: what compression put out of order is put right by measuring.
-        wanted = min(graph.oversampling * k, len(self))
+        measured = graph.oversampling * k
+        wanted = min(measured, len(self))
+        passes = np.ones(len(self), np.bool_)
+        if chosen is not None:
+            passes[:] = False
+            passes[chosen] = True
+            wanted = self._to_fetch(measured, len(chosen))
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
         # look at no more than k rows if it likes: that is its recall.
         needed = wanted if graph.removed else k
         few = max(1, _MANY // wanted)
+        rescued = [np.empty(0, np.int64)]
         for start in range(0, len(probes), few):
             part = slice(start, start + few)
             near = graph.candidates(probes[part], wanted, threads)
-            who, place = np.nonzero(near >= 0)
+            stands = near >= 0
+            passed = stands & passes[near]
+            who, place = np.nonzero(passed & (passed.cumsum(axis=1) <= measured))
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
             )
-            short = start + np.flatnonzero((near >= 0).sum(axis=1) < needed)
-            rows[short], distances[short] = nearest(self._table, probes[short], k, self.metric)
-        return rows, distances
+            # Around these queries too many rows are gone for the engine to get past them, or too
+            # few of those that it found pass.
+            lacking = (stands.sum(axis=1) < needed) | (passed.sum(axis=1) < k)
+            short = start + np.flatnonzero(lacking)
+            rows[short], distances[short] = self._scan(probes[short], k, chosen)
+            rescued.append(short)
+        return rows, distances, np.concatenate(rescued)
 
     def build_graph(self, threads: int = 1) -> None:
         """Build the graph, or bring it up to date; a search that uses it does so by itself.
@@ -419,7 +585,12 @@ class VectorIndex:
             return graph
 
     def _hits(
-        self, rows: NDArray[np.int64], distances: NDArray[np.float64], k: int, engine: str
+        self,
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float64],
+        k: int,
+        engine: str,
+        rescued: NDArray[np.int64],
     ) -> Hits:
         keys = np.full((len(rows), k), KEY_LIMIT, np.uint64)
         far = np.full((len(rows), k), np.inf)
@@ -427,12 +598,12 @@ class VectorIndex:
         width = rows.shape[1]
         keys[:, :width][filled] = self._table.columns["keys"][rows[filled]]
         far[:, :width] = distances
-        return Hits(keys, far, filled.sum(axis=1), engine)
+        return Hits(keys, far, filled.sum(axis=1), engine, rescued)
 
     # -- files -------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
-        """Write rows, keys, labels and the graph to one file, and count its generation up.
+        """Write rows, keys, labels, metadata and graph to one file, and count its generation up.
 
         A kill at any moment leaves the old file or the new one. A graph that remembers removed
         rows is left out, since it would take their bytes along, and so is what an engine can't
@@ -556,6 +727,8 @@ def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
 def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
     """Return columns that were read from a file as a table, or raise ValueError."""
     expected = {name: column for name, column in index._table.columns.items() if name != "squares"}
+    metadata = about.checked(arrays, len(arrays["codes"]))
+    arrays = {name: column for name, column in arrays.items() if name not in metadata}
     if set(arrays) - {"labels"} != set(expected):
         raise ValueError(f"arrays {', '.join(sorted(arrays))}")
     rows = len(arrays["codes"])
@@ -572,7 +745,7 @@ def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
     for start in range(0, rows, step):
         part = as_vectors(table.decoded(slice(start, start + step)), index.dimensions, "rows")
         squares.append(as_lengths(part, index.metric, "rows"))
-    columns = {**arrays, "squares": np.concatenate(squares)}
+    columns = {**arrays, **metadata, "squares": np.concatenate(squares)}
     return Table(columns, dimensions=index.dimensions)
 
 

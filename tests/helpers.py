@@ -32,7 +32,8 @@ def clustered(rows: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
 
 def filled(rows: NDArray[np.float32], *given: str, **settings: Any) -> VectorIndex:
     """An index over `rows`: ``filled(rows, metric, dtype, labels=...)``."""
-    entering = {name: settings.pop(name) for name in ("keys", "labels") if name in settings}
+    names = ("keys", "labels", "metadata")
+    entering = {name: settings.pop(name) for name in names if name in settings}
     index = VectorIndex(rows.shape[1], *given, **settings)  # type: ignore[arg-type]
     index.add(rows, **entering)
     return index

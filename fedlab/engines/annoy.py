@@ -49,6 +49,7 @@ class Annoy:
     """
 
     name: ClassVar[str] = "annoy"
+    breadth: ClassVar[int] = 0
 
     trees: int = 50
     search_nodes: int = 2000

@@ -68,6 +68,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """By which answers and files call it."""
 
+    @property
+    def breadth(self) -> int:
+        """Candidates that a search holds beside each other, however few it is asked for."""
+
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""
 

@@ -48,6 +48,7 @@ class _Faiss:
     least: int = 0
     most: int = 0
     rescored: int = 2
+    breadth: int = 0
 
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""
@@ -105,6 +106,10 @@ class FaissHNSW(_Faiss):
         whole_number(self.connectivity, "connectivity", 2, 512)
         whole_number(self.expansion_add, "expansion_add", 1, 65_536)
         whole_number(self.expansion_search, "expansion_search", 1, 65_536)
+
+    @property
+    def breadth(self) -> int:  # type: ignore[override]
+        return self.expansion_search
 
     def empty(self, dimensions: int, metric: int) -> Any:
         index = _faiss().IndexHNSWFlat(dimensions, self.connectivity, metric)

@@ -122,7 +122,9 @@ def test_bits_do_not_depend_on_threads_batches_or_the_first_round() -> None:
         for name in ("devices", "keys", "distances"):
             np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
     alone = [FederatedSearch(devices).search(query, 10) for query in queries[:10]]
-    np.testing.assert_array_equal(np.concatenate([h.distances for h in alone]), plain.distances[:10])
+    np.testing.assert_array_equal(
+        np.concatenate([h.distances for h in alone]), plain.distances[:10]
+    )
 
 
 def test_large_batches_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,230 @@
+"""The exact scan of some of a table's rows, and of all that lie within a radius.
+
+Rows that were chosen are gathered a block at a time, so that memory stays bounded however many they
+are. As in `fedlab.scan`, float32 products only select, with their error as margin; what is told
+apart is measured in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.scan import measure, nearest, ranked
+from fedlab.storage import Table
+
+__all__ = ["ANSWER", "RadiusTooWide", "nearest_chosen", "within"]
+
+Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+Places = NDArray[np.int64]
+Found = tuple[Places, Places, Double]
+
+#: Neighbours in an answer, before it must be narrowed (1 GB).
+ANSWER = 1 << 26
+
+#: The columns that a scan reads.
+_SCANNED = ("codes", "scales", "squares", "keys")
+_GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
+_DECODED = 1 << 20  # numbers measured at once
+_QUERIES = 256
+_HELD = 1 << 21  # neighbours held before those beyond the limit go (50 MB)
+
+
+class RadiusTooWide(ValueError):
+    """More rows lie within a radius than one answer may hold."""
+
+
+def nearest_chosen(
+    table: Table, chosen: NDArray[np.intp], queries: Float, k: int, metric: str
+) -> tuple[Places, Double]:
+    """Return the k nearest of the chosen rows for each query, exactly.
+
+    Parameters
+    ----------
+    table : Table
+        n rows of d numbers.
+    chosen : (c,) array
+        Which of them, in ascending order.
+    queries : (q, d) float32 array
+    k : int
+        At most c.
+    metric : str
+
+    Returns
+    -------
+    rows, distances : (q, k) arrays
+        As `fedlab.scan.ranked` gives them.
+    """
+    rows, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+    for start, block in _blocks(table, chosen, queries.shape[1]):
+        places, measured = nearest(block, queries, min(k, block.rows), metric)
+        near = np.concatenate([rows, chosen[start + places]], axis=1)
+        if block.rows == len(chosen):
+            return near, measured
+        who = np.repeat(np.arange(len(queries)), near.shape[1])
+        width = min(k, near.shape[1])
+        rows, distances = ranked(table, queries, who, near.ravel(), width, metric)
+    return rows, distances
+
+
+def _blocks(table: Table, chosen: NDArray[np.intp], dimensions: int) -> Iterator[tuple[int, Table]]:
+    """Yield where each block begins among the chosen rows, and its rows as a table."""
+    step = max(1, _GATHERED // dimensions)
+    for start in range(0, len(chosen), step):
+        part = chosen[start : start + step]
+        first, last = int(part[0]), int(part[-1])
+        if last - first + 1 == len(part):
+            yield start, table.slice(first, last + 1)
+        else:
+            names = [name for name in _SCANNED if name in table.columns]
+            columns = {name: table.columns[name][part] for name in names}
+            yield start, replace(table, columns=columns, _room=None)
+
+
+def within(
+    table: Table,
+    chosen: NDArray[np.intp],
+    queries: Float,
+    radius: float,
+    limit: int | None,
+    metric: str,
+) -> tuple[Places, Places, Places, Double]:
+    """Return the chosen rows whose distance in float64 is at most `radius`.
+
+    Parameters
+    ----------
+    table, chosen, queries, metric
+        As for `nearest_chosen`.
+    radius : float
+    limit : int or None
+        Only so many are kept for a query, the nearest.
+
+    Returns
+    -------
+    totals : (q,) int64 array
+        How many lie within the radius, kept or not.
+    counts : (q,) int64 array
+        How many are kept.
+    rows, distances : (m,) arrays
+        Of the first query, then of the second, ...; each in the order of distances, then of keys.
+
+    Raises
+    ------
+    RadiusTooWide
+        If more than `ANSWER` rows would be kept.
+    """
+    totals = np.zeros(len(queries), np.int64)
+    counts = np.zeros(len(queries), np.int64)
+    answer: list[tuple[Places, Double]] = [(np.empty(0, np.int64), np.empty(0))]
+    room = ANSWER
+    for start in range(0, len(queries), _QUERIES):
+        part = slice(start, start + _QUERIES)
+        who, row, distance = _within_of_few(
+            table, chosen, queries[part], radius, limit, metric, totals[part], room
+        )
+        counts[part] = np.bincount(who, minlength=len(counts[part]))
+        answer.append((row, distance))
+        room -= len(row)
+    rows, distances = (np.concatenate(column) for column in zip(*answer, strict=True))
+    return totals, counts, rows, distances
+
+
+def _within_of_few(
+    table: Table,
+    chosen: NDArray[np.intp],
+    queries: Float,
+    radius: float,
+    limit: int | None,
+    metric: str,
+    totals: Places,
+    room: int,
+) -> Found:
+    """Return what is within the radius of a few queries, and add up how many are in `totals`."""
+    found: list[Found] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    held = 0
+    for start, block in _blocks(table, chosen, queries.shape[1]):
+        for who, place, distance in _close(block, queries, radius, metric):
+            totals += np.bincount(who, minlength=len(totals))
+            found.append((who, chosen[start + place], distance))
+            held += len(who)
+            answer = int((totals if limit is None else np.minimum(totals, limit)).sum())
+            if held > 2 * answer + _HELD:
+                found = [_kept(table, found, limit, len(queries))]
+                held = answer
+            if answer > room:
+                raise RadiusTooWide(
+                    f"radius is {radius:.6g}; more than {ANSWER:,} neighbours lie within it: ask "
+                    "with a smaller one, with fewer queries at a time, or with a limit"
+                )
+    return _kept(table, found, limit, len(queries))
+
+
+def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator[Found]:
+    """Yield (query, row of the block, distance) of all pairs within the radius."""
+    squares = np.square(queries, dtype=np.float64).sum(axis=1)
+    probes = queries if metric != "cosine" else _directions(queries, squares)
+    step = max(1, _DECODED // max(queries.shape))
+    for start in range(0, block.rows, step):
+        part = slice(start, start + step)
+        rows, lengths = block.decoded(part), block.squares[part]
+        scores = probes @ rows.T
+        if metric == "cosine":
+            scores /= np.sqrt(lengths)
+        elif metric == "l2sq":
+            scores -= lengths / np.float32(2)
+        least = _least(radius, squares, float(lengths.max()), queries.shape[1], metric)
+        who, place = np.divmod(np.flatnonzero(scores >= least[:, None]), len(rows))
+        distance = np.empty(len(who))
+        few = max(1, _DECODED // queries.shape[1])
+        for first in range(0, len(who), few):
+            some = slice(first, first + few)
+            distance[some] = measure(rows[place[some]], queries[who[some]], metric)
+        near = distance <= radius
+        yield who[near], start + place[near], distance[near]
+
+
+def _directions(queries: Float, squares: Double) -> Float:
+    directions: Float = (queries / np.sqrt(squares)[:, None]).astype(np.float32)
+    return directions
+
+
+def _least(radius: float, squares: Double, longest: float, dimensions: int, metric: str) -> Float:
+    """Return the least float32 score that a row within the radius can have, for each query.
+
+    Scores are cos, the inner product x q, or x q - x x / 2; the distances are 1 - cos, 1 - x q and
+    q q - 2 (x q - x x / 2). A float32 inner product of d terms errs by at most gamma |x||q| with
+    gamma = d u / (1 - d u) and u = 2**-24, in any order of summation (Higham, "Accuracy and
+    Stability of Numerical Algorithms", 2nd ed., eq. 3.5). Some roundings more come from lengths,
+    differences and these bounds, and each product may vanish below the smallest normal number.
+
+    Parameters
+    ----------
+    squares : (q,) float64 array
+        Squared lengths of the queries.
+    longest : float
+        Squared length of the longest row.
+    """
+    exact = (squares - radius) / 2 if metric == "l2sq" else np.full(len(squares), 1.0 - radius)
+    lengths = np.sqrt(longest * squares)
+    sizes = {"cosine": np.full(len(squares), 2.0), "inner": 1.0 + lengths}
+    size = sizes.get(metric, (longest + squares) / 2 + lengths)
+    terms = (dimensions + 16) * 2.0**-24
+    error = terms / (1.0 - terms) * size + (dimensions + 16) * 2.0**-125
+    with np.errstate(over="ignore"):
+        return np.nextafter((exact - error).astype(np.float32), np.float32(-np.inf))
+
+
+def _kept(table: Table, found: list[Found], limit: int | None, queries: int) -> Found:
+    """Return pairs by query, distance and key; at most `limit` of a query."""
+    who, row, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((table.columns["keys"][row], distance, who))
+    who, row, distance = who[order], row[order], distance[order]
+    if limit is not None:
+        first = np.searchsorted(who, np.arange(queries))
+        kept = np.arange(len(who)) - first[who] < limit
+        who, row, distance = who[kept], row[kept], distance[kept]
+    return who, row, distance
