@@ -73,8 +73,8 @@ def test_a_kill_before_or_after_any_call_leaves_the_old_index_or_the_new(key, le
 
 
 def test_kills_at_random_times(tmp_path):
-    ends = total(at_random("here", target(tmp_path, Key.generate(), 40_000), kills=12, seed=1))
-    assert ends["kills"] == 12 == ends["old"] + ends["new"]
+    ends = total(at_random("here", target(tmp_path, Key.generate(), 20_000), kills=6, seed=1))
+    assert ends["kills"] == 6 == ends["old"] + ends["new"]
     assert ends["torn"] == ends["left after the next save"] == 0
 
 
