@@ -1,0 +1,40 @@
+"""Private search across devices, each scheme with its threat model (`protections`) and its cost.
+
+Masked sums find the exact k-th distance and the exact kNN vote (`kth_distances`, `vote`); two
+servers search rows and queries that neither can read (`SharedIndex`); devices tell counts and
+centroids with noise (`release_counts`, `release_centroids`).
+"""
+
+from fedlab.search.private.bisection import KthDistances, kth_distances
+from fedlab.search.private.masks import MissingDeviceError, Session
+from fedlab.search.private.protection import Protection, protections
+from fedlab.search.private.release import (
+    Budget,
+    BudgetError,
+    Centroids,
+    Gaussian,
+    Laplace,
+    release_centroids,
+    release_counts,
+)
+from fedlab.search.private.shared import SharedIndex
+from fedlab.search.private.vote import Vote, vote
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "Centroids",
+    "Gaussian",
+    "KthDistances",
+    "Laplace",
+    "MissingDeviceError",
+    "Protection",
+    "Session",
+    "SharedIndex",
+    "Vote",
+    "kth_distances",
+    "protections",
+    "release_centroids",
+    "release_counts",
+    "vote",
+]

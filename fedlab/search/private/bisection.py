@@ -1,0 +1,233 @@
+"""The exact distance of the k-th neighbour over all devices, from masked sums alone.
+
+Distances are mapped to whole numbers in the same order, and the server bisects: for each query it
+asks how many rows lie within a threshold, and halves the range. A device answers with a count, cut
+off at k and masked, so that only the sum over devices is seen; whether at least k rows lie within
+is unchanged by the cut. All queries bisect side by side.
+
+Cost, for D devices: 32 rounds (or 64). A query's vector goes down once, 4 d bytes a device; each
+round takes 4 bytes up and one bit down for a query and a device: 6.6 kB a query for 50 devices and
+32 rounds, beside the vectors. `MASKED_KTH_DISTANCE` says what is protected and what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.checks import as_lengths, as_vectors, whole_number
+from fedlab.device import Device
+from fedlab.search.ledger import Ledger
+from fedlab.search.private.masks import Session
+from fedlab.search.private.protection import Protection
+
+__all__ = ["MASKED_KTH_DISTANCE", "KthDistances", "distances_of", "kth_distances", "ordered"]
+
+Bits = Literal[32, 64]
+Codes = NDArray[np.unsignedinteger[Any]]
+
+MASKED_KTH_DISTANCE = Protection(
+    name="masked k-th distance",
+    protects="which device holds near rows, how many, and at which distances: only sums are seen",
+    does_not=(
+        "hide the query from devices; hide the k-th distance, nor how many rows in all (up to k "
+        "a device) lie within each threshold that was tried, from server and devices; notice a "
+        "device that counts falsely"
+    ),
+    assumes="what masked sums assume; devices that count truthfully; exact scans on devices",
+    source="masked sums after Bonawitz et al., CCS 2017; bisection after Aggarwal et al., 2004",
+)
+
+_COUNTS = 1  # the purpose of its sums
+_TOP = {32: np.uint32, 64: np.uint64}
+_FLOATS = {32: np.float32, 64: np.float64}
+
+
+def ordered(distances: NDArray[np.float64], bits: Bits = 64) -> Codes:
+    """Map distances to whole numbers that stand in the same order, inf included.
+
+    Parameters
+    ----------
+    distances : float64 array
+        No NaN among them.
+    bits : {32, 64}
+        32 rounds distances to float32 first: those that become equal are ties.
+
+    Examples
+    --------
+    >>> codes = ordered(np.array([-2.0, -0.0, 0.0, 1.5, np.inf]))
+    >>> (np.diff(codes.astype(float)) >= 0).all(), codes[1] == codes[2]
+    (np.True_, np.True_)
+    >>> distances_of(codes)
+    array([-2. ,  0. ,  0. ,  1.5,  inf])
+    """
+    kind = _TOP[bits]
+    with np.errstate(over="ignore"):
+        floats = distances.astype(_FLOATS[bits]) + 0.0  # -0.0 becomes 0.0
+    codes = floats.view(kind)
+    top = kind(1 << (bits - 1))
+    # A float's bits are its sign and its size: turned over below zero, moved up above.
+    return np.asarray(np.where(codes & top, ~codes, codes | top))
+
+
+def distances_of(codes: Codes) -> NDArray[np.float64]:
+    """Map whole numbers back to the distances that `ordered` made them of."""
+    bits = 8 * codes.dtype.itemsize
+    top = codes.dtype.type(1 << (bits - 1))
+    floats = np.where(codes & top, codes ^ top, ~codes).view(_FLOATS[bits])
+    return np.asarray(floats, np.float64)
+
+
+@dataclass(frozen=True)
+class KthDistances:
+    """The distance of each query's k-th neighbour over all devices, and what the server saw.
+
+    Attributes
+    ----------
+    distances : (q,) float64 array
+        inf where all devices together hold fewer than k rows. After 32 rounds it is the float32
+        nearest to the true distance; after 64 the distance itself.
+    sums : (rounds, q) int64 array
+        What the server learned on its way: rows within each threshold, at most k from a device.
+    ledger : Ledger
+        What was sent.
+    """
+
+    distances: NDArray[np.float64]
+    sums: NDArray[np.int64]
+    ledger: Ledger
+
+
+def kth_distances(
+    devices: Sequence[Device],
+    queries: ArrayLike,
+    k: int,
+    bits: Bits = 32,
+    *,
+    session: Session | None = None,
+) -> KthDistances:
+    """Find the exact distance of each query's k-th neighbour among all rows of all devices.
+
+    Parameters
+    ----------
+    devices : sequence of Device
+        Two at least, of one dimension and metric. All rows of their indexes count, held-out ones
+        too.
+    queries : (q, d) or (d,) array
+    k : int
+    bits : {32, 64}
+        Rounds, and the precision at which distances are told apart: that of float32 (6e-8 of
+        their size) or of float64.
+    session : Session, optional
+        Keys that these devices have exchanged; by default they do it now.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If devices, queries or k are refused; nothing was sent then.
+    MissingDeviceError
+        If a device is not there.
+
+    Examples
+    --------
+    >>> from fedlab import VectorIndex
+    >>> devices = [Device(place, VectorIndex(2, "l2sq")) for place in range(3)]
+    >>> for place, device in enumerate(devices):
+    ...     _ = device.index.add([[place, 0.0], [place, 3.0]])
+    >>> found = kth_distances(devices, [0.0, 0.0], k=3)
+    >>> found.distances, found.ledger.rounds
+    (array([4.]), 32)
+    """
+    search = Search(devices, queries, k, bits, session)
+    return search.kth_distances()
+
+
+class Search:
+    """A private search on its way: the devices' sides of it, and the server's.
+
+    Parameters are those of `kth_distances`.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        queries: ArrayLike,
+        k: int,
+        bits: Bits = 32,
+        session: Session | None = None,
+    ) -> None:
+        if bits not in _TOP:
+            raise ValueError(f"bits is {bits!r}; choose 32 or 64")
+        self.probes = _checked(devices, queries)
+        self.k = whole_number(k, "k", 1, (1 << 32) // len(devices) - 1)
+        self.bits = bits
+        ids = [device.id for device in devices]
+        self.session = session or Session(ids)
+        if list(self.session.devices) != ids:
+            raise ValueError("the session is one of other devices, or in another order")
+        self.ledger = Ledger(ids)
+        self.everyone = np.arange(len(ids))
+        self.sides = [Side(device, self.probes, self.k, bits) for device in devices]
+
+    def kth_distances(self) -> KthDistances:
+        """Bisect; each device knows the result too, since it followed the decisions."""
+        count = len(self.probes)
+        self.ledger.note(1, "down", "queries", self.probes.nbytes, self.everyone)
+        sums = np.empty((self.bits, count), np.int64)
+        for step in range(self.bits):
+            sums[step] = self.session.sum(lambda place: self.sides[place].count(), _COUNTS)
+            self.ledger.note(step + 1, "up", "masked counts", 4 * count, self.everyone)
+            self.ledger.note(step + 1, "down", "decisions", -(-count // 8), self.everyone)
+            for side in self.sides:
+                side.decide(sums[step] >= self.k)
+        return KthDistances(distances_of(self.sides[0].reach), sums, self.ledger)
+
+
+class Side:
+    """What one device keeps of a private search: its nearest rows, and the range left.
+
+    Attributes
+    ----------
+    reach : (q,) unsigned array
+        The k-th distance as a whole number, as far as it is known: bits from the top.
+    """
+
+    def __init__(self, device: Device, probes: NDArray[np.float32], k: int, bits: Bits) -> None:
+        self.device, self.probes, self.k, self.bits = device, probes, k, bits
+        self.reach = np.zeros(len(probes), _TOP[bits])
+        self._bit = bits - 1
+        self._near: Codes | None = None
+
+    def count(self) -> Codes:
+        """Return how many rows lie within the threshold, up to k, for each query."""
+        if self._near is None:
+            hits = self.device.index.search(self.probes, self.k, exact=True)
+            # Places that are not filled stand at inf: where rows are short, that is the answer.
+            self._near = ordered(hits.distances, self.bits)
+        threshold = self.reach | self.reach.dtype.type((1 << self._bit) - 1)
+        return np.asarray((self._near <= threshold[:, None]).sum(axis=1, dtype=np.uint32))
+
+    def decide(self, within: NDArray[np.bool_]) -> None:
+        """Take in whether at least k rows of all devices lie within the threshold."""
+        kind = self.reach.dtype.type
+        self.reach |= np.where(within, kind(0), kind(1 << self._bit))
+        self._bit -= 1
+
+
+def _checked(devices: Sequence[Device], queries: ArrayLike) -> NDArray[np.float32]:
+    if len(devices) < 2:
+        raise ValueError(f"{len(devices)} devices were given; a sum hides its parts from two on")
+    kinds = {(device.index.dimensions, device.index.metric) for device in devices}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"devices have indexes of {sorted(kinds)}; distances compare within one dimension and "
+            "metric"
+        )
+    dimensions, metric = kinds.pop()
+    probes = as_vectors(queries, dimensions, "queries")
+    as_lengths(probes, metric, "queries")
+    return probes
