@@ -5,8 +5,7 @@ servers search rows and queries that neither can read (`SharedIndex`); devices t
 centroids with noise (`release_counts`, `release_centroids`).
 """
 
-from fedlab.search.private.bisection import KthDistances, kth_distances
-from fedlab.search.private.masks import MissingDeviceError, Session
+from fedlab.search.private.bisection import FalseCountsError, KthDistances, kth_distances
 from fedlab.search.private.protection import Protection, protections
 from fedlab.search.private.release import (
     Budget,
@@ -17,6 +16,7 @@ from fedlab.search.private.release import (
     release_centroids,
     release_counts,
 )
+from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.shared import SharedIndex
 from fedlab.search.private.vote import Vote, vote
 
@@ -24,6 +24,7 @@ __all__ = [
     "Budget",
     "BudgetError",
     "Centroids",
+    "FalseCountsError",
     "Gaussian",
     "KthDistances",
     "Laplace",

@@ -21,11 +21,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_lengths, as_vectors, whole_number
 from fedlab.device import Device
+from fedlab.hits import Hits
 from fedlab.search.ledger import Ledger
-from fedlab.search.private.masks import Session
 from fedlab.search.private.protection import Protection
+from fedlab.search.private.session import Session
 
-__all__ = ["MASKED_KTH_DISTANCE", "KthDistances", "distances_of", "kth_distances", "ordered"]
+__all__ = [
+    "MASKED_KTH_DISTANCE",
+    "FalseCountsError",
+    "KthDistances",
+    "Search",
+    "Side",
+    "distances_of",
+    "kth_distances",
+    "ordered",
+]
 
 Bits = Literal[32, 64]
 Codes = NDArray[np.unsignedinteger[Any]]
@@ -36,7 +46,7 @@ MASKED_KTH_DISTANCE = Protection(
     does_not=(
         "hide the query from devices; hide the k-th distance, nor how many rows in all (up to k "
         "a device) lie within each threshold that was tried, from server and devices; notice a "
-        "device that counts falsely"
+        "device that counts falsely, unless the sum becomes impossible"
     ),
     assumes="what masked sums assume; devices that count truthfully; exact scans on devices",
     source="masked sums after Bonawitz et al., CCS 2017; bisection after Aggarwal et al., 2004",
@@ -45,6 +55,10 @@ MASKED_KTH_DISTANCE = Protection(
 _COUNTS = 1  # the purpose of its sums
 _TOP = {32: np.uint32, 64: np.uint64}
 _FLOATS = {32: np.float32, 64: np.float64}
+
+
+class FalseCountsError(ValueError):
+    """Sums came out that no true counts add up to."""
 
 
 def ordered(distances: NDArray[np.float64], bits: Bits = 64) -> Codes:
@@ -131,6 +145,8 @@ def kth_distances(
         If devices, queries or k are refused; nothing was sent then.
     MissingDeviceError
         If a device is not there.
+    FalseCountsError
+        If the sums are impossible; most false counts are not, and are not noticed.
 
     Examples
     --------
@@ -163,6 +179,7 @@ class Search:
         if bits not in _TOP:
             raise ValueError(f"bits is {bits!r}; choose 32 or 64")
         self.probes = _checked(devices, queries)
+        self.metric = devices[0].index.metric
         self.k = whole_number(k, "k", 1, (1 << 32) // len(devices) - 1)
         self.bits = bits
         ids = [device.id for device in devices]
@@ -178,13 +195,25 @@ class Search:
         count = len(self.probes)
         self.ledger.note(1, "down", "queries", self.probes.nbytes, self.everyone)
         sums = np.empty((self.bits, count), np.int64)
+        series = self.session.series(self.bits, count, np.uint32, _COUNTS)
         for step in range(self.bits):
-            sums[step] = self.session.sum(lambda place: self.sides[place].count(), _COUNTS)
+            sums[step] = series.sum(lambda place: self.sides[place].count())
             self.ledger.note(step + 1, "up", "masked counts", 4 * count, self.everyone)
             self.ledger.note(step + 1, "down", "decisions", -(-count // 8), self.everyone)
             for side in self.sides:
                 side.decide(sums[step] >= self.k)
-        return KthDistances(distances_of(self.sides[0].reach), sums, self.ledger)
+        distances = distances_of(self.sides[0].reach)
+        self._refuse_impossible(sums, distances)
+        return KthDistances(distances, sums, self.ledger)
+
+    def _refuse_impossible(self, sums: NDArray[np.int64], distances: NDArray[np.float64]) -> None:
+        least = -np.inf if self.metric == "inner" else 0.0
+        wrong = ~(distances >= least) | (sums > self.k * len(self.sides)).any(axis=0)
+        if wrong.any():
+            raise FalseCountsError(
+                f"the counts for {wrong.sum()} of {len(wrong)} queries can't be true (the first is "
+                f"query {np.flatnonzero(wrong)[0]}); a device counts falsely, and masks hide which"
+            )
 
 
 class Side:
@@ -200,14 +229,20 @@ class Side:
         self.device, self.probes, self.k, self.bits = device, probes, k, bits
         self.reach = np.zeros(len(probes), _TOP[bits])
         self._bit = bits - 1
+        self._hits: Hits | None = None
         self._near: Codes | None = None
+
+    def nearest(self) -> Hits:
+        """Return the device's own k nearest rows of each query, measured once."""
+        if self._hits is None:
+            self._hits = self.device.index.search(self.probes, self.k, exact=True)
+        return self._hits
 
     def count(self) -> Codes:
         """Return how many rows lie within the threshold, up to k, for each query."""
         if self._near is None:
-            hits = self.device.index.search(self.probes, self.k, exact=True)
             # Places that are not filled stand at inf: where rows are short, that is the answer.
-            self._near = ordered(hits.distances, self.bits)
+            self._near = ordered(self.nearest().distances, self.bits)
         threshold = self.reach | self.reach.dtype.type((1 << self._bit) - 1)
         return np.asarray((self._near <= threshold[:, None]).sum(axis=1, dtype=np.uint32))
 

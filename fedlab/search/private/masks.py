@@ -14,18 +14,18 @@ down for every other device, once a session, and no byte more a sum than the pla
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.checks import whole_number
-from fedlab.search.ledger import Ledger
 from fedlab.search.private.protection import Protection
 
-__all__ = ["MASKED_SUMS", "MissingDeviceError", "Party", "Session", "keystream"]
+__all__ = ["KEY", "MASKED_SUMS", "Party", "Words", "keystream"]
 
 Words = NDArray[np.unsignedinteger[Any]]
 
@@ -44,27 +44,8 @@ MASKED_SUMS = Protection(
     source="Bonawitz et al., CCS 2017, section 4",
 )
 
-_KEY = 32
+KEY = 32  # bytes of a key, secret or public
 _NONCE = struct.Struct("<IQ")  # purpose, round: 12 bytes, as ChaCha20 (RFC 8439) takes them
-
-
-class MissingDeviceError(ConnectionError):
-    """Devices did not answer, so the masks that they share with others did not cancel.
-
-    Attributes
-    ----------
-    devices : tuple of int or str
-        Their ids.
-    """
-
-    def __init__(self, devices: Sequence[int | str], asked: int) -> None:
-        self.devices = tuple(devices)
-        names = ", ".join(repr(device) for device in self.devices[:5])
-        more = f" and {len(self.devices) - 5} more" if len(self.devices) > 5 else ""
-        super().__init__(
-            f"{len(self.devices)} of {asked} devices did not answer ({names}{more}), and masks "
-            "cancel only when all do; begin again without them: session.without(error.devices)"
-        )
 
 
 def keystream(key: bytes, purpose: int, round: int, count: int, dtype: Any = np.uint64) -> Words:
@@ -123,7 +104,7 @@ class Party:
         from nacl.utils import random
 
         self.place = whole_number(place, "place", 0)
-        self._secret = random(_KEY)
+        self._secret = random(KEY)
         #: What the others need, 32 bytes.
         self.public: bytes = crypto_scalarmult_base(self._secret)
         self._shared: dict[int, bytes] = {}
@@ -153,31 +134,32 @@ class Party:
         from nacl.bindings import crypto_scalarmult
 
         # The agreed point is not uniform, and must be bound to the two that agreed on it.
-        state = hashlib.blake2b(digest_size=_KEY, person=b"fedlab masks")
+        state = hashlib.blake2b(digest_size=KEY, person=b"fedlab masks")
         for part in (crypto_scalarmult(self._secret, public), *sorted((public, self.public))):
             state.update(part)
         return state.digest()
 
-    def masked(self, values: Words, round: int, purpose: int = 0) -> Words:
-        """Return values that tell nothing until those of all devices are added.
+    def mask(
+        self, shape: tuple[int, ...], round: int, purpose: int = 0, dtype: Any = np.uint64
+    ) -> Words:
+        """Return the sum of this device's masks, which cancels against those of all others.
 
         Parameters
         ----------
-        values : uint32 or uint64 array
-            Of one shape for all devices. Sums are modulo 2**32 or 2**64.
+        shape : tuple of int
         round, purpose : int
-            The sum's address, the same for all devices: below 2**64 and 2**32.
+            The address, the same for all devices: below 2**64 and 2**32.
+        dtype : uint32 or uint64
+            Masks, and what they are added to, are modulo 2**32 or 2**64.
 
         Raises
         ------
         ValueError
-            If a sum was answered at this address before: two answers under the same masks would
+            If the mask at this address was given before: two answers under the same masks would
             tell their difference.
-        TypeError
-            If values are not unsigned.
         """
-        if values.dtype not in (np.uint32, np.uint64):
-            raise TypeError(f"values of type {values.dtype} were given; uint32 or uint64 is needed")
+        if np.dtype(dtype) not in (np.uint32, np.uint64):
+            raise TypeError(f"values of type {np.dtype(dtype)}; uint32 or uint64 is needed")
         if not self._shared:
             raise ValueError("this party has met no others; call meet() with all public keys")
         if (round, purpose) in self._used:
@@ -186,98 +168,15 @@ class Party:
                 "take the next round"
             )
         self._used.add((round, purpose))
-        total = values.ravel().copy()
+        total = np.zeros(math.prod(shape), dtype)
         for place, key in self._shared.items():
-            mask = keystream(key, purpose, round, total.size, total.dtype)
+            words = keystream(key, purpose, round, total.size, dtype)
             if place > self.place:
-                total += mask
+                total += words
             else:
-                total -= mask
-        return total.reshape(values.shape)
+                total -= words
+        return total.reshape(shape)
 
-
-class Session:
-    """Devices that have exchanged keys, and sums over them.
-
-    Parameters
-    ----------
-    devices : sequence of int or str
-        Their ids, two at least, each once.
-
-    Attributes
-    ----------
-    ledger : Ledger
-        The bytes of the key exchange.
-    rounds : int
-        Sums asked for so far.
-
-    Examples
-    --------
-    >>> session = Session(["ward 3", "ward 7"])
-    >>> session.sum(lambda place: np.uint64([place, 10]))
-    array([ 1, 20], dtype=uint64)
-    >>> session.ledger.bytes
-    128
-    """
-
-    def __init__(self, devices: Sequence[int | str]) -> None:
-        self.devices = tuple(devices)
-        if len(self.devices) < 2 or len(set(self.devices)) < len(self.devices):
-            raise ValueError(
-                f"devices {self.devices[:5]!r} were given; at least two are needed (a sum over one "
-                "hides nothing), each id once"
-            )
-        self.ledger = Ledger(self.devices)
-        self.rounds = 0
-        everyone = np.arange(len(self.devices))
-        self._parties = [Party(place) for place in everyone.tolist()]
-        publics = [party.public for party in self._parties]
-        self.ledger.note(1, "up", "public keys", _KEY, everyone)
-        self.ledger.note(1, "down", "public keys", _KEY * (len(publics) - 1), everyone)
-        for party in self._parties:
-            party.meet(publics)
-
-    def sum(self, answer: Callable[[int], Words], purpose: int = 0) -> Words:
-        """Ask every device for its numbers, masked, and return the sum of them.
-
-        Parameters
-        ----------
-        answer : callable
-            Given a device's place, what that device would say: uint32 or uint64, of one shape and
-            type for all. It is masked before anything else sees it. A ConnectionError or
-            TimeoutError says that the device is not there.
-        purpose : int
-            Tells apart what sums are for.
-
-        Raises
-        ------
-        MissingDeviceError
-            If a device is not there; what the others sent is of no use then.
-        """
-        self.rounds += 1
-        sent: dict[int, Words] = {}
-        for place, party in enumerate(self._parties):
-            try:
-                values = answer(place)
-            except (ConnectionError, TimeoutError):
-                continue  # noticed below, together with all others that are not there
-            sent[place] = party.masked(values, self.rounds, purpose)
-        return self._total(sent)
-
-    def _total(self, sent: Mapping[int, Words]) -> Words:
-        """Add up what came; this is all that the server does and sees."""
-        missing = [id for place, id in enumerate(self.devices) if place not in sent]
-        if missing:
-            raise MissingDeviceError(missing, len(self.devices))
-        kinds = {(values.dtype, values.shape) for values in sent.values()}
-        if len(kinds) > 1:
-            raise ValueError(f"devices answered with {sorted(map(str, kinds))}; one kind is needed")
-        total = np.zeros_like(sent[0])
-        for values in sent.values():
-            total += values
-        return total
-
-    def without(self, devices: Sequence[int | str]) -> Session:
-        """Return a session, with new keys, of all devices but these."""
-        gone = set(devices)
-        return Session([device for device in self.devices if device not in gone])
+    def masked(self, values: Words, round: int, purpose: int = 0) -> Words:
+        """Return values that tell nothing until those of all devices are added (see `mask`)."""
+        return values + self.mask(values.shape, round, purpose, values.dtype)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -226,7 +227,8 @@ def release_counts(
     labels = device.labels
     if budget is not None:
         budget.spend(mechanism, f"class counts of {device.id!r}")
-    counts = np.array([np.count_nonzero(labels == name) for name in names.tolist()], np.int64)
+    tally = Counter(labels.tolist())
+    counts = np.array([tally[name] for name in names.tolist()], np.int64)
     return counts + mechanism.noise(1, len(counts), _source(seed, device, _COUNTS))
 
 

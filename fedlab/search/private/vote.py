@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.device import Device
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
-from fedlab.search.private.masks import Session
 from fedlab.search.private.protection import Protection
+from fedlab.search.private.session import Session
 
 __all__ = ["MASKED_VOTE", "Vote", "vote"]
 
@@ -134,25 +134,25 @@ def _refuse_unknown(device: Device, classes: NDArray[Any]) -> None:
     unknown = np.setdiff1d(device.labels, classes)
     if len(unknown):
         raise ValueError(
-            f"device {device.id!r} has rows of class {unknown[0]!r}, which is not among classes; "
-            "give all classes"
+            f"device {device.id!r} has rows of class {unknown.tolist()[0]!r}, which is not among "
+            "classes; give all classes"
         )
 
 
 def _votes(side: Side, classes: NDArray[Any]) -> Codes:
     """Return how many of a device's rows within reach each class has, (q, c)."""
     counts = np.zeros((len(side.probes), len(classes)), np.uint32)
-    open_, held = np.arange(len(side.probes)), len(side.device.index)
+    held, wanted = len(side.device.index), side.k
     order = np.argsort(classes)
-    # Rows tied at the k-th distance may be more than k: look further until one lies beyond.
-    wanted = side.k
-    while len(open_) and held:
-        hits = side.device.index.search(side.probes[open_], min(wanted, held), exact=True)
-        inside = ordered(hits.distances, side.bits) <= side.reach[open_, None]
+    left, hits = np.arange(len(side.probes)), side.nearest()
+    while held and len(left):
+        inside = hits.found & (ordered(hits.distances, side.bits) <= side.reach[left, None])
+        # Rows tied at the k-th distance may be more than k: look on until one lies beyond.
         done = ~inside[:, -1] | (wanted >= held)
         query, place = np.nonzero(inside & done[:, None])
         labels = side.device.index.labels_of(hits.keys[query, place])
         which = order[np.searchsorted(classes, labels, sorter=order)]
-        np.add.at(counts, (open_[query], which), 1)
-        open_, wanted = open_[~done], 2 * wanted
+        np.add.at(counts, (left[query], which), 1)
+        left, wanted = left[~done], min(2 * wanted, held)
+        hits = side.device.index.search(side.probes[left], wanted, exact=True)
     return counts
