@@ -24,6 +24,7 @@ __all__ = ["costs"]
 
 T = TypeVar("T")
 
+_VECTORS = ("queries", "shares of queries")
 _HIT = 16  # a key and a distance
 
 
@@ -55,13 +56,13 @@ def costs(
     >>> devices = [Device(place, VectorIndex(4)) for place in range(3)]
     >>> for place, device in enumerate(devices):
     ...     _ = device.index.add(np.eye(4) + place)
-    >>> costs(devices, np.ones((10, 4)), k=2)[["bytes", "vectors", "rounds"]]
-                             bytes  vectors  rounds
-    scheme
-    plain                    144.0     48.0       1
-    masked k-th distance     451.2     48.0      32
-    two-server shares        416.0     64.0       2
-    """  # noqa: W291
+    >>> table = costs(devices, np.ones((10, 4)), k=2)
+    >>> print(table[["bytes", "vectors", "rounds"]].reset_index().to_string(index=False))
+                  scheme  bytes  vectors  rounds
+                   plain  144.0     48.0       1
+    masked k-th distance  451.2     48.0      32
+       two-server shares  416.0     64.0       2
+    """
     import pandas as pd
 
     probes = as_vectors(queries, devices[0].index.dimensions, "queries")
@@ -87,7 +88,7 @@ def costs(
     for scheme, run, setup, setup_ms in runs:
         ledger, ms = _timed(run)
         frame = ledger.frame()
-        vectors = frame["bytes"][frame["what"].str.endswith("queries")].sum()
+        vectors = frame["bytes"][frame["what"].isin(_VECTORS)].sum()
         before = setup.bytes if setup is not None else 0
         each = [ledger.bytes / len(probes), vectors / len(probes), ledger.rounds, ms / len(probes)]
         rows.append([scheme, *each, before, setup_ms])
