@@ -6,6 +6,7 @@ centroids with noise (`release_counts`, `release_centroids`).
 """
 
 from fedlab.search.private.bisection import FalseCountsError, KthDistances, kth_distances
+from fedlab.search.private.cost import costs
 from fedlab.search.private.protection import Protection, protections
 from fedlab.search.private.release import (
     Budget,
@@ -18,7 +19,7 @@ from fedlab.search.private.release import (
 )
 from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.shared import SharedIndex
-from fedlab.search.private.vote import Vote, vote
+from fedlab.search.private.voting import Vote, vote
 
 __all__ = [
     "Budget",
@@ -33,6 +34,7 @@ __all__ = [
     "Session",
     "SharedIndex",
     "Vote",
+    "costs",
     "kth_distances",
     "protections",
     "release_centroids",

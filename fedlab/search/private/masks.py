@@ -1,11 +1,13 @@
 """Sums that hide their summands: pairwise masks that cancel when all devices have answered.
 
 Each pair of devices agrees on a secret (X25519) and stretches it to a stream of words (ChaCha20).
-One of the two adds the stream to what it sends, the other subtracts it, modulo 2**32 or 2**64. A
-masked vector alone is uniformly distributed; the sum of all is exact (Bonawitz et al., "Practical
-secure aggregation for privacy-preserving machine learning", CCS 2017, section 4, without the
-recovery of devices that drop out: a round that one of them leaves fails, and is begun again in a
-new session without it).
+One of the two adds the stream to what it sends, the other subtracts it, modulo 2**64, or less where
+sums are small. A masked vector alone is uniformly distributed; the sum of all is exact (Bonawitz et
+al., "Practical secure aggregation for privacy-preserving machine learning", CCS 2017, section 4).
+
+Devices that drop out are not recovered: a round that one of them leaves fails, and is begun again
+in a new session without it. Recovery takes shares of a fresh secret between all pairs for each sum,
+which for the many short sums of a search is more than to begin again.
 
 `MASKED_SUMS` says what this protects and what it does not. It costs each device 32 bytes up and 32
 down for every other device, once a session, and no byte more a sum than the plain numbers take.
@@ -149,8 +151,9 @@ class Party:
         shape : tuple of int
         round, purpose : int
             The address, the same for all devices: below 2**64 and 2**32.
-        dtype : uint32 or uint64
-            Masks, and what they are added to, are modulo 2**32 or 2**64.
+        dtype : unsigned integer type
+            Of b bits: masks, and what they are added to, are modulo 2**b. The true sum must be
+            smaller.
 
         Raises
         ------
@@ -158,8 +161,8 @@ class Party:
             If the mask at this address was given before: two answers under the same masks would
             tell their difference.
         """
-        if np.dtype(dtype) not in (np.uint32, np.uint64):
-            raise TypeError(f"values of type {np.dtype(dtype)}; uint32 or uint64 is needed")
+        if np.dtype(dtype).kind != "u":
+            raise TypeError(f"values of type {np.dtype(dtype)} were given; unsigned is needed")
         if not self._shared:
             raise ValueError("this party has met no others; call meet() with all public keys")
         if (round, purpose) in self._used:

@@ -57,6 +57,6 @@ def _all() -> tuple[Protection, ...]:
     from fedlab.search.private.masks import MASKED_SUMS
     from fedlab.search.private.release import NOISY_RELEASE
     from fedlab.search.private.shares import TWO_SERVER_SHARES
-    from fedlab.search.private.vote import MASKED_VOTE
+    from fedlab.search.private.voting import MASKED_VOTE
 
     return MASKED_SUMS, MASKED_KTH_DISTANCE, MASKED_VOTE, TWO_SERVER_SHARES, NOISY_RELEASE

@@ -28,7 +28,7 @@ class MissingDeviceError(ConnectionError):
         more = f" and {len(self.devices) - 5} more" if len(self.devices) > 5 else ""
         super().__init__(
             f"{len(self.devices)} of {asked} devices did not answer ({names}{more}), and masks "
-            "cancel only when all do; begin again without them: session.without(error.devices)"
+            "cancel only when all do; begin again with the others"
         )
 
 
@@ -79,8 +79,8 @@ class Session:
         Parameters
         ----------
         answer : callable
-            Given a device's place, what that device would say: uint32 or uint64, of one shape and
-            type for all. It is masked before anything else sees it. A ConnectionError or
+            Given a device's place, what that device would say: unsigned numbers, of one shape
+            and type for all. It is masked before anything else sees it. A ConnectionError or
             TimeoutError says that the device is not there.
         purpose : int
             Tells apart what sums are for.

@@ -35,7 +35,8 @@ TWO_SERVER_SHARES = Protection(
     name="two-server shares",
     protects="rows and queries, at rest and in use, from each server and from the dealer",
     does_not=(
-        "hide how many rows of how many dimensions there are, how many queries come and when; hide "
+        "hide how many rows of how many dimensions there are, a power of two that bounds their "
+        "lengths, how many queries come and when; hide "
         "from who asks the score of every row (d independent queries tell all rows); notice a "
         "server that alters its answer"
     ),

@@ -15,7 +15,7 @@ from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import kth_distances
 from fedlab.search.private.session import Session
 from fedlab.search.private.shared import SharedIndex
-from fedlab.search.private.vote import vote
+from fedlab.search.private.voting import vote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def costs(
     >>> print(table[["bytes", "vectors", "rounds"]].reset_index().to_string(index=False))
                   scheme  bytes  vectors  rounds
                    plain  144.0     48.0       1
-    masked k-th distance  451.2     48.0      32
+    masked k-th distance  163.2     48.0      32
        two-server shares  416.0     64.0       2
     """
     import pandas as pd
