@@ -41,8 +41,9 @@ def protections(schemes: Iterable[Protection] | None = None) -> pd.DataFrame:
 
     Examples
     --------
-    >>> list(protections().index)
-    ['masked sums', 'masked k-th distance', 'masked vote', 'two-server shares', 'noisy release']
+    >>> list(protections().index)  # doctest: +NORMALIZE_WHITESPACE
+    ['masked sums', 'masked k-th distance', 'masked vote', 'two-server shares', 'noisy release',
+     'noisy total']
     """
     import pandas as pd
 
@@ -57,6 +58,8 @@ def _all() -> tuple[Protection, ...]:
     from fedlab.search.private.masks import MASKED_SUMS
     from fedlab.search.private.release import NOISY_RELEASE
     from fedlab.search.private.shares import TWO_SERVER_SHARES
+    from fedlab.search.private.total import NOISY_TOTAL
     from fedlab.search.private.voting import MASKED_VOTE
 
-    return MASKED_SUMS, MASKED_KTH_DISTANCE, MASKED_VOTE, TWO_SERVER_SHARES, NOISY_RELEASE
+    masked = MASKED_SUMS, MASKED_KTH_DISTANCE, MASKED_VOTE
+    return *masked, TWO_SERVER_SHARES, NOISY_RELEASE, NOISY_TOTAL

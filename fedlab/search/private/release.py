@@ -9,7 +9,8 @@ release of centroids, Gaussian steps add up as zero-concentrated privacy (Bun an
 and are converted once.
 
 Each device adds its own noise, so nobody need be trusted; a sum over D devices carries D times the
-variance. Noise is exact (`fedlab.search.private.noise`). `NOISY_RELEASE` says what is protected.
+variance (`fedlab.search.private.total` does with less). Noise is exact (`fedlab.search.private.
+noise`). `NOISY_RELEASE` says what is protected.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,11 @@ from fedlab.checks import as_vectors, whole_number
 from fedlab.device import Device
 from fedlab.randomness import Purpose, generator
 from fedlab.search.ledger import Ledger
-from fedlab.search.private.noise import Source, discrete_gaussian, discrete_laplace
+from fedlab.search.private.mechanism import Budget, Mechanism
+from fedlab.search.private.noise import Source
 from fedlab.search.private.protection import Protection
 
-__all__ = [
-    "NOISY_RELEASE",
-    "Budget",
-    "BudgetError",
-    "Centroids",
-    "Gaussian",
-    "Laplace",
-    "release_centroids",
-    "release_counts",
-]
+__all__ = ["NOISY_RELEASE", "Centroids", "release_centroids", "release_counts"]
 
 Double = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -60,126 +52,8 @@ NOISY_RELEASE = Protection(
     source="Dwork et al., TCC 2006; Canonne, Kamath and Steinke, NeurIPS 2020",
 )
 
-_FINE = 1 << 20  # epsilons are rounded down to a multiple of 1 / _FINE
 _COUNTS, _CENTROIDS = 0, 1  # parts of the address of a seeded draw
 _GRID = 1 << 12  # steps from zero to the clipping length
-
-
-@dataclass(frozen=True)
-class Laplace:
-    """Pure privacy: discrete Laplace noise of scale (largest change in absolute sum) / epsilon.
-
-    Examples
-    --------
-    >>> Laplace(epsilon=1.0).halved()
-    Laplace(epsilon=0.5)
-    """
-
-    epsilon: float
-    delta = 0.0
-    norm = 1
-
-    def __post_init__(self) -> None:
-        _checked_epsilon(self.epsilon)
-
-    def noise(self, sensitivity: int, size: int, source: Source) -> Whole:
-        """Return noise for whole numbers of which one row moves the sum by `sensitivity`."""
-        epsilon = Fraction(math.floor(self.epsilon * _FINE), _FINE)
-        return discrete_laplace(sensitivity / epsilon, size, source)
-
-    def halved(self, times: int = 2) -> Laplace:
-        """Return what can be spent so many times."""
-        return Laplace(self.epsilon / times)
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """Nearly pure privacy: discrete Gaussian noise, (epsilon, delta)-private.
-
-    Noise of sigma = (largest change in Euclidean length) / sqrt(2 rho) is rho-zero-concentrated
-    private (Canonne et al., for many dimensions), and so (epsilon, delta)-private with
-    epsilon = rho + 2 sqrt(rho log(1 / delta)) (Bun and Steinke, proposition 1.3).
-
-    Examples
-    --------
-    >>> round(Gaussian(epsilon=1.0, delta=1e-6).rho, 5)
-    0.01747
-    """
-
-    epsilon: float
-    delta: float
-    steps: int = 1
-    norm = 2
-
-    def __post_init__(self) -> None:
-        _checked_epsilon(self.epsilon)
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta is {self.delta}; it must lie between 0 and 1, far below 1 / n")
-
-    @property
-    def rho(self) -> float:
-        """What all steps together cost, and each of them its share of."""
-        logarithm = -math.log(self.delta)
-        return (math.sqrt(logarithm + self.epsilon) - math.sqrt(logarithm)) ** 2
-
-    def noise(self, sensitivity: int, size: int, source: Source) -> Whole:
-        """Return noise for whole numbers of which one row moves the length by `sensitivity`."""
-        # Up by what the square roots above may have lost, then up to what can be sampled.
-        sigma = sensitivity / math.sqrt(2 * self.rho / self.steps) * (1 + 1e-9)
-        finest = 16 if sigma <= 255 else 1
-        return discrete_gaussian(Fraction(math.ceil(sigma * finest), finest), size, source)
-
-    def halved(self, times: int = 2) -> Gaussian:
-        """Return what can be spent so many times: epsilon and delta are those of all together."""
-        return Gaussian(self.epsilon, self.delta, self.steps * times)
-
-
-Mechanism = Laplace | Gaussian
-
-
-class BudgetError(ValueError):
-    """A release would cost more than is left."""
-
-
-@dataclass
-class Budget:
-    """What may still be told of some rows: epsilons and deltas add up, and end.
-
-    Keep one for each set of rows: a device, or several that are always asked together.
-
-    Examples
-    --------
-    >>> budget = Budget(epsilon=1.0)
-    >>> budget.spend(Laplace(0.75), "class counts")
-    >>> budget.left
-    (0.25, 0.0)
-    """
-
-    epsilon: float
-    delta: float = 0.0
-    spent: list[tuple[str, float, float]] = field(default_factory=list)
-
-    @property
-    def left(self) -> tuple[float, float]:
-        """Epsilon and delta that are left."""
-        epsilon = self.epsilon - math.fsum(entry[1] for entry in self.spent)
-        return epsilon, self.delta - math.fsum(entry[2] for entry in self.spent)
-
-    def spend(self, mechanism: Mechanism, what: str) -> None:
-        """Note a release before it is made.
-
-        Raises
-        ------
-        BudgetError
-            If that is more than is left; nothing is noted then.
-        """
-        epsilon, delta = self.left
-        if mechanism.epsilon > epsilon or mechanism.delta > delta:
-            raise BudgetError(
-                f"{what} would cost ({mechanism.epsilon}, {mechanism.delta}), and "
-                f"({epsilon:.6g}, {delta:.6g}) is left: release it with more noise, or not at all"
-            )
-        self.spent.append((what, mechanism.epsilon, mechanism.delta))
 
 
 def release_counts(
@@ -217,19 +91,24 @@ def release_counts(
     >>> from fedlab import VectorIndex
     >>> index = VectorIndex(1)
     >>> _ = index.add(np.ones((100, 1)), labels=np.repeat([0, 1], 50))
+    >>> from fedlab.search.private import Laplace
     >>> counts = release_counts(Device("ward 3", index), [0, 1, 2], Laplace(1.0))
     >>> counts.shape, counts.dtype
     ((3,), dtype('int64'))
     """
+    counts = counts_of(device, classes)
+    if budget is not None:
+        budget.spend(mechanism, f"class counts of {device.id!r}")
+    return counts + mechanism.noise(1, len(counts), source_of(seed, device, _COUNTS))
+
+
+def counts_of(device: Device, classes: ArrayLike) -> Whole:
+    """Return how many rows of each class a device has, exactly: for itself only."""
     names = np.asarray(classes)
     if names.ndim != 1 or len(np.unique(names)) < len(names):
         raise ValueError("classes are a list, each once")
-    labels = device.labels
-    if budget is not None:
-        budget.spend(mechanism, f"class counts of {device.id!r}")
-    tally = Counter(labels.tolist())
-    counts = np.array([tally[name] for name in names.tolist()], np.int64)
-    return counts + mechanism.noise(1, len(counts), _source(seed, device, _COUNTS))
+    tally = Counter(device.labels.tolist())
+    return np.array([tally[name] for name in names.tolist()], np.int64)
 
 
 @dataclass(frozen=True)
@@ -291,6 +170,7 @@ def release_centroids(
     >>> from fedlab import VectorIndex
     >>> index = VectorIndex(2, "l2sq")
     >>> _ = index.add(np.repeat([[0.9, 0.1], [0.1, 0.9]], 500, axis=0))
+    >>> from fedlab.search.private import Laplace
     >>> found = release_centroids([Device(0, index)], np.eye(2), Laplace(5.0), seed=0)
     >>> np.abs(found.centroids - [[0.9, 0.1], [0.1, 0.9]]).max() < 0.1
     np.True_
@@ -314,7 +194,7 @@ def release_centroids(
         sums = np.zeros(centroids.shape, np.int64)
         counts = np.zeros(len(centroids), np.int64)
         for device in devices:
-            told = _told(device, centroids, each, clip, _source(seed, device, _CENTROIDS, step))
+            told = _told(device, centroids, each, clip, source_of(seed, device, _CENTROIDS, step))
             sums, counts = sums + told[0], counts + told[1]
         ledger.note(step + 1, "down", "centroids", 8 * centroids.size, everyone)
         ledger.note(step + 1, "up", "noisy sums and counts", sums.nbytes + counts.nbytes, everyone)
@@ -357,13 +237,9 @@ def _moved(centroids: Double, sums: Double, counts: Whole, clip: float) -> Doubl
     return np.asarray(means * np.minimum(1.0, clip / np.maximum(lengths, 1e-300)))
 
 
-def _source(seed: int | None, device: Device, part: int, step: int = 0) -> Source:
+def source_of(seed: int | None, device: Device, part: int, step: int = 0) -> Source:
+    """Return where a device's noise comes from: the operating system, unless there is a seed."""
     if seed is None:
         return os.urandom
     draw: Any = generator(seed, Purpose.RELEASE, device=device.id, round=step, part=part)
     return draw.bytes  # type: ignore[no-any-return]
-
-
-def _checked_epsilon(epsilon: float) -> None:
-    if not 1e-4 <= epsilon <= 1000:
-        raise ValueError(f"epsilon is {epsilon}; it must lie in 0.0001 ... 1000")

@@ -21,8 +21,9 @@ from fedlab.search.private import (
     release_centroids,
     release_counts,
 )
+from fedlab.search.private.mechanism import Mechanism
 from fedlab.search.private.noise import _below, discrete_gaussian, discrete_laplace
-from fedlab.search.private.release import _GRID, Mechanism, _clipped
+from fedlab.search.private.release import _GRID, _clipped
 
 from ...helpers import normal
 
@@ -176,6 +177,13 @@ def test_gaussian_noise_is_what_the_conversion_asks_for() -> None:
         # Sampled: sigma is not below what rho asks for. (Four parts each get a quarter of rho.)
         drawn = Gaussian(epsilon, delta).halved(4).noise(10, 100_000, source(8))
         assert drawn.std() >= 0.98 * 10 / math.sqrt(2 * rho / 4)
+    # Exactly: delta at epsilon, from the closed form of the noise that is drawn.
+    for epsilon, delta in ((0.3, 1e-6), (1.0, 1e-5), (8.0, 1e-3)):
+        sigma = float(Gaussian(epsilon, delta).sigma(1))
+        whole = np.arange(-math.ceil(14 * sigma), math.ceil(14 * sigma) + 1)
+        here = np.exp(-(whole**2) / (2 * sigma**2))
+        here /= here.sum()
+        assert np.maximum(here[:-1] - math.exp(epsilon) * here[1:], 0).sum() <= delta
     # The exact privacy curve of the Gaussian mechanism (Balle and Wang, ICML 2018) lies within.
     sigma = 1 / math.sqrt(2 * Gaussian(1.0, 1e-5).rho)
     cdf = stats.norm.cdf
