@@ -1,4 +1,4 @@
-"""What a protection is worth, as data: what it protects, what it does not, what it assumes."""
+"""What a protection is worth, as data: what it protects, what not, what it assumes and costs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Protection:
         What is seen all the same, and what is not noticed.
     assumes : str
         What must hold for the rest to be true.
+    cost : str
+        Rounds and bytes: for D devices, n rows of d numbers in all, c classes or centroids.
     source : str
         Where the scheme is from.
     """
@@ -33,6 +35,7 @@ class Protection:
     protects: str
     does_not: str
     assumes: str
+    cost: str
     source: str
 
 

@@ -49,6 +49,10 @@ NOISY_RELEASE = Protection(
         "one row a person (else epsilon grows with their number), classes, first centroids and "
         "clipping chosen without looking at rows, and devices that add their noise"
     ),
+    cost=(
+        "epsilon (and delta); counts: 8 c bytes a device; centroids: 8 c (2 d + 1) bytes a device "
+        "and round; noise that grows as 1 / epsilon, and over D devices as sqrt(D)"
+    ),
     source="Dwork et al., TCC 2006; Canonne, Kamath and Steinke, NeurIPS 2020",
 )
 

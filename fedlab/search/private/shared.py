@@ -20,8 +20,8 @@ __all__ = ["SharedIndex"]
 Words = NDArray[np.uint64]
 Double = NDArray[np.float64]
 
-#: Queries whose scores of all rows are held at once.
-_BATCH = 64
+_BATCH = 64  # queries that are answered at once,
+_SCORES = 1 << 22  # and scores of theirs that are held at once (32 MB, a few times over)
 _SERVERS = np.array([0, 1])
 _DEALER = 2
 
@@ -164,8 +164,9 @@ class SharedIndex:
         as_lengths(probes, self.metric, "queries")
         ledger = Ledger(["server 0", "server 1", "dealer"])
         found = _empty(len(probes), k, len(self), ledger)
-        for start in range(0, len(probes), _BATCH):
-            part = slice(start, start + _BATCH)
+        batch = max(1, min(_BATCH, _SCORES // len(self)))
+        for start in range(0, len(probes), batch):
+            part = slice(start, start + batch)
             self._rank(self._distances(probes[part], ledger), self.error(probes[part]), found, part)
         return found
 

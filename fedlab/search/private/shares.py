@@ -44,6 +44,10 @@ TWO_SERVER_SHARES = Protection(
         "two servers that don't collude and follow the protocol, and a dealer that colludes with "
         "neither; separate encrypted channels"
     ),
+    cost=(
+        "once 32 n d bytes; 2 rounds; a query: 32 d + 24 n bytes and 2 n d products on each server, "
+        "n d at the dealer, beforehand"
+    ),
     source="Beaver, CRYPTO 1991; Mohassel and Zhang, S&P 2017, section IV",
 )
 

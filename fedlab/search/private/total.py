@@ -41,6 +41,7 @@ NOISY_TOTAL = Protection(
         "noise than were allowed for; notice a device that counts falsely or leaves out its noise"
     ),
     assumes="what masked sums and a noisy release assume",
+    cost="epsilon and delta; one round, 8 c bytes a device; noise of about a single release",
     source="Kairouz, Liu and Steinke, ICML 2021",
 )
 

@@ -33,6 +33,7 @@ MASKED_VOTE = Protection(
         "tells; notice a device that votes falsely or often"
     ),
     assumes="what the masked k-th distance assumes",
+    cost="one round and 4 c D bytes a query more than the masked k-th distance, for c classes",
     source="masked sums after Bonawitz et al., CCS 2017",
 )
 

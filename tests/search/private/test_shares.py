@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.datasets import load_digits
 
 from fedlab import Device, VectorIndex
 from fedlab.index import Metric
@@ -119,6 +120,24 @@ def test_unit_vectors_are_searched_within_two_millionths() -> None:
     hits = shared.search(queries, 400)
     exact = np.sort(distances(rows, queries, "inner"), axis=1)
     assert np.abs(hits.distances - exact).max() <= 2e-6
+
+
+def test_digits_on_ten_devices_are_found_as_in_one_index() -> None:
+    pixels = load_digits().data.astype(np.float32)
+    devices = devices_of(pixels[:1500], "l2sq", [150] * 10)
+    hits = SharedIndex(devices).search(pixels[1500:], 5)
+    whole = VectorIndex(64, "l2sq")
+    whole.add(pixels[:1500])
+    central = whole.search(pixels[1500:], 5)
+    assert (np.rint(hits.distances) == central.distances).all()  # whole numbers, up to 3,000
+    assert np.abs(hits.distances - central.distances).max() < 0.02
+    sure = hits.certified
+    row = np.empty((297, 5), np.int64)
+    for place, device in enumerate(devices):
+        mine = hits.devices == place
+        row[mine] = 150 * place + device.index.rows_of(hits.keys[mine])
+    assert (row[sure] == central.keys[sure]).all()
+    assert sure.mean() > 0.9  # the others have ties
 
 
 def test_ties_stand_by_device_then_key_and_are_not_certified() -> None:

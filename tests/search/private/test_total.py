@@ -85,7 +85,7 @@ def test_the_total_is_the_counts_and_the_noise() -> None:
     low, high = stats.chi2(1000).ppf([1e-4, 1 - 1e-4])
     assert low < (drawn**2).sum() / found.sigma**2 < high
     # Each device's own release would take so much that the total has nearly sqrt(20) times this.
-    assert found.sigma < 0.3 * float(mechanism.sigma(1)) * math.sqrt(20)
+    assert found.sigma < 0.4 * float(mechanism.sigma(1)) * math.sqrt(20)
     assert found.ledger.bytes == 20 * 1000 * 8
 
 
