@@ -10,8 +10,8 @@ in a new session without it. Recovery takes shares of a fresh secret between all
 which for the many short sums of a search is more than to begin again.
 
 `MASKED_SUMS` says what this protects and what it does not. It costs each device 32 bytes up and 32
-down for every other device, once a session, and no byte more a sum than the plain numbers take. Time
-grows with the square of the number of devices: .1 ms a pair for keys.
+down for every other device, once a session, and no byte more a sum than the plain numbers take.
+Time grows with the square of the number of devices: .1 ms a pair for keys.
 """
 
 from __future__ import annotations

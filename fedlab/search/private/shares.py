@@ -45,8 +45,8 @@ TWO_SERVER_SHARES = Protection(
         "neither; separate encrypted channels"
     ),
     cost=(
-        "once 32 n d bytes; 2 rounds; a query: 32 d + 24 n bytes and 2 n d products on each server, "
-        "n d at the dealer, beforehand"
+        "once 32 n d bytes; 2 rounds; a query: 32 d + 24 n bytes, and 2 n d products on each "
+        "server, n d at the dealer, beforehand"
     ),
     source="Beaver, CRYPTO 1991; Mohassel and Zhang, S&P 2017, section IV",
 )

@@ -82,7 +82,7 @@ def test_the_total_is_the_counts_and_the_noise() -> None:
     drawn = found.counts - exact
     assert np.abs(drawn[:2]).max() < 6 * found.sigma
     assert abs(drawn.mean()) < 5 * found.sigma / math.sqrt(1000)
-    low, high = stats.chi2(1000).ppf([1e-4, 1 - 1e-4])
+    low, high = stats.chi2(1000).ppf([1e-7, 1 - 1e-7])
     assert low < (drawn**2).sum() / found.sigma**2 < high
     # Each device's own release would take so much that the total has nearly sqrt(20) times this.
     assert found.sigma < 0.4 * float(mechanism.sigma(1)) * math.sqrt(20)
