@@ -1,0 +1,39 @@
+"""Private search across devices, each scheme with its threat model (`protections`) and its cost.
+
+Masked sums find the exact k-th distance and the exact kNN vote (`kth_distances`, `vote`); two
+servers search rows and queries that neither can read (`SharedIndex`); devices tell counts and
+centroids with noise (`release_counts`, `release_total_counts`, `release_centroids`).
+"""
+
+from fedlab.search.private.bisection import FalseCountsError, KthDistances, kth_distances
+from fedlab.search.private.cost import costs
+from fedlab.search.private.mechanism import Budget, BudgetError, Gaussian, Laplace
+from fedlab.search.private.protection import Protection, protections
+from fedlab.search.private.release import Centroids, release_centroids, release_counts
+from fedlab.search.private.session import MissingDeviceError, Session
+from fedlab.search.private.shared import SharedIndex
+from fedlab.search.private.total import TotalCounts, release_total_counts
+from fedlab.search.private.voting import Vote, vote
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "Centroids",
+    "FalseCountsError",
+    "Gaussian",
+    "KthDistances",
+    "Laplace",
+    "MissingDeviceError",
+    "Protection",
+    "Session",
+    "SharedIndex",
+    "TotalCounts",
+    "Vote",
+    "costs",
+    "kth_distances",
+    "protections",
+    "release_centroids",
+    "release_counts",
+    "release_total_counts",
+    "vote",
+]
