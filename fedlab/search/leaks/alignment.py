@@ -8,15 +8,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["best_linear_map", "lay_upon", "nearest_of", "orthogonal_map"]
+from fedlab.search.leaks.trilateration import Prior
+
+__all__ = ["laid_of", "lay_upon", "nearest_of", "orthogonal_map", "way_back"]
 
 Double = NDArray[np.float64]
 Places = NDArray[np.int64]
+Affine = tuple[Double, Double]
 
-_RIDGES = (1e-6, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: Sizes of error that are tried, relative to the rows' own.
+_ERRORS = (0.0, 0.1, 1.0, 10.0, 1e4)
 _FOLDS = 4
-_LAID = 1_500  # protected rows that are laid upon the candidates
-_STEPS = 15
+_LAID = 1_000  # at most so many protected rows, and half of all, are laid upon the candidates
+_STEPS = 12
+_SURE = 0.9  # share of rows paired off that no wrong map comes near
 
 
 def orthogonal_map(a: Double, b: Double) -> Double:
@@ -51,41 +56,69 @@ def orthogonal_map(a: Double, b: Double) -> Double:
     return np.asarray(turn * (values[:rank].sum() / power if power else 0.0))
 
 
-def best_linear_map(a: Double, b: Double, draw: np.random.Generator) -> Double:
-    """Return the linear map from `a` to `b` that predicts held-out pairs best.
+def way_back(a: Double, b: Double, prior: Prior, turned: bool, draw: np.random.Generator) -> Affine:
+    """Return the map from `a` to `b` that predicts held-out pairs best.
 
-    Candidates are ridge regressions that shrink towards a simple map instead of zero: towards the
-    scaled orthogonal one (a secret rotation), or towards scaling alone (noise, rounding). Four
-    folds decide which, and how strongly.
+    Least squares, by the orthogonal map or by scaling alone, gives estimates. They are weighed
+    against what such rows look like, by how wrong they are: no known pair tells anything of what is
+    orthogonal to all of them, and for the rest four folds decide.
 
     Parameters
     ----------
     a, b : (m, d) float64 arrays
         Known pairs, m of at least 2.
+    prior : Prior
+        What is known of rows b.
+    turned : bool
+        Whether `a` may be turned against `b`, or only scaled.
     draw : Generator
         Deals the pairs to folds.
+
+    Returns
+    -------
+    matrix, offset
+        a @ matrix + offset is close to b.
     """
     folds = draw.permutation(len(a)) % min(_FOLDS, len(a))
-    errors = np.zeros((2, 1 + len(_RIDGES)))
+    missed: Double = np.zeros(1 + len(_ERRORS))
+    every = None if turned else [prior.weights(error) for error in _errors(prior)]
     for fold in range(folds.max() + 1):
         out = folds == fold
-        maps = _candidates(a[~out], b[~out])
-        errors += [[np.square(a[out] @ each - b[out]).sum() for each in row] for row in maps]
-    kind, ridge = np.unravel_index(errors.argmin(), errors.shape)
-    return _candidates(a, b)[kind][ridge]
+        estimate, ways = _ways(a[~out], b[~out], prior, every)
+        rows = a[out] @ estimate
+        missed += [np.square(rows @ by + offset - b[out]).sum() for by, offset in ways]
+    estimate, ways = _ways(a, b, prior, every)
+    by, offset = ways[int(missed.argmin())]
+    return estimate @ by, offset
 
 
-def _candidates(a: Double, b: Double) -> list[list[Double]]:
-    power = float(np.square(a).sum())
-    scaling = np.eye(a.shape[1]) * (float((a * b).sum()) / power if power else 0.0)
-    values, vectors = np.linalg.eigh(a.T @ a)
-    values = np.maximum(values, 0.0)
-    rows = []
-    for start in (orthogonal_map(a, b), scaling):
-        missing = vectors.T @ (a.T @ (b - a @ start))
-        steps = [values + ridge * (values.mean() or 1.0) for ridge in _RIDGES]
-        rows.append([start, *(start + vectors @ (missing / step[:, None]) for step in steps)])
-    return rows
+def _errors(prior: Prior) -> list[float]:
+    return [error * float(np.diag(prior.covariance).mean()) for error in _ERRORS]
+
+
+def _ways(
+    a: Double, b: Double, prior: Prior, every: list[Double] | None
+) -> tuple[Double, list[Affine]]:
+    """Return a map to estimates, and what can be made of them: nothing, or weighing with errors.
+
+    With the weights of `every` error given, the map only scales.
+    """
+    dimensions = a.shape[1]
+    least = np.eye(dimensions) * _ratio(a * b, a)
+    if every is None:
+        least = orthogonal_map(a, b)
+        told = np.linalg.qr(b.T)[0] if len(b) < dimensions else np.eye(dimensions)
+        every = [prior.weights(error, told) for error in _errors(prior)]
+    # Least squares shrinks what is noisy; an estimate to be weighed must not be shrunk already.
+    shrunk = _ratio((a @ least) * b, b) or 1.0
+    ways: list[Affine] = [(np.eye(dimensions), np.zeros(dimensions))]
+    ways += [(by / shrunk, prior.mean - prior.seen_mean @ by) for by in every]
+    return least, ways
+
+
+def _ratio(products: Double, rows: Double) -> float:
+    power = float(np.square(rows).sum())
+    return float(products.sum()) / power if power else 0.0
 
 
 def nearest_of(rows: Double, candidates: Double) -> tuple[Places, Double]:
@@ -110,10 +143,10 @@ def _closeness(rows: Double, candidates: Double) -> NDArray[np.float32]:
 def lay_upon(rows: Double, candidates: Double) -> Double:
     """Return a map that lays protected rows upon candidates, without one known pair.
 
-    Starts are scaling alone (nothing was turned) and rotations that match the principal axes of the
-    two clouds, each axis pointing the way in which the distributions along it agree. From each
-    start, rows and candidates that are each other's nearest are taken as pairs, which give a better
-    map, and so on (iterative closest points). The start with most pairs is followed to the end.
+    Starts are rotations that match the principal axes of the two clouds, all axes or the first few,
+    each pointing the way in which the distributions along it agree. From each start, rows and
+    candidates that are each other's nearest are taken as pairs, which give a better map, and so on
+    (iterative closest points). The start with most pairs is followed to the end.
 
     Parameters
     ----------
@@ -132,10 +165,26 @@ def lay_upon(rows: Double, candidates: Double) -> Double:
     Besl and McKay, "A method for registration of 3-D shapes", IEEE TPAMI 1992; Grave, Joulin and
     Berthet, "Unsupervised alignment of embeddings with Wasserstein Procrustes", AISTATS 2019.
     """
-    some = rows[:_LAID]
-    tried = [_refined(some, candidates, start, 3) for start in _starts(rows, candidates)]
-    best, _ = max(tried, key=lambda result: result[1])
+    some = rows[: laid_of(len(rows))]
+    best, most = np.zeros((rows.shape[1], rows.shape[1])), -1
+    for start in _starts(rows, candidates):
+        found, pairs = _refined(some, candidates, start, 3)
+        if pairs > most:
+            best, most = found, pairs
+        if most > _SURE * len(some):
+            break
     return _refined(some, candidates, best, _STEPS)[0]
+
+
+def laid_of(count: int) -> int:
+    """Return how many of so many rows are laid upon candidates; the others can judge the map.
+
+    Examples
+    --------
+    >>> laid_of(500), laid_of(5_000)
+    (250, 1000)
+    """
+    return min(_LAID, (count + 1) // 2)
 
 
 def _starts(rows: Double, candidates: Double) -> list[Double]:
@@ -151,16 +200,14 @@ def _starts(rows: Double, candidates: Double) -> list[Double]:
     # start than all.
     dimensions = rows.shape[1]
     kept = [few for few in (8, 16, 32) if few < dimensions] + [dimensions]
-    return [size * np.eye(dimensions), *(size * axes[:, :few] @ turned[:few] for few in kept)]
+    return [size * axes[:, :few] @ turned[:few] for few in reversed(kept)]
 
 
 def _axes(rows: Double) -> Double:
     return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1])
 
 
-def _refined(
-    rows: Double, candidates: Double, start: Double, steps: int
-) -> tuple[Double, int]:
+def _refined(rows: Double, candidates: Double, start: Double, steps: int) -> tuple[Double, int]:
     """Return the map after some steps of closest points, and how many pairs it rests on."""
     found, pairs = start, 0
     for _ in range(steps):

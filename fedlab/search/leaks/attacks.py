@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.checks import whole_number
-from fedlab.search.leaks.alignment import best_linear_map, nearest_of
+from fedlab.search.leaks.alignment import laid_of, nearest_of, way_back
 from fedlab.search.leaks.protections import Counts, Shares
 from fedlab.search.leaks.scene import (
     CANDIDATES,
+    FOLDS,
     PAIRS,
     POINTS,
+    TURN,
     Scene,
     cosines,
     squared_distances,
@@ -29,6 +31,7 @@ from fedlab.search.leaks.trilateration import needed, trilaterate
 __all__ = ["Attack", "KnownPairs", "Linkage", "Measured", "Membership", "Trilateration"]
 
 Double = NDArray[np.float64]
+Places = NDArray[np.int64]
 Attacker = Literal["", "holder", "asker"]
 
 _UNSEEN = 1_000  # rows on which a map from known pairs is judged
@@ -71,10 +74,32 @@ class Linkage:
     def measure(self, scene: Scene) -> Iterator[Measured]:
         """Run the attack."""
         pool, truth = scene.pool
-        linked, _ = nearest_of(scene.laid, scene.protection.public(pool))
+        candidates = scene.protection.public(pool)
+        linked, missed = nearest_of(scene.laid, candidates)
         yield Measured("holder", "linkage", float((linked == truth).mean()), 1 / len(pool))
-        recovered = float(cosines(scene.laid, scene.inside).mean())
-        yield Measured("holder", "recovery, 0 pairs", recovered, scene.guess)
+        error = self._error(scene, candidates, float(missed[laid_of(len(missed)) :].mean()))
+        recovered = scene.prior.given(scene.laid, error)
+        value = float(cosines(recovered, scene.inside).mean())
+        yield Measured("holder", "recovery, 0 pairs", value, scene.guess())
+
+    def _error(self, scene: Scene, candidates: Double, missed: float) -> float:
+        """How wrong the laying is, beyond the scheme's own noise: variance in each direction.
+
+        A right map misses the nearest candidate by the noise, a worthless one by as much as it
+        misses for rows that were turned at random before. What lies between is taken to be partly
+        right.
+        """
+        if not scene.protection.secret_axes:
+            return 0.0
+        from scipy.stats import ortho_group
+
+        dimensions = candidates.shape[1]
+        turn = ortho_group.rvs(dimensions, random_state=scene.draw(TURN))
+        turned = scene.seen.held[:_UNSEEN] @ turn @ scene.back
+        worthless = float(nearest_of(turned, candidates)[1].mean())
+        span = max(worthless - scene.noise_power, 1e-12)
+        trust = min(max((worthless - missed) / span, 1e-6), 1.0)
+        return (1 / trust - 1) / dimensions
 
 
 @dataclass(frozen=True)
@@ -108,11 +133,15 @@ class KnownPairs:
         order = scene.draw(PAIRS).permutation(rows)
         unseen = order[most : most + _UNSEEN]
         held = scene.seen.held / np.sqrt(np.square(scene.seen.held).mean())
+        chance = scene.guess(unseen)
         for count in self.pairs:
             known = order[:count]
-            back = best_linear_map(held[known], scene.inside[known], scene.draw(PAIRS + 100))
-            found = cosines(held[unseen] @ back, scene.inside[unseen])
-            yield Measured("holder", f"recovery, {count} pairs", float(found.mean()), scene.guess)
+            folds = scene.draw(FOLDS)
+            back, offset = way_back(
+                held[known], scene.inside[known], scene.prior, scene.protection.secret_axes, folds
+            )
+            found = cosines(held[unseen] @ back + offset, scene.inside[unseen])
+            yield Measured("holder", f"recovery, {count} pairs", float(found.mean()), chance)
 
 
 @dataclass(frozen=True)
@@ -143,7 +172,7 @@ class Trilateration:
 
     top: int | None = None
     decimals: int | None = None
-    targets: int = 10
+    targets: int = 6
     needs_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -165,7 +194,9 @@ class Trilateration:
     def measure(self, scene: Scene) -> Iterator[Measured]:
         """Run the attack."""
         if self.top is not None:
-            yield Measured("asker", self.metric, self._in_sight(scene), scene.guess)
+            targets = np.arange(min(self.targets, len(scene.inside)))
+            value = self._in_sight(scene, targets)
+            yield Measured("asker", self.metric, value, scene.guess(targets))
             return
         count = 2 * needed("l2sq", scene.inside.shape[1], secret_scale=True)
         points = _points(scene, count)
@@ -176,7 +207,7 @@ class Trilateration:
         for who, distances in views.items():
             found = self._solve(scene, points, distances)
             value = float(cosines(found, scene.inside).mean())
-            yield Measured(who, self.metric, value, scene.guess)  # type: ignore[arg-type]
+            yield Measured(who, self.metric, value, scene.guess())  # type: ignore[arg-type]
 
     def _solve(self, scene: Scene, points: Double, distances: Double) -> Double:
         if self.decimals is not None:
@@ -188,9 +219,8 @@ class Trilateration:
             prior=scene.prior,
         )
 
-    def _in_sight(self, scene: Scene) -> float:
+    def _in_sight(self, scene: Scene, targets: Places) -> float:
         sight = _Sight(scene, self.top or 1)
-        targets = np.arange(min(self.targets, len(scene.inside)))
         first = sight.ask(scene.outside, targets, batch=1)
         found = np.tile(scene.prior.mean, (len(targets), 1))
         for target in targets:
@@ -201,9 +231,9 @@ class Trilateration:
 
     def _approach(self, scene: Scene, sight: _Sight, target: int, start: Double) -> Double:
         """Solve around a point from which the target is seen, and again around the solution."""
-        point, dimensions = start, len(start)
+        point, found, dimensions = start, scene.prior.mean, len(start)
         count = needed("l2sq", dimensions, secret_scale=True) * 5 // 4 + 8
-        for step in range(3):
+        for step in range(2):
             draw = scene.draw(POINTS + 1000 * (1 + step) + 10_000 * target)
             around = draw.normal(size=(count, dimensions)) / np.sqrt(dimensions)
             seen = np.zeros(count, np.bool_)
@@ -216,9 +246,9 @@ class Trilateration:
                     seen = np.isfinite(distances[:, 0])
                     break
             if seen.sum() < needed("l2sq", dimensions, scene.protection.secret_scale):
-                return point
-            point = self._solve(scene, points[seen], distances[seen])[0]
-        return point
+                break
+            point = found = self._solve(scene, points[seen], distances[seen])[0]
+        return found
 
 
 class _Sight:

@@ -19,7 +19,7 @@ Double = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 #: Parts of an attacker's randomness.
-SPLIT, POOL, PAIRS, POINTS, CANDIDATES = range(5)
+SPLIT, POOL, PAIRS, FOLDS, CANDIDATES, TURN, POINTS = range(7)
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,52 @@ class Scene:
 
     @cached_property
     def prior(self) -> Prior:
-        """What the attacker expects of a row."""
-        return Prior.of(self.outside)
+        """What the attacker knows of rows, and of what the scheme does to them."""
+        seen = self.protection.public(self.outside)
+        return Prior.of(self.outside, seen, self.noise_power)
+
+    @cached_property
+    def back(self) -> Double:
+        """The map that lays the holder's rows upon the candidates, without any known pair, (d, d).
+
+        Its scale is the one at which mean squared lengths agree, noise counted.
+        """
+        candidates, held = self.protection.public(self.pool[0]), self.seen.held
+        turn = np.eye(held.shape[1])
+        if self.protection.secret_axes:
+            turn = lay_upon(held, candidates)
+        expected = _power(candidates) + self.noise_power
+        return np.asarray(turn * np.sqrt(expected / max(_power(held @ turn), 1e-300)))
 
     @cached_property
     def laid(self) -> Double:
-        """The holder's rows laid upon the candidates, without any known pair, (n, d)."""
-        candidates = self.protection.public(self.pool[0])
-        return np.asarray(self.seen.held @ lay_upon(self.seen.held, candidates))
+        """The holder's rows, laid upon the candidates, (n, d)."""
+        return np.asarray(self.seen.held @ self.back)
+
+    @property
+    def noise_power(self) -> float:
+        """The mean squared length of the noise on a row."""
+        return self.protection.noise_power(self.inside.shape[1])
 
     def draw(self, part: int) -> np.random.Generator:
         """Return an attacker's own randomness; every attack has its part."""
         return generator(self.seed, Purpose.ATTACK, part=part)
 
-    @property
-    def guess(self) -> float:
-        """The mean cosine to the truth of a guess that uses no view: the mean of such rows."""
-        mean = np.broadcast_to(self.outside.mean(axis=0), self.inside.shape)
-        return float(cosines(mean, self.inside).mean())
+    def guess(self, rows: slice | Places = slice(None)) -> float:
+        """Return the mean cosine to the truth of a guess that uses no view: the mean of such rows.
+
+        Parameters
+        ----------
+        rows : slice or places
+            Which of the device's rows are attacked; by default all.
+        """
+        truth = self.inside[rows]
+        mean = np.broadcast_to(self.outside.mean(axis=0), truth.shape)
+        return float(cosines(mean, truth).mean())
+
+
+def _power(rows: Double) -> float:
+    return float(np.square(rows).sum(axis=1).mean())
 
 
 def cosines(a: Double, b: Double) -> Double:
