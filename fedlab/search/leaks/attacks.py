@@ -35,6 +35,7 @@ Places = NDArray[np.int64]
 Attacker = Literal["", "holder", "asker"]
 
 _UNSEEN = 1_000  # rows on which a map from known pairs is judged
+_SOLVED = 500  # rows that are found by trilateration
 _CANDIDATES = 500  # members, and as many others, in a test of membership
 
 
@@ -99,7 +100,7 @@ class Linkage:
         worthless = float(nearest_of(turned, candidates)[1].mean())
         span = max(worthless - scene.noise_power, 1e-12)
         trust = min(max((worthless - missed) / span, 1e-6), 1.0)
-        return (1 / trust - 1) / dimensions
+        return float((1 / trust - 1) / dimensions)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Trilateration:
     decimals : int, optional
         Distances are rounded to so many.
     targets : int
-        Rows that are attacked under `top`; without, all are.
+        Rows that are attacked under `top`; without, the first 500 are.
 
     Notes
     -----
@@ -199,15 +200,14 @@ class Trilateration:
             yield Measured("asker", self.metric, value, scene.guess(targets))
             return
         count = 2 * needed("l2sq", scene.inside.shape[1], secret_scale=True)
-        points = _points(scene, count)
-        asked = scene.chosen(points)
-        views = {"asker": squared_distances(asked.used, scene.seen.used)}
+        points, rows = _points(scene, count), slice(_SOLVED)
+        asked, seen = scene.chosen(points), scene.seen
+        views: dict[Attacker, Double] = {"asker": squared_distances(asked.used, seen.used[rows])}
         if isinstance(scene.protection, Shares):
-            views["holder"] = squared_distances(asked.held, scene.seen.held)
+            views["holder"] = squared_distances(asked.held, seen.held[rows])
         for who, distances in views.items():
-            found = self._solve(scene, points, distances)
-            value = float(cosines(found, scene.inside).mean())
-            yield Measured(who, self.metric, value, scene.guess())  # type: ignore[arg-type]
+            found = cosines(self._solve(scene, points, distances), scene.inside[rows])
+            yield Measured(who, self.metric, float(found.mean()), scene.guess(rows))
 
     def _solve(self, scene: Scene, points: Double, distances: Double) -> Double:
         if self.decimals is not None:
@@ -288,17 +288,17 @@ class Membership:
         members = scene.inside[draw.permutation(len(scene.inside))[:count]]
         others = scene.outside[draw.permutation(len(scene.outside))[:count]]
         candidates = np.concatenate([members, others])
+        scores: dict[Attacker, Double] = {}
         if isinstance(scene.protection, Counts):
             near = (squared_distances(candidates, scene.inside) < 1e-9).sum(axis=1)
-            scores = {"asker": scene.protection.released(near, scene.seed)}
+            scores["asker"] = scene.protection.released(near, scene.seed)
         else:
             asked = scene.chosen(candidates, batch=4)
-            scores = {
-                "holder": -nearest_of(scene.protection.public(candidates), scene.laid)[1],
-                "asker": -squared_distances(asked.used, scene.seen.used).min(axis=1),
-            }
+            held = nearest_of(scene.protection.public(candidates), scene.laid)[1]
+            scores["holder"] = -held
+            scores["asker"] = -squared_distances(asked.used, scene.seen.used).min(axis=1)
         for who, score in scores.items():
-            yield Measured(who, "membership", _auc(score, count), 0.5)  # type: ignore[arg-type]
+            yield Measured(who, "membership", _auc(score, count), 0.5)
 
 
 def _auc(scores: Double, members: int) -> float:

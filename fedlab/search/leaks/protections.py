@@ -338,17 +338,13 @@ class Shares(Protection):
 
     name = "shares"
     kind = "secret sharing, if the two servers don't collude"
-    holder_sees = "numbers, uniform modulo 2^64, whatever the rows are"
+    holder_sees = "one server: numbers, uniform modulo 2^64, whatever the rows are"
     # Not that axes were turned; but it gives attacks on a share all their freedom.
     secret_axes = True
 
     def __post_init__(self) -> None:
         whole_number(self.server, "server", 0, 1)
         whole_number(self.bits, "bits", 1, 24)
-
-    @property
-    def setting(self) -> str:
-        return "one server"
 
     def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
         fixed = np.rint(np.ldexp(vectors, self.bits)).astype(np.int64)
