@@ -107,15 +107,15 @@ def plot_leaks(
 def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
     """Write settings beside their markers, those that lie together in one line."""
     together: list[tuple[float, float, list[str]]] = []
-    for row in trade.sort_values("recall", ascending=False, kind="stable").itertuples():
-        if not row.setting:
-            continue
+    ordered = trade[trade.setting != ""].sort_values("recall", ascending=False, kind="stable")
+    columns = (ordered.success.to_numpy(float), ordered.recall.to_numpy(float), ordered.setting)
+    for at, height, setting in zip(*columns, strict=True):
         for success, recall, names in together:
-            if np.hypot(success - row.success, 1.6 * (recall - row.recall)) < 0.08:
-                names += [str(row.setting)] if row.setting not in names else []
+            if np.hypot(success - at, 1.6 * (recall - height)) < 0.08:
+                names += [setting] if setting not in names else []
                 break
         else:
-            together.append((float(row.success), float(row.recall), [str(row.setting)]))
+            together.append((at, height, [setting]))
     for success, recall, names in together:
         left = success > 0.5
         ax.annotate(
