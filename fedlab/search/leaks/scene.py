@@ -1,0 +1,143 @@
+"""What an attack finds: a protected device, and an attacker who knows vectors of the same kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.randomness import Purpose, generator
+from fedlab.search.leaks.alignment import lay_upon
+from fedlab.search.leaks.protections import CHOSEN, QUERIES, ROWS, Protection, Seen
+from fedlab.search.leaks.trilateration import Prior
+
+__all__ = ["Scene", "cosines", "squared_distances"]
+
+Double = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+#: Parts of an attacker's randomness.
+SPLIT, POOL, PAIRS, FOLDS, CANDIDATES, TURN, POINTS = range(7)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One protection on one device, for one seed.
+
+    Attributes
+    ----------
+    protection : Protection
+    inside : (n, d) float64 array
+        The device's rows, unprotected: the truth.
+    outside : (m, d) float64 array
+        Rows of the same kind that are not on the device; the attacker has them.
+    queries : (q, d) float64 array
+        Honest queries, for the recall.
+    k : int
+    seed : int
+    """
+
+    protection: Protection
+    inside: Double
+    outside: Double
+    queries: Double
+    k: int
+    seed: int
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The device's rows, protected."""
+        return self.protection.protect(self.inside, self.seed, ROWS)
+
+    @cached_property
+    def asked(self) -> Seen:
+        """The honest queries, protected."""
+        return self.protection.protect(self.queries, self.seed, QUERIES)
+
+    def chosen(self, queries: Double, batch: int = 0) -> Seen:
+        """Protect an attacker's queries: he comes through the door that all askers come through."""
+        return self.protection.protect(queries, self.seed, CHOSEN + batch)
+
+    @cached_property
+    def pool(self) -> tuple[Double, Places]:
+        """The attacker's candidates, shuffled, and where among them each row's original is."""
+        everything = np.concatenate([self.inside, self.outside])
+        place = self.draw(POOL).permutation(len(everything))
+        pool = np.empty_like(everything)
+        pool[place] = everything
+        return pool, place[: len(self.inside)]
+
+    @cached_property
+    def prior(self) -> Prior:
+        """What the attacker knows of rows, and of what the scheme does to them."""
+        seen = self.protection.public(self.outside)
+        return Prior.of(self.outside, seen, self.noise_power)
+
+    @cached_property
+    def back(self) -> Double:
+        """The map that lays the holder's rows upon the candidates, without any known pair, (d, d).
+
+        Its scale is the one at which mean squared lengths agree, noise counted.
+        """
+        candidates, held = self.protection.public(self.pool[0]), self.seen.held
+        turn = np.eye(held.shape[1])
+        if self.protection.secret_axes:
+            turn = lay_upon(held, candidates)
+        expected = _power(candidates) + self.noise_power
+        return np.asarray(turn * np.sqrt(expected / max(_power(held @ turn), 1e-300)))
+
+    @cached_property
+    def laid(self) -> Double:
+        """The holder's rows, laid upon the candidates, (n, d)."""
+        return np.asarray(self.seen.held @ self.back)
+
+    @property
+    def noise_power(self) -> float:
+        """The mean squared length of the noise on a row."""
+        return self.protection.noise_power(self.inside.shape[1])
+
+    def draw(self, part: int) -> np.random.Generator:
+        """Return an attacker's own randomness; every attack has its part."""
+        return generator(self.seed, Purpose.ATTACK, part=part)
+
+    def guess(self, rows: slice | Places = slice(None)) -> float:
+        """Return the mean cosine to the truth of a guess that uses no view: the mean of such rows.
+
+        Parameters
+        ----------
+        rows : slice or places
+            Which of the device's rows are attacked; by default all.
+        """
+        truth = self.inside[rows]
+        mean = np.broadcast_to(self.outside.mean(axis=0), truth.shape)
+        return float(cosines(mean, truth).mean())
+
+
+def _power(rows: Double) -> float:
+    return float(np.square(rows).sum(axis=1).mean())
+
+
+def cosines(a: Double, b: Double) -> Double:
+    """Return the cosine of each row with the row beside it.
+
+    Examples
+    --------
+    >>> cosines(np.array([[1.0, 1.0]]), np.array([[2.0, 2.0]])).round(9)
+    array([1.])
+    """
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-300))
+
+
+def squared_distances(queries: Double, rows: Double) -> Double:
+    """Return squared Euclidean distances in float64, (q, n), by one product.
+
+    Examples
+    --------
+    >>> squared_distances(np.zeros((1, 2)), np.array([[3.0, 4.0]]))
+    array([[25.]])
+    """
+    lengths = np.square(queries).sum(axis=1)[:, None] + np.square(rows).sum(axis=1)
+    return np.asarray(np.maximum(lengths - 2 * queries @ rows.T, 0.0))

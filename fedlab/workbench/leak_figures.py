@@ -1,0 +1,129 @@
+"""The figure of the leak meter: what a search keeps against what an attack gets.
+
+As in `fedlab.workbench.figures`, a function returns ``(figure, axes, frame)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot
+
+from fedlab.search.leaks import leak_summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_leaks", "trade_frame"]
+
+_MARKERS = "oDs^vPX*"
+_SIZES = (190, 120, 95, 75, 75, 60, 60, 60)
+
+
+def trade_frame(frame: pd.DataFrame, attacker: Literal["holder", "asker"]) -> pd.DataFrame:
+    """Return recall, and the strongest attack of one party, for each protection and setting.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `fedlab.search.leaks.measure_leaks`.
+    attacker : {"holder", "asker"}
+
+    Returns
+    -------
+    DataFrame
+        ``protection``, ``setting``, ``recall``, ``attack`` (the metric), ``success``: how much of
+        the way from chance to certainty the attack gets, (value - chance) / (1 - chance), 0 where
+        it is below chance. Protections without a recall are left out.
+    """
+    means = leak_summary(frame)
+    by = ["protection", "setting"]
+    recalls = means[means.metric.str.startswith("recall@")].set_index(by).value
+    attacks = means[means.attacker == attacker]
+    if attacks.empty or recalls.empty:
+        raise ValueError(
+            f"the frame holds {len(recalls)} recalls and {len(attacks)} attacks of the {attacker}; "
+            "both are needed: see measure_leaks(vectors, protections, attacks)"
+        )
+    success = ((attacks.value - attacks.chance) / (1 - attacks.chance)).clip(lower=0)
+    attacks = attacks.assign(success=success)
+    best = attacks.loc[attacks.groupby(by, sort=False).success.idxmax()].set_index(by)
+    joined = recalls.rename("recall").to_frame().join(best[["metric", "success"]], how="inner")
+    return joined.rename(columns={"metric": "attack"}).reset_index()
+
+
+def plot_leaks(
+    frame: pd.DataFrame,
+    *,
+    attacker: Literal["holder", "asker"] = "holder",
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes, pd.DataFrame]:
+    """Draw recall against the strongest attack: a marker for each protection and setting.
+
+    Settings of one protection are joined by a line. Top left is what one would like to have: a
+    search that finds everything, and an attack that has no more than chance.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `fedlab.search.leaks.measure_leaks`.
+    attacker : {"holder", "asker"}
+        Who attacks: the one who keeps the protected rows, or one who asks and reads distances.
+
+    Returns
+    -------
+    figure, axes, frame
+        The frame is that of `trade_frame`.
+    """
+    trade = trade_frame(frame, attacker)
+    figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[assignment]
+    for number, (name, group) in enumerate(trade.groupby("protection", sort=False)):
+        # Markers that fall on one another differ in form, and lie upon each other by size.
+        place = number % len(_MARKERS)
+        [line] = ax.plot(group.success, group.recall, lw=1.2, alpha=0.6)
+        ax.scatter(
+            group.success,
+            group.recall,
+            s=_SIZES[place],
+            marker=_MARKERS[place],
+            color=line.get_color(),
+            edgecolors="white",
+            linewidths=0.8,
+            zorder=3 + number,
+            label=str(name),
+            clip_on=False,
+        )
+    _name_settings(trade, ax)
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.06), ylabel="recall of the search")
+    ax.set_xlabel(f"strongest attack of the {attacker} (0 chance, 1 certainty)")
+    # The upper left is where a good protection would be; below it there is room, so far.
+    ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
+    return figure, ax, trade
+
+
+def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
+    """Write settings beside their markers, those that lie together in one line."""
+    together: list[tuple[float, float, list[str]]] = []
+    ordered = trade[trade.setting != ""].sort_values("recall", ascending=False, kind="stable")
+    columns = (ordered.success.to_numpy(float), ordered.recall.to_numpy(float), ordered.setting)
+    for at, height, setting in zip(*columns, strict=True):
+        for success, recall, names in together:
+            if np.hypot(success - at, 1.6 * (recall - height)) < 0.08:
+                names += [setting] if setting not in names else []
+                break
+        else:
+            together.append((at, height, [setting]))
+    for success, recall, names in together:
+        left = success > 0.5
+        ax.annotate(
+            ", ".join(names),
+            (success, recall),
+            xytext=(-10 if left else 10, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=10,
+        )
