@@ -175,14 +175,9 @@ class Router:
         ValueError
             If there is no device, or their metrics or dimensions differ.
         """
-        kinds = {(device.index.metric, device.index.dimensions) for device in devices}
-        if len(kinds) != 1:
-            raise ValueError(
-                f"devices of {len(kinds)} kinds were given ({sorted(kinds)}); routing needs at "
-                "least one device, and one metric and number of dimensions for all"
-            )
+        metric, _ = one_kind(devices)
         summaries = [summarise(device, centroids, seed) for device in devices]
-        return cls([device.id for device in devices], summaries, devices[0].index.metric)
+        return cls([device.id for device in devices], summaries, metric)
 
     def __repr__(self) -> str:
         return (
@@ -244,3 +239,14 @@ class Router:
         starts = np.cumsum(self._sizes) - self._sizes
         nearest: NDArray[np.float64] = np.minimum.reduceat(scores, starts[self._sizes > 0], axis=1)
         return nearest
+
+
+def one_kind(devices: Sequence[Device]) -> tuple[str, int]:
+    """Return the metric and the number of dimensions that all devices share, or raise."""
+    kinds = {(device.index.metric, device.index.dimensions) for device in devices}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"devices of {len(kinds)} kinds were given ({sorted(kinds)}); at least one is needed, "
+            "and one metric and number of dimensions for all"
+        )
+    return kinds.pop()
