@@ -20,7 +20,7 @@ from fedlab.storage import DTYPES, decode, encode
 __all__ = ["QUERY_TYPES", "PackedQueries", "bytes_a_query", "pack"]
 
 #: How a query can travel: 4, 2, 2, 1 or an eighth of a byte a number (i8 and b1: 4 more, a scale).
-QUERY_TYPES = (*DTYPES, "b1")
+QUERY_TYPES = ("f32", "f16", "bf16", "i8", "b1")
 
 
 @dataclass(frozen=True, eq=False)

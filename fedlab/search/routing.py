@@ -205,7 +205,8 @@ class Router:
         ----------
         queries : (q, d) or (d,) array
         m : int
-            How many to ask; those that have no rows don't count.
+            How many to ask. Those that had no rows when this was learned are asked only where all
+            are.
 
         Returns
         -------
@@ -218,6 +219,7 @@ class Router:
         chosen = np.zeros((len(probes), len(self.devices)), np.bool_)
         if len(filled) <= m:
             chosen[:, filled] = True
+            chosen |= m >= len(self.devices)
             return chosen
         step = max(1, _PRODUCTS // len(self._centroids))
         for start in range(0, len(probes), step):
