@@ -163,6 +163,7 @@ class Router:
         self.devices = tuple(devices)
         self.summaries = tuple(summaries)
         self.metric = metric
+        self.dimensions = summaries[0].centroids.shape[1]
         self._centroids = np.concatenate([summary.centroids for summary in summaries])
         self._sizes = np.array([len(summary.centroids) for summary in summaries])
 
@@ -213,7 +214,7 @@ class Router:
         (q, devices) bool array
         """
         whole_number(m, "m", 1)
-        probes = as_vectors(queries, self._centroids.shape[1], "queries")
+        probes = as_vectors(queries, self.dimensions, "queries")
         as_lengths(probes, self.metric, "queries")
         filled = np.flatnonzero(self._sizes)
         chosen = np.zeros((len(probes), len(self.devices)), np.bool_)

@@ -50,7 +50,7 @@ def _kind(place: str) -> str:
 def plot_traces(
     audits: Mapping[str, Audit], ax: Axes | None = None
 ) -> tuple[Figure, Axes, pd.DataFrame]:
-    """Draw where erased rows were found: a group of bars for each audit, a bar for each kind of place.
+    """Draw where erased rows were found: a group of bars for each audit.
 
     Parameters
     ----------
