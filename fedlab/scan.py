@@ -9,6 +9,7 @@ float64, row by row. The answer is the same however the work was cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,6 @@ _PRODUCTS = 1 << 20  # scores held at once (4 MB): fits a cache, and amortises a
 _DECODED = 1 << 20  # numbers decoded at once
 _CANDIDATES = 256  # held for each query, besides twice as many as are asked for
 _QUERIES = 256
-
-_KINDS = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
-_NO_SCALES = np.empty(0, np.float32)
-_NO_KEY = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,11 @@ class Probes:
         return len(self.wide)
 
     def __getitem__(self, part: slice) -> Probes:
+        if part.start == 0 and part.stop >= len(self):
+            return self
         return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
 
-    @property
+    @cached_property
     def asking(self) -> tuple[Any, ...]:
         """What kernels measure with."""
         return _given(self.wide), _given(self.lengths), METRICS.index(self.metric)
@@ -93,10 +92,10 @@ class Nearest:
     rows: Places
 
     @classmethod
-    def none(cls, queries: int, k: int) -> Nearest:
-        """Return heaps for the kernels to fill."""
+    def empty(cls, queries: int, k: int) -> Nearest:
+        """Return room for the kernels to fill."""
         shape = queries, k
-        return cls(np.full(shape, np.inf), np.full(shape, _NO_KEY), np.full(shape, -1, np.int64))
+        return cls(np.empty(shape), np.empty(shape, np.uint64), np.empty(shape, np.int64))
 
     @property
     def heaps(self) -> tuple[Double, NDArray[np.uint64], Places]:
@@ -150,9 +149,9 @@ def ranked(
     distances : (q, k) float64 array
         inf where there are fewer than k.
     """
-    found = Nearest.none(len(queries), k)
+    found = Nearest.empty(len(queries), k)
     pairs = _given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))
-    _kernels().rank(_stored(table), Probes.of(queries, metric).asking, *pairs, found.heaps)
+    _kernels().rank(table.stored, Probes.of(queries, metric).asking, *pairs, found.heaps)
     return found.rows, found.distances
 
 
@@ -168,7 +167,7 @@ def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, 
         At most n.
     metric : str
     """
-    found = Nearest.none(len(queries), k)
+    found = Nearest.empty(len(queries), k)
     for part in _parts(len(queries), k):
         _scan_few(table, Probes.of(queries[part], metric), found[part])
     return found.rows, found.distances
@@ -176,7 +175,7 @@ def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, 
 
 def scan(table: Table, probes: Probes, k: int) -> Nearest:
     """Return the k rows nearest to each query, exactly, where queries come ready."""
-    found = Nearest.none(len(probes), k)
+    found = Nearest.empty(len(probes), k)
     for part in _parts(len(probes) if k else 0, k):
         _scan_few(table, probes[part], found[part])
     return found
@@ -188,29 +187,20 @@ def _parts(queries: int, k: int) -> list[slice]:
 
 
 def _scan_few(table: Table, probes: Probes, found: Nearest) -> int:
-    """Fill heaps with the nearest rows, and return how many rows were measured in float64."""
-    kernels, count, k = _kernels(), len(probes), found.rows.shape[1]
-    dimensions = probes.wide.shape[1]
-    upper = np.full((count, k), np.float32(np.inf))  # the least that k rows can be bounded by
+    """Fill `found` with the nearest rows, and return how many rows were measured in float64."""
+    choose, count, k = _kernels().choose, len(probes), found.rows.shape[1]
     room = count, min(table.rows, 2 * k + _CANDIDATES)
-    held = upper, np.empty(room, np.int64), np.empty(room, np.float32), np.zeros(count, np.int64)
-    measuring = _stored(table), probes.asking, found.heaps
-    step, measured = max(k, min(_PRODUCTS // count, _DECODED // dimensions)), 0
+    held = (
+        *(np.empty((count, k), np.float32), np.empty(room, np.int64)),
+        *(np.empty(room, np.float32), np.empty(count, np.int64)),
+    )
+    measuring = held, table.stored, probes.asking, found.heaps
+    step, measured = max(k, min(_PRODUCTS // count, _DECODED // probes.wide.shape[1])), 0
     for start in range(0, table.rows, step):
-        part = slice(start, start + step)
-        squares = table.squares[part]
-        products: Float = probes.scaled @ table.decoded(part).T
-        norms = np.float32(1) / np.sqrt(squares) if probes.metric == "cosine" else squares
-        error = _error(float(squares.max()), probes.lengths, dimensions, probes.metric)
-        measured += kernels.choose(products, _given(norms), start, error, held, *measuring)
-    return measured + int(kernels.finish(held, *measuring))
-
-
-def _stored(table: Table) -> tuple[NDArray[Any], ...]:
-    """Return codes as bytes, their kind, scales and keys: of one type each, as kernels need it."""
-    codes, scales = table.columns["codes"], table.columns.get("scales", _NO_SCALES)
-    kind: Any = _KINDS.get(codes.dtype, 3)
-    return _given(codes.view(np.uint8)), kind, _given(scales), _given(table.columns["keys"])
+        stop = min(start + step, table.rows)
+        products: Float = probes.scaled @ table.decoded(slice(start, stop)).T
+        measured += choose(products, start, stop == table.rows, *measuring)
+    return measured
 
 
 def _given(array: NDArray[Any]) -> NDArray[Any]:
@@ -229,31 +219,3 @@ def _scaled(queries: Float, lengths: Double, metric: str) -> Float:
     factors = {"cosine": -1.0 / np.maximum(lengths, 1e-30), "inner": -1.0, "l2sq": -2.0}
     scaled: Float = queries * np.asarray(factors[metric], np.float32).reshape(-1, 1)
     return scaled
-
-
-def _error(square: float, lengths: Double, dimensions: int, metric: str) -> Float:
-    """Return how far the float32 score of a row can lie from the true one, for each query.
-
-    A float32 inner product of d terms errs by at most gamma |x||q| with gamma = d u / (1 - d u) and
-    u = 2**-24, in any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms",
-    2nd ed., eq. 3.5). A few roundings more come from norms, differences and these bounds
-    themselves, and each product may vanish below the smallest normal number.
-
-    Parameters
-    ----------
-    square : float
-        Squared length of the longest row.
-    lengths : (q,) float64 array
-        Lengths of the queries.
-    """
-    terms = (dimensions + 16) * 2.0**-24
-    gamma = terms / (1.0 - terms)
-    longest = np.sqrt(square)
-    if metric == "cosine":
-        scale = np.full(len(lengths), 2.0)
-    elif metric == "inner":
-        scale = 1.0 + longest * lengths
-    else:
-        scale = np.square(longest + lengths)
-    vanished = (dimensions + 16) * 2.0**-125
-    return (gamma * scale + vanished).astype(np.float32)

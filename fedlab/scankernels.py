@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["choose", "finish", "measure_pairs", "rank", "widen"]
+__all__ = ["choose", "measure_pairs", "rank", "widen"]
 
 # No reordering and no fused multiplication.
 _COMPILED = {"nogil": True, "cache": True}
@@ -26,6 +26,7 @@ _COMPILED = {"nogil": True, "cache": True}
 _CHUNK = 64
 _LANES, _WIDTH = 16, 4
 _ALL = np.float32(np.inf)
+_NO_KEY = np.uint64(2**64 - 1)
 
 
 # -- distances -------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def _decode(given, kind, scale, out):
 
 @njit(**_COMPILED)
 def _stored_distance(stored, row, decoded, query, length, metric):
-    codes, kind, scales, _ = stored
+    codes, kind, scales = stored[:3]
     if kind == 0:
         return _distance(codes[row].view(np.float32), query, length, metric)
     _decode(codes[row], kind, scales[row] if kind == 3 else np.float32(1), decoded)
@@ -232,10 +233,17 @@ def _sink(score, scores):
 
 
 @njit(**_COMPILED)
+def _empty(found):
+    distances, keys, rows = found
+    distances[:], keys[:], rows[:] = np.inf, _NO_KEY, -1
+
+
+@njit(**_COMPILED)
 def rank(stored, asking, who, row, found):
     """Measure candidate `row[i]` for query `who[i]`; leave each query's nearest in order."""
     queries, lengths, metric = asking
     distances, keys, rows = found
+    _empty(found)
     known, decoded = stored[3], np.empty(queries.shape[1], np.float32)
     for place in range(len(row)):
         asked, here = who[place], row[place]
@@ -280,6 +288,37 @@ def _thinned(pool, least, most):
 
 
 @njit(**_COMPILED)
+def _norms(squares, metric):
+    """Return what a row's products are multiplied with (cosine) or added to, and its longest."""
+    norms, longest = np.empty(len(squares), np.float32), np.float32(0)
+    for place in range(len(squares)):
+        square = squares[place]
+        longest = max(longest, square)
+        norms[place] = np.float32(1) / np.sqrt(square) if metric == 0 else square
+    return norms, np.sqrt(np.float64(longest))
+
+
+@njit(**_COMPILED)
+def _error(longest, length, dimensions, metric):
+    """Return how far the float32 score of a row can lie from the true one.
+
+    A float32 inner product of d terms errs by at most gamma |x||q| with gamma = d u / (1 - d u) and
+    u = 2**-24, in any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms",
+    2nd ed., eq. 3.5). A few roundings more come from norms, differences and these bounds
+    themselves, and each product may vanish below the smallest normal number.
+    """
+    terms = (dimensions + 16) * 2.0**-24
+    gamma, vanished = terms / (1.0 - terms), (dimensions + 16) * 2.0**-125
+    if metric == 0:
+        scale = 2.0
+    elif metric == 1:
+        scale = 1.0 + longest * length
+    else:
+        scale = (longest + length) * (longest + length)
+    return np.float32(gamma * scale + vanished)
+
+
+@njit(**_COMPILED)
 def _score(products, norms, metric, scores):
     if metric == 0:
         for place in range(len(products)):
@@ -302,23 +341,25 @@ def _least(scores):
 
 
 @njit(**_COMPILED)
-def choose(products, norms, first, errors, held, stored, asking, found):
-    """Put rows that can be among the k nearest of each query into its pool.
+def choose(products, first, last, held, stored, asking, found):
+    """Find the nearest of all rows, block by block.
+
+    Rows that can be among the k nearest of a query go to its pool; after the last block those that
+    still can are measured. A pool that is full of such rows is measured before, and is empty then.
 
     Parameters
     ----------
     products : (q, n) float32 array
-        Scores of n rows, still without what `norms` (n,) brings in; the first is row `first`.
-    errors : (q,) float32 array
-        How far a score may lie from the true one.
+        Products of the scaled queries with n rows, the first of which is row `first`.
+    last : bool
+        Whether no other block follows.
     held : tuple
-        ``upper`` (q, k) float32, heaps of the k least bounds from above that were seen; ``pool``
-        and ``least`` (q, c), candidates and what their true scores are at least; ``counts`` (q,).
-        A pool that is full of candidates that may still be among the nearest is measured, and is
-        empty then.
+        What blocks hand on. ``upper`` (q, k) float32, heaps of the k least bounds from above that
+        were seen; ``pool`` and ``least`` (q, c), candidates and what their true scores are at
+        least; ``counts`` (q,). The block with row 0 begins anew.
     stored, asking, found : tuples
-        Codes, their kind, scales and keys of all rows; queries in float64, their lengths and the
-        metric; distances, keys and rows of the nearest.
+        Codes, their kind, scales, keys and squared lengths of all rows; queries in float64, their
+        lengths and the metric; distances, keys and rows of the nearest.
 
     Returns
     -------
@@ -326,20 +367,26 @@ def choose(products, norms, first, errors, held, stored, asking, found):
         How many rows were measured.
     """
     upper, pools, leasts, counts = held
-    size = products.shape[1]
+    queries, lengths, metric = asking
+    size, dimensions = products.shape[1], queries.shape[1]
     chunks = (size + _CHUNK - 1) // _CHUNK
     scores, nearest = np.empty(size, np.float32), np.empty(chunks, np.float32)
-    decoded, start = np.empty(asking[0].shape[1], np.float32), np.empty_like(upper[0])
+    decoded, start = np.empty(dimensions, np.float32), np.empty_like(upper[0])
+    norms, longest = _norms(stored[4][first : first + size], metric)
+    if first == 0:
+        _empty(found)
+        upper[:], counts[:] = np.inf, 0
     measured = 0
     for asked in range(len(products)):
-        error, best, count = errors[asked], upper[asked], counts[asked]
+        error = _error(longest, lengths[asked], dimensions, metric)
+        best, count = upper[asked], counts[asked]
         pool, least = pools[asked], leasts[asked]
-        _score(products[asked], norms, asking[2], scores)
+        _score(products[asked], norms, metric, scores)
         for chunk in range(chunks):
             nearest[chunk] = _least(scores[chunk * _CHUNK : (chunk + 1) * _CHUNK])
         limit = best[0] + error
         if limit == np.inf and len(best) <= chunks:
-            # As many rows as there are chunks are at least as near as the nearest of each.
+            # At least k rows are as near as the k-th of the chunks' nearest.
             start[:] = np.inf
             for chunk in range(chunks):
                 if nearest[chunk] < start[0]:
@@ -365,15 +412,7 @@ def choose(products, norms, first, errors, held, stored, asking, found):
                     _sink(score + error, best)
                     limit = min(limit, best[0] + error)
         counts[asked] = count
-    return measured
-
-
-@njit(**_COMPILED)
-def finish(held, stored, asking, found):
-    """Measure what is left in the pools, and sort; return how many were measured."""
-    decoded, measured = np.empty(asking[0].shape[1], np.float32), 0
-    for asked in range(len(held[3])):
-        count, most = held[3][asked], held[0][asked, 0]
-        measured += _measure(stored, asking, asked, held, count, most, decoded, found)
-        _sort(found[0][asked], found[1][asked], found[2][asked])
+        if last:
+            measured += _measure(stored, asking, asked, held, count, best[0], decoded, found)
+            _sort(found[0][asked], found[1][asked], found[2][asked])
     return measured

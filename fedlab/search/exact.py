@@ -196,6 +196,9 @@ class _Caught(Exception):
         self.reasons = reasons
 
 
+_Hits = tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.int64]]
+
+
 @dataclass(frozen=True, eq=False)
 class _Stack:
     """Hits of all m devices for q queries, w places each, and how many each was asked for."""
@@ -212,6 +215,30 @@ class _Stack:
             *(np.empty(shape), np.empty(shape, np.uint64)),
             *(np.zeros(shape[:2], np.int64), np.full(shape[:2], width)),
         )
+
+    def put(self, place: int, answer: Answer) -> _Hits:
+        """Take a device's first answer, and return the copy."""
+        mine = self.distances[place], self.keys[place], self.counts[place]
+        mine[0][:], mine[1][:], mine[2][:] = answer.distances, answer.keys, answer.counts
+        return mine
+
+    def put_again(
+        self,
+        place: int,
+        own: NDArray[np.intp],
+        exact: bool,
+        distances: NDArray[np.float64],
+        keys: NDArray[np.uint64],
+        counts: NDArray[np.int64],
+    ) -> str | None:
+        """Take a device's longer answer to some queries, which must begin as its first one did."""
+        said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]
+        same = (self.distances[place, own] == distances) & (self.keys[place, own] == keys)
+        if exact and not same[said].all():
+            return "answered otherwise when it was asked again"
+        self.distances[place, own], self.keys[place, own] = distances, keys
+        self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
+        return None
 
     def widened(self, which: NDArray[np.intp], width: int) -> _Stack:
         """Return the hits for some queries, with more room for each."""
@@ -318,19 +345,18 @@ class _Run:
         sizes: dict[int, int] = {}
 
         def take(place: int, answer: Answer) -> str | None:
-            if flaw := judging.flaw_in_form(answer, questions[place]):
+            question = questions[place]
+            if flaw := judging.flaw_in_form(answer, question):
                 return flaw
-            mine = self._copied(answer)
-            flaw = judging.flaw_in_answer(
-                mine.distances, mine.keys, mine.counts, self._search.metric
-            )
-            if flaw or (flaw := _other_story(stack, place, rows.get(place), mine)):
+            own = rows.get(place)
+            # Judged are copies, which the device can't change.
+            mine = stack.put(place, answer) if own is None else _copied(answer)
+            if flaw := judging.flaw_in_answer(*mine, question.metric):
                 return flaw
-            own = rows.get(place, slice(None))
-            stack.distances[place, own], stack.keys[place, own] = mine.distances, mine.keys
-            stack.counts[place, own], stack.asked[place, own] = mine.counts, questions[place].k
-            sizes[place] = mine.nbytes
-            if not mine.exact:
+            if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
+                return flaw
+            sizes[place] = question.bytes_of(int(mine[2].sum()))
+            if not answer.exact:
                 self._loose.add(place)
             return None
 
@@ -340,12 +366,6 @@ class _Run:
         self._note(round, "up", "hits", sizes)
         if faults:
             raise _Caught(faults)
-
-    @staticmethod
-    def _copied(answer: Answer) -> Answer:
-        """Return an answer that its device can't change any more."""
-        arrays = answer.distances, answer.keys, answer.counts
-        return Answer(answer.nonce, *(np.array(a, order="C") for a in arrays), answer.exact)
 
     def _verify(self, queries: NDArray[np.float32], found: _Found) -> None:
         """Have the rows of the final hits shown, and measure their distances again."""
@@ -396,17 +416,9 @@ class _Run:
         )
 
 
-def _other_story(
-    stack: _Stack, place: int, own: NDArray[np.intp] | None, answer: Answer
-) -> str | None:
-    """Say so where an exact answer does not begin as the device's first answer did."""
-    if own is None or not answer.exact:
-        return None
-    said = stack.counts[place, own][:, None] > np.arange(stack.keys.shape[2])
-    same = (answer.distances == stack.distances[place, own]) & (
-        answer.keys == stack.keys[place, own]
-    )
-    return None if same[said].all() else "answered otherwise when it was asked again"
+def _copied(answer: Answer) -> _Hits:
+    distances, keys, counts = answer.distances, answer.keys, answer.counts
+    return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
 
 
 def _blocks(queries: NDArray[np.float32], hits: int) -> Iterator[NDArray[np.float32]]:

@@ -25,6 +25,10 @@ _FLAWS = {
     5: "gave the same key twice",
     6: "gave a hit without a key, or filled places beyond its count",
 }
+_FORMS = tuple(
+    (name, np.dtype(kind))
+    for name, kind in (("distances", np.float64), ("keys", np.uint64), ("counts", np.int64))
+)
 _RANGES = {"cosine": (0.0, 2.0 + 1e-9), "inner": (-np.inf, np.inf), "l2sq": (0.0, np.inf)}
 #: Two machines may differ by so much in a distance, relative to the numbers that it is made of.
 _TOLERANCE = 1e-9
@@ -39,15 +43,11 @@ def flaw_in_form(answer: Any, question: Question) -> str | None:
     if not isinstance(answer.exact, bool):
         return "did not say whether its answer is exact"
     count = len(question.queries)
-    expected = {
-        "distances": (np.float64, (count, question.k)),
-        "keys": (np.uint64, (count, question.k)),
-        "counts": (np.int64, (count,)),
-    }
-    for name, (kind, shape) in expected.items():
-        given = getattr(answer, name)
+    places = count, question.k
+    arrays = answer.distances, answer.keys, answer.counts
+    for (name, kind), given, shape in zip(_FORMS, arrays, (places, places, (count,)), strict=True):
         if not isinstance(given, np.ndarray) or given.dtype != kind:
-            return f"gave {name} that are no array of {np.dtype(kind)}"
+            return f"gave {name} that are no array of {kind}"
         if given.shape != shape:
             return f"gave {name} of shape {given.shape}; {shape} was asked for"
     return None

@@ -53,10 +53,14 @@ class Question:
         """Bytes of the queries, k and nonce."""
         return self.queries.nbytes + _COUNT + _NONCE
 
+    def bytes_of(self, hits: int) -> int:
+        """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
+        return hits * _HIT + len(self.queries) * _COUNT + _NONCE
+
     @property
     def longest_answer(self) -> int:
         """Bytes of an answer that fills all places."""
-        return len(self.queries) * (self.k * _HIT + _COUNT) + _NONCE
+        return self.bytes_of(len(self.queries) * self.k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +86,6 @@ class Answer:
     keys: NDArray[np.uint64]
     counts: NDArray[np.int64]
     exact: bool = True
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the filled places (distance and key), the counts and the nonce."""
-        return int(self.counts.sum()) * _HIT + len(self.counts) * _COUNT + _NONCE
 
 
 @dataclass(frozen=True, eq=False)
