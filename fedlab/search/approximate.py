@@ -1,7 +1,7 @@
 """What a search across devices may save: whom it asks, in how many bits, and how often.
 
-Three savings of `FederatedSearch`, each by itself or together, beside letting devices answer through
-their graphs (``exact=False``): a router asks only the devices whose centroids are near (see
+Three savings of `FederatedSearch`, each by itself or together, beside answers through graphs
+(``exact=False``): a router asks only the devices whose centroids are near (see
 `fedlab.search.routing`), the query travels in fewer bits (`fedlab.search.quantised`), and devices
 that may hold more are not asked again. An answer that none of them touched is certified.
 """
@@ -61,6 +61,8 @@ class Way:
 
     def sent(self, queries: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
         """Return the queries as devices decode them, read-only."""
+        if self.exact:
+            return read_only(queries)
         return read_only(pack(queries, queries.shape[1], metric, self.query).decoded())
 
     def whom(self, queries: NDArray[np.float32]) -> NDArray[np.bool_] | None:

@@ -110,7 +110,7 @@ def test_graphs_and_first_rounds_are_measured_too():
     scans = by_engine.loc["scan"]
     assert (scans.recall > 0.98).all()
     assert scans.recall[2] == scans.recall[5]
-    assert scans.bytes[2] < scans.bytes[5]
+    assert scans.bytes[2] != scans.bytes[5]
     assert (by_engine.loc["graph"].recall > 0.95).all()
 
 
