@@ -199,7 +199,8 @@ class Table:
         size = 2 * total if self.rows else total
         buffers = {}
         for name, added in block.items():
-            buffers[name] = np.empty((size, *added.shape[1:]), types[name])
+            # Zeros: memory that was freed may still hold rows that were erased.
+            buffers[name] = np.zeros((size, *added.shape[1:]), types[name])
             if self.rows:
                 buffers[name][: self.rows] = self.columns[name]
         return _Room(buffers, self.rows)
@@ -207,6 +208,13 @@ class Table:
     def kept(self, mask: NDArray[np.bool_]) -> Table:
         """Return the rows where `mask` is true, in fresh arrays."""
         return Table({name: column[mask] for name, column in self.columns.items()})
+
+    def tightened(self) -> Table:
+        """Return the table with texts no wider than the longest: a width tells of a row that went.
+
+        Columns that need no narrowing are shared.
+        """
+        return Table({name: _narrow(column) for name, column in self.columns.items()})
 
     @cached_property
     def _order(self) -> NDArray[np.intp]:
@@ -220,3 +228,10 @@ class Table:
         place = np.searchsorted(known, keys, sorter=self._order)
         rows = self._order[np.minimum(place, len(known) - 1)]
         return np.where(known[rows] == keys, rows, -1)
+
+
+def _narrow(column: NDArray[np.generic]) -> NDArray[np.generic]:
+    if column.dtype.kind != "U":
+        return column
+    longest = int(np.char.str_len(column).max(initial=1))  # type: ignore[arg-type]
+    return column.astype(f"<U{max(longest, 1)}", copy=False)
