@@ -247,9 +247,7 @@ def rank(stored, asking, who, row, found):
     known, decoded = stored[3], np.empty(queries.shape[1], np.float32)
     for place in range(len(row)):
         asked, here = who[place], row[place]
-        distance = _stored_distance(
-            stored, here, decoded, queries[asked], lengths[asked], metric
-        )
+        distance = _stored_distance(stored, here, decoded, queries[asked], lengths[asked], metric)
         if _after(distances[asked, 0], keys[asked, 0], distance, known[here]):
             _sift(
                 *(distance, known[here], here),

@@ -354,7 +354,9 @@ class _Run:
         which: NDArray[np.intp],
     ) -> _Found:
         wide = stack.widened(which, self._k)
-        rows = {int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))}
+        rows = {
+            int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
+        }
         questions = {
             place: self._question(queries[which[own]], self._k) for place, own in rows.items()
         }
