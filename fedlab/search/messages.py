@@ -55,8 +55,8 @@ class Question:
     @property
     def nbytes(self) -> int:
         """Bytes of the queries, k and nonce."""
-        count, dimensions = self.queries.shape
-        return count * bytes_a_query(dimensions, self.sent_as) + _COUNT + _NONCE
+        size = bytes_a_query(self.queries.shape[1], self.sent_as)
+        return len(self.queries) * size + _COUNT + _NONCE
 
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
