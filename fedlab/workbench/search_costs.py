@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from fedlab.device import Device
@@ -119,15 +120,13 @@ def plot_recall_against_bytes(
     figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)
     for name, line in frame.groupby("query", sort=False):
         ax.plot(line.bytes / 1e3, line.recall, "o-", label=str(name))
-    widest = frame[frame["query"] == frame["query"].iloc[0]]
-    for row in widest.itertuples():
-        ax.annotate(
-            f"{row.ask}",
-            (row.bytes / 1e3, row.recall),
-            (0, -15),
-            textcoords="offset points",
-            ha="center",
-        )
-    ax.set(xscale="log", xlabel="bytes a query (kB)", ylabel="recall", ylim=(0, 1.03))
-    ax.legend(title="query sent as")
+    above = frame[frame["query"] == frame["query"].iloc[0]]
+    for kilobytes, recall, m in zip(above.bytes / 1e3, above.recall, above.ask, strict=True):
+        ax.annotate(str(m), (kilobytes, recall), (0, -16), textcoords="offset points", ha="center")
+    ax.set(xscale="log", ylim=(0, 1.04), ylabel="recall")
+    ax.set_xlabel("bytes a query (kB); numbers are devices asked")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda kilobytes, _: f"{kilobytes:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend(title="query sent as", loc="lower right")
     return figure, ax, frame  # type: ignore[return-value]
