@@ -212,6 +212,12 @@ class Device:
         return len(self._split()[1]) if len(self._held_out) else 0
 
     @property
+    def training_keys(self) -> NDArray[np.uint64]:
+        """(r,) keys of the rows to train on, in the order of `training`, read-only."""
+        keys = self.index.keys
+        return read_only(keys[self._split()[0]]) if len(self._held_out) else keys
+
+    @property
     def validation_keys(self) -> NDArray[np.uint64]:
         """(v,) keys of the rows held out, in the order of `validation`, read-only."""
         return read_only(self.index.keys[self._split()[1]])
