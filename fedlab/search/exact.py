@@ -51,11 +51,13 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.search import judging
+from fedlab.search.approximate import Way
 from fedlab.search.asking import Exchange
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.ledger import Ledger
 from fedlab.search.messages import Answer, Question, Request, Respondent, Responding, Shown
+from fedlab.search.routing import Router
 from fedlab.training.compiled import usable_threads
 
 __all__ = ["FederatedSearch", "first_asked"]
@@ -108,6 +110,15 @@ class FederatedSearch:
     threads : int, optional
         Threads that devices of this process share; by default all processors. Results don't
         depend on them.
+    router, ask : Router and int, optional
+        Ask only so many devices, whose centroids are nearest to a query. The answer is then that of
+        those devices together, and certified where they are all there are.
+    query : {"f32", "f16", "bf16", "i8", "b1"}
+        How queries travel. In fewer bits than f32 devices search for something else, and distances
+        are to that; nothing is certified.
+    ask_again : bool
+        Whether devices that may hold more are asked again. If not, answers that lack the proof are
+        as good as the first hits make them.
 
     Examples
     --------
@@ -129,6 +140,10 @@ class FederatedSearch:
         check: Check = "none",
         patience: float = 30.0,
         threads: int | None = None,
+        router: Router | None = None,
+        ask: int | None = None,
+        query: str = "f32",
+        ask_again: bool = True,
     ) -> None:
         if check not in CHECKS:
             raise ValueError(f"check is {check!r}; choose one of {', '.join(CHECKS)}")
@@ -138,6 +153,8 @@ class FederatedSearch:
         self.devices = tuple(member.id for member in self._members)
         self.dimensions, self.metric = _in_common(self._members)
         self._first = None if first is None else whole_number(first, "first", 1)
+        self._way = Way(router, ask, query, ask_again)
+        self._way.require(self.devices, self.metric, self.dimensions)
         self._check = check
         workers = usable_threads() if threads is None else whole_number(threads, "threads", 1, 1024)
         self._exchange = Exchange(dict(enumerate(self._members)), workers, patience)
@@ -167,13 +184,18 @@ class FederatedSearch:
         FederatedHits
         """
         k = whole_number(k, "k", 1, _MANY)
-        asked = read_only(as_vectors(queries, self.dimensions, "queries"))
-        as_lengths(asked, self.metric, "queries")
+        wanted = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(wanted, self.metric, "queries")
+        asked, whom = self._way.sent(wanted, self.metric), self._way.whom(wanted)
         ledger, aside = Ledger(self.devices), dict(self._refused)
+        self._way.note(ledger)
         while True:
             run = _Run(self, k, aside, ledger)
             try:
-                parts = [run.answered(part) for part in _blocks(asked, len(self.devices) * k)]
+                parts = [
+                    run.answered(asked[part], None if whom is None else whom[part])
+                    for part in _blocks(len(asked), len(self.devices) * k)
+                ]
             except _Caught as caught:
                 aside.update(caught.reasons)
                 continue
@@ -297,19 +319,29 @@ class _Run:
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
         self._loose: set[int] = set()
 
-    def answered(self, queries: NDArray[np.float32]) -> _Found:
-        """Return the proven answer to a block of queries."""
+    def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> _Found:
+        """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
         k, devices = self._k, len(self._search.devices)
-        first = min(self._search._first or first_asked(max(len(self._places), 1), k), k)
+        many = self._search._way.ask or max(len(self._places), 1)
+        first = min(self._search._first or first_asked(many, k), k)
         stack = _Stack.empty(devices, len(queries), first)
-        question = self._question(queries, first)
-        question.probes  # noqa: B018 - made once, before threads ask for it
-        self._ask(1, dict.fromkeys(self._places, question), stack, {})
+        if whom is None:
+            question = self._question(queries, first)
+            question.probes  # noqa: B018 - made once, before threads ask for it
+            self._ask(1, dict.fromkeys(self._places, question), stack, {})
+        else:
+            rows = {p: own for p in self._places if len(own := np.flatnonzero(whom[:, p]))}
+            questions = {p: self._question(queries[own], first) for p, own in rows.items()}
+            self._ask(1, questions, stack, rows)
         found, unsure = stack.merged(k)
         which = np.flatnonzero(unsure.any(axis=0))
-        if len(which):
+        if len(which) and self._search._way.ask_again:
             found.put(which, self._asked_again(queries, stack, unsure, which))
-        found.certified[:] = not self._loose and bool(self._places)
+            which = which[:0]
+        found.certified[:] = not self._loose and bool(self._places) and self._search._way.exact
+        found.certified[which] = False
+        if whom is not None:
+            found.certified[:] &= whom[:, self._places].all(axis=1)
         if self._search._check != "none":
             self._verify(queries, found)
         return found
@@ -334,7 +366,8 @@ class _Run:
         return found
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
-        return Question(read_only(queries), k, self._search.metric, os.urandom(16))
+        way, metric = self._search._way, self._search.metric
+        return Question(read_only(queries), k, metric, os.urandom(16), way.query)
 
     def _ask(
         self,
@@ -423,10 +456,10 @@ def _copied(answer: Answer) -> _Hits:
     return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
 
 
-def _blocks(queries: NDArray[np.float32], hits: int) -> Iterator[NDArray[np.float32]]:
+def _blocks(queries: int, hits: int) -> Iterator[slice]:
     step = max(1, min(_QUERIES, _HITS // hits))
-    for start in range(0, max(len(queries), 1), step):
-        yield queries[start : start + step]
+    for start in range(0, max(queries, 1), step):
+        yield slice(start, start + step)
 
 
 def _member(device: Device | Respondent, exact: bool | None) -> Respondent:

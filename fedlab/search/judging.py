@@ -110,8 +110,12 @@ def flaw_in_rows(
         return "showed a row that is not the one it had committed to under that key"
     true = measure(read_only(rows[which]), queries, metric)
     size, asked = lengths[which].astype(np.float64), _lengths(queries)
-    scale = {"cosine": 1.0, "inner": 1.0 + size * asked, "l2sq": np.square(size + asked)}[metric]
-    if (np.abs(true - claimed) > _TOLERANCE * scale).any():
+    scales = {
+        "cosine": np.ones(len(size)),
+        "inner": 1.0 + size * asked,
+        "l2sq": np.square(size + asked),
+    }
+    if (np.abs(true - claimed) > _TOLERANCE * scales[metric]).any():
         return "showed a row that is not at the distance it had claimed"
     return None
 

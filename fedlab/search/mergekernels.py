@@ -18,10 +18,7 @@ _NO_KEY = np.uint64(2**64 - 1)
 def _twice(keys):
     if len(keys) > _FEW:
         in_order = np.sort(keys)
-        for place in range(1, len(keys)):
-            if in_order[place] == in_order[place - 1]:
-                return True
-        return False
+        return np.any(in_order[1:] == in_order[:-1])
     for place in range(len(keys)):
         for other in range(place):
             if keys[place] == keys[other]:

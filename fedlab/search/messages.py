@@ -18,6 +18,7 @@ from fedlab.checks import KEY_LIMIT
 from fedlab.device import Device
 from fedlab.scan import Probes
 from fedlab.search.commitment import Commitment, Opening, RowTree
+from fedlab.search.quantised import bytes_a_query
 
 __all__ = ["Answer", "Question", "Request", "Respondent", "Responding", "Shown"]
 
@@ -36,12 +37,15 @@ class Question:
     metric : {"cosine", "inner", "l2sq"}
     nonce : bytes
         16 random bytes that the answer must repeat.
+    sent_as : {"f32", "f16", "bf16", "i8", "b1"}
+        In what the queries travel (see `fedlab.search.quantised`); they are given decoded.
     """
 
     queries: NDArray[np.float32]
     k: int
     metric: str
     nonce: bytes
+    sent_as: str = "f32"
 
     @cached_property
     def probes(self) -> Probes:
@@ -51,7 +55,8 @@ class Question:
     @property
     def nbytes(self) -> int:
         """Bytes of the queries, k and nonce."""
-        return self.queries.nbytes + _COUNT + _NONCE
+        size = bytes_a_query(self.queries.shape[1], self.sent_as)
+        return len(self.queries) * size + _COUNT + _NONCE
 
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""

@@ -1,0 +1,77 @@
+"""What a search across devices may save: whom it asks, in how many bits, and how often.
+
+Three savings of `FederatedSearch`, each by itself or together, beside answers through graphs
+(``exact=False``): a router asks only the devices whose centroids are near (see
+`fedlab.search.routing`), the query travels in fewer bits (`fedlab.search.quantised`), and devices
+that may hold more are not asked again. An answer that none of them touched is certified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.checks import read_only, whole_number
+from fedlab.search.ledger import Ledger
+from fedlab.search.quantised import QUERY_TYPES, pack
+from fedlab.search.routing import Router
+
+__all__ = ["Way"]
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How queries reach devices; see `FederatedSearch` for the parameters."""
+
+    router: Router | None = None
+    ask: int | None = None
+    query: str = "f32"
+    ask_again: bool = True
+
+    def __post_init__(self) -> None:
+        if self.query not in QUERY_TYPES:
+            raise ValueError(f"query is {self.query!r}; choose one of {', '.join(QUERY_TYPES)}")
+        if self.ask is None and self.router is not None:
+            raise ValueError("a router was given, and not how many devices to ask: ask=...")
+        if self.ask is not None and self.router is None:
+            raise ValueError(
+                f"ask is {self.ask}, and no router says whom: router=Router.learn(devices)"
+            )
+        if self.ask is not None:
+            whole_number(self.ask, "ask", 1)
+
+    def require(self, devices: tuple[int | str, ...], metric: str, dimensions: int) -> None:
+        """Refuse a router that was learned from others than these."""
+        if self.router is None:
+            return
+        if self.router.devices != devices:
+            raise ValueError("the router was learned from other devices, or in another order")
+        if (self.router.metric, self.router.dimensions) != (metric, dimensions):
+            raise ValueError(
+                f"the router is for {self.router.dimensions} dimensions under "
+                f"{self.router.metric}, the devices hold {dimensions} under {metric}"
+            )
+
+    @property
+    def exact(self) -> bool:
+        """Whether devices search for what was asked."""
+        return self.query == "f32"
+
+    def sent(self, queries: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+        """Return the queries as devices decode them, read-only."""
+        if self.exact:
+            return read_only(queries)
+        return read_only(pack(queries, queries.shape[1], metric, self.query).decoded())
+
+    def whom(self, queries: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Return who is asked what, (queries, devices); None where all are asked all."""
+        if self.router is None or self.ask is None:
+            return None
+        return self.router.choose(queries, self.ask)
+
+    def note(self, ledger: Ledger) -> None:
+        """Count what the router was learned from."""
+        if self.router is not None:
+            self.router.note(ledger)
