@@ -124,7 +124,7 @@ def test_neighbours_are_found_through_a_projection() -> None:
     project = Projection.fitted(texts(200), 20)
     loss = project.loss(texts(300, 1), k=10, sample=200)
     assert loss.rows == 200
-    assert loss.recall > 0.5
+    assert loss.recall > 0.4
     chance = 10 / 199
     assert Projection.random(2, seed=1).loss(texts(300, 1)).recall < loss.recall
     assert loss.recall > 5 * chance
