@@ -30,7 +30,7 @@ from fedlab.checks import (
 from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import INDEX, IndexFileError
-from fedlab.scan import METRICS, nearest, ranked
+from fedlab.scan import METRICS, Nearest, Probes, nearest, ranked, scan
 from fedlab.sealing import Sealer
 from fedlab.storage import DTYPES, Columns, Table, encode
 
@@ -354,6 +354,18 @@ class VectorIndex:
         else:
             rows, distances = self._walk(probes, held, threads)
         return self._hits(rows, distances, k, engine)
+
+    def scan(self, probes: Probes, k: int) -> Nearest:
+        """Return the k nearest rows exactly, or all there are, for queries that come ready.
+
+        Who asks many indexes the same makes queries ready once; else see `search`.
+        """
+        if (probes.metric, probes.wide.shape[1]) != (self.metric, self.dimensions):
+            raise ValueError(
+                f"queries of {probes.wide.shape[1]} numbers for {probes.metric} were given; this "
+                f"index holds {self.dimensions} for {self.metric}"
+            )
+        return scan(self._table, probes, min(k, len(self)))
 
     def _walk(
         self, probes: NDArray[np.float32], k: int, threads: int

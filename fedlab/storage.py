@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedlab.checks import read_only
 
 __all__ = ["DTYPES", "LARGEST", "Columns", "Table", "decode", "encode"]
 
@@ -145,6 +148,16 @@ class Table:
     def squares(self) -> Float:
         """(n,) squared length of each decoded row."""
         return self.columns["squares"]  # type: ignore[return-value]
+
+    @cached_property
+    def stored(self) -> tuple[Any, ...]:
+        """Codes as bytes, their kind, scales, keys and squares: what compiled loops read."""
+        codes, none = self.columns["codes"], np.empty(0, np.float32)
+        return (
+            read_only(codes.view(np.uint8)),
+            list(DTYPES.values()).index(codes.dtype),
+            *(read_only(self.columns.get(name, none)) for name in ("scales", "keys", "squares")),
+        )
 
     def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> Float:
         """Return rows as float32, (n, d); under f32 a slice is a view."""

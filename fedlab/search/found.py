@@ -34,6 +34,8 @@ class FederatedHits:
         Devices whose answers were not used, and why.
     ledger : Ledger
         What was sent.
+    approximate : tuple of device ids
+        Devices that answered by a graph; if there is one, nothing is certified.
     """
 
     devices: NDArray[np.int64]
@@ -43,6 +45,7 @@ class FederatedHits:
     certified: NDArray[np.bool_]
     set_aside: Mapping[int | str, str]
     ledger: Ledger
+    approximate: tuple[int | str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,0 +1,450 @@
+"""Exact search across devices, with a proof: the answer of one index that held all rows.
+
+A hit's place in the answer is decided by (distance, device's place, key): distances are measured
+in float64 by the device from its stored rows, in one order of summation, so equal rows are equally
+far wherever they lie. Each device is first asked for k' < k hits.
+
+*The proof.* A device's answer is the beginning of its rows in that order. Let z be the merged k-th
+hit. A row that a device has not given comes after the last hit it gave. So if that last hit does
+not come before z, or if the device has given all its rows, then nothing that it holds back comes
+before z. If this is so for every device, no row of any device is missing from the k that were
+merged. Where it is not, those devices are asked for k hits, for those queries alone; then each of
+them has given k hits, none of its others can be among the k nearest, and the proof is complete.
+
+Within a device, float32 products only choose which rows are measured in float64, with a margin for
+all their errors (see `fedlab.scan`), so what a device gives is exact and no margin is needed here.
+
+*What it rests on.* Devices that answer truthfully and by their exact scan. One that answers by a
+graph, or that says so, voids the certificate. One that lies is noticed as `check` says:
+
+========================== =================== =================== ===================
+a device that              "none"              "vectors"           "commitment"
+========================== =================== =================== ===================
+sends NaN, wrong shapes,   set aside           set aside           set aside
+repeated keys, too many
+hits, replays, nothing
+claims distances that      not noticed         set aside           set aside
+its rows don't have
+shows rows invented for    not noticed         not noticed         set aside
+the query, or keys it
+doesn't have
+held false rows when it    not noticed         not noticed         not noticed
+committed (hubs)
+leaves rows out            not noticed         not noticed         not noticed
+========================== =================== =================== ===================
+
+A replay is noticed by its nonce alone: an old answer under the new nonce is a false distance, and
+noticed as such. "vectors" and "commitment" show the server the rows of the final hits: that is what
+they cost, besides bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only, require, whole_number
+from fedlab.device import Device
+from fedlab.search import judging
+from fedlab.search.asking import Exchange
+from fedlab.search.commitment import Commitment
+from fedlab.search.found import FederatedHits
+from fedlab.search.ledger import Ledger
+from fedlab.search.messages import Answer, Question, Request, Respondent, Responding, Shown
+from fedlab.training.compiled import usable_threads
+
+__all__ = ["FederatedSearch", "first_asked"]
+
+Check = Literal["none", "vectors", "commitment"]
+CHECKS = ("none", "vectors", "commitment")
+
+_MANY = 1 << 20
+_QUERIES = 4096  # asked at once, at most
+_HITS = 1 << 22  # held at once (64 MB)
+
+
+def first_asked(devices: int, k: int) -> int:
+    """Return how many hits each device is asked for first: a choice by sizes alone.
+
+    It is the least k' for which, if the k nearest rows lay on devices at random, at most .1 devices
+    were expected to hold k' of them or more: D C(k, k') / D^k' <= .1.
+
+    Examples
+    --------
+    >>> first_asked(devices=100, k=10), first_asked(devices=2, k=10), first_asked(devices=1, k=10)
+    (3, 9, 10)
+    """
+    expected = float(devices)
+    for asked in range(1, k):
+        expected *= (k - asked + 1) / (asked * devices)
+        if expected <= 0.1:
+            return asked
+    return k
+
+
+class FederatedSearch:
+    """Search over the rows of many devices, each answering through its own index.
+
+    Parameters
+    ----------
+    devices : sequence of Device or Respondent
+        Of one metric and number of dimensions; how they store rows may differ.
+    first : int, optional
+        Hits that each device is asked for first; `first_asked` by default. The answer does not
+        depend on it, only what is sent does.
+    exact : bool, optional
+        How devices of this process answer, as in `VectorIndex.search`. By default they scan; a
+        graph voids the certificate.
+    check : {"none", "vectors", "commitment"}
+        What devices have to show: nothing; the rows of the final hits; or these, and that they are
+        the rows to which the device committed when this object was made.
+    patience : float
+        Seconds within which a device outside this process must answer a message.
+    threads : int, optional
+        Threads that devices of this process share; by default all processors. Results don't
+        depend on them.
+
+    Examples
+    --------
+    >>> from fedlab import Device, VectorIndex
+    >>> east, north = VectorIndex(2, "l2sq"), VectorIndex(2, "l2sq")
+    >>> keys = east.add([[1.0, 0.0], [2.0, 0.0]]), north.add([[0.0, 1.0]])
+    >>> search = FederatedSearch([Device("east", east), Device("north", north)])
+    >>> hits = search.search([1.0, 0.1], k=2)
+    >>> hits.devices.tolist(), hits.keys.tolist(), hits.certified.tolist()
+    ([[0, 0]], [[0, 1]], [True])
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device | Respondent],
+        *,
+        first: int | None = None,
+        exact: bool | None = True,
+        check: Check = "none",
+        patience: float = 30.0,
+        threads: int | None = None,
+    ) -> None:
+        if check not in CHECKS:
+            raise ValueError(f"check is {check!r}; choose one of {', '.join(CHECKS)}")
+        if not 0 < patience < np.inf:
+            raise ValueError(f"patience is {patience}; it must be a positive number of seconds")
+        self._members = [_member(device, exact) for device in devices]
+        self.devices = tuple(member.id for member in self._members)
+        self.dimensions, self.metric = _in_common(self._members)
+        self._first = None if first is None else whole_number(first, "first", 1)
+        self._check = check
+        workers = usable_threads() if threads is None else whole_number(threads, "threads", 1, 1024)
+        self._exchange = Exchange(dict(enumerate(self._members)), workers, patience)
+        self._commitments: dict[int, Commitment] = {}
+        self._refused = self._commit() if check == "commitment" else {}
+
+    def __repr__(self) -> str:
+        return (
+            f"FederatedSearch({len(self.devices)} devices, {self.dimensions} dimensions, "
+            f"{self.metric}, check={self._check!r})"
+        )
+
+    def search(self, queries: ArrayLike, k: int) -> FederatedHits:
+        """Find the k nearest rows of all devices for each query.
+
+        A device that is caught is set aside, and the search is done again without it; the ledger
+        counts what was sent for both.
+
+        Parameters
+        ----------
+        queries : (q, d) or (d,) array
+            Finite numbers; under cosine none of length zero.
+        k : int
+
+        Returns
+        -------
+        FederatedHits
+        """
+        k = whole_number(k, "k", 1, _MANY)
+        asked = read_only(as_vectors(queries, self.dimensions, "queries"))
+        as_lengths(asked, self.metric, "queries")
+        ledger, aside = Ledger(self.devices), dict(self._refused)
+        while True:
+            run = _Run(self, k, aside, ledger)
+            try:
+                parts = [run.answered(part) for part in _blocks(asked, len(self.devices) * k)]
+            except _Caught as caught:
+                aside.update(caught.reasons)
+                continue
+            return run.joined(parts)
+
+    def _commit(self) -> dict[int, str]:
+        def take(place: int, commitment: Any) -> str | None:
+            flaw = judging.flaw_in_commitment(commitment)
+            if flaw is None:
+                self._commitments[place] = commitment
+            return flaw
+
+        everyone = range(len(self._members))
+        return self._exchange(everyone, lambda _, member: member.commit(), take)
+
+
+class _Caught(Exception):
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+
+_Hits = tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Hits of all m devices for q queries, w places each, and how many each was asked for."""
+
+    distances: NDArray[np.float64]
+    keys: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+    asked: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, devices: int, queries: int, width: int) -> _Stack:
+        shape = devices, queries, width
+        return cls(
+            *(np.empty(shape), np.empty(shape, np.uint64)),
+            *(np.zeros(shape[:2], np.int64), np.full(shape[:2], width)),
+        )
+
+    def put(self, place: int, answer: Answer) -> _Hits:
+        """Take a device's first answer, and return the copy."""
+        mine = self.distances[place], self.keys[place], self.counts[place]
+        mine[0][:], mine[1][:], mine[2][:] = answer.distances, answer.keys, answer.counts
+        return mine
+
+    def put_again(
+        self,
+        place: int,
+        own: NDArray[np.intp],
+        exact: bool,
+        distances: NDArray[np.float64],
+        keys: NDArray[np.uint64],
+        counts: NDArray[np.int64],
+    ) -> str | None:
+        """Take a device's longer answer to some queries, which must begin as its first one did."""
+        said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]
+        same = (self.distances[place, own] == distances) & (self.keys[place, own] == keys)
+        if exact and not same[said].all():
+            return "answered otherwise when it was asked again"
+        self.distances[place, own], self.keys[place, own] = distances, keys
+        self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
+        return None
+
+    def widened(self, which: NDArray[np.intp], width: int) -> _Stack:
+        """Return the hits for some queries, with more room for each."""
+        wide = _Stack.empty(len(self.counts), len(which), width)
+        held = self.keys.shape[2]
+        wide.distances[:, :, :held] = self.distances[:, which]
+        wide.keys[:, :, :held] = self.keys[:, which]
+        wide.counts[:], wide.asked[:] = self.counts[:, which], self.asked[:, which]
+        return wide
+
+    def merged(self, k: int) -> tuple[_Found, NDArray[np.bool_]]:
+        """Return the k nearest of each query, and which devices may hold others, (m, q)."""
+        from fedlab.search import mergekernels
+
+        devices, queries = self.counts.shape
+        found = _Found.empty(devices, queries, k)
+        unsure = np.empty((devices, queries), np.bool_)
+        mergekernels.merge(
+            *(self.distances, self.keys, self.counts, self.asked),
+            *(found.distances, found.devices, found.keys, found.counts, unsure),
+        )
+        return found, unsure
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    distances: NDArray[np.float64]
+    devices: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+    certified: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, devices: int, queries: int, k: int) -> _Found:
+        shape = queries, k
+        return cls(
+            *(np.full(shape, np.inf), np.full(shape, devices)),
+            *(np.full(shape, KEY_LIMIT, np.uint64), np.zeros(queries, np.int64)),
+            np.zeros(queries, np.bool_),
+        )
+
+    def put(self, which: NDArray[np.intp], better: _Found) -> None:
+        """Put other answers in the place of some queries'."""
+        for name, values in vars(better).items():
+            getattr(self, name)[which] = values
+
+
+class _Run:
+    """One search without those who were set aside so far."""
+
+    def __init__(
+        self, search: FederatedSearch, k: int, aside: Mapping[int, str], ledger: Ledger
+    ) -> None:
+        self._search, self._k, self._aside, self._ledger = search, k, aside, ledger
+        self._places = [p for p in range(len(search.devices)) if p not in aside]
+        self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
+        self._loose: set[int] = set()
+
+    def answered(self, queries: NDArray[np.float32]) -> _Found:
+        """Return the proven answer to a block of queries."""
+        k, devices = self._k, len(self._search.devices)
+        first = min(self._search._first or first_asked(max(len(self._places), 1), k), k)
+        stack = _Stack.empty(devices, len(queries), first)
+        question = self._question(queries, first)
+        question.probes  # noqa: B018 - made once, before threads ask for it
+        self._ask(1, dict.fromkeys(self._places, question), stack, {})
+        found, unsure = stack.merged(k)
+        which = np.flatnonzero(unsure.any(axis=0))
+        if len(which):
+            found.put(which, self._asked_again(queries, stack, unsure, which))
+        found.certified[:] = not self._loose and bool(self._places)
+        if self._search._check != "none":
+            self._verify(queries, found)
+        return found
+
+    def _asked_again(
+        self,
+        queries: NDArray[np.float32],
+        stack: _Stack,
+        unsure: NDArray[np.bool_],
+        which: NDArray[np.intp],
+    ) -> _Found:
+        wide = stack.widened(which, self._k)
+        rows = {int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))}
+        questions = {
+            place: self._question(queries[which[own]], self._k) for place, own in rows.items()
+        }
+        self._ask(2, questions, wide, rows)
+        found, left = wide.merged(self._k)
+        assert not left.any(), "a device that gave k hits can hold no other"
+        return found
+
+    def _question(self, queries: NDArray[np.float32], k: int) -> Question:
+        return Question(read_only(queries), k, self._search.metric, os.urandom(16))
+
+    def _ask(
+        self,
+        round: int,
+        questions: Mapping[int, Question],
+        stack: _Stack,
+        rows: Mapping[int, NDArray[np.intp]],
+    ) -> None:
+        """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
+        sizes: dict[int, int] = {}
+
+        def take(place: int, answer: Answer) -> str | None:
+            question = questions[place]
+            if flaw := judging.flaw_in_form(answer, question):
+                return flaw
+            own = rows.get(place)
+            # Judged are copies, which the device can't change.
+            mine = stack.put(place, answer) if own is None else _copied(answer)
+            if flaw := judging.flaw_in_answer(*mine, question.metric):
+                return flaw
+            if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
+                return flaw
+            sizes[place] = question.bytes_of(int(mine[2].sum()))
+            if not answer.exact:
+                self._loose.add(place)
+            return None
+
+        self._note(round, "down", "queries", {p: q.nbytes for p, q in questions.items()})
+        send = lambda place, member: member.ask(questions[place])  # noqa: E731
+        faults = self._search._exchange(questions, send, take)
+        self._note(round, "up", "hits", sizes)
+        if faults:
+            raise _Caught(faults)
+
+    def _verify(self, queries: NDArray[np.float32], found: _Found) -> None:
+        """Have the rows of the final hits shown, and measure their distances again."""
+        who, place = np.nonzero(np.arange(self._k)[None, :] < found.counts[:, None])
+        holder = found.devices[who, place]
+        requests, claims = {}, {}
+        for device in np.unique(holder).tolist():
+            mine = holder == device
+            keys, which = np.unique(found.keys[who, place][mine], return_inverse=True)
+            requests[device] = Request(read_only(keys), os.urandom(16))
+            claims[device] = which, queries[who[mine]], found.distances[who, place][mine]
+        sizes: dict[int, int] = {}
+
+        def take(place: int, shown: Shown) -> str | None:
+            flaw = judging.flaw_in_rows(
+                *(shown, requests[place], claims[place], self._search.metric),
+                self._search._commitments.get(place),
+            )
+            if flaw is None:
+                sizes[place] = shown.nbytes
+            return flaw
+
+        self._note(3, "down", "keys", {p: r.nbytes for p, r in requests.items()})
+        send = lambda place, member: member.show(requests[place])  # noqa: E731
+        faults = self._search._exchange(requests, send, take)
+        self._note(3, "up", "rows", sizes)
+        if faults:
+            raise _Caught(faults)
+
+    def _note(self, round: int, way: Literal["down", "up"], what: str, of: dict[int, int]) -> None:
+        if of:
+            places = sorted(of)
+            sizes = [of[place] for place in places]
+            self._ledger.note(self._before + round, way, what, sizes, places)
+
+    def joined(self, parts: Sequence[_Found]) -> FederatedHits:
+        whole = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in _Found.__annotations__
+        }
+        devices = self._search.devices
+        whole["devices"][np.isinf(whole["distances"])] = -1
+        return FederatedHits(
+            **whole,
+            set_aside={devices[place]: why for place, why in sorted(self._aside.items())},
+            ledger=self._ledger,
+            approximate=tuple(devices[place] for place in sorted(self._loose)),
+        )
+
+
+def _copied(answer: Answer) -> _Hits:
+    distances, keys, counts = answer.distances, answer.keys, answer.counts
+    return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
+
+
+def _blocks(queries: NDArray[np.float32], hits: int) -> Iterator[NDArray[np.float32]]:
+    step = max(1, min(_QUERIES, _HITS // hits))
+    for start in range(0, max(len(queries), 1), step):
+        yield queries[start : start + step]
+
+
+def _member(device: Device | Respondent, exact: bool | None) -> Respondent:
+    if isinstance(device, Device):
+        return Responding(device, exact)
+    require(device, "a device", "id", "dimensions", "metric", "ask", "show", "commit")
+    return device
+
+
+def _in_common(members: Sequence[Respondent]) -> tuple[int, str]:
+    if not members:
+        raise ValueError("there are no devices to search; give at least one")
+    ids = [member.id for member in members]
+    if len(set(ids)) < len(ids):
+        raise ValueError("two devices have the same id; answers name devices by it")
+    first = members[0]
+    for member in members:
+        if (member.dimensions, member.metric) != (first.dimensions, first.metric):
+            raise ValueError(
+                f"device {member.id!r} holds {member.dimensions} dimensions for {member.metric}, "
+                f"device {first.id!r} {first.dimensions} for {first.metric}; they must agree"
+            )
+    return first.dimensions, first.metric

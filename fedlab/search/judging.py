@@ -1,0 +1,143 @@
+"""What a server does not believe: answers, rows and commitments, judged before they are used.
+
+Each function returns what is wrong, in words that follow a device's name, or None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.checks import as_lengths, as_vectors, read_only
+from fedlab.scan import measure
+from fedlab.search.commitment import Commitment, Opening, opens
+from fedlab.search.messages import Answer, Question, Request, Shown
+
+__all__ = ["flaw_in_answer", "flaw_in_commitment", "flaw_in_form", "flaw_in_rows"]
+
+_FLAWS = {
+    1: "gave counts that are below zero or beyond what it was asked for",
+    2: "gave a distance that is NaN or inf",
+    3: "gave a distance that the metric doesn't have",
+    4: "gave hits that are out of order",
+    5: "gave the same key twice",
+    6: "gave a hit without a key, or filled places beyond its count",
+}
+_FORMS = tuple(
+    (name, np.dtype(kind))
+    for name, kind in (("distances", np.float64), ("keys", np.uint64), ("counts", np.int64))
+)
+_RANGES = {"cosine": (0.0, 2.0 + 1e-9), "inner": (-np.inf, np.inf), "l2sq": (0.0, np.inf)}
+#: Two machines may differ by so much in a distance, relative to the numbers that it is made of.
+_TOLERANCE = 1e-9
+
+
+def flaw_in_form(answer: Any, question: Question) -> str | None:
+    """Judge types, shapes and nonce of what came as an answer, reading no array's content."""
+    if not isinstance(answer, Answer):
+        return f"answered with a {type(answer).__name__}"
+    if answer.nonce != question.nonce:
+        return "answered another question than it was asked (a replay)"
+    if not isinstance(answer.exact, bool):
+        return "did not say whether its answer is exact"
+    count = len(question.queries)
+    places = count, question.k
+    arrays = answer.distances, answer.keys, answer.counts
+    for (name, kind), given, shape in zip(_FORMS, arrays, (places, places, (count,)), strict=True):
+        if not isinstance(given, np.ndarray) or given.dtype != kind:
+            return f"gave {name} that are no array of {kind}"
+        if given.shape != shape:
+            return f"gave {name} of shape {given.shape}; {shape} was asked for"
+    return None
+
+
+def flaw_in_answer(
+    distances: NDArray[np.float64],
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    metric: str,
+) -> str | None:
+    """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
+    from fedlab.search import mergekernels
+
+    return _FLAWS.get(mergekernels.flaw(distances, keys, counts, *_RANGES[metric]))
+
+
+def flaw_in_commitment(commitment: Any) -> str | None:
+    """Judge the form of a commitment."""
+    if not isinstance(commitment, Commitment):
+        return f"committed with a {type(commitment).__name__}"
+    if not isinstance(commitment.root, bytes) or len(commitment.root) != 32:
+        return "committed with a root that is not 32 bytes"
+    if type(commitment.rows) is not int or not 0 <= commitment.rows < 2**63:
+        return "committed to a number of rows that is none"
+    return None
+
+
+def flaw_in_rows(
+    shown: Any,
+    request: Request,
+    claims: tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float64]],
+    metric: str,
+    commitment: Commitment | None,
+) -> str | None:
+    """Judge rows that were shown against the distances that were claimed for them.
+
+    Parameters
+    ----------
+    claims : tuple
+        Which of the request's keys each claim is about, its query, and the distance claimed.
+    commitment : Commitment, optional
+        What the rows must open; None where nothing was committed.
+    """
+    if not isinstance(shown, Shown):
+        return f"showed a {type(shown).__name__}"
+    if shown.nonce != request.nonce:
+        return "showed rows for another request (a replay)"
+    which, queries, claimed = claims
+    rows = shown.rows
+    shape = len(request.keys), queries.shape[1]
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.shape != shape:
+        return f"showed no float32 rows of shape {shape}"
+    rows = np.array(rows)  # one that no other can change while it is judged
+    try:
+        lengths = np.sqrt(as_lengths(as_vectors(rows, shape[1], "rows"), metric, "rows"))
+    except ValueError as error:
+        return f"showed rows that no index holds ({error})"
+    if commitment is not None and not _all_open(shown.openings, request, rows, commitment):
+        return "showed a row that is not the one it had committed to under that key"
+    true = measure(read_only(rows[which]), queries, metric)
+    size, asked = lengths[which].astype(np.float64), _lengths(queries)
+    scale = {"cosine": 1.0, "inner": 1.0 + size * asked, "l2sq": np.square(size + asked)}[metric]
+    if (np.abs(true - claimed) > _TOLERANCE * scale).any():
+        return "showed a row that is not at the distance it had claimed"
+    return None
+
+
+def _all_open(
+    openings: Any, request: Request, rows: NDArray[np.float32], commitment: Commitment
+) -> bool:
+    if not isinstance(openings, tuple) or len(openings) != len(rows):
+        return False
+    return all(
+        _well_formed(opening) and opens(commitment, key, row, opening)
+        for key, row, opening in zip(request.keys.tolist(), rows, openings, strict=True)
+    )
+
+
+def _well_formed(opening: Any) -> bool:
+    return (
+        isinstance(opening, Opening)
+        and type(opening.place) is int
+        and isinstance(opening.salt, bytes)
+        and len(opening.salt) == 16
+        and isinstance(opening.path, tuple)
+        and all(isinstance(beside, bytes) and len(beside) == 32 for beside in opening.path)
+    )
+
+
+def _lengths(queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+    return np.sqrt(squares)

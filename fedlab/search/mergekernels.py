@@ -1,0 +1,139 @@
+# mypy: ignore-errors
+# What numba compiles is typed by numba.
+"""The server's loops, compiled: what is wrong with an answer, and answers merged into one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["flaw", "merge"]
+
+_COMPILED = {"nogil": True, "cache": True}
+_FEW = 16
+_NO_KEY = np.uint64(2**64 - 1)
+
+
+@njit(**_COMPILED)
+def _twice(keys):
+    if len(keys) > _FEW:
+        in_order = np.sort(keys)
+        for place in range(1, len(keys)):
+            if in_order[place] == in_order[place - 1]:
+                return True
+        return False
+    for place in range(len(keys)):
+        for other in range(place):
+            if keys[place] == keys[other]:
+                return True
+    return False
+
+
+@njit(**_COMPILED)
+def flaw(distances, keys, counts, least, most):
+    """Return 0 for an answer that can be a true one, or the number of what is wrong with it.
+
+    1: counts outside 0 ... k; 2: NaN or inf; 3: no distance of the metric, which lies between
+    `least` and `most`; 4: out of order; 5: a key twice; 6: no key, or what should be empty is not.
+    """
+    width = distances.shape[1]
+    for asked in range(len(counts)):
+        count = counts[asked]
+        if count < 0 or count > width:
+            return 1
+        for place in range(width):
+            distance, key = distances[asked, place], keys[asked, place]
+            if place >= count:
+                if key != _NO_KEY or distance != np.inf:
+                    return 6
+                continue
+            if not np.isfinite(distance):
+                return 2
+            if not least <= distance <= most:
+                return 3
+            if key == _NO_KEY:
+                return 6
+            if place:
+                before, key_before = distances[asked, place - 1], keys[asked, place - 1]
+                if distance < before or (distance == before and key < key_before):
+                    return 4
+                if key == key_before:
+                    return 5
+        if _twice(keys[asked, :count]):
+            return 5
+    return 0
+
+
+@njit(**_COMPILED)
+def _after(distance, device, key, other, other_device, other_key):
+    if distance != other:
+        return distance > other
+    return device > other_device or (device == other_device and key > other_key)
+
+
+@njit(**_COMPILED)
+def _sift(distance, device, key, distances, devices, keys, size):
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and _after(
+            *(distances[other], devices[other], keys[other]),
+            *(distances[child], devices[child], keys[child]),
+        ):
+            child = other
+        if not _after(distances[child], devices[child], keys[child], distance, device, key):
+            break
+        distances[place], devices[place], keys[place] = (
+            distances[child],
+            devices[child],
+            keys[child],
+        )
+        place = child
+    distances[place], devices[place], keys[place] = distance, device, key
+
+
+@njit(**_COMPILED)
+def merge(distances, keys, counts, asked, best, devices, best_keys, found, unsure):
+    """Merge devices' sorted hits, (m, q, w), into the nearest of all, (q, k).
+
+    Parameters
+    ----------
+    counts, asked : (m, q) int64 arrays
+        Hits that each device gave, and how many it was asked for.
+    best, devices, best_keys : (q, k) arrays
+        Full of inf, m and 2**64 - 1; they are filled in order.
+    found : (q,) int64 array
+        Filled with how many places are.
+    unsure : (m, q) bool array
+        Filled with whether a device may hold a hit that it has not given: it gave as many as it
+        was asked for, and the last of them comes before the merged k-th.
+    """
+    k = best.shape[1]
+    for query in range(best.shape[0]):
+        far, who, which, total = best[query], devices[query], best_keys[query], 0
+        for device in range(len(distances)):
+            count = counts[device, query]
+            total += count
+            for place in range(count):
+                distance, key = distances[device, query, place], keys[device, query, place]
+                if not _after(far[0], who[0], which[0], distance, device, key):
+                    break  # nor do those that come after it
+                _sift(distance, device, key, far, who, which, k)
+        for last in range(k - 1, 0, -1):
+            distance, device, key = far[last], who[last], which[last]
+            far[last], who[last], which[last] = far[0], who[0], which[0]
+            _sift(distance, device, key, far, who, which, last)
+        found[query] = min(total, k)
+        for device in range(len(distances)):
+            count = counts[device, query]
+            unsure[device, query] = count == asked[device, query] and (
+                total < k
+                or _after(
+                    *(far[k - 1], who[k - 1], which[k - 1]),
+                    *(distances[device, query, count - 1], device),
+                    keys[device, query, count - 1],
+                )
+            )

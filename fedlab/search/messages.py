@@ -1,0 +1,195 @@
+"""What server and devices say to each other in a search, and the seam at which a device stands.
+
+A device is anything with the members of `Respondent`: one in this process (`Responding`), one
+beyond a network, or one that lies. A transport must bound what it reads before it makes arrays of
+it: an answer to q queries for k hits is never longer than `Question.longest_answer` bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.checks import KEY_LIMIT
+from fedlab.device import Device
+from fedlab.scan import Probes
+from fedlab.search.commitment import Commitment, Opening, RowTree
+
+__all__ = ["Answer", "Question", "Request", "Respondent", "Responding", "Shown"]
+
+_HIT, _COUNT, _NONCE = 16, 4, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Which k of your rows are nearest to each of these queries?
+
+    Attributes
+    ----------
+    queries : (q, d) float32 array
+        Finite numbers, and read-only: all devices in this process are given the same array.
+    k : int
+    metric : {"cosine", "inner", "l2sq"}
+    nonce : bytes
+        16 random bytes that the answer must repeat.
+    """
+
+    queries: NDArray[np.float32]
+    k: int
+    metric: str
+    nonce: bytes
+
+    @cached_property
+    def probes(self) -> Probes:
+        """The queries made ready for scans; devices in one process share this work."""
+        return Probes.of(self.queries, self.metric)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the queries, k and nonce."""
+        return self.queries.nbytes + _COUNT + _NONCE
+
+    def bytes_of(self, hits: int) -> int:
+        """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
+        return hits * _HIT + len(self.queries) * _COUNT + _NONCE
+
+    @property
+    def longest_answer(self) -> int:
+        """Bytes of an answer that fills all places."""
+        return self.bytes_of(len(self.queries) * self.k)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A device's nearest rows, by distance and then by key.
+
+    Attributes
+    ----------
+    nonce : bytes
+        The question's.
+    distances : (q, k) float64 array
+        inf in places that are not filled.
+    keys : (q, k) uint64 array
+        2**64 - 1 in places that are not filled.
+    counts : (q,) int64 array
+        Places that are filled; fewer than k say that the device holds no other row.
+    exact : bool
+        Whether these are the nearest for certain; False if a graph proposed them.
+    """
+
+    nonce: bytes
+    distances: NDArray[np.float64]
+    keys: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+    exact: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Show me the rows of these keys."""
+
+    keys: NDArray[np.uint64]
+    nonce: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + _NONCE
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Rows as the device stores them, decoded; and where it had committed to them, the openings.
+
+    Attributes
+    ----------
+    nonce : bytes
+        The request's.
+    rows : (m, d) float32 array
+        In the order of the request's keys.
+    openings : sequence of m Opening
+        Empty where the device has not committed.
+    """
+
+    nonce: bytes
+    rows: NDArray[np.float32]
+    openings: tuple[Opening, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes + sum(opening.nbytes for opening in self.openings) + _NONCE
+
+
+class Respondent(Protocol):
+    """A device as the server meets it."""
+
+    @property
+    def id(self) -> int | str:
+        """Its name."""
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in its rows."""
+
+    @property
+    def metric(self) -> str:
+        """What is near."""
+
+    def ask(self, question: Question) -> Answer:
+        """Answer a question."""
+
+    def show(self, request: Request) -> Shown:
+        """Show rows; only asked for where answers are checked."""
+
+    def commit(self) -> Commitment:
+        """Commit to all rows; only asked for, once and beforehand, where that is checked."""
+
+
+class Responding:
+    """A `Device` of this process, answering through its own index.
+
+    Parameters
+    ----------
+    device : Device
+    exact : bool, optional
+        As in `VectorIndex.search`.
+    """
+
+    def __init__(self, device: Device, exact: bool | None = True) -> None:
+        self.id = device.id
+        self.dimensions = device.index.dimensions
+        self.metric: str = device.index.metric
+        self._index, self._exact = device.index, exact
+        self._tree: RowTree | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self._index)
+
+    def ask(self, question: Question) -> Answer:
+        if self._exact is True:
+            found = self._index.scan(question.probes, question.k)
+            held = found.keys.shape[1]
+            counts = np.full(len(found.keys), held, np.int64)
+            if held == question.k:
+                return Answer(question.nonce, found.distances, found.keys, counts)
+            shape = len(found.keys), question.k
+            distances, keys = np.full(shape, np.inf), np.full(shape, KEY_LIMIT, np.uint64)
+            distances[:, :held], keys[:, :held] = found.distances, found.keys
+            return Answer(question.nonce, distances, keys, counts)
+        hits = self._index.search(question.queries, question.k, self._exact)
+        exact = hits.engine == "scan"
+        return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
+
+    def show(self, request: Request) -> Shown:
+        rows = self._index.get(request.keys)
+        if self._tree is None:
+            return Shown(request.nonce, rows)
+        return Shown(request.nonce, rows, self._tree.openings(request.keys))
+
+    def commit(self) -> Commitment:
+        self._tree = RowTree(self._index.keys, self._index.vectors)
+        return self._tree.commitment

@@ -1,0 +1,72 @@
+"""Figures of what a store keeps, and of what it lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fedlab.erasure import Audit
+
+__all__ = ["plot_traces", "traces"]
+
+
+def traces(audits: Mapping[str, Audit]) -> pd.DataFrame:
+    """Count the erased rows whose bytes stand in memory, in the graph, and in files.
+
+    Parameters
+    ----------
+    audits : mapping of name to Audit
+        Of the same rows.
+
+    Returns
+    -------
+    DataFrame
+        A row for each audit; "memory", "graph" and "files" are numbers of rows found there.
+    """
+    counted = {}
+    for name, audit in audits.items():
+        keys: dict[str, set[int]] = {"memory": set(), "graph": set(), "files": set()}
+        for finding in audit.found:
+            keys[_kind(finding.place)].add(finding.key)
+        counted[name] = {kind: len(found) for kind, found in keys.items()}
+    return pd.DataFrame(counted).T
+
+
+def _kind(place: str) -> str:
+    if not place.startswith("memory: "):
+        return "files"
+    return "graph" if "graph" in place else "memory"
+
+
+def plot_traces(
+    audits: Mapping[str, Audit], ax: Axes | None = None
+) -> tuple[Figure, Axes, pd.DataFrame]:
+    """Draw where erased rows were found: a group of bars for each audit, a bar for each kind of place.
+
+    Parameters
+    ----------
+    audits : mapping of name to Audit
+        Of the same rows, after removing them in different ways.
+    """
+    figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)
+    frame = traces(audits)
+    places = np.arange(len(frame))
+    for number, kind in enumerate(frame.columns):
+        at = places + 0.26 * (number - 1)
+        bars = ax.bar(at, frame[kind], width=0.24, label=kind)
+        ax.bar_label(bars, fontsize=11, padding=2)
+    ax.set_xticks(places, list(frame.index))
+    ax.grid(axis="x", visible=False)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(ylabel="erased rows found", ylim=(0, 1.15 * max(1, frame.to_numpy().max())))
+    ax.legend(title="in", loc="upper right")
+    return figure, ax, frame  # type: ignore[return-value]

@@ -1,0 +1,249 @@
+"""What happens to a saved index: sealed, altered by somebody, or killed while it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fedlab.index import VectorIndex
+from fedlab.indexfile import IndexFileError
+from fedlab.sealing import Key
+
+__all__ = ["altered_files", "killed_saves", "sealing_costs"]
+
+_PRELUDE, _DIGEST, _BLOCK = 24, 32, 4096
+
+
+def sealing_costs(index: VectorIndex, times: int = 3) -> pd.DataFrame:
+    """Measure what a seal costs, under a key that is made and forgotten here.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by "plain", "sealed" and "ratio": ``save`` and ``open`` (seconds, the least of
+        `times`), ``bytes`` of the file.
+    """
+    measured = {}
+    with _saved_aside(index) as folder:
+        for name, key in (("plain", None), ("sealed", Key.generate())):
+            path = folder / name
+            measured[name] = {
+                "save": _least_seconds(partial(index.save, path, key), times),
+                "open": _least_seconds(partial(VectorIndex.open, path, key), times),
+                "bytes": path.stat().st_size,
+            }
+    frame = pd.DataFrame(measured).T
+    frame.loc["ratio"] = frame.loc["sealed"] / frame.loc["plain"]
+    return frame
+
+
+def _least_seconds(call: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+@contextmanager
+def _saved_aside(index: VectorIndex) -> Iterator[Path]:
+    """Yield a folder to save `index` in; how often it was saved is then as it was."""
+    generation = index.generation
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    finally:
+        index.generation = generation
+
+
+# -- altered on purpose or by accident -----------------------------------------------------------
+
+
+def altered_files(index: VectorIndex, trials: int, seed: int = 0) -> pd.DataFrame:
+    """Alter saved files in several ways, open them, and count how that ends.
+
+    All of it happens in this process: every byte is authenticated before USearch sees any, so a
+    file that is refused can't crash it. (`python -m benchmarks corrupt` tries thousands of files,
+    each in a process of its own.)
+
+    Parameters
+    ----------
+    index : VectorIndex
+        Saved for this, sealed and not; it stays as it is.
+    trials : int
+        Of each way and each sort of file.
+    seed : int
+        Draws the places.
+
+    Returns
+    -------
+    DataFrame
+        A row for each way: ``what``, and how many of how many files were refused, ``plain`` and
+        ``sealed``. The first way is the control, which changes nothing.
+    """
+    ends: dict[str, dict[str, str]] = {}
+    with _saved_aside(index) as folder:
+        for sort, key in (("plain", None), ("sealed", Key.generate())):
+            draw = np.random.default_rng(seed)
+            path = folder / "device.index"
+            files = _Files(*(_saved(index, path, whose) for whose in (key, key, None)))
+            least = index.generation - 1  # that of the second file
+            for what, alter in _WAYS.items():
+                refused = sum(
+                    _is_refused(path, alter(files, draw), key, least) for _ in range(trials)
+                )
+                ends.setdefault(what, {})[sort] = f"{refused} of {trials}"
+    return pd.DataFrame(ends).T.rename_axis("what")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Three saves of one index, one after another; the last one without a seal."""
+
+    older: bytes
+    newer: bytes
+    plain: bytes
+
+
+Alter = Callable[[_Files, np.random.Generator], bytes]
+
+
+def _saved(index: VectorIndex, path: Path, key: Key | None) -> bytes:
+    index.save(path, key)
+    return path.read_bytes()
+
+
+def _is_refused(path: Path, content: bytes, key: Key | None, least: int) -> bool:
+    path.write_bytes(content)
+    try:
+        VectorIndex.open(path, key, at_least=least)
+    except IndexFileError:
+        return True
+    return False
+
+
+def _flipped(content: bytes, place: int, bit: int) -> bytes:
+    altered = bytearray(content)
+    altered[place] ^= 1 << bit
+    return bytes(altered)
+
+
+def _exchanged(content: bytes, draw: np.random.Generator) -> bytes:
+    """Exchange two halves of a range, as a disk that mixes up its blocks would."""
+    half = min(_BLOCK, len(content) // 4)
+    start = int(draw.integers(len(content) - 2 * half))
+    middle, stop = start + half, start + 2 * half
+    return content[:start] + content[middle:stop] + content[start:middle] + content[stop:]
+
+
+def _edited(content: bytes, draw: np.random.Generator) -> bytes:
+    """Change one stored number by its last bit, and write the digest that then fits."""
+    size = struct.unpack_from("<I", content, 12)[0]
+    codes = json.loads(content[_PRELUDE : _PRELUDE + size])["arrays"][0]
+    number = int(draw.integers(math.prod(codes["shape"])))
+    place = _PRELUDE + size + number * np.dtype(codes["type"]).itemsize
+    altered = _flipped(content[:-_DIGEST], place, 0)
+    return altered + hashlib.blake2b(altered, digest_size=_DIGEST).digest()
+
+
+def _any(content: bytes, draw: np.random.Generator) -> int:
+    return int(draw.integers(1, len(content)))
+
+
+_WAYS: dict[str, Alter] = {
+    "nothing (control)": lambda files, draw: files.newer,
+    "one bit flipped": lambda files, draw: _flipped(
+        files.newer, _any(files.newer, draw), int(draw.integers(8))
+    ),
+    "cut short": lambda files, draw: files.newer[: _any(files.newer, draw)],
+    "two blocks exchanged": lambda files, draw: _exchanged(files.newer, draw),
+    "the older save's end": lambda files, draw: (
+        files.newer[: (place := _any(files.older, draw))] + files.older[place:]
+    ),
+    "the older save put back": lambda files, draw: files.older,
+    "a number edited, with a digest that fits": lambda files, draw: _edited(files.plain, draw),
+}
+
+
+# -- killed while saving ---------------------------------------------------------------------------
+
+_SAVER = """
+import sys
+from fedlab import Key, VectorIndex
+path, key = sys.argv[1], Key(sys.stdin.buffer.read(32))
+index = VectorIndex.open(path, key)
+print("ready", flush=True)
+while True:
+    index.save(path, key)
+"""
+
+
+def killed_saves(index: VectorIndex, kills: int, seed: int = 0) -> pd.Series[int]:
+    """Kill processes that save an index, sealed, at random moments, and look at what they leave.
+
+    Parameters
+    ----------
+    index : VectorIndex
+        Saved for this; it stays as it is.
+    kills : int
+        Each is a process of its own, and takes about a second. (`python -m benchmarks kill` kills
+        before and after each write, flush and rename, too.)
+    seed : int
+        Draws the moments, within the time of five saves.
+
+    Returns
+    -------
+    Series
+        ``kills``; how many files were ``whole`` (they open, and hold the same rows); how many
+        ``temporary files`` were left behind, and how many stood there ``after the next save``.
+    """
+    draw, key = np.random.default_rng(seed), Key.generate()
+    counts = dict.fromkeys(("kills", "whole", "temporary files", "after the next save"), 0)
+    with _saved_aside(index) as folder:
+        path = folder / "device.index"
+        seconds = _least_seconds(partial(index.save, path, key), 2)
+        for moment in draw.uniform(0, 5 * seconds, kills):
+            _kill_a_saver(path, key, float(moment))
+            counts["kills"] += 1
+            counts["temporary files"] += len(list(folder.iterdir())) - 1
+            counts["whole"] += _is_whole(path, key, index)
+            index.save(path, key)
+            counts["after the next save"] += len(list(folder.iterdir())) - 1
+    return pd.Series(counts, name="counted")
+
+
+def _kill_a_saver(path: Path, key: Key, moment: float) -> None:
+    command = [sys.executable, "-c", _SAVER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(key.secret)
+        child.stdin.close()
+        if child.stdout.readline() != b"ready\n":
+            raise RuntimeError("the process that was to save an index ended before it began")
+        time.sleep(moment)
+        child.kill()
+
+
+def _is_whole(path: Path, key: Key, index: VectorIndex) -> bool:
+    try:
+        found = VectorIndex.open(path, key)
+    except IndexFileError:
+        return False
+    same = np.array_equal(found.vectors, index.vectors)
+    return same and np.array_equal(found.keys, index.keys)
