@@ -28,6 +28,14 @@ SMALL = {
         "rounds": 20,
         "alpha": 0.5,
     },
+    "09_search_across_devices": {
+        "dimensions": 32,
+        "queries": 60,
+        "messages": 800,
+        "devices": 8,
+        "firsts": [1, 4],
+        "asks": [1, 4],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
