@@ -41,16 +41,17 @@ def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
     """
     if hasattr(values, "toarray"):
         raise TypeError(
-            f"{what}: a sparse {type(values).__name__} was given; rows are dense: project them "
-            "to fewer dimensions (for text, a truncated SVD), or call .toarray() if they are few"
+            f"{what}: a sparse {type(values).__name__} was given; rows are dense: project them to "
+            "fewer dimensions (fedlab.data.Projection.fitted or .random, whose .loss says what is "
+            "lost), or call .toarray() if they are few"
         )
     if np.ma.is_masked(values):
         raise ValueError(f"{what}: a masked array was given; fill in or leave out what is missing")
     array = _as_array(values, what)
     if array.dtype.kind not in "fiu":
         raise TypeError(
-            f"{what}: values of type {array.dtype} were given; numbers are needed "
-            "(text and categories must be turned into vectors first)"
+            f"{what}: values of type {array.dtype} were given; numbers are needed: "
+            f"{_way_to_vectors(array)}"
         )
     if array.ndim == 1 and array.size:
         array = array[None, :]
@@ -187,6 +188,25 @@ def _as_array(values: Any, what: str) -> NDArray[Any]:
         return np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
+
+
+def _way_to_vectors(array: NDArray[Any]) -> str:
+    """Say how what is no number becomes a vector."""
+    kind = array.dtype.kind
+    if kind in "US" or (kind == "O" and all(isinstance(value, str) for value in array.flat)):
+        return "fedlab.data.embed makes vectors of texts, fedlab.data.Preparation of categories"
+    ways = {
+        "b": "truth values become numbers by .astype(float)",
+        "c": "complex numbers become two columns, .real and .imag",
+        "M": "points in time become numbers, such as days since a date",
+        "m": "spans of time become numbers, such as .astype('timedelta64[s]').astype(float)",
+        "V": "columns of a record become columns of numbers",
+    }
+    return ways.get(
+        kind,
+        "fedlab.data.read_table and Preparation make vectors of a table of mixed columns, "
+        "fedlab.data.embed of texts; other objects take an encoder of your own",
+    )
 
 
 def _all_whole(values: Any) -> bool:

@@ -29,6 +29,14 @@ SMALL = {
         "alpha": 0.5,
     },
     "08_seal_and_erase": {"trials": 3, "kills": 1, "digits": 600, "rounds": 4},
+    "09_search_across_devices": {
+        "dimensions": 32,
+        "queries": 60,
+        "messages": 800,
+        "devices": 8,
+        "firsts": [1, 4],
+        "asks": [1, 4],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -126,9 +126,9 @@ def load_mnist5k() -> Dataset:
     with opened(what, what.members[0]) as handle:
         text = gzip.decompress(handle.read())
     table = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.uint8)
-    _expect(table.shape == (5000, 785), "mnist5k", f"a table of shape {table.shape}")
+    expect(table.shape == (5000, 785), "mnist5k", f"a table of shape {table.shape}")
     pixels, digit = table[:, :-1], table[:, -1]
-    _expect(np.bincount(digit).tolist() == [500] * 10, "mnist5k", "digits not 500 of each")
+    expect(np.bincount(digit).tolist() == [500] * 10, "mnist5k", "digits not 500 of each")
     names = tuple(f"pixel {row},{column}" for row in range(28) for column in range(28))
     scaled = pixels.astype(np.float32) / np.float32(255)
     return Dataset(scaled, digit, tuple(range(10)), names, what.origin_of(len(digit)))
@@ -175,7 +175,7 @@ def load_heart() -> Table:
     frame["hospital"] = raw["dataset"]
     frame["disease"] = (raw["num"] > 0).astype("int64")
     counts = frame["hospital"].value_counts().to_dict()
-    _expect(counts == _HOSPITALS, "heart", f"hospitals {counts}")
+    expect(counts == _HOSPITALS, "heart", f"hospitals {counts}")
     return Table(
         frame=frame,
         label="disease",
@@ -220,12 +220,12 @@ def load_glove(rows: int = 50_000) -> WordVectors:
     with opened(what, words_file) as handle:
         # The words "null" and "nan" are words: Arrow's strings keep them, a CSV reader would not.
         words = parquet.read_table(handle, columns=["index"]).column("index")
-        _expect(len(words) == most and words.null_count == 0, "glove", f"{len(words)} words")
+        expect(len(words) == most and words.null_count == 0, "glove", f"{len(words)} words")
         words = tuple(words.slice(0, rows).to_pylist())
     with opened(what, vectors_file) as handle:
         table = np.load(handle, allow_pickle=False)
     shape = f"{table.dtype} of shape {table.shape}"
-    _expect(table.shape == (most, 50) and table.dtype == np.float32, "glove", shape)
+    expect(table.shape == (most, 50) and table.dtype == np.float32, "glove", shape)
     return WordVectors(words, table[:rows].copy(), what.origin_of(rows))
 
 
@@ -247,7 +247,7 @@ def _bundled_origin(name: str, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Orig
     return source(name).origin_of(len(y), digest.hexdigest())
 
 
-def _expect(holds: bool, name: str, found: str) -> None:
+def expect(holds: bool, name: str, found: str) -> None:
     """Stop where verified bytes don't read as they must: a reader's release has changed."""
     if not holds:
         raise DataError(

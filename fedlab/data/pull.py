@@ -28,7 +28,7 @@ __all__ = ["opened", "pull", "pull_source", "verify"]
 
 _CHUNK = 1 << 20
 _STAGE = ".pull-"
-_PATIENCE = 15 * 60.0  # seconds for the largest wheel (76 MB) on a slow line
+_PATIENCE = 15 * 60.0  # seconds for the largest wheel (84 MB) on a slow line
 
 
 def pull(name: str) -> tuple[Path, ...]:

@@ -166,7 +166,8 @@ def sources() -> Mapping[str, Source]:
     Examples
     --------
     >>> sorted(sources())
-    ['breast_cancer', 'diabetes', 'digits', 'glove', 'heart', 'mnist5k']
+    ['breast_cancer', 'diabetes', 'digits', 'glove', 'heart', 'icd10', 'minilm', 'mnist5k', \
+'newsgroups', 'reuters']
     """
     packaged = _HERE.with_name("sources.toml")  # stands there in an installed wheel only
     path = packaged if packaged.is_file() else _CHECKOUT / "data" / "sources.toml"

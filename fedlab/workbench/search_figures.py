@@ -1,0 +1,94 @@
+"""Figures of the search across devices; as those of `fedlab.workbench.figures`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_alone", "plot_recall_bytes"]
+
+Drawn = tuple["Figure", "Axes", pd.DataFrame]
+
+_MARKS = ("o", "s", "^", "D", "v", "P")
+#: Where a line's points are named: to each line its own side, so that names seldom meet.
+_BESIDE = (((0, -18), "center"), ((-7, 6), "right"), ((-7, 6), "right"), ((7, -14), "left"))
+
+
+def _axes(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
+    if ax is None:
+        return pyplot.subplots(figsize=size)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
+    """Draw what ways of searching find against what they send: a line a way, a point a setting.
+
+    Parameters
+    ----------
+    points : DataFrame
+        ``way``, ``setting``, ``recall`` (0 ... 1), ``bytes`` (a query).
+    """
+    figure, ax = _axes(ax, (7.0, 4.6))
+    for place, (way, part) in enumerate(points.groupby("way", sort=False)):
+        line = part.sort_values("bytes")
+        [drawn] = ax.plot(
+            line.bytes, line.recall, label=str(way), ms=7, marker=_MARKS[place % len(_MARKS)]
+        )
+        # Where only bytes differ, points lie close together: the cheapest one is named.
+        named = line if len(set(line.recall)) > 1 else line.head(1)
+        shift, side = _BESIDE[place % len(_BESIDE)]
+        for _, row in named.iterrows():
+            ax.annotate(
+                str(row.setting),
+                (row.bytes, row.recall),
+                xytext=shift,
+                textcoords="offset points",
+                ha=side,
+                color=drawn.get_color(),
+                fontsize=10,
+            )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(_as_bytes))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel="bytes a query, both ways, all devices", ylabel="recall of the exact answer")
+    ax.set_ylim(min(0.0, points.recall.min()), 1.08)
+    ax.margins(x=0.1)
+    ax.legend(loc="lower right")
+    return figure, ax, points
+
+
+def plot_alone(
+    alone: pd.Series[float], federated: float, *, ylabel: str, ax: Axes | None = None
+) -> Drawn:
+    """Draw a measure of each device alone, from the worst to the best, below that of all together.
+
+    Parameters
+    ----------
+    alone : Series
+        The measure by device.
+    federated : float
+        That of the search across all.
+    ylabel : str
+        What is measured.
+    """
+    figure, ax = _axes(ax)
+    ordered = alone.sort_values()
+    ax.bar(range(1, len(ordered) + 1), ordered.to_numpy(), label="a device alone")
+    ax.axhline(federated, color="#D55E00", ls="--", label="all devices, searched together")
+    ax.set(xlabel="devices, from the worst to the best", ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.2, len(ordered) + 0.8)
+    ax.set_ylim(0, max(federated, ordered.max()) * 1.25)
+    ax.legend(loc="upper left")
+    return figure, ax, pd.DataFrame({"device": ordered.index, "value": ordered.to_numpy()})
+
+
+def _as_bytes(value: float, _: int) -> str:
+    return f"{value / 1000:g} kB" if value >= 1000 else f"{value:g} B"

@@ -1,0 +1,277 @@
+"""A search engine over devices: its answers, and what they cost beside one index and no federation.
+
+Rows are named over all devices by their keys, as `fedlab.spread` gives them: a row's key is its
+place in the data.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from numpy.typing import NDArray
+
+from fedlab.data import TextEncoder
+from fedlab.device import Device
+from fedlab.index import VectorIndex
+from fedlab.search import FederatedHits, FederatedSearch, Ledger
+from fedlab.search.approximate import ApproximateSearch
+from fedlab.search.quality import Judged
+from fedlab.search.routing import Router
+from fedlab.workbench import cells
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+__all__ = ["Compared", "Engine", "central_index", "compare", "query_box", "recall_against_bytes"]
+
+Float = NDArray[np.float32]
+#: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
+Judge = Callable[[NDArray[np.uint64], NDArray[np.bool_]], Judged]
+
+
+def central_index(devices: Sequence[Device]) -> VectorIndex:
+    """Return one index over all rows of all devices: what federating avoids, to compare with."""
+    first = devices[0].index
+    index = VectorIndex(first.dimensions, first.metric, first.dtype)
+    for device in devices:
+        index.add(device.index.vectors, keys=device.index.keys)
+    return index
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a federated search finds, beside one index over all rows and each device alone.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row for the central index, the federated search, the best device alone (by nDCG) and
+        the mean of all devices alone; their measures, and bytes a query.
+    alone : DataFrame
+        The measures of each device alone, indexed by its id.
+    hits : FederatedHits
+        The federated answer.
+    farthest : float
+        The largest difference of a distance in it from the central one at the same place.
+    """
+
+    table: pd.DataFrame
+    alone: pd.DataFrame
+    hits: FederatedHits
+    farthest: float
+
+
+def compare(devices: Sequence[Device], queries: Float, k: int, judge: Judge) -> Compared:
+    """Search exactly across devices, in one index over all rows, and in each device alone.
+
+    Parameters
+    ----------
+    devices : sequence of Device
+        A key names one row over all of them.
+    queries : (q, d) array
+    k : int
+    judge : callable
+        (q, k) keys and the mask of filled places to `Judged`.
+    """
+    hits = FederatedSearch(devices).search(queries, k)
+    central = central_index(devices).search(queries, k, exact=True)
+    alone = {}
+    for device in devices:
+        own = device.index.search(queries, k, exact=True)
+        alone[device.id] = judge(own.keys, own.found).summary()
+    by_device = pd.DataFrame.from_dict(alone, orient="index")
+    best = max(alone, key=lambda device: alone[device][f"nDCG@{k}"])
+    rows = {
+        "one index over all rows": judge(central.keys, central.found).summary(),
+        "federated, exact": judge(hits.keys, hits.found).summary(),
+        "the best device alone": alone[best],
+        "a device alone, on average": dict(by_device.mean()),
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table["bytes a query"] = [np.nan, _bytes_a_query(hits.ledger, len(queries)), 0.0, 0.0]
+    both = hits.found & central.found
+    farthest = float(np.abs(hits.distances - central.distances)[both].max(initial=0.0))
+    return Compared(table, by_device, hits, farthest)
+
+
+def recall_against_bytes(
+    devices: Sequence[Device],
+    queries: Float,
+    k: int,
+    *,
+    firsts: Sequence[int],
+    asks: Sequence[int],
+    types: Sequence[str],
+    seed: int,
+) -> pd.DataFrame:
+    """Search in many ways, and count what each finds of the exact answer, and sends.
+
+    Parameters
+    ----------
+    firsts : sequence of int
+        k' of the exact search: hits that each device is asked for first.
+    asks : sequence of int
+        Devices that a router asks; each also with queries in the smallest of `types` that keeps a
+        number a byte (i8), the best hits measured again.
+    types : sequence of str
+        In which queries travel to all devices.
+    seed : int
+        Of the router's centroids.
+
+    Returns
+    -------
+    DataFrame
+        A row a way: ``way``, ``setting``, ``recall`` (of the exact k nearest), ``bytes`` (a query),
+        ``certified`` (share of the queries), ``once`` (bytes sent before any query).
+    """
+    truth = FederatedSearch(devices).search(queries, k)
+    router = Router.learn(devices, seed=seed)
+    rows = []
+    for first in firsts:
+        hits = FederatedSearch(devices, first=first).search(queries, k)
+        rows.append(_row("exact, by k'", f"k' = {first}", hits, truth))
+    for ask in asks:
+        hits = ApproximateSearch(devices, router, ask=ask, exact=True).search(queries, k)
+        rows.append(_row("routed, devices asked", f"{ask}", hits, truth))
+    for name in types:
+        hits = ApproximateSearch(devices, query=name, exact=True).search(queries, k)
+        rows.append(_row("all devices, query in", name, hits, truth))
+    for ask in asks:
+        both = ApproximateSearch(devices, router, ask=ask, query="i8", exact=True, rescore=k)
+        rows.append(_row("routed, and query in i8", f"{ask}", both.search(queries, k), truth))
+    return pd.DataFrame(rows)
+
+
+def _row(way: str, setting: str, hits: FederatedHits, truth: FederatedHits) -> dict[str, Any]:
+    once = hits.ledger.frame().query("round == 0")["bytes"].sum()
+    return {
+        "way": way,
+        "setting": setting,
+        "recall": _share(hits, truth),
+        "bytes": _bytes_a_query(hits.ledger, len(hits)),
+        "certified": float(hits.certified.mean()),
+        "once": int(once),
+    }
+
+
+def _share(hits: FederatedHits, truth: FederatedHits) -> float:
+    """Return the share of the true hits that were found; a row is known by its key."""
+    found = [
+        len(np.intersect1d(h[a], t[b]))
+        for h, a, t, b in zip(hits.keys, hits.found, truth.keys, truth.found, strict=True)
+    ]
+    return float(np.sum(found) / truth.counts.sum())
+
+
+def _bytes_a_query(ledger: Ledger, queries: int) -> float:
+    """Return bytes in both directions a query, without what was sent before any of them."""
+    return float(ledger.frame().query("round > 0")["bytes"].sum() / queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Questions in words, answered over all devices.
+
+    Attributes
+    ----------
+    search : FederatedSearch
+    encoder : TextEncoder
+        The one by which the devices' rows were made.
+    texts : sequence of str
+        What each key stands for. In a real federation the text would be asked of its device.
+    k : int
+    """
+
+    search: FederatedSearch
+    encoder: TextEncoder
+    texts: Sequence[str]
+    k: int = 5
+
+    def ask(self, question: str) -> tuple[pd.DataFrame, str]:
+        """Return the hits as a table, and in a line what is known of them.
+
+        Raises
+        ------
+        ValueError
+            If no word of the question is known to the encoder.
+        """
+        [vector] = self.encoder([question])
+        if not vector.any():
+            raise ValueError(f"no word of {question!r} is known to the encoder; ask in others")
+        hits = self.search.search(vector, self.k)
+        filled = hits.found[0]
+        places, keys = hits.devices[0][filled], hits.keys[0][filled]
+        table = pd.DataFrame(
+            {
+                "device": [str(self.search.devices[place]) for place in places],
+                "distance": hits.distances[0][filled].round(3),
+                "text": [_shortened(self.texts[int(key)]) for key in keys],
+            }
+        )
+        proof = "proven exact" if hits.certified[0] else "not proven exact"
+        return table, (
+            f"{question!r}: {len(table)} hits from {len(set(places.tolist()))} of "
+            f"{len(self.search.devices)} devices, {proof}, {hits.ledger.bytes:,} bytes in "
+            f"{hits.ledger.rounds} round{'s' if hits.ledger.rounds > 1 else ''}"
+        )
+
+
+def _shortened(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def query_box(engine: Engine, example: str) -> VBox | None:
+    """Show a box for questions, with a first one answered; in batch, the answer to that.
+
+    Parameters
+    ----------
+    engine : Engine
+    example : str
+        The question that stands in the box.
+
+    Returns
+    -------
+    VBox or None
+        The widget, which is also shown; None in a batch run.
+    """
+    if cells.is_batch():
+        _answer(engine, example)
+        return None
+    import ipywidgets
+
+    box = ipywidgets.Text(
+        value=example,
+        description="ask",
+        continuous_update=False,
+        layout=ipywidgets.Layout(width="95%"),
+    )
+    output = ipywidgets.Output()
+
+    def reply(change: dict[str, Any]) -> None:
+        output.clear_output(wait=True)
+        # JupyterLab drops what a callback raises; in the output it can be read.
+        with output:
+            try:
+                _answer(engine, change["new"])
+            except ValueError as error:
+                print(error)
+            except Exception:
+                traceback.print_exc()
+
+    box.observe(reply, names="value")
+    reply({"new": example})
+    whole = ipywidgets.VBox([box, output])
+    display(whole)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def _answer(engine: Engine, question: str) -> None:
+    table, said = engine.ask(question)
+    print(said)
+    display(table)  # type: ignore[no-untyped-call]
