@@ -49,6 +49,7 @@ class Annoy:
     """
 
     name: ClassVar[str] = "annoy"
+    searching: ClassVar[tuple[str, ...]] = ("search_nodes",)
 
     trees: int = 50
     search_nodes: int = 2000
@@ -88,6 +89,10 @@ class Forest(Entries):
         forest = imported("annoy", "annoy").AnnoyIndex(self._dimensions, _METRIC[self._metric])
         forest.set_seed(self._engine.seed)
         return forest
+
+    def tune(self, settings: Annoy) -> None:
+        """Search with other settings, which build the same forest."""
+        self._engine = settings
 
     @property
     def whole(self) -> bool:

@@ -44,6 +44,7 @@ class _Faiss:
 
     name: ClassVar[str]
     saved: ClassVar[bool] = True
+    searching: ClassVar[tuple[str, ...]] = ()
     #: Rows that the engine must learn from, at least and at most.
     least: int = 0
     most: int = 0
@@ -96,6 +97,7 @@ class FaissHNSW(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-hnsw"
+    searching: ClassVar[tuple[str, ...]] = ("expansion_search",)
 
     connectivity: int = 16
     expansion_add: int = 128
@@ -130,6 +132,7 @@ class FaissIVF(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-ivf"
+    searching: ClassVar[tuple[str, ...]] = ("probes",)
 
     lists: int = 256
     probes: int = 8
@@ -170,6 +173,7 @@ class FaissPQ(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-pq"
+    searching: ClassVar[tuple[str, ...]] = ("rescored",)
     least = _CENTROIDS
     most = _CENTROIDS * _ROWS_A_CENTROID
 
@@ -200,6 +204,7 @@ class FaissIVFPQ(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-ivf-pq"
+    searching: ClassVar[tuple[str, ...]] = ("probes", "rescored")
 
     lists: int = 256
     probes: int = 8
@@ -251,6 +256,11 @@ class FaissProposer(Entries):
             if hasattr(learner, "cp"):  # else it prints a warning below 39 rows a centroid
                 learner.cp.min_points_per_centroid = 1
         return index
+
+    def tune(self, settings: _Faiss) -> None:
+        """Search with other settings, which build the same index."""
+        self._engine = settings
+        settings.prepare(self._index)
 
     @property
     def oversampling(self) -> int:

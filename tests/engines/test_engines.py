@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,42 @@ def test_settings_are_checked(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+TUNED: dict[str, dict[str, int]] = {
+    "graph": {"expansion_search": 300, "rescored": 5},
+    "faiss-flat": {},
+    "faiss-hnsw": {"expansion_search": 300},
+    "faiss-ivf": {"probes": 16},
+    "faiss-pq": {"rescored": 90},
+    "faiss-ivf-pq": {"probes": 16, "rescored": 90},
+    "annoy": {"search_nodes": 100_000},
+}
+
+
+@each
+def test_a_search_is_tuned_without_building_anew(engine: Engine) -> None:
+    settings = TUNED[engine.name]
+    assert set(settings) == set(engine.searching)
+    tuned, made = filled(ROWS, engine=engine), filled(ROWS, engine=replace(engine, **settings))  # type: ignore[type-var]
+    tuned.build_graph()
+    graph = tuned._graph
+    tuned.tune(**settings)
+    assert tuned.engine == made.engine
+    a, b = (index.search(QUERIES, 10, exact=False) for index in (tuned, made))
+    np.testing.assert_array_equal(a.keys, b.keys)
+    assert tuned._graph is graph
+    assert recall(tuned, QUERIES) > 0.999  # all rows, or nearly all, are looked at
+
+
+def test_what_is_built_is_not_tuned() -> None:
+    index = filled(ROWS, engine=FaissIVF(lists=16, probes=6))
+    index.build_graph()
+    with pytest.raises(ValueError, match=r"lists is nothing .* reads; it reads probes"):
+        index.tune(lists=8, probes=7)
+    with pytest.raises(ValueError, match="probes is 17"):
+        index.tune(probes=17)
+    assert index.engine == FaissIVF(lists=16, probes=6)
 
 
 @each
