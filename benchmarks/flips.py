@@ -7,6 +7,7 @@ search answered, with other neighbours than the unaltered file's or with the sam
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import tempfile
@@ -127,6 +128,7 @@ def flipped(file: File, engine: Engine, rows: Float, queries: Float, trials: int
 def _ended(file: File, path: Path, queries: Float, expected: NDArray[np.int64]) -> str:
     child = os.fork()
     if not child:
+        faulthandler.disable()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a crash says
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_SECONDS)

@@ -145,7 +145,8 @@ class Forest(Entries):
         """Return the least that so many trees take: Annoy doesn't tell what it took."""
         node = 12 + 4 * self._dimensions
         leaves = -(-self.entries // (self._dimensions + 2))
-        return node * (self.entries + self._engine.trees * (2 * leaves - 1)) if self.entries else 0
+        # A tree of so many leaves has one split less; its root is stored twice.
+        return node * (self.entries + self._engine.trees * 2 * leaves)
 
     def to_bytes(self) -> bytes | None:
         return None

@@ -8,7 +8,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from fedlab.engines import (
     described,
     engine_of,
 )
+from fedlab.entries import Entries
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.scan import measure
@@ -241,6 +242,48 @@ def test_an_engine_goes_into_a_file_and_comes_back(engine: Engine) -> None:
 def test_an_unknown_engine_is_named() -> None:
     with pytest.raises(ValueError, match=r"called 'scann'; this library has graph, faiss-flat, "):
         engine_of({"name": "scann"})
+
+
+@dataclass(frozen=True)
+class Every:
+    """An engine of one's own, which proposes all rows."""
+
+    name = "every"
+    searching = ()
+
+    def suits(self, dimensions: int, metric: str) -> None:
+        pass
+
+    def library(self) -> str:
+        return "none"
+
+    def proposer(self, dimensions: int, metric: str, dtype: str) -> Proposing:
+        return Proposing()
+
+
+class Proposing(Entries):
+    oversampling, whole, worn = 1, True, False
+
+    def extend(self, table: Any, threads: int) -> None:
+        self._row_of = np.arange(table.rows)
+
+    def candidates(self, queries: Any, count: int, threads: int) -> Any:
+        return np.tile(np.arange(self.entries), (len(queries), 1))
+
+    def nbytes_beside(self, table: Any) -> int:
+        return 0
+
+
+def test_an_engine_of_ones_own_answers_and_is_not_saved(tmp_path: Path) -> None:
+    index = filled(ROWS, engine=Every())
+    found, exact = (index.search(QUERIES, 9, exact=exact) for exact in (False, True))
+    assert (found.engine, exact.engine) == ("every", "scan")
+    np.testing.assert_array_equal(found.keys, exact.keys)
+    np.testing.assert_array_equal(found.distances, exact.distances)
+    with pytest.raises(ValueError, match="Every is no engine that a file can name"):
+        index.save(tmp_path / "saved.index")
+    assert not list(tmp_path.iterdir())
+    assert index.generation == 0
 
 
 # -- files ----------------------------------------------------------------------------------------
