@@ -65,6 +65,7 @@ class HNSW:
     """
 
     name: ClassVar[str] = "graph"
+    searching: ClassVar[tuple[str, ...]] = ("expansion_search", "rescored")
 
     connectivity: int = 16
     expansion_add: int = 128
@@ -144,6 +145,11 @@ class Graph(Entries):
         # USearch holds bare pointers into these; they must live as long as the graph.
         self._borrowed: list[NDArray[np.generic]] = []
         self._copied = 0
+
+    def tune(self, settings: HNSW) -> None:
+        """Search with other settings, which build the same graph."""
+        self._settings = settings
+        self._index.expansion_search = settings.expansion_search
 
     @property
     def oversampling(self) -> int:
@@ -241,7 +247,7 @@ class Graph(Entries):
         if self._index.connectivity != self._settings.connectivity:
             raise ValueError(f"a graph of connectivity {self._index.connectivity}")
         self._index.expansion_add = self._settings.expansion_add
-        self._index.expansion_search = self._settings.expansion_search
+        self.tune(self._settings)
         self._row_of = np.arange(len(self._index))
         self._copied = self.entries
 

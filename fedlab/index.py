@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,9 +98,9 @@ class VectorIndex:
         self.dimensions = whole_number(dimensions, "dimensions", 1, 65_536)
         self.metric: Metric = metric
         self.dtype: DType = dtype
-        require(engine, "engine", "name", "suits", "proposer", "library")
+        require(engine, "engine", "name", "searching", "suits", "proposer", "library")
         engine.suits(self.dimensions, metric)
-        self.engine = engine
+        self.engine: Engine = engine
         self._table = Table(
             {
                 **encode(np.empty((0, self.dimensions), np.float32), dtype),
@@ -606,6 +607,33 @@ class VectorIndex:
             If the engine's library is not installed.
         """
         self._standing_graph(whole_number(threads, "threads", 1, 1024))
+
+    def tune(self, **settings: int) -> None:
+        """Change those settings of the engine that a search reads, and build nothing anew.
+
+        Parameters
+        ----------
+        **settings : int
+            `Engine.searching` names them: ``expansion_search`` of a graph, ``probes`` of inverted
+            lists, and so on. More find better, and take longer.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> index.tune(expansion_search=200)
+        >>> index.engine
+        HNSW(connectivity=16, expansion_add=128, expansion_search=200, dtype=None, rescored=None)
+        """
+        engine: Any = self.engine
+        if other := sorted(settings.keys() - set(engine.searching)):
+            raise ValueError(
+                f"{', '.join(other)} is nothing that a search of {engine.name} reads; it reads "
+                f"{', '.join(engine.searching) or 'no setting'}: make another index for the rest"
+            )
+        engine = replace(engine, **settings)
+        if self._graph is not None:
+            self._graph.tune(engine)
+        self.engine = engine
 
     def _standing_graph(self, threads: int = 1) -> Proposer:
         with self._building:

@@ -41,11 +41,21 @@ ENGINES: dict[str, Any] = {
 def described(engine: Any) -> dict[str, Any]:
     """Return an engine's name and settings, for a file.
 
+    Raises
+    ------
+    ValueError
+        If the engine is none of this library's, which a file could not name.
+
     Examples
     --------
     >>> described(FaissIVF(lists=64, probes=4))
     {'name': 'faiss-ivf', 'lists': 64, 'probes': 4, 'seed': 0}
     """
+    if ENGINES.get(engine.name) is not type(engine):
+        raise ValueError(
+            f"{type(engine).__name__} is no engine that a file can name; those are "
+            f"{', '.join(ENGINES)}: put the rows into an index with one of them, and save that"
+        )
     return {"name": engine.name, **asdict(engine)}
 
 

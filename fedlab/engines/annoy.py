@@ -50,6 +50,7 @@ class Annoy:
 
     name: ClassVar[str] = "annoy"
     breadth: ClassVar[int] = 0
+    searching: ClassVar[tuple[str, ...]] = ("search_nodes",)
 
     trees: int = 50
     search_nodes: int = 2000
@@ -89,6 +90,10 @@ class Forest(Entries):
         forest = imported("annoy", "annoy").AnnoyIndex(self._dimensions, _METRIC[self._metric])
         forest.set_seed(self._engine.seed)
         return forest
+
+    def tune(self, settings: Annoy) -> None:
+        """Search with other settings, which build the same forest."""
+        self._engine = settings
 
     @property
     def whole(self) -> bool:
@@ -141,7 +146,8 @@ class Forest(Entries):
         """Return the least that so many trees take: Annoy doesn't tell what it took."""
         node = 12 + 4 * self._dimensions
         leaves = -(-self.entries // (self._dimensions + 2))
-        return node * (self.entries + self._engine.trees * (2 * leaves - 1)) if self.entries else 0
+        # A tree of so many leaves has one split less; its root is stored twice.
+        return node * (self.entries + self._engine.trees * 2 * leaves)
 
     def to_bytes(self) -> bytes | None:
         return None

@@ -40,6 +40,9 @@ class Proposer(Protocol):
     def oversampling(self) -> int:
         """How many candidates to ask for, for each neighbour that is wanted."""
 
+    def tune(self, settings: Any) -> None:
+        """Search with an engine's other settings, which build the same."""
+
     def extend(self, table: Table, threads: int) -> None:
         """Take in the rows that the table has and this has not."""
 
@@ -71,6 +74,10 @@ class Engine(Protocol):
     @property
     def breadth(self) -> int:
         """Candidates that a search holds beside each other, however few it is asked for."""
+
+    @property
+    def searching(self) -> tuple[str, ...]:
+        """Those settings that a search reads, and what is built doesn't depend on."""
 
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""

@@ -8,47 +8,30 @@ quantization for nearest neighbor search", IEEE TPAMI 33(1), 2011.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedlab.checks import whole_number
-from fedlab.engines.base import imported
-from fedlab.entries import Entries
-from fedlab.randomness import Purpose, generator
-from fedlab.storage import Table
+from fedlab.engines.faissproposer import CENTROIDS, FaissProposer, faiss
 
 __all__ = ["FaissFlat", "FaissHNSW", "FaissIVF", "FaissIVFPQ", "FaissPQ"]
 
-Float = NDArray[np.float32]
-
-#: Numbers decoded at once.
-_MANY = 1 << 20
-#: Centroids of a byte of a product code.
-_CENTROIDS = 256
 #: Faiss learns a centroid from no more rows than this.
 _ROWS_A_CENTROID = 256
 
 
-def _faiss() -> Any:
-    return imported("faiss", "faiss")
-
-
 class _Faiss:
-    """What the engines share; a subclass says which Faiss index it is."""
+    """What the engines share; a subclass says which Faiss index it is (see `Settings`)."""
 
     name: ClassVar[str]
     saved: ClassVar[bool] = True
-    #: Rows that the engine must learn from, at least and at most.
+    searching: ClassVar[tuple[str, ...]] = ()
     least: int = 0
     most: int = 0
     rescored: int = 2
     breadth: int = 0
+    seed: int = 0
 
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""
@@ -59,7 +42,7 @@ class _Faiss:
 
     def library(self) -> str:
         """Return Faiss's version."""
-        return f"Faiss {_faiss().__version__}" if find_spec("faiss") else "no Faiss"
+        return f"Faiss {faiss().__version__}" if find_spec("faiss") else "no Faiss"
 
     def empty(self, dimensions: int, metric: int) -> Any:
         """Return an empty Faiss index; `metric` is Faiss's."""
@@ -83,7 +66,7 @@ class FaissFlat(_Faiss):
     saved: ClassVar[bool] = False  # a second copy of the rows, which is made faster than read
 
     def empty(self, dimensions: int, metric: int) -> Any:
-        return _faiss().IndexFlat(dimensions, metric)
+        return faiss().IndexFlat(dimensions, metric)
 
 
 @dataclass(frozen=True)
@@ -97,6 +80,7 @@ class FaissHNSW(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-hnsw"
+    searching: ClassVar[tuple[str, ...]] = ("expansion_search",)
 
     connectivity: int = 16
     expansion_add: int = 128
@@ -112,7 +96,7 @@ class FaissHNSW(_Faiss):
         return self.expansion_search
 
     def empty(self, dimensions: int, metric: int) -> Any:
-        index = _faiss().IndexHNSWFlat(dimensions, self.connectivity, metric)
+        index = faiss().IndexHNSWFlat(dimensions, self.connectivity, metric)
         index.hnsw.efConstruction = self.expansion_add
         return index
 
@@ -135,6 +119,7 @@ class FaissIVF(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-ivf"
+    searching: ClassVar[tuple[str, ...]] = ("probes",)
 
     lists: int = 256
     probes: int = 8
@@ -152,9 +137,9 @@ class FaissIVF(_Faiss):
         return _ROWS_A_CENTROID * self.lists
 
     def empty(self, dimensions: int, metric: int) -> Any:
-        faiss = _faiss()
-        coarse = faiss.IndexFlat(dimensions, metric)
-        return _owning(faiss.IndexIVFFlat(coarse, dimensions, self.lists, metric), coarse)
+        library = faiss()
+        coarse = library.IndexFlat(dimensions, metric)
+        return _owning(library.IndexIVFFlat(coarse, dimensions, self.lists, metric), coarse)
 
     def prepare(self, index: Any) -> None:
         index.nprobe = self.probes
@@ -175,8 +160,9 @@ class FaissPQ(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-pq"
-    least = _CENTROIDS
-    most = _CENTROIDS * _ROWS_A_CENTROID
+    searching: ClassVar[tuple[str, ...]] = ("rescored",)
+    least = CENTROIDS
+    most = CENTROIDS * _ROWS_A_CENTROID
 
     code_bytes: int = 32
     rescored: int = 10
@@ -189,7 +175,7 @@ class FaissPQ(_Faiss):
         _check_division(dimensions, self.code_bytes)
 
     def empty(self, dimensions: int, metric: int) -> Any:
-        return _faiss().IndexPQ(dimensions, self.code_bytes, 8, metric)
+        return faiss().IndexPQ(dimensions, self.code_bytes, 8, metric)
 
 
 @dataclass(frozen=True)
@@ -205,6 +191,7 @@ class FaissIVFPQ(_Faiss):
     """
 
     name: ClassVar[str] = "faiss-ivf-pq"
+    searching: ClassVar[tuple[str, ...]] = ("probes", "rescored")
 
     lists: int = 256
     probes: int = 8
@@ -218,7 +205,7 @@ class FaissIVFPQ(_Faiss):
 
     @property
     def least(self) -> int:  # type: ignore[override]
-        return max(self.lists, _CENTROIDS)
+        return max(self.lists, CENTROIDS)
 
     @property
     def most(self) -> int:  # type: ignore[override]
@@ -228,136 +215,13 @@ class FaissIVFPQ(_Faiss):
         _check_division(dimensions, self.code_bytes)
 
     def empty(self, dimensions: int, metric: int) -> Any:
-        faiss = _faiss()
-        coarse = faiss.IndexFlat(dimensions, metric)
-        index = faiss.IndexIVFPQ(coarse, dimensions, self.lists, self.code_bytes, 8, metric)
+        library = faiss()
+        coarse = library.IndexFlat(dimensions, metric)
+        index = library.IndexIVFPQ(coarse, dimensions, self.lists, self.code_bytes, 8, metric)
         return _owning(index, coarse)
 
     def prepare(self, index: Any) -> None:
         index.nprobe = self.probes
-
-
-class FaissProposer(Entries):
-    """A Faiss index over the rows of a table; see `Proposer`."""
-
-    def __init__(self, engine: _Faiss, dimensions: int, metric: str) -> None:
-        super().__init__()
-        self._engine, self._dimensions, self._metric = engine, dimensions, metric
-        self._index = self._empty()
-        self._learned_from = 0
-
-    def _empty(self) -> Any:
-        faiss = _faiss()
-        theirs = faiss.METRIC_L2 if self._metric == "l2sq" else faiss.METRIC_INNER_PRODUCT
-        index = self._engine.empty(self._dimensions, theirs)
-        self._engine.prepare(index)
-        learners: list[Any] = [index, getattr(index, "pq", None)]
-        for learner in learners:
-            if hasattr(learner, "cp"):  # else it prints a warning below 39 rows a centroid
-                learner.cp.min_points_per_centroid = 1
-        return index
-
-    @property
-    def oversampling(self) -> int:
-        return self._engine.rescored
-
-    @property
-    def whole(self) -> bool:
-        return not self.removed and self._index.ntotal == self.entries
-
-    @property
-    def worn(self) -> bool:
-        return self._too_many_removed or self._index.ntotal != self.entries
-
-    def extend(self, table: Table, threads: int) -> None:
-        """Take in new rows; if they are more than it has learned from, learn anew from all."""
-        known = self.entries - self.removed
-        if table.rows == known:
-            return
-        index, row_of, learned_from = self._index, self._row_of, self._learned_from
-        with _threads(threads):
-            if self._engine.least and table.rows > 2 * learned_from:
-                index, known, row_of, learned_from = self._empty(), 0, row_of[:0], table.rows
-                index.train(self._sample(table))
-            step = max(1, _MANY // self._dimensions)
-            for start in range(known, table.rows, step):
-                index.add(self._fitted(table.decoded(slice(start, min(start + step, table.rows)))))
-        self._index, self._learned_from = index, learned_from
-        self._row_of = np.concatenate([row_of, np.arange(known, table.rows)])
-
-    def _sample(self, table: Table) -> Float:
-        engine: Any = self._engine
-        if table.rows < engine.least:
-            raise ValueError(
-                f"{engine.name} learns {engine.least} centroids, and needs at least as many rows; "
-                f"the index has {table.rows}: add rows, choose another engine, or ask the scan "
-                "(exact=True)"
-            )
-        if table.rows <= engine.most:
-            return self._fitted(table.decoded())
-        draw = generator(engine.seed, Purpose.CODEBOOK)
-        chosen = np.sort(draw.choice(table.rows, engine.most, replace=False))
-        return self._fitted(table.decoded(chosen))
-
-    def _fitted(self, rows: Float) -> Float:
-        if self._metric != "cosine":
-            return np.ascontiguousarray(rows)
-        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        return np.asarray(rows / np.sqrt(squares)[:, None], np.float32)
-
-    def candidates(self, queries: Float, count: int, threads: int) -> NDArray[np.int64]:
-        # Entries whose row is gone take up places in the answer.
-        asked = min(count + min(count, self.removed), self.entries)
-        with _threads(threads):
-            _, places = self._index.search(self._fitted(queries), asked)
-        return self._rows_at(places)
-
-    def nbytes_beside(self, table: Table) -> int:
-        """Return the bytes of codes, ids, centroids and links."""
-        index, numbers = self._index, 4 * self._dimensions
-        nbytes = index.ntotal * _code_size(index)
-        if hasattr(index, "nlist"):
-            nbytes += index.ntotal * 8 + index.nlist * numbers
-        if hasattr(index, "pq"):
-            nbytes += _CENTROIDS * numbers
-        if hasattr(index, "hnsw"):
-            links = index.hnsw
-            nbytes += 4 * (links.neighbors.size() + links.levels.size()) + 8 * links.offsets.size()
-        return int(nbytes)
-
-    def to_bytes(self) -> bytes | None:
-        if not self._engine.saved:
-            return None
-        return bytes(_faiss().serialize_index(self._index).tobytes())
-
-    def load(self, content: memoryview) -> None:
-        """Take what `to_bytes` returned. The bytes must have been authenticated before.
-
-        Raises
-        ------
-        ValueError
-            If they hold an index of another kind.
-        """
-        if not self._engine.saved:
-            raise ValueError(f"a graph, which {self._engine.name} never saves")
-        found, expected = _faiss().deserialize_index(np.frombuffer(content, np.uint8)), self._index
-        if (was := _kind(found)) != _kind(expected):
-            raise ValueError(f"a Faiss index of another kind ({was})")
-        self._engine.prepare(found)
-        self._index, self._learned_from = found, found.ntotal
-        self._row_of = np.arange(found.ntotal)
-
-
-def _kind(index: Any) -> tuple[Any, ...]:
-    """Return what an index's settings made of it, but for those of a search."""
-    links = index.hnsw.nb_neighbors(1) if hasattr(index, "hnsw") else None
-    lists = getattr(index, "nlist", None)
-    return type(index).__name__, index.d, index.metric_type, _code_size(index), lists, links
-
-
-def _code_size(index: Any) -> int:
-    """Return the bytes that Faiss keeps of a row."""
-    return int(index.storage.sa_code_size() if hasattr(index, "hnsw") else index.code_size)
 
 
 def _owning(index: Any, coarse: Any) -> Any:
@@ -387,15 +251,3 @@ def _check_division(dimensions: int, code: int) -> None:
             f"code_bytes is {code}, which {dimensions} dimensions don't divide by; take one that "
             f"they do, like {', '.join(map(str, near))}"
         )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let Faiss use so many threads when it is called by this one."""
-    faiss = _faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from fedlab.engines import (
     described,
     engine_of,
 )
+from fedlab.entries import Entries
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.scan import measure
@@ -196,6 +198,42 @@ def test_settings_are_checked(
         make()
 
 
+TUNED: dict[str, dict[str, int]] = {
+    "graph": {"expansion_search": 300, "rescored": 5},
+    "faiss-flat": {},
+    "faiss-hnsw": {"expansion_search": 300},
+    "faiss-ivf": {"probes": 16},
+    "faiss-pq": {"rescored": 90},
+    "faiss-ivf-pq": {"probes": 16, "rescored": 90},
+    "annoy": {"search_nodes": 100_000},
+}
+
+
+@each
+def test_a_search_is_tuned_without_building_anew(engine: Engine) -> None:
+    settings = TUNED[engine.name]
+    assert set(settings) == set(engine.searching)
+    tuned, made = filled(ROWS, engine=engine), filled(ROWS, engine=replace(engine, **settings))  # type: ignore[type-var]
+    tuned.build_graph()
+    graph = tuned._graph
+    tuned.tune(**settings)
+    assert tuned.engine == made.engine
+    a, b = (index.search(QUERIES, 10, exact=False) for index in (tuned, made))
+    np.testing.assert_array_equal(a.keys, b.keys)
+    assert tuned._graph is graph
+    assert recall(tuned, QUERIES) > 0.999  # all rows, or nearly all, are looked at
+
+
+def test_what_is_built_is_not_tuned() -> None:
+    index = filled(ROWS, engine=FaissIVF(lists=16, probes=6))
+    index.build_graph()
+    with pytest.raises(ValueError, match=r"lists is nothing .* reads; it reads probes"):
+        index.tune(lists=8, probes=7)
+    with pytest.raises(ValueError, match="probes is 17"):
+        index.tune(probes=17)
+    assert index.engine == FaissIVF(lists=16, probes=6)
+
+
 @each
 def test_an_engine_goes_into_a_file_and_comes_back(engine: Engine) -> None:
     assert engine_of(json.loads(json.dumps(described(engine)))) == engine
@@ -204,6 +242,48 @@ def test_an_engine_goes_into_a_file_and_comes_back(engine: Engine) -> None:
 def test_an_unknown_engine_is_named() -> None:
     with pytest.raises(ValueError, match=r"called 'scann'; this library has graph, faiss-flat, "):
         engine_of({"name": "scann"})
+
+
+@dataclass(frozen=True)
+class Every:
+    """An engine of one's own, which proposes all rows."""
+
+    name = "every"
+    searching = ()
+
+    def suits(self, dimensions: int, metric: str) -> None:
+        pass
+
+    def library(self) -> str:
+        return "none"
+
+    def proposer(self, dimensions: int, metric: str, dtype: str) -> Proposing:
+        return Proposing()
+
+
+class Proposing(Entries):
+    oversampling, whole, worn = 1, True, False
+
+    def extend(self, table: Any, threads: int) -> None:
+        self._row_of = np.arange(table.rows)
+
+    def candidates(self, queries: Any, count: int, threads: int) -> Any:
+        return np.tile(np.arange(self.entries), (len(queries), 1))
+
+    def nbytes_beside(self, table: Any) -> int:
+        return 0
+
+
+def test_an_engine_of_ones_own_answers_and_is_not_saved(tmp_path: Path) -> None:
+    index = filled(ROWS, engine=Every())
+    found, exact = (index.search(QUERIES, 9, exact=exact) for exact in (False, True))
+    assert (found.engine, exact.engine) == ("every", "scan")
+    np.testing.assert_array_equal(found.keys, exact.keys)
+    np.testing.assert_array_equal(found.distances, exact.distances)
+    with pytest.raises(ValueError, match="Every is no engine that a file can name"):
+        index.save(tmp_path / "saved.index")
+    assert not list(tmp_path.iterdir())
+    assert index.generation == 0
 
 
 # -- files ----------------------------------------------------------------------------------------
