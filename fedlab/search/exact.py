@@ -30,7 +30,8 @@ the query, or keys it
 doesn't have
 held false rows when it    not noticed         not noticed         not noticed
 committed (hubs)
-leaves rows out            not noticed         not noticed         not noticed
+leaves rows out, or says   not noticed         not noticed         not noticed
+that they are farther
 ========================== =================== =================== ===================
 
 A replay is noticed by its nonce alone: an old answer under the new nonce is a false distance, and
@@ -260,6 +261,7 @@ class _Stack:
             *(self.distances, self.keys, self.counts, self.asked),
             *(found.distances, found.devices, found.keys, found.counts, unsure),
         )
+        found.certified[:] = ~unsure.any(axis=0)
         return found, unsure
 
 
@@ -309,7 +311,8 @@ class _Run:
         which = np.flatnonzero(unsure.any(axis=0))
         if len(which):
             found.put(which, self._asked_again(queries, stack, unsure, which))
-        found.certified[:] = not self._loose and bool(self._places)
+        if self._loose or not self._places:
+            found.certified[:] = False
         if self._search._check != "none":
             self._verify(queries, found)
         return found
@@ -329,9 +332,7 @@ class _Run:
             place: self._question(queries[which[own]], self._k) for place, own in rows.items()
         }
         self._ask(2, questions, wide, rows)
-        found, left = wide.merged(self._k)
-        assert not left.any(), "a device that gave k hits can hold no other"
-        return found
+        return wide.merged(self._k)[0]
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
         return Question(read_only(queries), k, self._search.metric, os.urandom(16))
