@@ -182,7 +182,7 @@ def across_devices(given: argparse.Namespace, say: Callable[[str], None]) -> lis
                 "central NumPy": scan,
                 "products alone": lambda queries=queries: [
                     queries[start : start + _QUERIES] @ rows.T
-                    for start in range(0, batch, _QUERIES)
+                    for start in range(0, len(queries), _QUERIES)
                 ],
             }
             turns = max(given.repeats, _TRIED // batch)

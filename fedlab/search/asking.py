@@ -1,4 +1,4 @@
-"""One message to many devices at once, and what comes of it: answers, and reasons why there is none.
+"""One message to many devices at once, and what comes of it: answers, and reasons for having none.
 
 Devices of this process share threads, and what they raise is raised. Any other device has a
 thread of its own, which can't be killed: one that does not answer in time keeps that thread, is not

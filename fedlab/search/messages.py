@@ -193,7 +193,10 @@ class Responding:
         rows = self._index.get(request.keys)
         if self._tree is None:
             return Shown(request.nonce, rows)
-        return Shown(request.nonce, rows, self._tree.openings(request.keys))
+        try:
+            return Shown(request.nonce, rows, self._tree.openings(request.keys))
+        except KeyError:  # rows that came later can't be opened, and the server will say so
+            return Shown(request.nonce, rows)
 
     def commit(self) -> Commitment:
         self._tree = RowTree(self._index.keys, self._index.vectors)

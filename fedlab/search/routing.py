@@ -131,7 +131,8 @@ class Router:
     devices : sequence of int or str
         The devices' ids, in the order in which they are asked.
     summaries : sequence of Summary
-        One of each device; without centroids, a device is never asked.
+        One of each device. Groups without rows don't count; a device without groups is asked only
+        where all are.
     metric : {"cosine", "inner", "l2sq"}
         The devices' metric.
 
@@ -164,8 +165,10 @@ class Router:
         self.summaries = tuple(summaries)
         self.metric = metric
         self.dimensions = summaries[0].centroids.shape[1]
-        self._centroids = np.concatenate([summary.centroids for summary in summaries])
-        self._sizes = np.array([len(summary.centroids) for summary in summaries])
+        # With noise, a count may say that nobody is there.
+        groups = [summary.centroids[summary.counts > 0] for summary in summaries]
+        self._centroids = np.concatenate(groups)
+        self._sizes = np.array([len(centroids) for centroids in groups])
 
     @classmethod
     def learn(cls, devices: Sequence[Device], centroids: int = 8, seed: int = 0) -> Router:

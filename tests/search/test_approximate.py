@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlab import Device
 from fedlab.search import FederatedSearch
+from fedlab.search.messages import Answer, Question, Responding
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack
 from fedlab.search.routing import Router
 from tests.helpers import METRICS, clustered, distances, filled, normal
@@ -160,3 +162,35 @@ def test_what_cannot_be_saved_is_refused():
     others = [Device(device.id, filled(normal(5, 3))) for device in devices]
     with pytest.raises(ValueError, match="24 dimensions under cosine, the devices hold 3"):
         FederatedSearch(others, router=router, ask=1)
+
+
+@dataclass
+class Liar:
+    """A device that claims to hold a row at distance zero from every query."""
+
+    honest: Responding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    def ask(self, question: Question) -> Answer:
+        answer = self.honest.ask(question)
+        distances = answer.distances.copy()
+        distances[:, 0] = 0.0
+        return replace(answer, distances=distances)
+
+
+def test_a_hostile_device_that_routing_chose_is_set_aside():
+    devices, queries = federation("l2sq"), clustered(30, D, seed=5)
+    router = Router.learn(devices)
+    liar: list[Any] = [*devices[:4], Liar(Responding(devices[4])), devices[5]]
+    given = {"router": router, "ask": 2, "query": "f16", "check": "vectors"}
+    found = FederatedSearch(liar, **given).search(queries, 4)
+    assert list(found.set_aside) == ["ward 4"]
+    # The rest of those chosen answer alone; nobody is asked in its place.
+    asked = router.choose(queries, 2)
+    asked[:, 4] = False
+    _, keys, far = brute_force(devices, pack(queries, D, "l2sq", "f16").decoded(), 4, asked)
+    there = np.isfinite(far)
+    np.testing.assert_array_equal(found.keys[there], keys[there])
+    assert found.counts.tolist() == there.sum(axis=1).tolist()

@@ -211,6 +211,27 @@ def test_devices_cannot_write_to_the_queries_of_others() -> None:
     assert same(hits, without())
 
 
+def test_a_device_that_feigns_a_graph_voids_certificates_and_breaks_nothing() -> None:
+    def attack(answer: Answer, question: Question) -> Answer:
+        further = question.k > 1
+        return replace(answer, distances=answer.distances + 1e6 * further, exact=False)
+
+    hits = FederatedSearch([*honest(), Hostile(attack)], first=1).search(ROWS[3][:5] + 1, 5)
+    assert hits.approximate == ("hostile",)
+    assert not hits.certified.any()
+    assert (hits.counts == 5).all()
+
+
+class Trap(Answer):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("looked at")
+
+
+def test_what_only_looks_like_an_answer_is_not_looked_at() -> None:
+    hits = searched(Hostile(lambda *_: object.__new__(Trap)), "none")
+    assert "answered with a Trap" in hits.set_aside["hostile"]
+
+
 # -- answers that could be true: noticed by what is shown ------------------------------------------
 
 
@@ -308,9 +329,11 @@ def test_rows_exchanged_after_the_commitment_are_noticed() -> None:
     search = FederatedSearch([*honest(), Device("hostile", index)], check="commitment")
     assert not search.search(QUERIES, 5).set_aside
     index.remove(index.keys)
-    index.add(QUERIES, keys=range(len(QUERIES)))
-    hits = search.search(QUERIES, 5)
-    assert "committed" in hits.set_aside["hostile"]
+    for first_key in (0, 10_000):
+        index.add(QUERIES, keys=range(first_key, first_key + len(QUERIES)))
+        hits = search.search(QUERIES, 5)
+        assert "committed" in hits.set_aside["hostile"]
+        index.remove(index.keys)
 
 
 @pytest.mark.parametrize(
