@@ -47,16 +47,17 @@ _FETCHED = 1 << 12
 
 
 def to_fetch(k: int, rows: int, passing: int, expansion: int) -> int:
-    """Return how many candidates to ask a graph for, so that k of them pass a filter.
+    """Return how many candidates to ask a graph for, so that k of the first half pass a filter.
 
     A walk holds `expansion` candidates, or as many as it is asked for, and its recall hangs on how
     many of them could be answers. Where a filter has nothing to do with the vectors, one in
-    rows / passing could; so that many times more are asked for.
+    rows / passing could; so that many times more are asked for. Of the later half of many a walk
+    misses some, so only answers in the first half are trusted (see `Hits.rescued`).
 
     Parameters
     ----------
     k : int
-        Neighbours wanted; twice as many candidates at least, since stored values are compressed.
+        Neighbours wanted.
     rows, passing : int
         Rows in all, and those that pass.
     expansion : int
@@ -67,7 +68,7 @@ def to_fetch(k: int, rows: int, passing: int, expansion: int) -> int:
     >>> to_fetch(k=10, rows=100_000, passing=10_000, expansion=64)
     640
     """
-    fetched = math.ceil(max(2 * k, expansion) * rows / max(passing, 1))
+    fetched = math.ceil(max(3 * k, expansion) * rows / max(passing, 1))
     return min(max(2 * k, min(fetched, _FETCHED)), rows)
 
 
@@ -105,8 +106,8 @@ class Hits:
     engine : {"scan", "graph"}
         Who answered: the exact scan, or the graph (whose recall may be below 1).
     rescued : (r,) int64 array
-        The queries that the graph found too few rows for, as many had been removed or did not pass
-        a filter; these the scan answered after all.
+        The queries that the graph found too few rows for, since many had been removed or did not
+        pass a filter; these the scan answered after all.
     """
 
     keys: NDArray[np.uint64]

@@ -382,7 +382,8 @@ class VectorIndex:
             Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
             as ``"age >= 65 and label != 'well'"`` (see `fedlab.filters`). The scan measures those
             alone. The graph is asked for more candidates (see `to_fetch`); where too few of them
-            pass, the scan answers after all (see `Hits.rescued`).
+            pass, as may be if the filter has to do with the vectors, the scan answers after all
+            (see `Hits.rescued`).
         threads : int
             Threads that walk the graph; the answer does not depend on them.
 
@@ -399,9 +400,16 @@ class VectorIndex:
         whole_number(threads, "threads", 1, 1024)
         probes = self._probes(queries)
         chosen = None if where is None else np.flatnonzero(self.passing(where))
+        if chosen is not None and len(chosen) == len(self):
+            chosen = None
         held = len(self) if chosen is None else len(chosen)
         if exact is None:
-            exact = not self._graph_pays(k, held, len(probes))
+            sizes = held, self.dimensions, len(probes), self.has_graph
+            exact = not (
+                graph_pays(*sizes)
+                if chosen is None
+                else filtered_graph_pays(self._to_fetch(k, held), *sizes)
+            )
         rescued = np.empty(0, np.int64)
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
@@ -485,12 +493,6 @@ class VectorIndex:
         columns |= about.metadata_in(self._table.columns)
         return np.array(filters.passing(where, columns, len(self)))
 
-    def _graph_pays(self, k: int, passing: int, batch: int) -> bool:
-        sizes = passing, self.dimensions, batch, self.has_graph
-        if passing == len(self):
-            return graph_pays(*sizes)
-        return filtered_graph_pays(self._to_fetch(k, passing), *sizes)
-
     def _to_fetch(self, k: int, passing: int) -> int:
         return to_fetch(k, len(self), passing, self.settings["expansion_search"])
 
@@ -512,10 +514,10 @@ class VectorIndex:
         graph = self._standing_graph()
         rows = np.empty((len(probes), k), np.int64)
         distances = np.empty((len(probes), k))
-        passes = np.ones(len(self), np.bool_)
+        # Twice as many candidates: what compression put out of order is put right by measuring.
         wanted = min(2 * k, len(self))
+        passes = np.full(len(self), chosen is None)
         if chosen is not None:
-            passes[:] = False
             passes[chosen] = True
             wanted = self._to_fetch(k, len(chosen))
         few = max(1, _MANY // wanted)
@@ -525,14 +527,15 @@ class VectorIndex:
             near = graph.candidates(probes[part], wanted, threads)
             stands = near >= 0
             passed = stands & passes[near]
-            # Twice as many as asked for: what compression put out of order is put right here.
-            who, place = np.nonzero(passed & (passed.cumsum(axis=1) <= 2 * k))
+            passed &= passed.cumsum(axis=1) <= 2 * k
+            who, place = np.nonzero(passed)
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
             )
             # Around these queries too many rows are gone for the graph to get past them, or too few
-            # of those that it found pass.
-            lacking = (stands.sum(axis=1) < wanted) | (passed.sum(axis=1) < k)
+            # pass of those that it found first: of the later ones it misses some.
+            first = near.shape[1] if chosen is None else (near.shape[1] + 1) // 2
+            lacking = (stands.sum(axis=1) < wanted) | (passed[:, :first].sum(axis=1) < k)
             short = start + np.flatnonzero(lacking)
             rows[short], distances[short] = self._scan(probes[short], k, chosen)
             rescued.append(short)
