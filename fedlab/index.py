@@ -527,7 +527,8 @@ class VectorIndex:
             near = graph.candidates(probes[part], wanted, threads)
             stands = near >= 0
             passed = stands & passes[near]
-            passed &= passed.cumsum(axis=1) <= 2 * k
+            if chosen is not None:
+                passed &= passed.cumsum(axis=1) <= 2 * k
             who, place = np.nonzero(passed)
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
