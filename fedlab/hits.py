@@ -47,11 +47,13 @@ _FETCHED = 1 << 12
 
 
 def to_fetch(wanted: int, rows: int, passing: int, breadth: int) -> int:
-    """Return how many candidates to ask an engine for, so that as many as wanted pass a filter.
+    """Return how many candidates to ask an engine for, so that enough of the first half pass.
+
 
     A walk holds `breadth` candidates, or as many as it is asked for, and its recall hangs on how
     many of them could be answers. Where a filter has nothing to do with the vectors, one in
-    rows / passing could; so that many times more are asked for.
+    rows / passing could; so that many times more are asked for. Of the later half of many a walk
+    misses some, so only answers in the first half are trusted (see `Hits.rescued`).
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def to_fetch(wanted: int, rows: int, passing: int, breadth: int) -> int:
     >>> to_fetch(wanted=20, rows=100_000, passing=10_000, breadth=64)
     640
     """
-    fetched = math.ceil(max(wanted, breadth) * rows / max(passing, 1))
+    fetched = math.ceil(max(1.5 * wanted, breadth) * rows / max(passing, 1))
     return min(max(wanted, min(fetched, _FETCHED)), rows)
 
 
@@ -106,8 +108,8 @@ class Hits:
         Who answered: "scan", which is exact, or the index's engine by its name (whose recall may be
         below 1): "graph", "faiss-ivf" and so on, see `fedlab.engines`.
     rescued : (r,) int64 array
-        The queries that the engine found too few rows for, as many had been removed or did not pass
-        a filter; these the scan answered after all.
+        The queries that the engine found too few rows for, since many had been removed or did not
+        pass a filter; these the scan answered after all.
     """
 
     keys: NDArray[np.uint64]

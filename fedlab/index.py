@@ -417,7 +417,8 @@ class VectorIndex:
             Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
             as ``"age >= 65 and label != 'well'"`` (see `fedlab.filters`). The scan measures those
             alone. The engine is asked for more candidates (see `to_fetch`); where too few of them
-            pass, the scan answers after all (see `Hits.rescued`).
+            pass, as may be if the filter has to do with the vectors, the scan answers after all
+            (see `Hits.rescued`).
         threads : int
             Threads that walk the graph; the answer does not depend on them.
 
@@ -434,9 +435,11 @@ class VectorIndex:
         whole_number(threads, "threads", 1, 1024)
         probes = self._probes(queries)
         chosen = None if where is None else np.flatnonzero(self.passing(where))
+        if chosen is not None and len(chosen) == len(self):
+            chosen = None
         held = len(self) if chosen is None else len(chosen)
         if exact is None:
-            exact = not self._graph_pays(k, held, len(probes))
+            exact = not self._graph_pays(k, chosen is None, held, len(probes))
         engine = "scan" if exact else self.engine.name
         rescued = np.empty(0, np.int64)
         if not held or not len(probes):
@@ -521,9 +524,9 @@ class VectorIndex:
         columns |= about.metadata_in(self._table.columns)
         return np.array(filters.passing(where, columns, len(self)))
 
-    def _graph_pays(self, k: int, passing: int, batch: int) -> bool:
+    def _graph_pays(self, k: int, unfiltered: bool, passing: int, batch: int) -> bool:
         sizes = passing, self.dimensions, batch, self.has_graph
-        if passing == len(self):
+        if unfiltered:
             return graph_pays(*sizes)
         times = self._graph.oversampling if self._graph else 2
         return filtered_graph_pays(self._to_fetch(times * k, passing), *sizes)
@@ -564,9 +567,8 @@ class VectorIndex:
         # More candidates than k: what compression put out of order is put right by measuring.
         measured = graph.oversampling * k
         wanted = min(measured, len(self))
-        passes = np.ones(len(self), np.bool_)
+        passes = np.full(len(self), chosen is None)
         if chosen is not None:
-            passes[:] = False
             passes[chosen] = True
             wanted = self._to_fetch(measured, len(chosen))
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
@@ -579,13 +581,16 @@ class VectorIndex:
             near = graph.candidates(probes[part], wanted, threads)
             stands = near >= 0
             passed = stands & passes[near]
-            who, place = np.nonzero(passed & (passed.cumsum(axis=1) <= measured))
+            if chosen is not None:
+                passed &= passed.cumsum(axis=1) <= measured
+            who, place = np.nonzero(passed)
             rows[part], distances[part] = ranked(
                 self._table, probes[part], who, near[who, place], k, self.metric
             )
             # Around these queries too many rows are gone for the engine to get past them, or too
-            # few of those that it found pass.
-            lacking = (stands.sum(axis=1) < needed) | (passed.sum(axis=1) < k)
+            # few pass of those that it found first: of the later ones it misses some.
+            first = near.shape[1] if chosen is None else (near.shape[1] + 1) // 2
+            lacking = (stands.sum(axis=1) < needed) | (passed[:, :first].sum(axis=1) < k)
             short = start + np.flatnonzero(lacking)
             rows[short], distances[short] = self._scan(probes[short], k, chosen)
             rescued.append(short)

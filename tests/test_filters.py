@@ -516,7 +516,7 @@ def test_sizes_decide_who_answers_a_filtered_search(monkeypatch: pytest.MonkeyPa
 
 def test_a_walk_fetches_enough_and_not_more_than_there_are() -> None:
     assert to_fetch(20, 10**6, 10**6, 64) == 64
-    assert to_fetch(200, 10**6, 10**6, 64) == 200
+    assert to_fetch(200, 10**6, 10**6, 64) == 300
     assert to_fetch(20, 10**6, 10**5, 64) == 640
     assert to_fetch(20, 100, 1, 64) == 100
     assert to_fetch(20, 10**9, 1, 64) == 1 << 12
