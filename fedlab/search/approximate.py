@@ -28,6 +28,7 @@ class Way:
     router: Router | None = None
     ask: int | None = None
     query: str = "f32"
+    rescore: int = 0
     ask_again: bool = True
 
     def __post_init__(self) -> None:
@@ -41,6 +42,10 @@ class Way:
             )
         if self.ask is not None:
             whole_number(self.ask, "ask", 1)
+        if whole_number(self.rescore, "rescore", 0) and self.exact:
+            raise ValueError(
+                f"rescore is {self.rescore}, and queries travel in full: give query=... with it"
+            )
 
     def require(self, devices: tuple[int | str, ...], metric: str, dimensions: int) -> None:
         """Refuse a router that was learned from others than these."""

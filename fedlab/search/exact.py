@@ -57,7 +57,16 @@ from fedlab.search.asking import Exchange
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.ledger import Ledger
-from fedlab.search.messages import Answer, Question, Request, Respondent, Responding, Shown
+from fedlab.search.messages import (
+    Answer,
+    Measured,
+    Question,
+    Remeasure,
+    Request,
+    Respondent,
+    Responding,
+    Shown,
+)
 from fedlab.search.routing import Router
 from fedlab.training.compiled import usable_threads
 
@@ -117,6 +126,10 @@ class FederatedSearch:
     query : {"f32", "f16", "bf16", "i8", "b1"}
         How queries travel. In fewer bits than f32 devices search for something else, and distances
         are to that; nothing is certified.
+    rescore : int
+        Where the query travels in fewer bits: how many of the best hits, k or more, are measured
+        against it in full by the devices that hold them. That is one exchange more, which puts
+        order and distances right, and finds neighbours that lay beyond the first k.
     ask_again : bool
         Whether devices that may hold more are asked again. If not, answers that lack the proof are
         as good as the first hits make them.
@@ -144,6 +157,7 @@ class FederatedSearch:
         router: Router | None = None,
         ask: int | None = None,
         query: str = "f32",
+        rescore: int = 0,
         ask_again: bool = True,
     ) -> None:
         if check not in CHECKS:
@@ -154,8 +168,10 @@ class FederatedSearch:
         self.devices = tuple(member.id for member in self._members)
         self.dimensions, self.metric = _in_common(self._members)
         self._first = None if first is None else whole_number(first, "first", 1)
-        self._way = Way(router, ask, query, ask_again)
+        self._way = Way(router, ask, query, rescore, ask_again)
         self._way.require(self.devices, self.metric, self.dimensions)
+        for member in self._members if rescore else ():
+            require(member, "a device", "measure")
         self._check = check
         workers = usable_threads() if threads is None else whole_number(threads, "threads", 1, 1024)
         self._exchange = Exchange(dict(enumerate(self._members)), workers, patience)
@@ -191,12 +207,15 @@ class FederatedSearch:
         ledger, aside = Ledger(self.devices), dict(self._refused)
         self._way.note(ledger)
         while True:
-            run = _Run(self, k, aside, ledger)
+            run = _Run(self, max(k, self._way.rescore), aside, ledger)
             try:
-                parts = [
-                    run.answered(asked[part], None if whom is None else whom[part])
-                    for part in _blocks(len(asked), len(self.devices) * k)
-                ]
+                parts = []
+                for part in _blocks(len(asked), len(self.devices) * run.k):
+                    found = run.answered(asked[part], None if whom is None else whom[part])
+                    if self._way.rescore:
+                        found = run.measured_again(wanted[part], found, k)
+                    run.verify(wanted[part] if self._way.rescore else asked[part], found)
+                    parts.append(found)
             except _Caught as caught:
                 aside.update(caught.reasons)
                 continue
@@ -304,6 +323,23 @@ class _Found:
             np.zeros(queries, np.bool_),
         )
 
+    def filled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return of which query and at which place each hit is."""
+        who, place = np.nonzero(np.arange(self.keys.shape[1])[None, :] < self.counts[:, None])
+        return who, place
+
+    def reordered(self, distances: NDArray[np.float64], devices: int, k: int) -> _Found:
+        """Return the k nearest by other distances, in the order of `filled`; none is certified."""
+        who, place = self.filled()
+        holder, keys = self.devices[who, place], self.keys[who, place]
+        order = np.lexsort((keys, holder, distances, who))
+        rank = np.arange(len(who)) - np.searchsorted(who, who)  # `who` is sorted either way
+        best = _Found.empty(devices, len(self.counts), k)
+        order, at = order[rank < k], (who[rank < k], rank[rank < k])
+        best.distances[at], best.devices[at] = distances[order], holder[order]
+        best.keys[at], best.counts[:] = keys[order], np.minimum(self.counts, k)
+        return best
+
     def put(self, which: NDArray[np.intp], better: _Found) -> None:
         """Put other answers in the place of some queries'."""
         for name, values in vars(better).items():
@@ -316,14 +352,14 @@ class _Run:
     def __init__(
         self, search: FederatedSearch, k: int, aside: Mapping[int, str], ledger: Ledger
     ) -> None:
-        self._search, self._k, self._aside, self._ledger = search, k, aside, ledger
+        self._search, self.k, self._aside, self._ledger = search, k, aside, ledger
         self._places = [p for p in range(len(search.devices)) if p not in aside]
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
         self._loose: set[int] = set()
 
     def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> _Found:
         """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
-        k, devices = self._k, len(self._search.devices)
+        k, devices = self.k, len(self._search.devices)
         many = self._search._way.ask or max(len(self._places), 1)
         first = min(self._search._first or first_asked(many, k), k)
         stack = _Stack.empty(devices, len(queries), first)
@@ -343,8 +379,6 @@ class _Run:
             found.certified[:] = False
         if whom is not None:
             found.certified[:] &= whom[:, self._places].all(axis=1)
-        if self._search._check != "none":
-            self._verify(queries, found)
         return found
 
     def _asked_again(
@@ -354,15 +388,15 @@ class _Run:
         unsure: NDArray[np.bool_],
         which: NDArray[np.intp],
     ) -> _Found:
-        wide = stack.widened(which, self._k)
+        wide = stack.widened(which, self.k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
         }
         questions = {
-            place: self._question(queries[which[own]], self._k) for place, own in rows.items()
+            place: self._question(queries[which[own]], self.k) for place, own in rows.items()
         }
         self._ask(2, questions, wide, rows)
-        return wide.merged(self._k)[0]
+        return wide.merged(self.k)[0]
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
         way, metric = self._search._way, self._search.metric
@@ -401,9 +435,37 @@ class _Run:
         if faults:
             raise _Caught(faults)
 
-    def _verify(self, queries: NDArray[np.float32], found: _Found) -> None:
-        """Have the rows of the final hits shown, and measure their distances again."""
-        who, place = np.nonzero(np.arange(self._k)[None, :] < found.counts[:, None])
+    def measured_again(self, queries: NDArray[np.float32], found: _Found, k: int) -> _Found:
+        """Have all hits measured against the full queries, and return the k nearest of each."""
+        who, place = found.filled()
+        holder, keys = found.devices[who, place], found.keys[who, place]
+        mine = {device: np.flatnonzero(holder == device) for device in np.unique(holder).tolist()}
+        requests = {}
+        for device, held in mine.items():
+            asking, which = np.unique(who[held], return_inverse=True)
+            full = read_only(queries[asking])
+            requests[device] = Remeasure(full, which, read_only(keys[held]), os.urandom(16))
+        distances, sizes = np.empty(len(who)), dict[int, int]()
+
+        def take(place: int, measured: Measured) -> str | None:
+            flaw = judging.flaw_in_distances(measured, requests[place], self._search.metric)
+            if flaw is None:
+                distances[mine[place]], sizes[place] = measured.distances, measured.nbytes
+            return flaw
+
+        self._note(3, "down", "full queries and keys", {p: r.nbytes for p, r in requests.items()})
+        send = lambda place, member: member.measure(requests[place])  # noqa: E731
+        faults = self._search._exchange(requests, send, take)
+        self._note(3, "up", "distances", sizes)
+        if faults:
+            raise _Caught(faults)
+        return found.reordered(distances, len(self._search.devices), k)
+
+    def verify(self, queries: NDArray[np.float32], found: _Found) -> None:
+        """Have the rows of the final hits shown, where that is wanted, and measure them again."""
+        if self._search._check == "none":
+            return
+        who, place = found.filled()
         holder = found.devices[who, place]
         requests, claims = {}, {}
         for device in np.unique(holder).tolist():
@@ -422,10 +484,11 @@ class _Run:
                 sizes[place] = shown.nbytes
             return flaw
 
-        self._note(3, "down", "keys", {p: r.nbytes for p, r in requests.items()})
+        last = 4 if self._search._way.rescore else 3
+        self._note(last, "down", "keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.show(requests[place])  # noqa: E731
         faults = self._search._exchange(requests, send, take)
-        self._note(3, "up", "rows", sizes)
+        self._note(last, "up", "rows", sizes)
         if faults:
             raise _Caught(faults)
 

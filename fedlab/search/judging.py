@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 from fedlab.checks import as_lengths, as_vectors, read_only
 from fedlab.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
-from fedlab.search.messages import Answer, Question, Request, Shown
+from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
 
-__all__ = ["flaw_in_answer", "flaw_in_commitment", "flaw_in_form", "flaw_in_rows"]
+__all__ = [
+    "flaw_in_answer",
+    "flaw_in_commitment",
+    "flaw_in_distances",
+    "flaw_in_form",
+    "flaw_in_rows",
+]
 
 _FLAWS = {
     1: "gave counts that are below zero or beyond what it was asked for",
@@ -64,6 +70,21 @@ def flaw_in_answer(
     from fedlab.search import mergekernels
 
     return _FLAWS.get(mergekernels.flaw(distances, keys, counts, *_RANGES[metric]))
+
+
+def flaw_in_distances(measured: Any, request: Remeasure, metric: str) -> str | None:
+    """Judge distances that were measured again."""
+    if not isinstance(measured, Measured):
+        return f"measured with a {type(measured).__name__}"
+    if not _same(measured.nonce, request.nonce):
+        return "measured for another request (a replay)"
+    given, shape = measured.distances, (len(request.keys),)
+    if not isinstance(given, np.ndarray) or given.dtype != np.float64 or given.shape != shape:
+        return f"gave no float64 distances of shape {shape}"
+    least, most = _RANGES[metric]
+    if not (np.isfinite(given) & (given >= least) & (given <= most)).all():
+        return "gave a distance that the metric doesn't have"
+    return None
 
 
 def flaw_in_commitment(commitment: Any) -> str | None:

@@ -16,11 +16,20 @@ from numpy.typing import NDArray
 
 from fedlab.checks import KEY_LIMIT
 from fedlab.device import Device
-from fedlab.scan import Probes
+from fedlab.scan import Probes, measure
 from fedlab.search.commitment import Commitment, Opening, RowTree
 from fedlab.search.quantised import bytes_a_query
 
-__all__ = ["Answer", "Question", "Request", "Respondent", "Responding", "Shown"]
+__all__ = [
+    "Answer",
+    "Measured",
+    "Question",
+    "Remeasure",
+    "Request",
+    "Respondent",
+    "Responding",
+    "Shown",
+]
 
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
@@ -128,6 +137,41 @@ class Shown:
         return self.rows.nbytes + sum(opening.nbytes for opening in self.openings) + _NONCE
 
 
+@dataclass(frozen=True, eq=False)
+class Remeasure:
+    """How far are these rows of yours from these queries, in full?
+
+    Attributes
+    ----------
+    queries : (q, d) float32 array
+    who : (m,) int64 array
+        Which of the queries each key is about.
+    keys : (m,) uint64 array
+    nonce : bytes
+    """
+
+    queries: NDArray[np.float32]
+    who: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    nonce: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.queries.nbytes + len(self.keys) * (_COUNT + self.keys.itemsize) + _NONCE
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Distances in float64, (m,), in the order of the keys that were asked about."""
+
+    nonce: bytes
+    distances: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        return self.distances.nbytes + _NONCE
+
+
 class Respondent(Protocol):
     """A device as the server meets it."""
 
@@ -151,6 +195,9 @@ class Respondent(Protocol):
 
     def commit(self) -> Commitment:
         """Commit to all rows; only asked for, once and beforehand, where that is checked."""
+
+    def measure(self, request: Remeasure) -> Measured:
+        """Measure rows against queries in full; only asked for where hits are rescored."""
 
 
 class Responding:
@@ -188,6 +235,10 @@ class Responding:
         hits = self._index.search(question.queries, question.k, self._exact)
         exact = hits.engine == "scan"
         return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
+
+    def measure(self, request: Remeasure) -> Measured:
+        rows = self._index.get(request.keys)
+        return Measured(request.nonce, measure(rows, request.queries[request.who], self.metric))
 
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)

@@ -14,6 +14,7 @@ from fedlab.search import FederatedSearch
 from fedlab.search.messages import Answer, Question, Responding
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack
 from fedlab.search.routing import Router
+from fedlab.workbench.search_costs import federated_recall
 from tests.helpers import METRICS, clustered, distances, filled, normal
 
 SIZES = (60, 0, 25, 1, 110, 3)
@@ -194,3 +195,71 @@ def test_a_hostile_device_that_routing_chose_is_set_aside():
     there = np.isfinite(far)
     np.testing.assert_array_equal(found.keys[there], keys[there])
     assert found.counts.tolist() == there.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("check", ["none", "vectors"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rescoring_puts_order_and_distances_right(metric, check):
+    devices, queries = federation(metric), clustered(20, D, seed=8)
+    pool = FederatedSearch(devices, query="b1").search(queries, 30)
+    found = FederatedSearch(devices, query="b1", rescore=30, check=check).search(queries, 5)
+    for number, query in enumerate(queries):
+        held = list(zip(pool.devices[number].tolist(), pool.keys[number], strict=True))
+        rows = np.concatenate([devices[place].index.get([key]) for place, key in held])
+        far = distances(rows, query[None], metric)[0].astype(np.float64)
+        order = np.lexsort((pool.keys[number], pool.devices[number], far))[:5]
+        assert found.keys[number].tolist() == [held[place][1] for place in order]
+        assert found.devices[number].tolist() == [held[place][0] for place in order]
+        np.testing.assert_allclose(found.distances[number], far[order], atol=1e-6, rtol=1e-6)
+    assert not found.certified.any()
+    assert not found.set_aside
+    assert found.ledger.rounds == (3 if check == "none" else 4)
+
+
+def test_rescoring_counts_its_bytes_and_lifts_recall():
+    devices, queries = federation("l2sq"), clustered(60, D, seed=8)
+    central = FederatedSearch(devices).search(queries, 5)
+    pool = FederatedSearch(devices, query="b1").search(queries, 20)
+    plain = FederatedSearch(devices, query="b1").search(queries, 5)
+    again = FederatedSearch(devices, query="b1", rescore=20).search(queries, 5)
+    recalls = [federated_recall(hits, central) for hits in (plain, again)]
+    assert recalls[0] + 0.1 < recalls[1]
+    third = again.ledger.frame().query("round == 3")
+    holders = sum(len(np.unique(row)) for row in pool.devices)
+    messages = len(np.unique(pool.devices))
+    down, up = (third[third.direction == way]["bytes"].sum() for way in ("down", "up"))
+    assert down == holders * 4 * D + 60 * 20 * 12 + 16 * messages
+    assert up == 60 * 20 * 8 + 16 * messages
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: replace(m, distances=m.distances * np.nan), "metric doesn't have"),
+        (lambda m: replace(m, distances=-1 - m.distances), "metric doesn't have"),
+        (lambda m: replace(m, distances=m.distances[1:]), "no float64 distances"),
+        (lambda m: replace(m, nonce=bytes(16)), "replay"),
+        (lambda m: None, "NoneType"),
+        (lambda m: replace(m, distances=m.distances * 0), "distance it had claimed"),
+    ],
+)
+def test_false_measurements_are_noticed(change, said):
+    devices = federation("l2sq")
+    liar = Liar(Responding(devices[4]))
+    liar.ask, honest = liar.honest.ask, liar.honest.measure
+    liar.measure = lambda request: change(honest(request))
+    members: list[Any] = [*devices[:4], liar, devices[5]]
+    search = FederatedSearch(members, query="i8", rescore=8, check="vectors")
+    found = search.search(clustered(20, D, seed=2), 4)
+    assert said in found.set_aside["ward 4"]
+    assert not (found.devices == 4).any()
+
+
+def test_rescoring_needs_something_to_put_right():
+    devices = federation()
+    with pytest.raises(ValueError, match="queries travel in full"):
+        FederatedSearch(devices, rescore=10)
+    with pytest.raises(ValueError, match="rescore is -1"):
+        FederatedSearch(devices, query="i8", rescore=-1)
+    empty = FederatedSearch([Device(0, filled(normal(0, 3)))], query="i8", rescore=5)
+    assert empty.search(normal(2, 3), 3).counts.tolist() == [0, 0]
