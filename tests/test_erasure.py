@@ -14,7 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedlab import Device, Federation, Key, Passphrase, SoftmaxRegression, VectorIndex, spread
+from fedlab import (
+    Device,
+    Federation,
+    Key,
+    Passphrase,
+    Population,
+    SoftmaxRegression,
+    VectorIndex,
+    spread,
+    write_population,
+)
 from fedlab.data import iid, load_digits
 from fedlab.erasure import (
     Certificate,
@@ -191,6 +201,32 @@ def test_a_device_lets_go_of_what_it_derived_and_of_held_out_keys():
     assert len(device.training()[0]) == 30
     with pytest.raises(KeyError):
         device.erase(gone)
+
+
+def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_searched(tmp_path):
+    draw = np.random.default_rng(0)
+    wards = [(f"ward {n}", draw.normal(size=(5, 24)), [0, 1, 0, 1, 0]) for n in range(3)]
+    write_population(tmp_path / "wards", wards, dimensions=24)
+    device = Population(tmp_path / "wards")[1]
+    gone = device.index.keys[:2].tolist()
+    probes = Probes.taken(device.index, gone)
+    assert "codes" in device.erase(gone).still_held
+    assert audit_erasure(device.index, probes).clean
+    audit = audit_erasure(device.index, probes, folders=[tmp_path / "wards"])
+    assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
+        ("codes.npy", "f32", key) for key in gone
+    }
+
+
+def test_a_graph_that_does_not_give_its_bytes_leaves_the_audit_undecided():
+    index = labelled()
+    probes = Probes.taken(index, GONE)
+    index.erase(GONE)
+    index.build_graph()
+    assert index._graph is not None
+    index._graph.to_bytes = lambda: None  # type: ignore[assignment, method-assign, return-value]
+    audit = audit_erasure(index, probes)
+    assert (audit.verdict, list(audit.unread)) == ("undecided", ["memory: the graph"])
 
 
 def test_a_copy_that_shares_memory_is_noticed():

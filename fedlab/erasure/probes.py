@@ -26,7 +26,7 @@ from fedlab.storage import DTYPES, LARGEST, decode, encode
 if TYPE_CHECKING:
     from fedlab.index import VectorIndex
 
-__all__ = ["OF_VECTORS", "Probes", "beside", "codes_in", "rows_as_bytes"]
+__all__ = ["OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
@@ -162,7 +162,7 @@ class Probes:
     def _take(self, rows: Float, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
         for whose, source in _sources(rows):
             for dtype in DTYPES:
-                chosen, codes = codes_in(dtype, source)
+                chosen, codes = coded(dtype, source)
                 self._take_codes(dtype, codes, [keys[place] for place in whose[chosen]])
         for name, column in columns.items():
             for form, content, place in beside(name, column):
@@ -238,7 +238,7 @@ def _repeats_few(pattern: bytes) -> bool:
 # -- what rows look like ---------------------------------------------------------------------------
 
 
-def codes_in(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
+def coded(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
     """Return which rows a storage type can hold, and their codes, (n, b) bytes."""
     chosen = np.flatnonzero(np.abs(rows).max(axis=1, initial=0.0) <= LARGEST[dtype])
     return chosen, rows_as_bytes(encode(rows[chosen], dtype)["codes"])
@@ -265,5 +265,5 @@ def _sources(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
     """Yield (which rows, rows): as they are, and what each storage type makes of them."""
     yield np.arange(len(rows)), rows
     for dtype in DTYPES:
-        chosen, _ = codes_in(dtype, rows)
+        chosen, _ = coded(dtype, rows)
         yield chosen, decode(**encode(rows[chosen], dtype))  # type: ignore[arg-type]
