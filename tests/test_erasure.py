@@ -328,6 +328,17 @@ def test_bytes_that_a_kept_row_has_are_shared_and_its_key_is_told(dtype):
     assert not {f.form for f in audit_erasure(index, apart).found}
 
 
+def test_any_text_is_looked_for():
+    odd = ["\ud800 alone", "zehn µm über dem Soll", "\N{GRINNING FACE} and nothing else", ""]
+    index = filled(normal(8, 24), labels=[*odd, "a", "b", "c", "d"])
+    probes = Probes.taken(index, [0, 1, 2, 3])
+    assert probes.undecidable == {"labels, UTF-32": 1, "labels, UTF-8": 2}
+    found = {(f.key, f.form) for f in audit_erasure(index, probes).found}
+    assert {key for key, form in found if form == "labels, UTF-32"} == {0, 1, 2}
+    index.erase([0, 1, 2, 3])
+    assert audit_erasure(index, probes).clean
+
+
 def test_a_text_within_a_kept_text_is_shared():
     index = filled(normal(2, 24), labels=["pneumonia, left", "pneumonia"])
     probes = Probes.taken(index, [1])

@@ -53,7 +53,7 @@ class Finding:
     Attributes
     ----------
     place : str
-        "memory: codes", or the path of a file.
+        "memory: the buffer of codes", or the path of a file.
     form : str
         The precision ("f32"), or the column and encoding of a text ("labels, UTF-8").
     key : int
@@ -91,7 +91,8 @@ class Audit:
     shared : tuple of Finding
         Bytes that a kept row has, too: they show nothing of the erased one.
     undecidable : mapping of str to int
-        Of how many rows a form was not looked for, since it repeats fewer than 16 bytes.
+        Of how many rows a form was not looked for, since fewer than 16 bytes make it up: whole,
+        or by being repeated.
     looked_at : mapping of str to int
         Places, and how many bytes were searched there.
     unread : mapping of str to str

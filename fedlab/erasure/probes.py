@@ -76,7 +76,7 @@ class Probes:
     keys : tuple of int
         The rows' keys, rising.
     undecidable : dict of str to int
-        Of how many rows a form is not looked for, since it repeats fewer than 16 bytes: found
+        Of how many rows a form is not looked for, since fewer than 16 bytes make it up: found
         somewhere, it would say nothing.
 
     Examples
@@ -103,6 +103,7 @@ class Probes:
 
     @property
     def undecidable(self) -> dict[str, int]:
+        """Of how many rows each form is not looked for."""
         return {form: len(keys) for form, keys in sorted(self._short.items())}
 
     @classmethod
@@ -118,7 +119,7 @@ class Probes:
         labels : (n,) array, optional
         """
         given = np.asarray(vectors)
-        rows = as_vectors(given, given.shape[-1], "vectors")
+        rows = as_vectors(given, given.shape[-1] if given.ndim else 1, "vectors")
         known = as_keys(keys).tolist()
         if len(known) != len(rows):
             raise ValueError(f"{len(known)} keys were given for {len(rows)} rows; one a row")
@@ -254,8 +255,8 @@ def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
     """Yield (form, bytes, place) of what stands beside the rows: labels, for one."""
     if column.dtype.kind == "U":
         for place, text in enumerate(column.tolist()):
-            yield f"{name}, UTF-32", text.encode("utf-32-le"), place  # as NumPy holds it
-            yield f"{name}, UTF-8", text.encode(), place  # as most files do
+            yield f"{name}, UTF-32", text.encode("utf-32-le", "surrogatepass"), place  # as in NumPy
+            yield f"{name}, UTF-8", text.encode("utf-8", "surrogatepass"), place  # as in most files
         return
     for place, content in enumerate(rows_as_bytes(column)):
         yield f"{name}, {column.dtype}", content.tobytes(), place
