@@ -151,11 +151,16 @@ class Table:
 
     @cached_property
     def stored(self) -> tuple[Any, ...]:
-        """Codes as bytes, their kind, scales, keys and squares: what compiled loops read."""
+        """What compiled loops read: see `fedlab.scankernels`."""
         codes, none = self.columns["codes"], np.empty(0, np.float32)
+        typed = codes.view(np.uint16) if codes.dtype == np.float16 else codes
+        kinds = np.float32, np.uint16, np.int8
         return (
-            read_only(codes.view(np.uint8)),
             list(DTYPES.values()).index(codes.dtype),
+            *(
+                read_only(typed if typed.dtype == kind else np.empty((0, 0), kind))
+                for kind in kinds
+            ),
             *(read_only(self.columns.get(name, none)) for name in ("scales", "keys", "squares")),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import as_lengths, as_vectors, read_only
+from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only
 from fedlab.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
 from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
@@ -69,7 +69,12 @@ def flaw_in_answer(
     """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
     from fedlab.search import mergekernels
 
-    return _FLAWS.get(mergekernels.flaw(distances, keys, counts, *_RANGES[metric]))
+    flaw = mergekernels.flaw(distances, keys, counts, *_RANGES[metric])
+    if not flaw and keys.shape[1] > mergekernels.FEW:
+        in_order = np.sort(keys, axis=1)
+        same = in_order[:, 1:] == in_order[:, :-1]
+        flaw = 5 if (same & (in_order[:, 1:] != KEY_LIMIT)).any() else 0
+    return _FLAWS.get(flaw)
 
 
 def flaw_in_distances(measured: Any, request: Remeasure, metric: str) -> str | None:

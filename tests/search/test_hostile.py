@@ -122,6 +122,12 @@ def test_impossible_answers_are_set_aside(name: str) -> None:
     assert hits.certified.all()  # of the others
 
 
+def test_one_key_twice_among_many_is_noticed_too() -> None:
+    hits = searched(Hostile(changed("keys", twice)), "none", k=40, first=40)
+    assert "same key twice" in hits.set_aside["hostile"]
+    assert not searched(Hostile(), "none", k=150, first=150).set_aside  # 100 rows: 50 places empty
+
+
 def test_every_impossible_answer_is_noticed_for_each_device_at_once() -> None:
     devices: list[Any] = honest()
     for place, (attack, _) in enumerate(IMPOSSIBLE.values()):
