@@ -27,7 +27,6 @@ import re
 import stat
 import struct
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +88,10 @@ class FileKind:
         with (
             replacing(path, mode=0o600) as file,
             sealed(file, sealer) if sealer else nullcontext(file) as out,
-            ThreadPoolExecutor(1) as beside,  # digest and cipher take about as long, each
         ):
             for part in parts:
-                digested = beside.submit(digest.update, part)
+                digest.update(part)
                 out.write(part)
-                digested.result()
             out.write(digest.digest())
 
     def read(

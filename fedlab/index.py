@@ -275,7 +275,7 @@ class VectorIndex:
         """Remove rows, and return how many.
 
         The rows' bytes leave the array, and files that are saved from now on. A graph that stands
-        still holds them in memory until it is built anew; so does a view.
+        still holds them in memory until it is built anew; so does a view. `erase` makes sure.
 
         Raises
         ------

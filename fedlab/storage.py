@@ -7,7 +7,7 @@ exact scan read its rows *decoded*: what compression lost is lost for all of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -219,7 +219,8 @@ class Table:
 
         Columns that need no narrowing are shared.
         """
-        return Table({name: _narrow(column) for name, column in self.columns.items()})
+        columns = {name: _narrow(column) for name, column in self.columns.items()}
+        return replace(self, columns=columns, _room=None)
 
     @cached_property
     def _order(self) -> NDArray[np.intp]:

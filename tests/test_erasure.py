@@ -14,7 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedlab import Device, Federation, Key, Passphrase, SoftmaxRegression, VectorIndex, spread
+from fedlab import (
+    Device,
+    Federation,
+    Key,
+    Passphrase,
+    Population,
+    SoftmaxRegression,
+    VectorIndex,
+    spread,
+    write_population,
+)
 from fedlab.data import iid, load_digits
 from fedlab.erasure import (
     Certificate,
@@ -193,6 +203,32 @@ def test_a_device_lets_go_of_what_it_derived_and_of_held_out_keys():
         device.erase(gone)
 
 
+def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_searched(tmp_path):
+    draw = np.random.default_rng(0)
+    wards = [(f"ward {n}", draw.normal(size=(5, 24)), [0, 1, 0, 1, 0]) for n in range(3)]
+    write_population(tmp_path / "wards", wards, dimensions=24)
+    device = Population(tmp_path / "wards")[1]
+    gone = device.index.keys[:2].tolist()
+    probes = Probes.taken(device.index, gone)
+    assert "codes" in device.erase(gone).still_held
+    assert audit_erasure(device.index, probes).clean
+    audit = audit_erasure(device.index, probes, folders=[tmp_path / "wards"])
+    assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
+        ("codes.npy", "f32", key) for key in gone
+    }
+
+
+def test_a_graph_that_does_not_give_its_bytes_leaves_the_audit_undecided():
+    index = labelled()
+    probes = Probes.taken(index, GONE)
+    index.erase(GONE)
+    index.build_graph()
+    assert index._graph is not None
+    index._graph.to_bytes = lambda: None  # type: ignore[assignment, method-assign, return-value]
+    audit = audit_erasure(index, probes)
+    assert (audit.verdict, list(audit.unread)) == ("undecided", ["memory: the graph"])
+
+
 def test_a_copy_that_shares_memory_is_noticed():
     index = labelled()
     shallow = copy.copy(index)
@@ -290,6 +326,17 @@ def test_bytes_that_a_kept_row_has_are_shared_and_its_key_is_told(dtype):
     # Rows that only round to the same codes are told apart where they are: in float32.
     apart = Probes.of_rows(rows[[7]] * np.float32(1 + 1e-6), [7])
     assert not {f.form for f in audit_erasure(index, apart).found}
+
+
+def test_any_text_is_looked_for():
+    odd = ["\ud800 alone", "zehn µm über dem Soll", "\N{GRINNING FACE} and nothing else", ""]
+    index = filled(normal(8, 24), labels=[*odd, "a", "b", "c", "d"])
+    probes = Probes.taken(index, [0, 1, 2, 3])
+    assert probes.undecidable == {"labels, UTF-32": 1, "labels, UTF-8": 2}
+    found = {(f.key, f.form) for f in audit_erasure(index, probes).found}
+    assert {key for key, form in found if form == "labels, UTF-32"} == {0, 1, 2}
+    index.erase([0, 1, 2, 3])
+    assert audit_erasure(index, probes).clean
 
 
 def test_a_text_within_a_kept_text_is_shared():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.erasure.probes import OF_VECTORS, Probes, beside, codes_in, rows_as_bytes
+from fedlab.erasure.probes import OF_VECTORS, Probes, beside, coded, rows_as_bytes
 from fedlab.sealing import Sealer, SealError, is_sealed, unsealed_chunks
 from fedlab.storage import DTYPES
 
@@ -42,6 +42,10 @@ _BLOCK = 1 << 22
 _NUMBERS = 1 << 20
 
 
+class _Unsearchable(Exception):
+    """A place does not show its bytes."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Bytes of an erased row, in one place.
@@ -49,7 +53,7 @@ class Finding:
     Attributes
     ----------
     place : str
-        "memory: codes", or the path of a file.
+        "memory: the buffer of codes", or the path of a file.
     form : str
         The precision ("f32"), or the column and encoding of a text ("labels, UTF-8").
     key : int
@@ -87,7 +91,8 @@ class Audit:
     shared : tuple of Finding
         Bytes that a kept row has, too: they show nothing of the erased one.
     undecidable : mapping of str to int
-        Of how many rows a form was not looked for, since it repeats fewer than 16 bytes.
+        Of how many rows a form was not looked for, since fewer than 16 bytes make it up: whole,
+        or by being repeated.
     looked_at : mapping of str to int
         Places, and how many bytes were searched there.
     unread : mapping of str to str
@@ -209,7 +214,7 @@ def audit_erasure(
         try:
             for name, offset in probes.search(_counted(blocks, place, looked_at)):
                 seen.setdefault((place, name), [offset, 0])[1] += 1
-        except (OSError, SealError) as error:
+        except (OSError, SealError, _Unsearchable) as error:
             unread[place] = str(error)
     kept = _kept(index, probes, {form for _, (form, _) in seen})
     findings = [
@@ -256,7 +261,7 @@ def _codes_of(index: VectorIndex, rows: NDArray[np.intp], dtype: str) -> Iterato
         if dtype == index.dtype:
             codes = rows_as_bytes(table.columns["codes"][part])
         else:
-            chosen, codes = codes_in(dtype, table.decoded(part))
+            chosen, codes = coded(dtype, table.decoded(part))
             part = part[chosen]
         yield codes.ravel(), codes.shape[1] * np.arange(len(codes)), index.keys[part]
 
@@ -307,7 +312,7 @@ def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:
     table, graph = index._table, index._graph
     room = table._room.buffers if table._room else {}
     held = [(f"memory: the buffer of {n}", c) for n, c in [*table.columns.items(), *room.items()]]
-    borrowed = graph._borrowed if graph else []
+    borrowed = getattr(graph, "_borrowed", [])
     held += [("memory: a buffer that the graph borrowed", part) for part in borrowed]
     seen = set[int]()
     for place, array in held:
@@ -316,7 +321,13 @@ def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:
             seen.add(id(owner))
             yield place, [np.ascontiguousarray(owner).reshape(-1).view(np.uint8)]
     if graph:
-        yield "memory: the graph", [graph.to_bytes()]
+        yield "memory: the graph", _serialised(graph)
+
+
+def _serialised(graph: Any) -> Iterator[bytes]:
+    if (content := graph.to_bytes()) is None:
+        raise _Unsearchable("the engine doesn't give its bytes; erasing lets go of them")
+    yield content
 
 
 def _paths(files: Iterable[Path_], folders: Iterable[Path_]) -> Iterator[Path]:
@@ -357,7 +368,9 @@ def _within(folder: Path) -> Iterator[Path]:
 def _content(path: Path, sealers: Sequence[Sealer]) -> Iterator[bytes]:
     """Yield a file's bytes, decrypted; raise OSError or SealError where that ends too early."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait
-        raise OSError(f"{path.name} is no regular file; of a link to a folder, give the folder")
+        raise _Unsearchable(
+            f"{path.name} is no regular file; of a link to a folder, give the folder"
+        )
     if is_sealed(path):
         yield from _opened(path, sealers)
         return

@@ -26,7 +26,7 @@ from fedlab.storage import DTYPES, LARGEST, decode, encode
 if TYPE_CHECKING:
     from fedlab.index import VectorIndex
 
-__all__ = ["OF_VECTORS", "Probes", "beside", "codes_in", "rows_as_bytes"]
+__all__ = ["OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
@@ -76,7 +76,7 @@ class Probes:
     keys : tuple of int
         The rows' keys, rising.
     undecidable : dict of str to int
-        Of how many rows a form is not looked for, since it repeats fewer than 16 bytes: found
+        Of how many rows a form is not looked for, since fewer than 16 bytes make it up: found
         somewhere, it would say nothing.
 
     Examples
@@ -103,6 +103,7 @@ class Probes:
 
     @property
     def undecidable(self) -> dict[str, int]:
+        """Of how many rows each form is not looked for."""
         return {form: len(keys) for form, keys in sorted(self._short.items())}
 
     @classmethod
@@ -118,7 +119,7 @@ class Probes:
         labels : (n,) array, optional
         """
         given = np.asarray(vectors)
-        rows = as_vectors(given, given.shape[-1], "vectors")
+        rows = as_vectors(given, given.shape[-1] if given.ndim else 1, "vectors")
         known = as_keys(keys).tolist()
         if len(known) != len(rows):
             raise ValueError(f"{len(known)} keys were given for {len(rows)} rows; one a row")
@@ -162,7 +163,7 @@ class Probes:
     def _take(self, rows: Float, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
         for whose, source in _sources(rows):
             for dtype in DTYPES:
-                chosen, codes = codes_in(dtype, source)
+                chosen, codes = coded(dtype, source)
                 self._take_codes(dtype, codes, [keys[place] for place in whose[chosen]])
         for name, column in columns.items():
             for form, content, place in beside(name, column):
@@ -238,7 +239,7 @@ def _repeats_few(pattern: bytes) -> bool:
 # -- what rows look like ---------------------------------------------------------------------------
 
 
-def codes_in(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
+def coded(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
     """Return which rows a storage type can hold, and their codes, (n, b) bytes."""
     chosen = np.flatnonzero(np.abs(rows).max(axis=1, initial=0.0) <= LARGEST[dtype])
     return chosen, rows_as_bytes(encode(rows[chosen], dtype)["codes"])
@@ -254,8 +255,8 @@ def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
     """Yield (form, bytes, place) of what stands beside the rows: labels, for one."""
     if column.dtype.kind == "U":
         for place, text in enumerate(column.tolist()):
-            yield f"{name}, UTF-32", text.encode("utf-32-le"), place  # as NumPy holds it
-            yield f"{name}, UTF-8", text.encode(), place  # as most files do
+            yield f"{name}, UTF-32", text.encode("utf-32-le", "surrogatepass"), place  # as in NumPy
+            yield f"{name}, UTF-8", text.encode("utf-8", "surrogatepass"), place  # as in most files
         return
     for place, content in enumerate(rows_as_bytes(column)):
         yield f"{name}, {column.dtype}", content.tobytes(), place
@@ -265,5 +266,5 @@ def _sources(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
     """Yield (which rows, rows): as they are, and what each storage type makes of them."""
     yield np.arange(len(rows)), rows
     for dtype in DTYPES:
-        chosen, _ = codes_in(dtype, rows)
+        chosen, _ = coded(dtype, rows)
         yield chosen, decode(**encode(rows[chosen], dtype))  # type: ignore[arg-type]

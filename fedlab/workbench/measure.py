@@ -182,7 +182,7 @@ def _recall_of(index: VectorIndex, queries: Float, k: int) -> float:
 
 
 def _fresh(index: VectorIndex, queries: Float, k: int) -> dict[str, float]:
-    fresh = VectorIndex(index.dimensions, index.metric, index.dtype, **index.settings)
+    fresh = VectorIndex(index.dimensions, index.metric, index.dtype)
     fresh.add(index.vectors)
     graph = index._graph
     assert graph is not None
