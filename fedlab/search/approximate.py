@@ -3,7 +3,9 @@
 Three savings of `FederatedSearch`, each by itself or together, beside answers through graphs
 (``exact=False``): a router asks only the devices whose centroids are near (see
 `fedlab.search.routing`), the query travels in fewer bits (`fedlab.search.quantised`), and devices
-that may hold more are not asked again. An answer that none of them touched is certified.
+that may hold more are not asked again. What few bits put out of order, `rescore` puts right by
+having the best hits measured against the full query. An answer that none of this touched is
+certified.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A question of d numbers of b bytes to D devices that answer with k' hits each takes D (d b + 16 k')
 bytes and a few more: at 384 dimensions and k' = 10 in float32, nine tenths of them are the query.
-Devices decode what they receive and search for that; distances in their answers are to it.
+Devices decode what they receive and search for that; distances in their answers are to it, unless
+the best hits are measured again (``FederatedSearch(rescore=...)``).
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ def recall_against_bytes(
     query: Sequence[str] = ("f32", "i8", "b1"),
     first: Sequence[int] | None = None,
     engines: Sequence[str] = ("scan",),
+    rescore: int = 0,
     router: Router | None = None,
 ) -> pd.DataFrame:
     """Measure every combination of savings against the exact answer over all devices.
@@ -65,6 +66,8 @@ def recall_against_bytes(
         round and not bytes.
     engines : sequence of {"scan", "graph"}
         Who answers on a device; graphs are built before the clock starts.
+    rescore : int
+        How many hits of queries in fewer bits are measured again (see `FederatedSearch`).
     router : Router, optional
         Learned now, with its defaults, if none is given.
 
@@ -83,7 +86,14 @@ def recall_against_bytes(
     measured = []
     for engine, sent, few, m in itertools.product(engines, query, first or (k,), ask):
         search = FederatedSearch(
-            devices, first=few, exact=_ENGINES[engine], threads=1, router=router, ask=m, query=sent
+            devices,
+            first=few,
+            exact=_ENGINES[engine],
+            threads=1,
+            router=router,
+            ask=m,
+            query=sent,
+            rescore=0 if sent == "f32" else rescore,
         )
         began = time.perf_counter()
         found = search.search(queries, k)

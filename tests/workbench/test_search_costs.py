@@ -22,7 +22,7 @@ from fedlab.workbench.search_costs import (
 )
 from tests.helpers import filled
 
-DEVICES, COMPONENTS, D, QUERIES = 50, 50, 64, 200
+DEVICES, COMPONENTS, D, QUERIES = 50, 50, 64, 100
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,19 @@ def test_bytes_are_what_the_formula_says(measured):
         assert (rest > 0).all()
         assert (rest <= 36 * DEVICES / QUERIES).all()
         np.testing.assert_array_equal(frame.devices, frame.ask)
+
+
+def test_measuring_again_lifts_the_recall_of_one_bit_a_number():
+    rows, of_row, queries = mixture(seed=1)
+    split = dirichlet(of_row[:4000], 10, 0.1, 0)
+    devices = [Device(place, filled(rows[part])) for place, part in enumerate(split.rows)]
+    costs = [
+        recall_against_bytes(devices, queries, 10, ask=[10], query=["b1"], rescore=rescore)
+        for rescore in (0, 40, 160)
+    ]
+    recalls = [cost.recall[0] for cost in costs]
+    assert recalls[0] + 0.2 < recalls[1] < recalls[2] - 0.05
+    assert costs[0].bytes[0] < costs[1].bytes[0] < costs[2].bytes[0]
 
 
 def test_the_figure_draws_a_line_for_each_way_to_send_a_query(measured):
