@@ -229,13 +229,42 @@ def test_one_row_more_changes_what_is_told_by_the_sensitivity_at_most(norm: int)
 
     rows = normal(41, 4) * 3
     centroids = normal(3, 4, 1).astype(np.float64)
-    told = [
-        _told(device(part), centroids, Silent(norm), 1.0, np.random.bytes)  # type: ignore[arg-type]
-        for part in (rows, rows[:-1])
-    ]
-    sums, counts = told[0][0] - told[1][0], told[0][1] - told[1][1]
-    assert 0 < np.linalg.norm(sums.ravel(), ord=norm) <= _GRID
-    assert np.abs(counts).sum() == 1
+
+    def told(part: NDArray[np.float32]) -> tuple[Whole, Whole]:
+        return _told(device(part), centroids, Silent(norm), 1.0, np.random.bytes)  # type: ignore[arg-type]
+
+    everything = told(rows)
+    largest = 0.0
+    for gone in range(41):
+        fewer = told(np.delete(rows, gone, axis=0))
+        moved = np.linalg.norm((everything[0] - fewer[0]).ravel(), ord=norm)
+        assert moved <= _GRID
+        largest = max(largest, float(moved))
+        assert np.abs(everything[1] - fewer[1]).sum() == 1
+    assert largest > 0.99 * _GRID  # all rows were longer than the clipping length
+
+
+@pytest.mark.parametrize("mechanism", [Laplace(4.0), Gaussian(2.0, 1e-6)])
+def test_the_noise_of_all_steps_adds_up_to_what_is_claimed(
+    mechanism: Mechanism, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Mechanism, int, int]] = []
+    noise = type(mechanism).noise
+
+    def noted(self: Mechanism, sensitivity: int, size: int, source: object) -> Whole:
+        drawn.append((self, sensitivity, size))
+        return noise(self, sensitivity, size, source)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(mechanism), "noise", noted)
+    ward = device(normal(50, 3))
+    release_centroids([ward], normal(2, 3), mechanism, iterations=5, seed=0)
+    assert [entry[1:] for entry in drawn] == [(_GRID, 6), (1, 2)] * 5
+    if isinstance(mechanism, Laplace):
+        spent = sum(entry[0].epsilon for entry in drawn)
+        assert spent == pytest.approx(mechanism.epsilon)
+    else:
+        rho = sum(e[0].rho / e[0].steps for e in drawn if isinstance(e[0], Gaussian))
+        assert rho == pytest.approx(mechanism.rho)
 
 
 def test_without_noise_centroids_move_as_lloyds_do() -> None:
