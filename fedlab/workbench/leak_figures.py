@@ -79,7 +79,7 @@ def plot_leaks(
         The frame is that of `trade_frame`.
     """
     trade = trade_frame(frame, attacker)
-    figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[assignment]
+    figure, ax = _axes(ax)
     for number, (name, group) in enumerate(trade.groupby("protection", sort=False)):
         # Markers that fall on one another differ in form, and lie upon each other by size.
         place = number % len(_MARKERS)
@@ -102,6 +102,10 @@ def plot_leaks(
     # The upper left is where a good protection would be; below it there is room, so far.
     ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
     return figure, ax, trade
+
+
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    return pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[return-value]
 
 
 def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
