@@ -37,6 +37,7 @@ SMALL = {
         "firsts": [1, 4],
         "asks": [1, 4],
     },
+    "10_measure_what_leaks": {"rows": 1000, "betas": [1.0, 8.0], "pairs": [16, 64], "seeds": [0]},
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -79,7 +79,7 @@ def plot_leaks(
         The frame is that of `trade_frame`.
     """
     trade = trade_frame(frame, attacker)
-    figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[assignment]
+    figure, ax = _axes(ax)
     for number, (name, group) in enumerate(trade.groupby("protection", sort=False)):
         # Markers that fall on one another differ in form, and lie upon each other by size.
         place = number % len(_MARKERS)
@@ -104,23 +104,28 @@ def plot_leaks(
     return figure, ax, trade
 
 
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    return pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[return-value]
+
+
 def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
     """Write settings beside their markers, those that lie together in one line."""
-    together: list[tuple[float, float, list[str]]] = []
+    together: list[tuple[list[float], float, list[str]]] = []
     ordered = trade[trade.setting != ""].sort_values("recall", ascending=False, kind="stable")
     columns = (ordered.success.to_numpy(float), ordered.recall.to_numpy(float), ordered.setting)
     for at, height, setting in zip(*columns, strict=True):
-        for success, recall, names in together:
-            if np.hypot(success - at, 1.6 * (recall - height)) < 0.08:
+        for reach, recall, names in together:
+            if np.hypot(reach[0] - at, 1.6 * (recall - height)) < 0.08:
                 names += [setting] if setting not in names else []
+                reach += [at]
                 break
         else:
-            together.append((at, height, [setting]))
-    for success, recall, names in together:
-        left = success > 0.5
+            together.append(([at], height, [setting]))
+    for reach, recall, names in together:
+        left = reach[0] > 0.5
         ax.annotate(
             ", ".join(names),
-            (success, recall),
+            (min(reach) if left else max(reach), recall),
             xytext=(-10 if left else 10, 0),
             textcoords="offset points",
             ha="right" if left else "left",

@@ -19,8 +19,8 @@ Affine = tuple[Double, Double]
 #: Sizes of error that are tried, relative to the rows' own.
 _ERRORS = (0.0, 0.1, 1.0, 10.0, 1e4)
 _FOLDS = 4
-_LAID = 1_000  # at most so many protected rows, and half of all, are laid upon the candidates
-_STEPS = 12
+_LAID = 1_500  # at most so many protected rows, and half of all, are laid upon the candidates
+_TRIED, _STEPS = 6, 15  # steps from each start, and from the best of them
 _SURE = 0.9  # share of rows paired off that no wrong map comes near
 
 
@@ -168,7 +168,7 @@ def lay_upon(rows: Double, candidates: Double) -> Double:
     some = rows[: laid_of(len(rows))]
     best, most = np.zeros((rows.shape[1], rows.shape[1])), -1
     for start in _starts(rows, candidates):
-        found, pairs = _refined(some, candidates, start, 3)
+        found, pairs = _refined(some, candidates, start, _TRIED)
         if pairs > most:
             best, most = found, pairs
         if most > _SURE * len(some):
@@ -182,7 +182,7 @@ def laid_of(count: int) -> int:
     Examples
     --------
     >>> laid_of(500), laid_of(5_000)
-    (250, 1000)
+    (250, 1500)
     """
     return min(_LAID, (count + 1) // 2)
 
@@ -191,16 +191,28 @@ def _starts(rows: Double, candidates: Double) -> list[Double]:
     size = np.sqrt(np.square(candidates).mean() / max(float(np.square(rows).mean()), 1e-300))
     axes, others = _axes(rows), _axes(candidates)
     along, beside = rows @ axes * size, candidates @ others
-    shares = np.linspace(0.005, 0.995, 200)
-    mine = np.quantile(along, shares, axis=0)
-    same, flipped = (np.quantile(sign * beside, shares, axis=0) for sign in (1, -1))
-    agrees = np.abs(mine - same).sum(axis=0) <= np.abs(mine - flipped).sum(axis=0)
-    turned = np.where(agrees, 1.0, -1.0)[:, None] * others.T
     # Minor axes have close eigenvalues and come in another order: fewer of them can be a better
     # start than all.
     dimensions = rows.shape[1]
-    kept = [few for few in (8, 16, 32) if few < dimensions] + [dimensions]
-    return [size * axes[:, :few] @ turned[:few] for few in reversed(kept)]
+    kept = [dimensions, *(few for few in (16, 8, 32) if few < dimensions)]
+    signs = (_signs_of_quantiles(along, beside), _signs_of_third_moments(along, beside))
+    return [
+        size * axes[:, :few] @ (sign[:few, None] * others.T[:few]) for few in kept for sign in signs
+    ]
+
+
+def _signs_of_quantiles(along: Double, beside: Double) -> Double:
+    """Which way each axis points, by the nearer distribution (Wasserstein distance)."""
+    shares = np.linspace(0.005, 0.995, 200)
+    mine = np.quantile(along, shares, axis=0)
+    same, flipped = (np.quantile(sign * beside, shares, axis=0) for sign in (1, -1))
+    nearer = np.abs(mine - same).sum(axis=0) <= np.abs(mine - flipped).sum(axis=0)
+    return np.where(nearer, 1.0, -1.0)
+
+
+def _signs_of_third_moments(along: Double, beside: Double) -> Double:
+    """Which way each axis points, by moments that noise, if it is symmetrical, leaves alone."""
+    return np.asarray(np.sign((along**3).mean(axis=0) * (beside**3).mean(axis=0)))
 
 
 def _axes(rows: Double) -> Double:

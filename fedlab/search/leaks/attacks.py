@@ -74,16 +74,29 @@ class Linkage:
 
     def measure(self, scene: Scene) -> Iterator[Measured]:
         """Run the attack."""
-        pool, truth = scene.pool
-        candidates = scene.protection.public(pool)
-        linked, missed = nearest_of(scene.laid, candidates)
-        yield Measured("holder", "linkage", float((linked == truth).mean()), 1 / len(pool))
-        error = self._error(scene, candidates, float(missed[laid_of(len(missed)) :].mean()))
+        linked, missed = self.link(scene)
+        right = linked == np.arange(len(linked))
+        yield Measured("holder", "linkage", float(right.mean()), 1 / len(scene.pool[0]))
+        error = self._error(scene, float(missed[laid_of(len(missed)) :].mean()))
         recovered = scene.prior.given(scene.laid, error)
         value = float(cosines(recovered, scene.inside).mean())
         yield Measured("holder", "recovery, 0 pairs", value, scene.guess())
 
-    def _error(self, scene: Scene, candidates: Double, missed: float) -> float:
+    def link(self, scene: Scene) -> tuple[Places, Double]:
+        """Say for each of the device's rows which vector it is taken for.
+
+        Returns
+        -------
+        linked : (n,) int64 array
+            A place in ``scene.inside`` and, after its n rows, ``scene.outside``.
+        missed : (n,) float64 array
+            The squared distance to it.
+        """
+        pool, place = scene.pool
+        found, missed = nearest_of(scene.laid, scene.protection.public(pool))
+        return np.argsort(place)[found], missed
+
+    def _error(self, scene: Scene, missed: float) -> float:
         """How wrong the laying is, beyond the scheme's own noise: variance in each direction.
 
         A right map misses the nearest candidate by the noise, a worthless one by as much as it
@@ -94,6 +107,7 @@ class Linkage:
             return 0.0
         from scipy.stats import ortho_group
 
+        candidates = scene.protection.public(scene.pool[0])
         dimensions = candidates.shape[1]
         turn = ortho_group.rvs(dimensions, random_state=scene.draw(TURN))
         turned = scene.seen.held[:_UNSEEN] @ turn @ scene.back

@@ -62,12 +62,12 @@ class Scene:
 
     @cached_property
     def pool(self) -> tuple[Double, Places]:
-        """The attacker's candidates, shuffled, and where among them each row's original is."""
+        """The attacker's candidates, shuffled; and where in them rows inside and outside are."""
         everything = np.concatenate([self.inside, self.outside])
         place = self.draw(POOL).permutation(len(everything))
         pool = np.empty_like(everything)
         pool[place] = everything
-        return pool, place[: len(self.inside)]
+        return pool, place
 
     @cached_property
     def prior(self) -> Prior:
