@@ -129,6 +129,7 @@ class Projection:
             If there are too few rows, or they are neither texts nor sparse numbers.
         """
         from sklearn.decomposition import TruncatedSVD
+        from threadpoolctl import threadpool_limits
 
         sparse = None if _are_texts(rows) else _as_sparse(rows)
         table = hashed(rows, features or _FEATURES) if sparse is None else sparse
@@ -143,7 +144,9 @@ class Projection:
             )
         weights = _rarity(table) if sparse is None else None
         draw = int(generator(seed, Purpose.PROJECTION).integers(1 << 32))
-        svd = TruncatedSVD(dimensions, random_state=draw).fit(_weighted(table, weights)[:, used])
+        svd = TruncatedSVD(dimensions, random_state=draw)
+        with threadpool_limits(1, "blas"):  # several would add up in another order
+            svd.fit(_weighted(table, weights)[:, used])
         matrix = np.zeros((table.shape[1], dimensions), np.float32)
         matrix[used] = svd.components_.T
         kind = "texts" if sparse is None else "sparse rows"
