@@ -31,6 +31,8 @@ Float32 = npt.NDArray[np.float32]
 How = Literal["auto", "minilm", "hashing"]
 
 _FOLDER = "vectors"
+#: Part of each kept file's name: another number whenever the same texts come to other vectors.
+_EDITION = "1"
 
 
 class VectorsChanged(DataChanged, ValueError):
@@ -111,9 +113,9 @@ class TextEncoder:
         """Return what makes these vectors what they are, as 64 hex digits."""
         if self.how == "minilm":
             members = source("minilm").members
-            return _digest("minilm", str(LONGEST), *(member.sha256 for member in members))
+            return _digest("minilm", _EDITION, str(LONGEST), *(member.sha256 for member in members))
         settings = f"{self.dimensions} {self._seed} {version('scikit-learn')}"
-        return _digest("hashing", settings, _digest(*self._public))
+        return _digest("hashing", _EDITION, settings, _digest(*self._public))
 
 
 def text_encoder(

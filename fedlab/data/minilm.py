@@ -9,6 +9,7 @@ mean over its word pieces, brought to length 1 (Reimers, Gurevych, EMNLP 2019).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +31,7 @@ DIMENSIONS = 384
 #: Word pieces of a text that are read, as in the model's own settings; the rest is left out.
 LONGEST = 256
 _BATCH = 32
+_WORKERS = 4  # each holds some 200 MB for a batch of long texts
 _LAYERS = 6
 _HEADS = 12
 _PACKAGES = ("safetensors", "tokenizers")
@@ -102,11 +104,18 @@ class MiniLM:
 
     def __call__(self, texts: Sequence[str]) -> Float32:
         """Return unit rows, (n, 384); texts beyond 256 word pieces are cut there."""
+        from threadpoolctl import threadpool_limits
+
         pieces = [entry.ids for entry in self._tokenizer.encode_batch(list(texts))]
         rows = np.empty((len(pieces), DIMENSIONS), np.float32)
         batches = list(_batches(pieces))
-        for batch in bar(batches, len(batches), "embedding texts"):
-            rows[batch] = self._encoded([pieces[row] for row in batch])
+        # A batch is one thread's, so that its bits don't depend on how many there are.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(_WORKERS) as pool:
+            done = pool.map(lambda batch: self._encoded([pieces[row] for row in batch]), batches)
+            for batch, encoded in zip(
+                batches, bar(done, len(batches), "embedding texts"), strict=True
+            ):
+                rows[batch] = encoded
         return rows
 
     def _encoded(self, pieces: list[list[int]]) -> Float32:

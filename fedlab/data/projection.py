@@ -129,25 +129,30 @@ class Projection:
             If there are too few rows, or they are neither texts nor sparse numbers.
         """
         from sklearn.decomposition import TruncatedSVD
+        from threadpoolctl import threadpool_limits
 
         sparse = None if _are_texts(rows) else _as_sparse(rows)
         table = hashed(rows, features or _FEATURES) if sparse is None else sparse
-        n, width = table.shape
-        most = min(n, width) - 1
-        whole_number(dimensions, "dimensions", 1, None)
+        used = np.unique(table.indices)  # columns of zeros would only take time
+        most = min(table.shape[0], len(used)) - 1
+        whole_number(dimensions, "dimensions", 1)
         if dimensions > most:
             raise ValueError(
-                f"dimensions is {dimensions}, but {n} rows of {width} columns were given to fit "
-                f"on, which have at most {most} directions: give more rows, or use "
-                "Projection.random, which is fitted on nothing"
+                f"dimensions is {dimensions}, but {table.shape[0]} rows with {len(used)} columns "
+                f"in use were given to fit on, which have at most {max(most, 0)} directions to "
+                "choose from: give more rows, or use Projection.random, which is fitted on nothing"
             )
         weights = _rarity(table) if sparse is None else None
         draw = int(generator(seed, Purpose.PROJECTION).integers(1 << 32))
-        svd = TruncatedSVD(dimensions, random_state=draw).fit(_weighted(table, weights))
-        matrix = np.ascontiguousarray(svd.components_.T, dtype=np.float32)
+        svd = TruncatedSVD(dimensions, random_state=draw)
+        with threadpool_limits(1, "blas"):  # several would add up in another order
+            svd.fit(_weighted(table, weights)[:, used])
+        matrix = np.zeros((table.shape[1], dimensions), np.float32)
+        matrix[used] = svd.components_.T
         kind = "texts" if sparse is None else "sparse rows"
-        made = f"SVD of {dimensions} dimensions, fitted on {n:,} {kind}, seed {seed}"
-        sent = matrix.nbytes + (0 if weights is None else weights.nbytes)
+        made = f"SVD of {dimensions} dimensions, fitted on {table.shape[0]:,} {kind}, seed {seed}"
+        # For each column in use its place, its weight if there is one, and its row of the basis.
+        sent = 4 * len(used) * (dimensions + 1 + (weights is not None))
         return cls(matrix, weights, made, sent)
 
     @classmethod

@@ -68,6 +68,15 @@ def test_a_text_has_the_same_vector_in_any_company(
     np.testing.assert_allclose(together[-1:], encode(["moon " * 254]), atol=2e-6)  # cut there
 
 
+def test_threads_do_not_matter(
+    encode: Callable[[list[str]], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join(["river", "moon"] * (n % 5)) for n in range(100)]
+    several = encode(texts)
+    monkeypatch.setattr(sys.modules["fedlab.data.minilm"], "_WORKERS", 1)
+    np.testing.assert_array_equal(several, encode(texts))
+
+
 def test_no_text_is_no_row(encode: Callable[[list[str]], np.ndarray]) -> None:
     assert encode([]).shape == (0, 384)
 

@@ -107,9 +107,10 @@ def test_a_fit_is_repeatable_and_takes_no_more_than_its_rows() -> None:
     public = texts(60)
     first, again = (Projection.fitted(public, 5, seed=2) for _ in range(2))
     np.testing.assert_array_equal(first(texts(9, 1)), again(texts(9, 1)))
-    assert first.sent == first.features * (5 + 1) * 4
-    with pytest.raises(ValueError, match=r"dimensions is 60, but 60 rows .* at most 59"):
-        Projection.fitted(public, 60)
+    used = len(np.unique(hashed(public).indices))
+    assert first.sent == used * (5 + 1 + 1) * 4  # the basis, a weight and a place for each
+    with pytest.raises(ValueError, match=r"dimensions is 10, but 10 rows .* at most 9 directions"):
+        Projection.fitted(texts(10), 10)
 
 
 def test_rare_words_count_more_after_a_fit() -> None:
