@@ -90,13 +90,13 @@ def cases(
     return index, queries, radius, limit, mask
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_what_is_found_is_what_is_within(case: Any) -> None:
     check(*case)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(1, 4), st.integers(1, 60))
 def test_the_answer_does_not_depend_on_how_the_work_is_cut(
     case: Any, queries: int, numbers: int
