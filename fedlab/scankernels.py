@@ -8,7 +8,7 @@ depend on nothing but the numbers: not on the machine's vectors, on threads, or 
 Rows come as a `fedlab.storage.Table` holds them: a kind (0 f32, 1 f16, 2 bf16, 3 i8, 4 b1), the
 codes as float32, uint16, int8 or uint8 (the other arrays are empty), scales, keys and squared
 lengths. Metrics come as their place in `fedlab.scan.METRICS`. A query's nearest rows stand in a
-heap, the farthest on top, in the order of (distance, key); heaps start out full of (inf, 2**64 - 1).
+heap, the farthest on top, in the order of (distance, key); heaps start full of (inf, 2**64 - 1).
 """
 
 from __future__ import annotations
