@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedlab.arrayfile import FileKind
 from fedlab.history import History
+from fedlab.participation import Participation
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
@@ -43,6 +44,7 @@ class Checkpoint:
     state : tree
         The algorithm's: arrays, numbers, text, None, and lists and dicts of them.
     history : History
+    participation : Participation
 
     Examples
     --------
@@ -59,6 +61,7 @@ class Checkpoint:
     parameters: NDArray[Any]
     state: Any
     history: History
+    participation: Participation = field(default_factory=Participation)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file, whole or not at all.
@@ -69,6 +72,8 @@ class Checkpoint:
             If the algorithm's state holds something that a file can't.
         """
         arrays = {f"history {name}": array for name, array in self.history.arrays().items()}
+        for name, array in self.participation.arrays().items():
+            arrays[f"participation {name}"] = array
         arrays["parameters"] = self.parameters
         tree = _flattened(self.state, "state", arrays)
         known = {"settings": self.settings, "round": self.round, "state": tree}
@@ -92,7 +97,8 @@ class Checkpoint:
                 int(known["round"]),
                 np.array(arrays["parameters"]),
                 _unflattened(known["state"], arrays),
-                History.of({n[8:]: a for n, a in arrays.items() if n.startswith("history ")}),
+                History.of(_named("history ", arrays)),
+                Participation.of(_named("participation ", arrays)),
             )
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -117,6 +123,10 @@ class Checkpoint:
 
 # A node is {kind: content}. Arrays are named; those of many devices are stacked, so that the
 # header stays small.
+
+
+def _named(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {n[len(prefix) :]: array for n, array in arrays.items() if n.startswith(prefix)}
 
 
 def _flattened(node: Any, name: str, arrays: Arrays) -> Any:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import read_only
+from fedlab.erasure.certificate import Certificate
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.randomness import Purpose, generator
+from fedlab.sealing import Key
 
 __all__ = ["Device", "Profile", "Rows", "held_out_rows"]
 
@@ -210,6 +212,12 @@ class Device:
         return len(self._split()[1]) if len(self._held_out) else 0
 
     @property
+    def training_keys(self) -> NDArray[np.uint64]:
+        """(r,) keys of the rows to train on, in the order of `training`, read-only."""
+        keys = self.index.keys
+        return read_only(keys[self._split()[0]]) if len(self._held_out) else keys
+
+    @property
     def validation_keys(self) -> NDArray[np.uint64]:
         """(v,) keys of the rows held out, in the order of `validation`, read-only."""
         return read_only(self.index.keys[self._split()[1]])
@@ -253,6 +261,19 @@ class Device:
             kept[aside] = False
             self._places = edits, np.flatnonzero(kept), aside
         return self._places[1:]
+
+    def erase(self, keys: ArrayLike, key: Key | None = None) -> Certificate:
+        """Erase rows from the index, and let go of what the device derived from them.
+
+        See `VectorIndex.erase`. What was learned from the rows is another matter: see
+        `Federation.rounds_that_used`. Other devices over the same index, as `hold_out` makes them,
+        hold its memory until they are asked for rows again.
+        """
+        self._known = self._places = None
+        certificate = self.index.erase(keys, key)
+        gone = np.array(certificate.keys, np.uint64)
+        self._held_out = self._held_out[~np.isin(self._held_out, gone)]
+        return certificate
 
     # -- what it can tell, and find -----------------------------------------------------------
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from fedlab import progress
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checkpoint import Checkpoint
-from fedlab.checks import read_only, require, whole_number
+from fedlab.checks import as_keys, read_only, require, whole_number
 from fedlab.convergence import Convergence
 from fedlab.described import described
 from fedlab.device import Device
@@ -36,6 +37,7 @@ from fedlab.fleet import (
 )
 from fedlab.history import SERVER, History
 from fedlab.models.base import Array, Layout, Model
+from fedlab.participation import Participation
 from fedlab.training import (
     Engine,
     LocalSGD,
@@ -145,6 +147,8 @@ class Federation:
         self._changing = devices if isinstance(devices, Changing) else None
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
+        self._stored = isinstance(self._roster.devices, Columnar)
+        self._participation = Participation()
         for who, text in remarks:
             self.history.remark(0, who, text)
         self._cohort = cohort_size(cohort, self._roster.count)
@@ -222,6 +226,10 @@ class Federation:
                 **moves,
                 **self._evaluated(moved),
             }
+        if not skipped:
+            took_part = trained.places
+            senders = [] if self._stored else [cohort[place] for place in took_part]
+            self._participation.note(number, places[took_part], senders)
         self._parameters, self._state, self.round_number = moved, state, number
         self._has_trained |= len(trained.places) > 0
         self.history.record(number, SERVER, **measures)
@@ -362,6 +370,49 @@ class Federation:
         measures = self._validated(self._parameters)
         return pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
 
+    def rounds_that_used(self, device: int | str, key: int) -> NDArray[np.int64]:
+        """Return the rounds whose model learned from a row: its device's update entered them.
+
+        A row counts while it was among its device's training rows: held out, it was not used, nor
+        in rounds that the device slept through or in which its update was set aside. Rows that
+        were erased since, or that moved on to another device, are answered for as well. A key that
+        was taken from a row and given to another one stands for both.
+
+        The model's memory is another matter. Every model since the first of these rounds derives
+        from the row, what `FedAvg` averaged can't be taken out again, and nothing here unlearns:
+        erasing the row changes no parameter. The honest way is to train again without it, from a
+        checkpoint of the last round before the first of these, or from the start.
+
+        Parameters
+        ----------
+        device : int or str
+            A device's id.
+        key : int
+            The row's key in that device's index.
+
+        Returns
+        -------
+        (r,) int64 array
+            Rounds, rising; empty if none used it.
+
+        Raises
+        ------
+        KeyError
+            If no such device is in the federation.
+        """
+        wanted = as_keys([key])[0]
+        place = self._place_of(device)
+        if self._stored and wanted not in self.devices[place].index:
+            return np.empty(0, np.int64)
+        return self._participation.rounds_of(place, None if self._stored else int(wanted))
+
+    def _place_of(self, device: int | str) -> int:
+        # Those that took part first: of a million devices, they are few.
+        for place in chain(self._participation.places, range(len(self.devices))):
+            if self.devices[place].id == device:
+                return place
+        raise KeyError(f"no device {device!r} takes part in this federation")
+
     # -- the run -----------------------------------------------------------------------------
 
     def run(self, rounds: int, convergence: Convergence | None = None) -> History:
@@ -439,7 +490,8 @@ class Federation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a file what the next round depends on; a kill leaves the old file or the new."""
         Checkpoint(
-            self._settings(), self.round_number, self._parameters, self._state, self.history
+            *(self._settings(), self.round_number, self._parameters, self._state, self.history),
+            self._participation,
         ).write(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -454,7 +506,7 @@ class Federation:
         saved.refuse_other(self._settings(), path)
         self.parameters = saved.parameters
         self._state, self.history, self.round_number = saved.state, saved.history, saved.round
-        self._has_trained = saved.round > 0
+        self._participation, self._has_trained = saved.participation, saved.round > 0
 
     def _settings(self) -> dict[str, str]:
         stack = engine_of(self.model, self.engine)

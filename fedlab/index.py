@@ -27,11 +27,12 @@ from fedlab.checks import (
     read_only,
     whole_number,
 )
+from fedlab.erasure.certificate import Certificate, OldMemory, certify, content_hash
 from fedlab.graph import Graph, library_version
 from fedlab.hits import Hits, graph_pays
 from fedlab.indexfile import INDEX, IndexFileError
 from fedlab.scan import METRICS, Nearest, Probes, nearest, ranked, scan
-from fedlab.sealing import Sealer
+from fedlab.sealing import Key, Sealer
 from fedlab.storage import DTYPES, Columns, Table, encode
 
 __all__ = ["VectorIndex"]
@@ -274,7 +275,7 @@ class VectorIndex:
         """Remove rows, and return how many.
 
         The rows' bytes leave the array, and files that are saved from now on. A graph that stands
-        still holds them in memory until it is built anew; so does a view.
+        still holds them in memory until it is built anew; so does a view. `erase` makes sure.
 
         Raises
         ------
@@ -291,6 +292,37 @@ class VectorIndex:
         # No call stands between these, so an interrupt can't fall there.
         self._table, self._graph, self._edits = table, graph, self._edits + 1
         return int(len(kept) - table.rows)
+
+    def erase(self, keys: ArrayLike, key: Key | None = None) -> Certificate:
+        """Remove rows so that the index holds none of their bytes any more, and certify it.
+
+        All columns are copied into memory of their own, without the rows and without room to spare;
+        the graph is dropped, and built anew when it is used. Files change when the index is saved.
+        `fedlab.erasure.audit_erasure` looks whether anything is left.
+
+        Memory that others may be reading (views, arrays that were handed out) is never written
+        over; `Certificate.still_held` tells where that keeps the rows. A view that erases nothing,
+        ``view.erase([])``, lets go of the memory that it shared.
+
+        Parameters
+        ----------
+        keys : (n,) whole numbers
+        key : Key, optional
+            Signs the certificate, and hides the hashes in it from others.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index; nothing is erased then.
+        """
+        kept = np.ones(len(self), np.bool_)
+        kept[self._present(keys)] = False
+        erased = self.keys[~kept]
+        before, memory = (len(self), content_hash(self, key)), OldMemory(self)
+        table = self._table.kept(kept).tightened()
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._graph, self._edits = table, None, self._edits + 1
+        return certify(self, erased, before, memory, key)
 
     def view(self, start: int, stop: int) -> VectorIndex:
         """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.

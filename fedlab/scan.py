@@ -9,13 +9,14 @@ float64, row by row. The answer is the same however the work was cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.checks import read_only
+from fedlab.compiling import announced
 from fedlab.storage import Table
 
 __all__ = ["METRICS", "Nearest", "Probes", "measure", "nearest", "ranked", "scan"]
@@ -208,10 +209,22 @@ def _given(array: NDArray[Any]) -> NDArray[Any]:
     return read_only(np.ascontiguousarray(array))
 
 
+@cache
 def _kernels() -> Any:
+    """Return the compiled loops, all of them ready."""
     # numba takes a while to import, so who doesn't search doesn't pay for it.
     from fedlab import scankernels
 
+    one, none = np.ones((1, 1), np.float32), np.empty(0, np.int64)
+    table = Table({"codes": one, "squares": one[0], "keys": np.zeros(1, np.uint64)})
+    wide, found = np.ones((1, 1)), Nearest.empty(1, 1)
+    asking = _given(wide), _given(wide[0]), 1
+    held = one.copy(), np.empty((1, 1), np.int64), one.copy(), np.zeros(1, np.int64)
+    with announced("the loops of searches", "5 to 10"):
+        scankernels.widen(_given(one), wide, np.ones(1))
+        scankernels.measure_pairs(_given(one), asking, np.ones(1))
+        scankernels.rank(table.stored, asking, _given(none), _given(none), found.heaps)
+        scankernels.choose(one @ one.T, 0, True, held, table.stored, asking, found.heaps)
     return scankernels
 
 

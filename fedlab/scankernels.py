@@ -5,9 +5,10 @@
 Distances are summed in sixteen lanes of fixed order, in LLVM's own vector type, so that their bits
 depend on nothing but the numbers: not on the machine's vectors, on threads, or on how work was cut.
 
-Rows come as their bytes with a `kind` (0 f32, 1 f16, 2 bf16, 3 i8), metrics as their place in
-`fedlab.scan.METRICS`. A query's nearest rows stand in a heap, the farthest on top, in the order of
-(distance, key); heaps start out full of (inf, 2**64 - 1).
+Rows come as a `fedlab.storage.Table` holds them: a kind (0 f32, 1 f16, 2 bf16, 3 i8), the codes as
+float32, uint16 or int8 (two of the three arrays are empty), scales, keys and squared lengths.
+Metrics come as their place in `fedlab.scan.METRICS`. A query's nearest rows stand in a heap, the
+farthest on top, in the order of (distance, key); heaps start out full of (inf, 2**64 - 1).
 """
 
 from __future__ import annotations
@@ -137,37 +138,44 @@ def _distance(row, query, length, metric):
 def widen(queries, wide, lengths):
     """Write (q, d) float32 queries as float64 ones, and their lengths."""
     for asked in range(len(queries)):
-        wide[asked] = queries[asked]
+        for place in range(queries.shape[1]):
+            wide[asked, place] = queries[asked, place]
         _, square = _product_and_square(queries[asked], wide[asked])
         lengths[asked] = np.sqrt(square)
 
 
 @njit(**_COMPILED)
-def _decode(given, kind, scale, out):
-    """Write a row's numbers to `out`, (d,) float32: the same bits as `fedlab.storage.decode`."""
-    if kind == 3:
-        numbers = given.view(np.int8)
-        for place in range(len(out)):
-            out[place] = np.float32(numbers[place]) * scale
-    elif kind == 2:
-        bits, wide = given.view(np.uint16), out.view(np.uint32)
-        for place in range(len(out)):
-            wide[place] = np.uint32(bits[place]) << np.uint32(16)
-    else:
-        half, bits = given.view(np.int16), out.view(np.int32)
-        for place in range(len(out)):
-            bits[place] = (np.int32(half[place]) << np.int32(13)) & np.int32(~0x70001FFF)
-        for place in range(len(out)):
-            out[place] *= np.float32(2.0**112)
+def _room(dimensions):
+    """Return room for a row that is decoded, and its bits."""
+    bits = np.empty(dimensions, np.int32)
+    return bits.view(np.float32), bits
 
 
 @njit(**_COMPILED)
-def _stored_distance(stored, row, decoded, query, length, metric):
-    codes, kind, scales = stored[:3]
-    if kind == 0:
-        return _distance(codes[row].view(np.float32), query, length, metric)
-    _decode(codes[row], kind, scales[row] if kind == 3 else np.float32(1), decoded)
-    return _distance(decoded, query, length, metric)
+def _decode(stored, row, room):
+    """Decode a row of kind 1, 2 or 3: to the same bits as `fedlab.storage.decode`."""
+    kind, _, halves, small, scales = stored[:5]
+    numbers, bits = room
+    if kind == 3:
+        for place in range(len(numbers)):
+            numbers[place] = np.float32(small[row, place]) * scales[row]
+    elif kind == 2:
+        for place in range(len(numbers)):
+            bits[place] = np.int32(halves[row, place]) << np.int32(16)
+    else:
+        for place in range(len(numbers)):
+            half = np.int32(np.int16(halves[row, place]))
+            bits[place] = (half << np.int32(13)) & np.int32(~0x70001FFF)
+        for place in range(len(numbers)):
+            numbers[place] *= np.float32(2.0**112)
+
+
+@njit(**_COMPILED)
+def _stored_distance(stored, row, room, query, length, metric):
+    if stored[0] == 0:
+        return _distance(stored[1][row], query, length, metric)
+    _decode(stored, row, room)
+    return _distance(room[0], query, length, metric)
 
 
 @njit(**_COMPILED)
@@ -244,12 +252,10 @@ def rank(stored, asking, who, row, found):
     queries, lengths, metric = asking
     distances, keys, rows = found
     _empty(found)
-    known, decoded = stored[3], np.empty(queries.shape[1], np.float32)
+    known, room = stored[5], _room(queries.shape[1])
     for place in range(len(row)):
         asked, here = who[place], row[place]
-        distance = _stored_distance(
-            stored, here, decoded, queries[asked], lengths[asked], metric
-        )
+        distance = _stored_distance(stored, here, room, queries[asked], lengths[asked], metric)
         if _after(distances[asked, 0], keys[asked, 0], distance, known[here]):
             _sift(
                 *(distance, known[here], here),
@@ -260,16 +266,16 @@ def rank(stored, asking, who, row, found):
 
 
 @njit(**_COMPILED)
-def _measure(stored, asking, asked, held, count, most, decoded, found):
+def _measure(stored, asking, asked, held, count, most, room, found):
     """Measure the first `count` of a pool if their least score is at most `most`."""
     queries, lengths, metric = asking
     distances, keys, rows = found[0][asked], found[1][asked], found[2][asked]
-    pool, least, known, measured = held[1][asked], held[2][asked], stored[3], 0
+    pool, least, known, measured = held[1][asked], held[2][asked], stored[5], 0
     query, length = queries[asked], lengths[asked]
     for place in range(count):
         if least[place] <= most:
             row = pool[place]
-            distance = _stored_distance(stored, row, decoded, query, length, metric)
+            distance = _stored_distance(stored, row, room, query, length, metric)
             measured += 1
             if _after(distances[0], keys[0], distance, known[row]):
                 _sift(distance, known[row], row, distances, keys, rows, len(rows))
@@ -358,8 +364,8 @@ def choose(products, first, last, held, stored, asking, found):
         were seen; ``pool`` and ``least`` (q, c), candidates and what their true scores are at
         least; ``counts`` (q,). The block with row 0 begins anew.
     stored, asking, found : tuples
-        Codes, their kind, scales, keys and squared lengths of all rows; queries in float64, their
-        lengths and the metric; distances, keys and rows of the nearest.
+        All rows; queries in float64, their lengths and the metric; distances, keys and rows of
+        the nearest.
 
     Returns
     -------
@@ -371,8 +377,8 @@ def choose(products, first, last, held, stored, asking, found):
     size, dimensions = products.shape[1], queries.shape[1]
     chunks = (size + _CHUNK - 1) // _CHUNK
     scores, nearest = np.empty(size, np.float32), np.empty(chunks, np.float32)
-    decoded, start = np.empty(dimensions, np.float32), np.empty_like(upper[0])
-    norms, longest = _norms(stored[4][first : first + size], metric)
+    room, start = _room(dimensions), np.empty_like(upper[0])
+    norms, longest = _norms(stored[6][first : first + size], metric)
     if first == 0:
         _empty(found)
         upper[:], counts[:] = np.inf, 0
@@ -402,9 +408,7 @@ def choose(products, first, last, held, stored, asking, found):
                 if count == len(pool):
                     count = _thinned(pool, least, best[0])
                     if 2 * count > len(pool):
-                        measured += _measure(
-                            stored, asking, asked, held, count, _ALL, decoded, found
-                        )
+                        measured += _measure(stored, asking, asked, held, count, _ALL, room, found)
                         count = 0
                 pool[count], least[count] = first + place, score - error
                 count += 1
@@ -413,6 +417,6 @@ def choose(products, first, last, held, stored, asking, found):
                     limit = min(limit, best[0] + error)
         counts[asked] = count
         if last:
-            measured += _measure(stored, asking, asked, held, count, best[0], decoded, found)
+            measured += _measure(stored, asking, asked, held, count, best[0], room, found)
             _sort(found[0][asked], found[1][asked], found[2][asked])
     return measured

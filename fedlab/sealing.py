@@ -41,6 +41,7 @@ __all__ = [
     "reseal",
     "sealed",
     "unsealed",
+    "unsealed_chunks",
 ]
 
 MAGIC = b"FEDLABSL"
@@ -266,17 +267,35 @@ def unsealed(path: str | os.PathLike[str], sealer: Sealer) -> bytearray:
     OSError
         If it can't be read.
     """
-    name = Path(path).name
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            before, header = _header(file, size, name)
-            key = _for_reading(sealer, header, name)
-        except SealError:
-            raise
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
-            raise SealError(f"{name} has a header that describes no seal ({error})") from error
-        return _opened(file, before, key, name)
+        return _opened(file, *_begun(file, sealer, Path(path).name))
+
+
+def unsealed_chunks(path: str | os.PathLike[str], sealer: Sealer) -> Iterator[bytes]:
+    """Yield a sealed file's chunks one after another, each as soon as it is authenticated.
+
+    For an audit, which wants to see what a torn file still gives away. Whoever uses what a file
+    says needs `unsealed`: that this part is whole does not say that all of it is.
+
+    Raises
+    ------
+    SealError, OSError
+        As `unsealed`, after those chunks that open.
+    """
+    with open(path, "rb") as file:
+        yield from _chunks(file, *_begun(file, sealer, Path(path).name))
+
+
+def _begun(file: BinaryIO, sealer: Sealer, name: str) -> tuple[bytes, Key, str]:
+    """Read what stands before the stream, and find the key; return both, and the file's name."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        before, header = _header(file, size, name)
+        return before, _for_reading(sealer, header, name), name
+    except SealError:
+        raise
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise SealError(f"{name} has a header that describes no seal ({error})") from error
 
 
 def _header(file: BinaryIO, size: int, name: str) -> tuple[bytes, dict[str, Any]]:
@@ -311,13 +330,21 @@ def _for_reading(sealer: Sealer, header: dict[str, Any], name: str) -> Key:
 
 
 def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
-    """Authenticate and decrypt a stream, chunk by chunk: what is no chunk ends it at once."""
+    """Authenticate and decrypt a stream whole, or raise SealError."""
+    opened = bytearray()
+    for part in _chunks(file, before, key, name):
+        opened += part
+    return opened
+
+
+def _chunks(file: BinaryIO, before: bytes, key: Key, name: str) -> Iterator[bytes]:
+    """Yield a stream's chunks as they open; raise SealError at the first one that doesn't."""
     from nacl import bindings as sodium
 
     state = sodium.crypto_secretstream_xchacha20poly1305_state()
     head = file.read(_STREAM)
     sodium.crypto_secretstream_xchacha20poly1305_init_pull(state, head, key.secret)
-    opened, last, chunk = bytearray(), False, file.read(_CHUNK + _MORE)
+    last, chunk = False, file.read(_CHUNK + _MORE)
     while chunk:
         if last:
             raise SealError(f"{name} is altered: something stands behind its end")
@@ -328,8 +355,7 @@ def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
                 f"{name} is altered or torn: a chunk does not open; restore it from a copy"
             ) from error
         last = tag == sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
-        opened += part
+        yield part
         chunk = file.read(_CHUNK + _MORE)
     if not last:
         raise SealError(f"{name} is torn: its last chunks are missing; restore it from a copy")
-    return opened

@@ -7,7 +7,7 @@ exact scan read its rows *decoded*: what compression lost is lost for all of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -151,11 +151,16 @@ class Table:
 
     @cached_property
     def stored(self) -> tuple[Any, ...]:
-        """Codes as bytes, their kind, scales, keys and squares: what compiled loops read."""
+        """What compiled loops read: see `fedlab.scankernels`."""
         codes, none = self.columns["codes"], np.empty(0, np.float32)
+        typed = codes.view(np.uint16) if codes.dtype == np.float16 else codes
+        kinds = np.float32, np.uint16, np.int8
         return (
-            read_only(codes.view(np.uint8)),
             list(DTYPES.values()).index(codes.dtype),
+            *(
+                read_only(typed if typed.dtype == kind else np.empty((0, 0), kind))
+                for kind in kinds
+            ),
             *(read_only(self.columns.get(name, none)) for name in ("scales", "keys", "squares")),
         )
 
@@ -199,7 +204,8 @@ class Table:
         size = 2 * total if self.rows else total
         buffers = {}
         for name, added in block.items():
-            buffers[name] = np.empty((size, *added.shape[1:]), types[name])
+            # Zeros: memory that was freed may still hold rows that were erased.
+            buffers[name] = np.zeros((size, *added.shape[1:]), types[name])
             if self.rows:
                 buffers[name][: self.rows] = self.columns[name]
         return _Room(buffers, self.rows)
@@ -207,6 +213,14 @@ class Table:
     def kept(self, mask: NDArray[np.bool_]) -> Table:
         """Return the rows where `mask` is true, in fresh arrays."""
         return Table({name: column[mask] for name, column in self.columns.items()})
+
+    def tightened(self) -> Table:
+        """Return the table with texts no wider than the longest: a width tells of a row that went.
+
+        Columns that need no narrowing are shared.
+        """
+        columns = {name: _narrow(column) for name, column in self.columns.items()}
+        return replace(self, columns=columns, _room=None)
 
     @cached_property
     def _order(self) -> NDArray[np.intp]:
@@ -220,3 +234,10 @@ class Table:
         place = np.searchsorted(known, keys, sorter=self._order)
         rows = self._order[np.minimum(place, len(known) - 1)]
         return np.where(known[rows] == keys, rows, -1)
+
+
+def _narrow(column: NDArray[np.generic]) -> NDArray[np.generic]:
+    if column.dtype.kind != "U":
+        return column
+    longest = int(np.char.str_len(column).max(initial=1))  # type: ignore[arg-type]
+    return column.astype(f"<U{max(longest, 1)}", copy=False)

@@ -28,6 +28,7 @@ SMALL = {
         "rounds": 20,
         "alpha": 0.5,
     },
+    "08_seal_and_erase": {"trials": 3, "kills": 1, "digits": 600, "rounds": 4},
     "09_search_across_devices": {
         "dimensions": 32,
         "queries": 60,

@@ -1,8 +1,8 @@
-"""One message to many devices at once, and what comes of it: answers, and reasons why there is none.
+"""One message to many devices at once, and what comes of it: answers, and reasons for having none.
 
-Devices of this process share threads, and what they raise is raised. Any other device has a thread
-of its own, which can't be killed: one that does not answer in time keeps that thread, is not asked
-again while it does, and holds up nobody else.
+Devices of this process share threads, and what they raise is raised. Any other device has a
+thread of its own, which can't be killed: one that does not answer in time keeps that thread, is not
+asked again while it does, and holds up nobody else.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Exchange:
         Seconds that any other device has for one message.
     """
 
-    def __init__(
-        self, members: Mapping[int, Respondent], threads: int, patience: float
-    ) -> None:
+    def __init__(self, members: Mapping[int, Respondent], threads: int, patience: float) -> None:
         self._threads, self._patience = threads, patience
         # The largest first, so that no thread is left with a long one at the end.
         near = {place: m for place, m in members.items() if isinstance(m, Responding)}
@@ -76,9 +74,7 @@ class Exchange:
                 faults[place] = fault
         return dict(sorted(faults.items()))
 
-    def _work(
-        self, near: deque[tuple[int, Responding]], send: Send, take: Take
-    ) -> dict[int, str]:
+    def _work(self, near: deque[tuple[int, Responding]], send: Send, take: Take) -> dict[int, str]:
         faults: dict[int, str] = {}
 
         def work() -> None:

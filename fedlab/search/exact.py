@@ -30,7 +30,8 @@ the query, or keys it
 doesn't have
 held false rows when it    not noticed         not noticed         not noticed
 committed (hubs)
-leaves rows out            not noticed         not noticed         not noticed
+leaves rows out, or says   not noticed         not noticed         not noticed
+that they are farther
 ========================== =================== =================== ===================
 
 A replay is noticed by its nonce alone: an old answer under the new nonce is a false distance, and
@@ -51,11 +52,22 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.search import judging
+from fedlab.search.approximate import Way
 from fedlab.search.asking import Exchange
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.ledger import Ledger
-from fedlab.search.messages import Answer, Question, Request, Respondent, Responding, Shown
+from fedlab.search.messages import (
+    Answer,
+    Measured,
+    Question,
+    Remeasure,
+    Request,
+    Respondent,
+    Responding,
+    Shown,
+)
+from fedlab.search.routing import Router
 from fedlab.training.compiled import usable_threads
 
 __all__ = ["FederatedSearch", "first_asked"]
@@ -108,6 +120,19 @@ class FederatedSearch:
     threads : int, optional
         Threads that devices of this process share; by default all processors. Results don't
         depend on them.
+    router, ask : Router and int, optional
+        Ask only so many devices, whose centroids are nearest to a query. The answer is then that of
+        those devices together, and certified where they are all there are.
+    query : {"f32", "f16", "bf16", "i8", "b1"}
+        How queries travel. In fewer bits than f32 devices search for something else, and distances
+        are to that; nothing is certified.
+    rescore : int
+        Where the query travels in fewer bits: how many of the best hits, k or more, are measured
+        against it in full by the devices that hold them. That is one exchange more, which puts
+        order and distances right, and finds neighbours that lay beyond the first k.
+    ask_again : bool
+        Whether devices that may hold more are asked again. If not, answers that lack the proof are
+        as good as the first hits make them.
 
     Examples
     --------
@@ -129,6 +154,11 @@ class FederatedSearch:
         check: Check = "none",
         patience: float = 30.0,
         threads: int | None = None,
+        router: Router | None = None,
+        ask: int | None = None,
+        query: str = "f32",
+        rescore: int = 0,
+        ask_again: bool = True,
     ) -> None:
         if check not in CHECKS:
             raise ValueError(f"check is {check!r}; choose one of {', '.join(CHECKS)}")
@@ -138,6 +168,10 @@ class FederatedSearch:
         self.devices = tuple(member.id for member in self._members)
         self.dimensions, self.metric = _in_common(self._members)
         self._first = None if first is None else whole_number(first, "first", 1)
+        self._way = Way(router, ask, query, rescore, ask_again)
+        self._way.require(self.devices, self.metric, self.dimensions)
+        for member in self._members if rescore else ():
+            require(member, "a device", "measure")
         self._check = check
         workers = usable_threads() if threads is None else whole_number(threads, "threads", 1, 1024)
         self._exchange = Exchange(dict(enumerate(self._members)), workers, patience)
@@ -167,13 +201,21 @@ class FederatedSearch:
         FederatedHits
         """
         k = whole_number(k, "k", 1, _MANY)
-        asked = read_only(as_vectors(queries, self.dimensions, "queries"))
-        as_lengths(asked, self.metric, "queries")
+        wanted = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(wanted, self.metric, "queries")
+        asked, whom = self._way.sent(wanted, self.metric), self._way.whom(wanted)
         ledger, aside = Ledger(self.devices), dict(self._refused)
+        self._way.note(ledger)
         while True:
-            run = _Run(self, k, aside, ledger)
+            run = _Run(self, max(k, self._way.rescore), aside, ledger)
             try:
-                parts = [run.answered(part) for part in _blocks(asked, len(self.devices) * k)]
+                parts = []
+                for part in _blocks(len(asked), len(self.devices) * run.k):
+                    found = run.answered(asked[part], None if whom is None else whom[part])
+                    if self._way.rescore:
+                        found = run.measured_again(wanted[part], found, k)
+                    run.verify(wanted[part] if self._way.rescore else asked[part], found)
+                    parts.append(found)
             except _Caught as caught:
                 aside.update(caught.reasons)
                 continue
@@ -260,6 +302,7 @@ class _Stack:
             *(self.distances, self.keys, self.counts, self.asked),
             *(found.distances, found.devices, found.keys, found.counts, unsure),
         )
+        found.certified[:] = ~unsure.any(axis=0)
         return found, unsure
 
 
@@ -280,6 +323,23 @@ class _Found:
             np.zeros(queries, np.bool_),
         )
 
+    def filled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return of which query and at which place each hit is."""
+        who, place = np.nonzero(np.arange(self.keys.shape[1])[None, :] < self.counts[:, None])
+        return who, place
+
+    def reordered(self, distances: NDArray[np.float64], devices: int, k: int) -> _Found:
+        """Return the k nearest by other distances, in the order of `filled`; none is certified."""
+        who, place = self.filled()
+        holder, keys = self.devices[who, place], self.keys[who, place]
+        order = np.lexsort((keys, holder, distances, who))
+        rank = np.arange(len(who)) - np.searchsorted(who, who)  # `who` is sorted either way
+        best = _Found.empty(devices, len(self.counts), k)
+        order, at = order[rank < k], (who[rank < k], rank[rank < k])
+        best.distances[at], best.devices[at] = distances[order], holder[order]
+        best.keys[at], best.counts[:] = keys[order], np.minimum(self.counts, k)
+        return best
+
     def put(self, which: NDArray[np.intp], better: _Found) -> None:
         """Put other answers in the place of some queries'."""
         for name, values in vars(better).items():
@@ -292,26 +352,33 @@ class _Run:
     def __init__(
         self, search: FederatedSearch, k: int, aside: Mapping[int, str], ledger: Ledger
     ) -> None:
-        self._search, self._k, self._aside, self._ledger = search, k, aside, ledger
+        self._search, self.k, self._aside, self._ledger = search, k, aside, ledger
         self._places = [p for p in range(len(search.devices)) if p not in aside]
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
         self._loose: set[int] = set()
 
-    def answered(self, queries: NDArray[np.float32]) -> _Found:
-        """Return the proven answer to a block of queries."""
-        k, devices = self._k, len(self._search.devices)
-        first = min(self._search._first or first_asked(max(len(self._places), 1), k), k)
+    def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> _Found:
+        """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
+        k, devices = self.k, len(self._search.devices)
+        many = self._search._way.ask or max(len(self._places), 1)
+        first = min(self._search._first or first_asked(many, k), k)
         stack = _Stack.empty(devices, len(queries), first)
-        question = self._question(queries, first)
-        question.probes  # noqa: B018 - made once, before threads ask for it
-        self._ask(1, dict.fromkeys(self._places, question), stack, {})
+        if whom is None:
+            question = self._question(queries, first)
+            question.probes  # noqa: B018 - made once, before threads ask for it
+            self._ask(1, dict.fromkeys(self._places, question), stack, {})
+        else:
+            rows = {p: own for p in self._places if len(own := np.flatnonzero(whom[:, p]))}
+            questions = {p: self._question(queries[own], first) for p, own in rows.items()}
+            self._ask(1, questions, stack, rows)
         found, unsure = stack.merged(k)
         which = np.flatnonzero(unsure.any(axis=0))
-        if len(which):
+        if len(which) and self._search._way.ask_again:
             found.put(which, self._asked_again(queries, stack, unsure, which))
-        found.certified[:] = not self._loose and bool(self._places)
-        if self._search._check != "none":
-            self._verify(queries, found)
+        if self._loose or not self._places or not self._search._way.exact:
+            found.certified[:] = False
+        if whom is not None:
+            found.certified[:] &= whom[:, self._places].all(axis=1)
         return found
 
     def _asked_again(
@@ -321,18 +388,19 @@ class _Run:
         unsure: NDArray[np.bool_],
         which: NDArray[np.intp],
     ) -> _Found:
-        wide = stack.widened(which, self._k)
-        rows = {int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))}
+        wide = stack.widened(which, self.k)
+        rows = {
+            int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
+        }
         questions = {
-            place: self._question(queries[which[own]], self._k) for place, own in rows.items()
+            place: self._question(queries[which[own]], self.k) for place, own in rows.items()
         }
         self._ask(2, questions, wide, rows)
-        found, left = wide.merged(self._k)
-        assert not left.any(), "a device that gave k hits can hold no other"
-        return found
+        return wide.merged(self.k)[0]
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
-        return Question(read_only(queries), k, self._search.metric, os.urandom(16))
+        way, metric = self._search._way, self._search.metric
+        return Question(read_only(queries), k, metric, os.urandom(16), way.query)
 
     def _ask(
         self,
@@ -367,9 +435,37 @@ class _Run:
         if faults:
             raise _Caught(faults)
 
-    def _verify(self, queries: NDArray[np.float32], found: _Found) -> None:
-        """Have the rows of the final hits shown, and measure their distances again."""
-        who, place = np.nonzero(np.arange(self._k)[None, :] < found.counts[:, None])
+    def measured_again(self, queries: NDArray[np.float32], found: _Found, k: int) -> _Found:
+        """Have all hits measured against the full queries, and return the k nearest of each."""
+        who, place = found.filled()
+        holder, keys = found.devices[who, place], found.keys[who, place]
+        mine = {device: np.flatnonzero(holder == device) for device in np.unique(holder).tolist()}
+        requests = {}
+        for device, held in mine.items():
+            asking, which = np.unique(who[held], return_inverse=True)
+            full = read_only(queries[asking])
+            requests[device] = Remeasure(full, which, read_only(keys[held]), os.urandom(16))
+        distances, sizes = np.empty(len(who)), dict[int, int]()
+
+        def take(place: int, measured: Measured) -> str | None:
+            flaw = judging.flaw_in_distances(measured, requests[place], self._search.metric)
+            if flaw is None:
+                distances[mine[place]], sizes[place] = measured.distances, measured.nbytes
+            return flaw
+
+        self._note(3, "down", "full queries and keys", {p: r.nbytes for p, r in requests.items()})
+        send = lambda place, member: member.measure(requests[place])  # noqa: E731
+        faults = self._search._exchange(requests, send, take)
+        self._note(3, "up", "distances", sizes)
+        if faults:
+            raise _Caught(faults)
+        return found.reordered(distances, len(self._search.devices), k)
+
+    def verify(self, queries: NDArray[np.float32], found: _Found) -> None:
+        """Have the rows of the final hits shown, where that is wanted, and measure them again."""
+        if self._search._check == "none":
+            return
+        who, place = found.filled()
         holder = found.devices[who, place]
         requests, claims = {}, {}
         for device in np.unique(holder).tolist():
@@ -388,10 +484,11 @@ class _Run:
                 sizes[place] = shown.nbytes
             return flaw
 
-        self._note(3, "down", "keys", {p: r.nbytes for p, r in requests.items()})
+        last = 4 if self._search._way.rescore else 3
+        self._note(last, "down", "keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.show(requests[place])  # noqa: E731
         faults = self._search._exchange(requests, send, take)
-        self._note(3, "up", "rows", sizes)
+        self._note(last, "up", "rows", sizes)
         if faults:
             raise _Caught(faults)
 
@@ -421,10 +518,10 @@ def _copied(answer: Answer) -> _Hits:
     return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
 
 
-def _blocks(queries: NDArray[np.float32], hits: int) -> Iterator[NDArray[np.float32]]:
+def _blocks(queries: int, hits: int) -> Iterator[slice]:
     step = max(1, min(_QUERIES, _HITS // hits))
-    for start in range(0, max(len(queries), 1), step):
-        yield queries[start : start + step]
+    for start in range(0, max(queries, 1), step):
+        yield slice(start, start + step)
 
 
 def _member(device: Device | Respondent, exact: bool | None) -> Respondent:

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import as_lengths, as_vectors, read_only
+from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only
 from fedlab.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
-from fedlab.search.messages import Answer, Question, Request, Shown
+from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
 
-__all__ = ["flaw_in_answer", "flaw_in_commitment", "flaw_in_form", "flaw_in_rows"]
+__all__ = [
+    "flaw_in_answer",
+    "flaw_in_commitment",
+    "flaw_in_distances",
+    "flaw_in_form",
+    "flaw_in_rows",
+]
 
 _FLAWS = {
     1: "gave counts that are below zero or beyond what it was asked for",
@@ -36,17 +42,18 @@ _TOLERANCE = 1e-9
 
 def flaw_in_form(answer: Any, question: Question) -> str | None:
     """Judge types, shapes and nonce of what came as an answer, reading no array's content."""
-    if not isinstance(answer, Answer):
+    # Exact types: what a subclass does when it is looked at is the device's choice.
+    if type(answer) is not Answer:
         return f"answered with a {type(answer).__name__}"
-    if answer.nonce != question.nonce:
+    if not _same(answer.nonce, question.nonce):
         return "answered another question than it was asked (a replay)"
-    if not isinstance(answer.exact, bool):
+    if type(answer.exact) is not bool:
         return "did not say whether its answer is exact"
     count = len(question.queries)
     places = count, question.k
     arrays = answer.distances, answer.keys, answer.counts
     for (name, kind), given, shape in zip(_FORMS, arrays, (places, places, (count,)), strict=True):
-        if not isinstance(given, np.ndarray) or given.dtype != kind:
+        if type(given) is not np.ndarray or given.dtype != kind:
             return f"gave {name} that are no array of {kind}"
         if given.shape != shape:
             return f"gave {name} of shape {given.shape}; {shape} was asked for"
@@ -62,14 +69,34 @@ def flaw_in_answer(
     """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
     from fedlab.search import mergekernels
 
-    return _FLAWS.get(mergekernels.flaw(distances, keys, counts, *_RANGES[metric]))
+    flaw = mergekernels.flaw(distances, keys, counts, *_RANGES[metric])
+    if not flaw and keys.shape[1] > mergekernels.FEW:
+        in_order = np.sort(keys, axis=1)
+        same = in_order[:, 1:] == in_order[:, :-1]
+        flaw = 5 if (same & (in_order[:, 1:] != KEY_LIMIT)).any() else 0
+    return _FLAWS.get(flaw)
+
+
+def flaw_in_distances(measured: Any, request: Remeasure, metric: str) -> str | None:
+    """Judge distances that were measured again."""
+    if not isinstance(measured, Measured):
+        return f"measured with a {type(measured).__name__}"
+    if not _same(measured.nonce, request.nonce):
+        return "measured for another request (a replay)"
+    given, shape = measured.distances, (len(request.keys),)
+    if not isinstance(given, np.ndarray) or given.dtype != np.float64 or given.shape != shape:
+        return f"gave no float64 distances of shape {shape}"
+    least, most = _RANGES[metric]
+    if not (np.isfinite(given) & (given >= least) & (given <= most)).all():
+        return "gave a distance that the metric doesn't have"
+    return None
 
 
 def flaw_in_commitment(commitment: Any) -> str | None:
     """Judge the form of a commitment."""
-    if not isinstance(commitment, Commitment):
+    if type(commitment) is not Commitment:
         return f"committed with a {type(commitment).__name__}"
-    if not isinstance(commitment.root, bytes) or len(commitment.root) != 32:
+    if type(commitment.root) is not bytes or len(commitment.root) != 32:
         return "committed with a root that is not 32 bytes"
     if type(commitment.rows) is not int or not 0 <= commitment.rows < 2**63:
         return "committed to a number of rows that is none"
@@ -92,14 +119,14 @@ def flaw_in_rows(
     commitment : Commitment, optional
         What the rows must open; None where nothing was committed.
     """
-    if not isinstance(shown, Shown):
+    if type(shown) is not Shown:
         return f"showed a {type(shown).__name__}"
-    if shown.nonce != request.nonce:
+    if not _same(shown.nonce, request.nonce):
         return "showed rows for another request (a replay)"
     which, queries, claimed = claims
     rows = shown.rows
     shape = len(request.keys), queries.shape[1]
-    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.shape != shape:
+    if type(rows) is not np.ndarray or rows.dtype != np.float32 or rows.shape != shape:
         return f"showed no float32 rows of shape {shape}"
     rows = np.array(rows)  # one that no other can change while it is judged
     try:
@@ -110,8 +137,12 @@ def flaw_in_rows(
         return "showed a row that is not the one it had committed to under that key"
     true = measure(read_only(rows[which]), queries, metric)
     size, asked = lengths[which].astype(np.float64), _lengths(queries)
-    scale = {"cosine": 1.0, "inner": 1.0 + size * asked, "l2sq": np.square(size + asked)}[metric]
-    if (np.abs(true - claimed) > _TOLERANCE * scale).any():
+    scales = {
+        "cosine": np.ones(len(size)),
+        "inner": 1.0 + size * asked,
+        "l2sq": np.square(size + asked),
+    }
+    if (np.abs(true - claimed) > _TOLERANCE * scales[metric]).any():
         return "showed a row that is not at the distance it had claimed"
     return None
 
@@ -119,7 +150,7 @@ def flaw_in_rows(
 def _all_open(
     openings: Any, request: Request, rows: NDArray[np.float32], commitment: Commitment
 ) -> bool:
-    if not isinstance(openings, tuple) or len(openings) != len(rows):
+    if type(openings) is not tuple or len(openings) != len(rows):
         return False
     return all(
         _well_formed(opening) and opens(commitment, key, row, opening)
@@ -129,13 +160,17 @@ def _all_open(
 
 def _well_formed(opening: Any) -> bool:
     return (
-        isinstance(opening, Opening)
+        type(opening) is Opening
         and type(opening.place) is int
-        and isinstance(opening.salt, bytes)
+        and type(opening.salt) is bytes
         and len(opening.salt) == 16
-        and isinstance(opening.path, tuple)
-        and all(isinstance(beside, bytes) and len(beside) == 32 for beside in opening.path)
+        and type(opening.path) is tuple
+        and all(type(beside) is bytes and len(beside) == 32 for beside in opening.path)
     )
+
+
+def _same(nonce: Any, other: bytes) -> bool:
+    return type(nonce) is bytes and nonce == other
 
 
 def _lengths(queries: NDArray[np.float32]) -> NDArray[np.float64]:

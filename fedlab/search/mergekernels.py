@@ -7,21 +7,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["flaw", "merge"]
+__all__ = ["FEW", "flaw", "merge"]
 
 _COMPILED = {"nogil": True, "cache": True}
-_FEW = 16
+#: Keys that are compared each with each.
+FEW = 16
 _NO_KEY = np.uint64(2**64 - 1)
 
 
 @njit(**_COMPILED)
 def _twice(keys):
-    if len(keys) > _FEW:
-        in_order = np.sort(keys)
-        for place in range(1, len(keys)):
-            if in_order[place] == in_order[place - 1]:
-                return True
-        return False
     for place in range(len(keys)):
         for other in range(place):
             if keys[place] == keys[other]:
@@ -34,7 +29,8 @@ def flaw(distances, keys, counts, least, most):
     """Return 0 for an answer that can be a true one, or the number of what is wrong with it.
 
     1: counts outside 0 ... k; 2: NaN or inf; 3: no distance of the metric, which lies between
-    `least` and `most`; 4: out of order; 5: a key twice; 6: no key, or what should be empty is not.
+    `least` and `most`; 4: out of order; 5: a key twice (looked for among `FEW` places
+    at most); 6: no key, or what should be empty is not.
     """
     width = distances.shape[1]
     for asked in range(len(counts)):
@@ -59,7 +55,7 @@ def flaw(distances, keys, counts, least, most):
                     return 4
                 if key == key_before:
                     return 5
-        if _twice(keys[asked, :count]):
+        if width <= FEW and _twice(keys[asked, :count]):
             return 5
     return 0
 

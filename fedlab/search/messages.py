@@ -16,10 +16,20 @@ from numpy.typing import NDArray
 
 from fedlab.checks import KEY_LIMIT
 from fedlab.device import Device
-from fedlab.scan import Probes
+from fedlab.scan import Probes, measure
 from fedlab.search.commitment import Commitment, Opening, RowTree
+from fedlab.search.quantised import bytes_a_query
 
-__all__ = ["Answer", "Question", "Request", "Respondent", "Responding", "Shown"]
+__all__ = [
+    "Answer",
+    "Measured",
+    "Question",
+    "Remeasure",
+    "Request",
+    "Respondent",
+    "Responding",
+    "Shown",
+]
 
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
@@ -36,12 +46,15 @@ class Question:
     metric : {"cosine", "inner", "l2sq"}
     nonce : bytes
         16 random bytes that the answer must repeat.
+    sent_as : {"f32", "f16", "bf16", "i8", "b1"}
+        In what the queries travel (see `fedlab.search.quantised`); they are given decoded.
     """
 
     queries: NDArray[np.float32]
     k: int
     metric: str
     nonce: bytes
+    sent_as: str = "f32"
 
     @cached_property
     def probes(self) -> Probes:
@@ -51,7 +64,8 @@ class Question:
     @property
     def nbytes(self) -> int:
         """Bytes of the queries, k and nonce."""
-        return self.queries.nbytes + _COUNT + _NONCE
+        size = bytes_a_query(self.queries.shape[1], self.sent_as)
+        return len(self.queries) * size + _COUNT + _NONCE
 
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
@@ -123,6 +137,41 @@ class Shown:
         return self.rows.nbytes + sum(opening.nbytes for opening in self.openings) + _NONCE
 
 
+@dataclass(frozen=True, eq=False)
+class Remeasure:
+    """How far are these rows of yours from these queries, in full?
+
+    Attributes
+    ----------
+    queries : (q, d) float32 array
+    who : (m,) int64 array
+        Which of the queries each key is about.
+    keys : (m,) uint64 array
+    nonce : bytes
+    """
+
+    queries: NDArray[np.float32]
+    who: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    nonce: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.queries.nbytes + len(self.keys) * (_COUNT + self.keys.itemsize) + _NONCE
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Distances in float64, (m,), in the order of the keys that were asked about."""
+
+    nonce: bytes
+    distances: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        return self.distances.nbytes + _NONCE
+
+
 class Respondent(Protocol):
     """A device as the server meets it."""
 
@@ -146,6 +195,9 @@ class Respondent(Protocol):
 
     def commit(self) -> Commitment:
         """Commit to all rows; only asked for, once and beforehand, where that is checked."""
+
+    def measure(self, request: Remeasure) -> Measured:
+        """Measure rows against queries in full; only asked for where hits are rescored."""
 
 
 class Responding:
@@ -184,11 +236,18 @@ class Responding:
         exact = hits.engine == "scan"
         return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
 
+    def measure(self, request: Remeasure) -> Measured:
+        rows = self._index.get(request.keys)
+        return Measured(request.nonce, measure(rows, request.queries[request.who], self.metric))
+
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)
         if self._tree is None:
             return Shown(request.nonce, rows)
-        return Shown(request.nonce, rows, self._tree.openings(request.keys))
+        try:
+            return Shown(request.nonce, rows, self._tree.openings(request.keys))
+        except KeyError:  # rows that came later can't be opened, and the server will say so
+            return Shown(request.nonce, rows)
 
     def commit(self) -> Commitment:
         self._tree = RowTree(self._index.keys, self._index.vectors)

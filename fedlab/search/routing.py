@@ -131,7 +131,8 @@ class Router:
     devices : sequence of int or str
         The devices' ids, in the order in which they are asked.
     summaries : sequence of Summary
-        One of each device; without centroids, a device is never asked.
+        One of each device. Groups without rows don't count; a device without groups is asked only
+        where all are.
     metric : {"cosine", "inner", "l2sq"}
         The devices' metric.
 
@@ -163,8 +164,11 @@ class Router:
         self.devices = tuple(devices)
         self.summaries = tuple(summaries)
         self.metric = metric
-        self._centroids = np.concatenate([summary.centroids for summary in summaries])
-        self._sizes = np.array([len(summary.centroids) for summary in summaries])
+        self.dimensions = summaries[0].centroids.shape[1]
+        # With noise, a count may say that nobody is there.
+        groups = [summary.centroids[summary.counts > 0] for summary in summaries]
+        self._centroids = np.concatenate(groups)
+        self._sizes = np.array([len(centroids) for centroids in groups])
 
     @classmethod
     def learn(cls, devices: Sequence[Device], centroids: int = 8, seed: int = 0) -> Router:
@@ -213,7 +217,7 @@ class Router:
         (q, devices) bool array
         """
         whole_number(m, "m", 1)
-        probes = as_vectors(queries, self._centroids.shape[1], "queries")
+        probes = as_vectors(queries, self.dimensions, "queries")
         as_lengths(probes, self.metric, "queries")
         filled = np.flatnonzero(self._sizes)
         chosen = np.zeros((len(probes), len(self.devices)), np.bool_)

@@ -6,11 +6,9 @@ numba compiles the loops when they are first used, which takes some seconds, and
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.compiling import announced
 from fedlab.device import Rows
 from fedlab.models.base import Array
 from fedlab.randomness import Purpose
@@ -165,7 +164,7 @@ def usable_threads() -> int:
 
 def _deal(some: Callable[[Part], None], costs: NDArray[np.float64], threads: int) -> None:
     """Do devices in as many threads as pay, the longest first; each writes to rows of its own."""
-    with _announced():
+    with announced("the training loops", "10 to 20"):
         if costs.sum() < _WORTH_A_THREAD:
             threads = 1
         parts = deque(_parts(costs, threads))
@@ -233,34 +232,3 @@ def _kernels() -> Any:
     from fedlab.training import kernels
 
     return kernels
-
-
-@contextmanager
-def _announced() -> Iterator[None]:
-    """Say so, once, when numba begins to compile rather than finds its work on disk."""
-    from numba.core import event
-
-    with event.install_listener("numba:compile", _listener()):
-        yield
-
-
-@cache
-def _listener() -> Any:
-    from numba.core import event
-
-    class Announcement(event.Listener):
-        said = False
-
-        def on_start(self, event: Any) -> None:
-            if not self.said:
-                self.said = True
-                print(
-                    "fedlab: compiling the training loops for this machine, once (10 to 20 s)",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-        def on_end(self, event: Any) -> None:
-            """Nothing more is said."""
-
-    return Announcement()

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedlab.index import DType, VectorIndex
+from fedlab.index import DType, Metric, VectorIndex
 from fedlab.indexfile import IndexFileError
+from fedlab.randomness import Purpose, generator
 from fedlab.training import one_blas_thread
 
-__all__ = ["recall", "save_and_open", "scan_against_graph", "storage_types"]
+__all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]
 
 Float = NDArray[np.float32]
 Keys = NDArray[np.uint64]
@@ -119,6 +120,73 @@ def _stored_as(index: VectorIndex, dtype: DType) -> VectorIndex:
     stored = VectorIndex(index.dimensions, index.metric, dtype, **index.settings)
     stored.add(index.vectors, keys=index.keys, labels=index.labels)
     return stored
+
+
+def churn(
+    rows: Float,
+    queries: Float,
+    *,
+    metric: Metric = "cosine",
+    dtypes: Sequence[DType] = ("f32", "f16", "bf16", "i8"),
+    rounds: int = 20,
+    share: float = 0.1,
+    every: int = 5,
+    k: int = 10,
+) -> pd.DataFrame:
+    """Replace rows of an index round by round, and hold its graph against one that is built anew.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 array
+        The first n / (1 + rounds x share) stand in the index at first; the others come in later, in
+        their order, each time in the place of as many that are drawn among those that stand.
+    queries : (q, d) float32 array
+    metric, dtypes
+        Of the indexes (see `VectorIndex`).
+    rounds, share
+        How often, and which share of the rows is replaced.
+    every : int
+        Measured is after so many rounds, and so on.
+    k : int
+        Neighbours of a query.
+
+    Returns
+    -------
+    DataFrame
+        ``dtype``, ``round``, ``recall`` (of the graph that went through it all, against the scan),
+        ``fresh`` (of one built from the same rows at once), ``removed`` (share of the graph's
+        entries whose row is gone: it is built anew above .2).
+    """
+    standing = int(len(rows) / (1 + rounds * share) + 1e-9)
+    replaced = int(share * standing)
+    measured = []
+    for dtype in dtypes:
+        index = VectorIndex(rows.shape[1], metric, dtype)
+        index.add(rows[:standing])
+        index.build_graph()
+        draw = generator(0, Purpose.RESAMPLING)
+        for number in range(1, rounds + 1):
+            index.remove(draw.choice(index.keys, replaced, replace=False))
+            start = standing + (number - 1) * replaced
+            index.add(rows[start : start + replaced])
+            index.build_graph()
+            if number % every == 0:
+                found = {"dtype": dtype, "round": number, "recall": _recall_of(index, queries, k)}
+                measured.append({**found, **_fresh(index, queries, k)})
+    return pd.DataFrame(measured)
+
+
+def _recall_of(index: VectorIndex, queries: Float, k: int) -> float:
+    truth = index.search(queries, k, exact=True).keys
+    return recall(index.search(queries, k, exact=False).keys, truth)
+
+
+def _fresh(index: VectorIndex, queries: Float, k: int) -> dict[str, float]:
+    fresh = VectorIndex(index.dimensions, index.metric, index.dtype)
+    fresh.add(index.vectors)
+    graph = index._graph
+    assert graph is not None
+    return {"fresh": _recall_of(fresh, queries, k), "removed": graph.removed / graph.entries}
 
 
 def save_and_open(index: VectorIndex, queries: Float, k: int) -> pd.Series[str]:

@@ -20,7 +20,7 @@ __all__ = ["plot_traces", "traces"]
 
 
 def traces(audits: Mapping[str, Audit]) -> pd.DataFrame:
-    """Count the erased rows whose bytes stand in memory, in the graph, and in files.
+    """Count the erased rows whose bytes stand in an index's columns, in its graph, and in files.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ def traces(audits: Mapping[str, Audit]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each audit; "memory", "graph" and "files" are numbers of rows found there.
+        A row for each audit; "columns", "graph" and "files" are numbers of rows found there.
     """
     counted = {}
     for name, audit in audits.items():
-        keys: dict[str, set[int]] = {"memory": set(), "graph": set(), "files": set()}
+        keys: dict[str, set[int]] = {"columns": set(), "graph": set(), "files": set()}
         for finding in audit.found:
             keys[_kind(finding.place)].add(finding.key)
         counted[name] = {kind: len(found) for kind, found in keys.items()}
@@ -44,13 +44,13 @@ def traces(audits: Mapping[str, Audit]) -> pd.DataFrame:
 def _kind(place: str) -> str:
     if not place.startswith("memory: "):
         return "files"
-    return "graph" if "graph" in place else "memory"
+    return "graph" if "graph" in place else "columns"
 
 
 def plot_traces(
     audits: Mapping[str, Audit], ax: Axes | None = None
 ) -> tuple[Figure, Axes, pd.DataFrame]:
-    """Draw where erased rows were found: a group of bars for each audit, a bar for each kind of place.
+    """Draw where erased rows were found: a group of bars for each audit.
 
     Parameters
     ----------

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from fedlab.device import Device
-from fedlab.search.approximate import ApproximateSearch
-from fedlab.search.found import FederatedHits
+from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.routing import Router
-from fedlab.training import one_blas_thread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +45,7 @@ def recall_against_bytes(
     *,
     ask: Sequence[int],
     query: Sequence[str] = ("f32", "i8", "b1"),
-    hits: Sequence[int] | None = None,
+    first: Sequence[int] | None = None,
     engines: Sequence[str] = ("scan",),
     rescore: int = 0,
     router: Router | None = None,
@@ -62,39 +61,48 @@ def recall_against_bytes(
         How many devices are asked, m.
     query : sequence of {"f32", "f16", "bf16", "i8", "b1"}
         How queries travel.
-    hits : sequence of int, optional
-        How many hits each device returns, k'; k alone by default.
+    first : sequence of int, optional
+        How many hits devices are asked for first, k'; k alone by default, which saves a second
+        round and not bytes.
     engines : sequence of {"scan", "graph"}
         Who answers on a device; graphs are built before the clock starts.
     rescore : int
-        How many of a query's best hits are measured again, see `ApproximateSearch`.
+        How many hits of queries in fewer bits are measured again (see `FederatedSearch`).
     router : Router, optional
         Learned now, with its defaults, if none is given.
 
     Returns
     -------
     DataFrame
-        A row for each combination: ``engine``, ``query``, ``hits``, ``ask``, and what was measured:
+        A row for each combination: ``engine``, ``query``, ``first``, ``ask``; and measured:
         ``recall``, ``bytes`` (a query, down and up, without the set-up), ``devices`` (asked, a
         query), ``ms`` (a query: one batch, one thread, devices one after another).
     """
     router = router or Router.learn(devices)
-    truth = ApproximateSearch(devices, exact=True).search(queries, k)
+    truth = FederatedSearch(devices).search(queries, k)
     if "graph" in engines:
         for device in devices:
             device.index.build_graph()
     measured = []
-    for engine, sent, wanted, m in itertools.product(engines, query, hits or (k,), ask):
-        search = ApproximateSearch(devices, router, m, sent, _ENGINES[engine], rescore)
+    for engine, sent, few, m in itertools.product(engines, query, first or (k,), ask):
+        search = FederatedSearch(
+            devices,
+            first=few,
+            exact=_ENGINES[engine],
+            threads=1,
+            router=router,
+            ask=m,
+            query=sent,
+            rescore=0 if sent == "f32" else rescore,
+        )
         began = time.perf_counter()
-        with one_blas_thread():
-            found = search.search(queries, k, wanted)
+        found = search.search(queries, k)
         seconds = time.perf_counter() - began
         measured.append(
             {
                 "engine": engine,
                 "query": sent,
-                "hits": wanted,
+                "first": few,
                 "ask": m,
                 "recall": federated_recall(found, truth),
                 "bytes": (found.ledger.bytes - router.nbytes) / len(queries),
@@ -113,22 +121,22 @@ def plot_recall_against_bytes(
     Parameters
     ----------
     frame : DataFrame
-        From `recall_against_bytes`, of one engine and one k'.
+        From `recall_against_bytes`, of one engine and one `first`.
     """
-    if len(frame[["engine", "hits"]].drop_duplicates()) != 1:
-        raise ValueError("the frame is of several engines or hits; choose one of each to draw")
+    if len(frame[["engine", "first"]].drop_duplicates()) != 1:
+        raise ValueError(
+            "the frame is of several engines or first rounds; choose one of each to draw"
+        )
     figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)
     for name, line in frame.groupby("query", sort=False):
         ax.plot(line.bytes / 1e3, line.recall, "o-", label=str(name))
-    widest = frame[frame["query"] == frame["query"].iloc[0]]
-    for row in widest.itertuples():
-        ax.annotate(
-            f"{row.ask}",
-            (row.bytes / 1e3, row.recall),
-            (0, -15),
-            textcoords="offset points",
-            ha="center",
-        )
-    ax.set(xscale="log", xlabel="bytes a query (kB)", ylabel="recall", ylim=(0, 1.03))
-    ax.legend(title="query sent as")
+    above = frame[frame["query"] == frame["query"].iloc[0]]
+    for kilobytes, recall, m in zip(above.bytes / 1e3, above.recall, above.ask, strict=True):
+        ax.annotate(str(m), (kilobytes, recall), (0, -16), textcoords="offset points", ha="center")
+    ax.set(xscale="log", ylim=(0, 1.04), ylabel="recall")
+    ax.set_xlabel("bytes a query (kB); numbers are devices asked")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda kilobytes, _: f"{kilobytes:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend(title="query sent as", loc="lower right")
     return figure, ax, frame  # type: ignore[return-value]

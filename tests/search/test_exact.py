@@ -122,7 +122,8 @@ def test_bits_do_not_depend_on_threads_batches_or_the_first_round() -> None:
         for name in ("devices", "keys", "distances"):
             np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
     alone = [FederatedSearch(devices).search(query, 10) for query in queries[:10]]
-    np.testing.assert_array_equal(np.concatenate([h.distances for h in alone]), plain.distances[:10])
+    found = np.concatenate([hits.distances for hits in alone])
+    np.testing.assert_array_equal(found, plain.distances[:10])
 
 
 def test_large_batches_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +205,11 @@ def test_what_cannot_be_searched_is_refused() -> None:
         FederatedSearch([])
     with pytest.raises(ValueError, match="same id"):
         FederatedSearch([a, a])
-    with pytest.raises(ValueError, match="4 dimensions for l2sq.*3 for l2sq"):
+    with pytest.raises(ValueError, match=r"4 dimensions for l2sq.*3 for l2sq"):
         FederatedSearch([a, Device("other", filled(normal(5, 4), "l2sq"))])
     with pytest.raises(ValueError, match="check is 'all'"):
         FederatedSearch([a, b], check="all")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no .*show"):
+    with pytest.raises(TypeError, match=r"no .*show"):
         FederatedSearch([a, object()])  # type: ignore[list-item]
     search = FederatedSearch([a, b])
     with pytest.raises(ValueError, match="NaN"):

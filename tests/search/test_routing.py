@@ -120,6 +120,20 @@ def test_rows_that_point_all_ways_have_a_centroid_that_is_near_to_none():
     assert router.choose([[1.0, 0.0]], 1).tolist() == [[False, True]]
 
 
+def test_noisy_summaries_may_stand_in_the_place_of_plain_ones():
+    directions = np.eye(3)
+    noisy = [
+        Summary(directions[:2] + 0.01, np.array([12, -3])),  # as released with noise, in float64
+        Summary(directions[1:] - 0.01, np.array([5, 4])),
+        Summary(directions[:1], np.array([0])),
+    ]
+    router = Router(["a", "b", "c"], noisy, "cosine")
+    asked = router.choose(directions, 1)
+    assert asked.tolist() == [[True, False, False], [False, True, False], [False, True, False]]
+    assert router.choose(directions[0], 2).tolist() == [[True, True, False]]
+    assert router.nbytes == 16 * 5
+
+
 def test_bytes_are_counted_as_set_up():
     devices = [device(name, normal(rows, 16)) for name, rows in (("a", 100), ("b", 9), ("c", 0))]
     router = Router.learn(devices, centroids=8)

@@ -5,6 +5,8 @@ import pytest
 
 from fedlab import VectorIndex
 from fedlab.workbench import measure
+from fedlab.workbench.measure import churn
+from tests.helpers import normal
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,18 @@ def test_a_saved_index_comes_back_and_a_flipped_bit_does_not(vectors):
     told = measure.save_and_open(index, vectors[1000:], k=3)
     assert told["same answers, to the last bit"] == "yes"
     assert "altered" in told["after one flipped bit"]
+
+
+# Where the graph reads codes of 2 bytes, of 1, and a copy of its own; test_index has float32.
+@pytest.mark.parametrize(
+    ("metric", "dtype"), [("cosine", "bf16"), ("cosine", "i8"), ("l2sq", "i8")]
+)
+def test_churn_costs_no_recall_in_any_storage_type(metric, dtype):
+    # Rows without any structure, which a graph finds hardest.
+    rows, queries = normal(3 * 1500, 24), normal(200, 24, seed=99)
+    frame = churn(rows, queries, metric=metric, dtypes=[dtype], every=10)
+    assert frame["round"].tolist() == [10, 20]
+    assert (frame.fresh > 0.9).all()
+    assert (frame.recall >= frame.fresh - 0.005).all(), frame
+    assert (frame.removed <= 0.2).all()
+    assert frame.removed.max() > 0.05, "rows that went are still among the graph's"

@@ -1,0 +1,18 @@
+"""Erasing rows for certain: what is left of their bytes, and a certificate of what was done."""
+
+from fedlab.erasure.audit import Audit, Finding, audit_erasure
+from fedlab.erasure.certificate import Certificate, CertificateError, content_hash
+from fedlab.erasure.probes import Probes
+from fedlab.erasure.ways import compare_ways, erase_and_audit
+
+__all__ = [
+    "Audit",
+    "Certificate",
+    "CertificateError",
+    "Finding",
+    "Probes",
+    "audit_erasure",
+    "compare_ways",
+    "content_hash",
+    "erase_and_audit",
+]

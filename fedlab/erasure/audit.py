@@ -1,0 +1,393 @@
+"""The audit: where bytes of erased rows still stand."""
+
+from __future__ import annotations
+
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.erasure.probes import OF_VECTORS, Probes, beside, coded, rows_as_bytes
+from fedlab.sealing import Sealer, SealError, is_sealed, unsealed_chunks
+from fedlab.storage import DTYPES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedlab.index import VectorIndex
+
+__all__ = ["OUT_OF_REACH", "Audit", "Finding", "audit_erasure", "owner_of"]
+
+Path_ = str | os.PathLike[str]
+Blocks = Iterable[Any]
+Name = tuple[str, int]
+#: Bytes of n rows, one after another; where each begins, (n,); the rows' keys, (n,).
+Part = tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.uint64]]
+
+#: What no search through an index and its files can see.
+OUT_OF_REACH = (
+    "Out of this audit's reach: memory that was freed and not used again, blocks that a disk or a "
+    "flash memory kept when a file was replaced, swap and core dumps, backups and snapshots, views "
+    "and copies elsewhere and other processes, rows under another encoding (compressed, printed as "
+    "text, scaled), and any model that learned from the rows."
+)
+
+_BLOCK = 1 << 22
+_NUMBERS = 1 << 20
+
+
+class _Unsearchable(Exception):
+    """A place does not show its bytes."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Bytes of an erased row, in one place.
+
+    Attributes
+    ----------
+    place : str
+        "memory: the buffer of codes", or the path of a file.
+    form : str
+        The precision ("f32"), or the column and encoding of a text ("labels, UTF-8").
+    key : int
+        The erased row's.
+    offset : int
+        Where they first stand, in bytes: of a sealed file, within what it holds.
+    times : int
+        How often they stand there.
+    shared_with : int, optional
+        The key of a kept row that has the same bytes.
+    """
+
+    place: str
+    form: str
+    key: int
+    offset: int
+    times: int
+    shared_with: int | None = None
+
+    def __str__(self) -> str:
+        often = f", {self.times:,} times" if self.times > 1 else ""
+        return f"row {self.key} as {self.form} in {self.place}, at byte {self.offset:,}{often}"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    keys : tuple of int
+        The erased rows.
+    found : tuple of Finding
+        Their bytes, where no kept row has the same.
+    shared : tuple of Finding
+        Bytes that a kept row has, too: they show nothing of the erased one.
+    undecidable : mapping of str to int
+        Of how many rows a form was not looked for, since fewer than 16 bytes make it up: whole,
+        or by being repeated.
+    looked_at : mapping of str to int
+        Places, and how many bytes were searched there.
+    unread : mapping of str to str
+        Places that could not be searched to their end, and why.
+    stored : str
+        The precision in which the index stores rows.
+    """
+
+    keys: tuple[int, ...]
+    found: tuple[Finding, ...]
+    shared: tuple[Finding, ...]
+    undecidable: Mapping[str, int]
+    looked_at: Mapping[str, int]
+    unread: Mapping[str, str]
+    stored: str
+
+    @property
+    def verdict(self) -> Literal["found", "undecided", "clean"]:
+        """What follows: "undecided" where a place stayed unread, or stored rows are too short."""
+        if self.found:
+            return "found"
+        return "undecided" if self.unread or self.stored in self.undecidable else "clean"
+
+    @property
+    def clean(self) -> bool:
+        """Whether all could be searched, and nothing was found but what kept rows share."""
+        return self.verdict == "clean"
+
+    def frame(self) -> pd.DataFrame:
+        """Return all findings, shared ones too, one row each."""
+        import pandas as pd
+
+        findings = (*self.found, *self.shared)
+        columns = {
+            name: [getattr(finding, name) for finding in findings]
+            for name in Finding.__dataclass_fields__
+        }
+        # Keys reach beyond what a float holds, which pandas would make of them beside a None.
+        whole = {name: pd.array(columns[name], "UInt64") for name in ("key", "shared_with")}
+        return pd.DataFrame({**columns, **whole})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as lists, dicts, numbers and text."""
+        return {"verdict": self.verdict, **asdict(self), "out_of_reach": OUT_OF_REACH}
+
+    def __str__(self) -> str:
+        total = sum(self.looked_at.values())
+        lines = [
+            f"{self.verdict}: {len(self.keys):,} erased rows were looked for in "
+            f"{len(self.looked_at):,} places, {total:,} bytes"
+        ]
+        lines += [f"  found: {one}" for one in self.found]
+        lines += [
+            f"  shared: {one}; the kept row {one.shared_with} has the same bytes"
+            for one in self.shared
+        ]
+        lines += [f"  unread: {place}: {why}" for place, why in self.unread.items()]
+        lines += [
+            f"  not decidable: {form} of {rows:,} rows, under 16 bytes of their own"
+            for form, rows in self.undecidable.items()
+        ]
+        return "\n".join([*lines, OUT_OF_REACH])
+
+
+def audit_erasure(
+    index: VectorIndex,
+    probes: Probes,
+    *,
+    files: Iterable[Path_] = (),
+    key: Sealer | Sequence[Sealer] | None = None,
+    folders: Iterable[Path_] = (),
+) -> Audit:
+    """Look for the bytes of erased rows in an index, its graph, files and folders.
+
+    Searched are the buffers behind the index's columns whole, room to spare included; the graph's
+    own bytes and the buffers that it borrowed; each file, decrypted; beside it, files whose names
+    begin with its own (older generations, by whatever ending) and what killed saves left; and all
+    files in given folders. Each row is looked for at every offset, in each precision, as it was
+    given and as each precision rounds it; its texts in UTF-8 and UTF-32.
+
+    Parameters
+    ----------
+    index : VectorIndex
+        The index as it stands now; its other rows are those that were kept.
+    probes : Probes
+        Taken before the rows were erased, or of rows that are still at hand.
+    files : paths
+        Where the index was saved.
+    key : Key or Passphrase, or several, optional
+        What opens sealed files. Those that none of them opens are named in `Audit.unread`.
+    folders : paths
+        Searched with all that they hold: backups, a population's store.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file or a folder isn't there.
+
+    Examples
+    --------
+    >>> from fedlab.index import VectorIndex
+    >>> index = VectorIndex(8)
+    >>> _ = index.add(np.random.default_rng(0).normal(size=(100, 8)))
+    >>> index.build_graph()
+    >>> probes = Probes.taken(index, [3, 5])
+    >>> _ = index.remove([3, 5])
+    >>> audit_erasure(index, probes).verdict  # the graph still holds them
+    'found'
+    >>> _ = index.erase([])
+    >>> audit_erasure(index, probes).verdict
+    'clean'
+    """
+    sealers = (key,) if isinstance(key, Sealer) else tuple(key or ())
+    paths = list(_paths(files, folders))  # before anything is searched: what is missing is told
+    places = [*_memory(index), *((str(path), _content(path, sealers)) for path in paths)]
+    seen = dict[tuple[str, Name], list[int]]()
+    looked_at, unread = dict[str, int](), dict[str, str]()
+    for place, blocks in places:
+        try:
+            for name, offset in probes.search(_counted(blocks, place, looked_at)):
+                seen.setdefault((place, name), [offset, 0])[1] += 1
+        except (OSError, SealError, _Unsearchable) as error:
+            unread[place] = str(error)
+    kept = _kept(index, probes, {form for _, (form, _) in seen})
+    findings = [
+        Finding(place, *name, offset, times, kept.get(name))
+        for (place, name), (offset, times) in seen.items()
+    ]
+    return Audit(
+        probes.keys,
+        found=tuple(one for one in findings if one.shared_with is None),
+        shared=tuple(one for one in findings if one.shared_with is not None),
+        undecidable=probes.undecidable,
+        looked_at=looked_at,
+        unread=unread,
+        stored=index.dtype,
+    )
+
+
+def _counted(blocks: Blocks, place: str, looked_at: dict[str, int]) -> Iterator[Any]:
+    looked_at[place] = 0
+    for block in blocks:
+        looked_at[place] += len(block)
+        yield block
+
+
+# -- what kept rows have ---------------------------------------------------------------------------
+
+
+def _kept(index: VectorIndex, probes: Probes, forms: set[str]) -> dict[Name, int]:
+    """Return which of the patterns that were seen stand in rows that were kept, and in whose."""
+    rows = np.flatnonzero(~np.isin(index.keys, np.array(probes.keys, np.uint64)))
+    kept: dict[Name, int] = {}
+    for dtype in DTYPES if forms.intersection(DTYPES) else ():
+        kept = _whose(probes, _codes_of(index, rows, dtype)) | kept
+    for name, column in index._table.columns.items():
+        if name not in OF_VECTORS and forms.difference(DTYPES):
+            kept = _whose(probes, _texts_of(name, column[rows], index.keys[rows])) | kept
+    return kept
+
+
+def _codes_of(index: VectorIndex, rows: NDArray[np.intp], dtype: str) -> Iterator[Part]:
+    table, step = index._table, max(1, _NUMBERS // index.dimensions)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        if dtype == index.dtype:
+            codes = rows_as_bytes(table.columns["codes"][part])
+        else:
+            chosen, codes = coded(dtype, table.decoded(part))
+            part = part[chosen]
+        yield codes.ravel(), codes.shape[1] * np.arange(len(codes)), index.keys[part]
+
+
+def _texts_of(name: str, column: NDArray[np.generic], keys: NDArray[np.uint64]) -> Iterator[Part]:
+    distinct, first = np.unique(column, return_index=True)
+    # Zeros between them, so that two make no third one.
+    texts = [(content + bytes(4), place) for _, content, place in beside(name, distinct)]
+    if texts:
+        ends = np.cumsum([len(content) for content, _ in texts])
+        whole = np.frombuffer(b"".join(content for content, _ in texts), np.uint8)
+        yield whole, np.concatenate([[0], ends[:-1]]), keys[first[[place for _, place in texts]]]
+
+
+def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
+    begins, seen = list[int](), list[tuple[NDArray[np.intp], NDArray[np.uint64]]]()
+
+    def blocks() -> Iterator[NDArray[np.uint8]]:
+        begin = 0
+        for content, starts, keys in parts:
+            begins.append(begin)
+            seen.append((starts, keys))
+            begin += content.size
+            yield content
+
+    whose: dict[Name, int] = {}
+    for name, offset in probes.search(blocks()):
+        if name not in whose:
+            place = bisect_right(begins, offset) - 1
+            starts, keys = seen[place]
+            row = np.searchsorted(starts, offset - begins[place], "right") - 1
+            whose[name] = int(keys[row])
+    return whose
+
+
+# -- where to look ---------------------------------------------------------------------------------
+
+
+def owner_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array whose memory this one is a part of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:
+    """Yield what an index holds: whole buffers, whatever part of them it uses."""
+    table, graph = index._table, index._graph
+    room = table._room.buffers if table._room else {}
+    held = [(f"memory: the buffer of {n}", c) for n, c in [*table.columns.items(), *room.items()]]
+    borrowed = getattr(graph, "_borrowed", [])
+    held += [("memory: a buffer that the graph borrowed", part) for part in borrowed]
+    seen = set[int]()
+    for place, array in held:
+        owner = owner_of(array)
+        if owner.size and id(owner) not in seen:
+            seen.add(id(owner))
+            yield place, [np.ascontiguousarray(owner).reshape(-1).view(np.uint8)]
+    if graph:
+        yield "memory: the graph", _serialised(graph)
+
+
+def _serialised(graph: Any) -> Iterator[bytes]:
+    if (content := graph.to_bytes()) is None:
+        raise _Unsearchable("the engine doesn't give its bytes; erasing lets go of them")
+    yield content
+
+
+def _paths(files: Iterable[Path_], folders: Iterable[Path_]) -> Iterator[Path]:
+    """Yield each file once: those given, those beside them, and all in folders."""
+    seen = set[Path]()
+    for path in (*_beside_all(files), *_within_all(folders)):
+        if (real := path.resolve()) not in seen:
+            seen.add(real)
+            yield path
+
+
+def _beside_all(files: Iterable[Path_]) -> Iterator[Path]:
+    for file in map(Path, files):
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}; give those that were saved")
+        yield file
+        for other in sorted(file.parent.iterdir()):
+            if other.name.startswith((file.name, f".{file.name}.")):
+                yield from _within(other) if other.is_dir() else [other]
+
+
+def _within_all(folders: Iterable[Path_]) -> Iterator[Path]:
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}; give those that are to be read")
+        yield from _within(folder)
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, inner, names in os.walk(folder, onerror=refuse):
+        links = [name for name in inner if os.path.islink(os.path.join(parent, name))]
+        yield from (Path(parent, name) for name in sorted([*links, *names]))
+
+
+def _content(path: Path, sealers: Sequence[Sealer]) -> Iterator[bytes]:
+    """Yield a file's bytes, decrypted; raise OSError or SealError where that ends too early."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait
+        raise _Unsearchable(
+            f"{path.name} is no regular file; of a link to a folder, give the folder"
+        )
+    if is_sealed(path):
+        yield from _opened(path, sealers)
+        return
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _opened(path: Path, sealers: Sequence[Sealer]) -> Iterator[bytes]:
+    problem = SealError(f"{path.name} is sealed; give the key that it was sealed under")
+    for sealer in sealers:
+        chunks = unsealed_chunks(path, sealer)
+        try:
+            yield next(chunks)
+        except SealError as error:
+            problem = error
+            continue
+        yield from chunks
+        return
+    raise problem
