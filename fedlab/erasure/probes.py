@@ -267,4 +267,5 @@ def _sources(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
     yield np.arange(len(rows)), rows
     for dtype in DTYPES:
         chosen, _ = coded(dtype, rows)
-        yield chosen, decode(**encode(rows[chosen], dtype))  # type: ignore[arg-type]
+        codes = encode(rows[chosen], dtype)
+        yield chosen, decode(**codes, dimensions=rows.shape[1])  # type: ignore[arg-type]
