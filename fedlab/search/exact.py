@@ -43,13 +43,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only, require, whole_number
+from fedlab.checks import as_lengths, as_vectors, read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.search import judging
 from fedlab.search.asking import Exchange
@@ -57,6 +56,7 @@ from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.ledger import Ledger
 from fedlab.search.messages import Answer, Question, Request, Respondent, Responding, Shown
+from fedlab.search.stack import Found, Stack, copied
 from fedlab.training.compiled import usable_threads
 
 __all__ = ["FederatedSearch", "first_asked"]
@@ -197,97 +197,6 @@ class _Caught(Exception):
         self.reasons = reasons
 
 
-_Hits = tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.int64]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Stack:
-    """Hits of all m devices for q queries, w places each, and how many each was asked for."""
-
-    distances: NDArray[np.float64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    asked: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, devices: int, queries: int, width: int) -> _Stack:
-        shape = devices, queries, width
-        return cls(
-            *(np.empty(shape), np.empty(shape, np.uint64)),
-            *(np.zeros(shape[:2], np.int64), np.full(shape[:2], width)),
-        )
-
-    def put(self, place: int, answer: Answer) -> _Hits:
-        """Take a device's first answer, and return the copy."""
-        mine = self.distances[place], self.keys[place], self.counts[place]
-        mine[0][:], mine[1][:], mine[2][:] = answer.distances, answer.keys, answer.counts
-        return mine
-
-    def put_again(
-        self,
-        place: int,
-        own: NDArray[np.intp],
-        exact: bool,
-        distances: NDArray[np.float64],
-        keys: NDArray[np.uint64],
-        counts: NDArray[np.int64],
-    ) -> str | None:
-        """Take a device's longer answer to some queries, which must begin as its first one did."""
-        said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]
-        same = (self.distances[place, own] == distances) & (self.keys[place, own] == keys)
-        if exact and not same[said].all():
-            return "answered otherwise when it was asked again"
-        self.distances[place, own], self.keys[place, own] = distances, keys
-        self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
-        return None
-
-    def widened(self, which: NDArray[np.intp], width: int) -> _Stack:
-        """Return the hits for some queries, with more room for each."""
-        wide = _Stack.empty(len(self.counts), len(which), width)
-        held = self.keys.shape[2]
-        wide.distances[:, :, :held] = self.distances[:, which]
-        wide.keys[:, :, :held] = self.keys[:, which]
-        wide.counts[:], wide.asked[:] = self.counts[:, which], self.asked[:, which]
-        return wide
-
-    def merged(self, k: int) -> tuple[_Found, NDArray[np.bool_]]:
-        """Return the k nearest of each query, and which devices may hold others, (m, q)."""
-        from fedlab.search import mergekernels
-
-        devices, queries = self.counts.shape
-        found = _Found.empty(devices, queries, k)
-        unsure = np.empty((devices, queries), np.bool_)
-        mergekernels.merge(
-            *(self.distances, self.keys, self.counts, self.asked),
-            *(found.distances, found.devices, found.keys, found.counts, unsure),
-        )
-        found.certified[:] = ~unsure.any(axis=0)
-        return found, unsure
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    distances: NDArray[np.float64]
-    devices: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    certified: NDArray[np.bool_]
-
-    @classmethod
-    def empty(cls, devices: int, queries: int, k: int) -> _Found:
-        shape = queries, k
-        return cls(
-            *(np.full(shape, np.inf), np.full(shape, devices)),
-            *(np.full(shape, KEY_LIMIT, np.uint64), np.zeros(queries, np.int64)),
-            np.zeros(queries, np.bool_),
-        )
-
-    def put(self, which: NDArray[np.intp], better: _Found) -> None:
-        """Put other answers in the place of some queries'."""
-        for name, values in vars(better).items():
-            getattr(self, name)[which] = values
-
-
 class _Run:
     """One search without those who were set aside so far."""
 
@@ -299,11 +208,11 @@ class _Run:
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
         self._loose: set[int] = set()
 
-    def answered(self, queries: NDArray[np.float32]) -> _Found:
+    def answered(self, queries: NDArray[np.float32]) -> Found:
         """Return the proven answer to a block of queries."""
         k, devices = self._k, len(self._search.devices)
         first = min(self._search._first or first_asked(max(len(self._places), 1), k), k)
-        stack = _Stack.empty(devices, len(queries), first)
+        stack = Stack.empty(devices, len(queries), first)
         question = self._question(queries, first)
         question.probes  # noqa: B018 - made once, before threads ask for it
         self._ask(1, dict.fromkeys(self._places, question), stack, {})
@@ -320,10 +229,10 @@ class _Run:
     def _asked_again(
         self,
         queries: NDArray[np.float32],
-        stack: _Stack,
+        stack: Stack,
         unsure: NDArray[np.bool_],
         which: NDArray[np.intp],
-    ) -> _Found:
+    ) -> Found:
         wide = stack.widened(which, self._k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
@@ -341,7 +250,7 @@ class _Run:
         self,
         round: int,
         questions: Mapping[int, Question],
-        stack: _Stack,
+        stack: Stack,
         rows: Mapping[int, NDArray[np.intp]],
     ) -> None:
         """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
@@ -353,7 +262,7 @@ class _Run:
                 return flaw
             own = rows.get(place)
             # Judged are copies, which the device can't change.
-            mine = stack.put(place, answer) if own is None else _copied(answer)
+            mine = stack.put(place, answer) if own is None else copied(answer)
             if flaw := judging.flaw_in_answer(*mine, question.metric):
                 return flaw
             if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
@@ -370,7 +279,7 @@ class _Run:
         if faults:
             raise _Caught(faults)
 
-    def _verify(self, queries: NDArray[np.float32], found: _Found) -> None:
+    def _verify(self, queries: NDArray[np.float32], found: Found) -> None:
         """Have the rows of the final hits shown, and measure their distances again."""
         who, place = np.nonzero(np.arange(self._k)[None, :] < found.counts[:, None])
         holder = found.devices[who, place]
@@ -404,10 +313,10 @@ class _Run:
             sizes = [of[place] for place in places]
             self._ledger.note(self._before + round, way, what, sizes, places)
 
-    def joined(self, parts: Sequence[_Found]) -> FederatedHits:
+    def joined(self, parts: Sequence[Found]) -> FederatedHits:
         whole = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in _Found.__annotations__
+            for name in Found.__annotations__
         }
         devices = self._search.devices
         whole["devices"][np.isinf(whole["distances"])] = -1
@@ -417,11 +326,6 @@ class _Run:
             ledger=self._ledger,
             approximate=tuple(devices[place] for place in sorted(self._loose)),
         )
-
-
-def _copied(answer: Answer) -> _Hits:
-    distances, keys, counts = answer.distances, answer.keys, answer.counts
-    return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
 
 
 def _blocks(queries: NDArray[np.float32], hits: int) -> Iterator[NDArray[np.float32]]:
