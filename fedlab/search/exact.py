@@ -35,8 +35,11 @@ that they are farther
 ========================== =================== =================== ===================
 
 A replay is noticed by its nonce alone: an old answer under the new nonce is a false distance, and
-noticed as such. "vectors" and "commitment" show the server the rows of the final hits: that is what
-they cost, besides bytes.
+noticed as such. "vectors" and "commitment" show the server the rows of the final hits: that is
+what they cost, besides bytes.
+
+What one device can take is bounded: its hits have a fixed place in memory, one outside this process
+has `patience` seconds a message, and a search is done again at most once for each device caught.
 """
 
 from __future__ import annotations
@@ -154,8 +157,9 @@ class FederatedSearch:
     def search(self, queries: ArrayLike, k: int) -> FederatedHits:
         """Find the k nearest rows of all devices for each query.
 
-        A device that is caught is set aside, and the search is done again without it; the ledger
-        counts what was sent for both.
+        A device that is caught is set aside, and the search is done again without it; the
+        certificate then speaks of the others. The ledger counts what was sent for both, but for
+        answers that were refused, and for commitments (40 bytes a device, once).
 
         Parameters
         ----------
@@ -223,7 +227,7 @@ class _Run:
         if self._loose or not self._places:
             found.certified[:] = False
         if self._search._check != "none":
-            self._verify(queries, found)
+            self._verify(queries, found, round=3 if len(which) else 2)
         return found
 
     def _asked_again(
@@ -279,7 +283,7 @@ class _Run:
         if faults:
             raise _Caught(faults)
 
-    def _verify(self, queries: NDArray[np.float32], found: Found) -> None:
+    def _verify(self, queries: NDArray[np.float32], found: Found, round: int) -> None:
         """Have the rows of the final hits shown, and measure their distances again."""
         who, place = np.nonzero(np.arange(self._k)[None, :] < found.counts[:, None])
         holder = found.devices[who, place]
@@ -300,10 +304,10 @@ class _Run:
                 sizes[place] = shown.nbytes
             return flaw
 
-        self._note(3, "down", "keys", {p: r.nbytes for p, r in requests.items()})
+        self._note(round, "down", "keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.show(requests[place])  # noqa: E731
         faults = self._search._exchange(requests, send, take)
-        self._note(3, "up", "rows", sizes)
+        self._note(round, "up", "rows", sizes)
         if faults:
             raise _Caught(faults)
 
