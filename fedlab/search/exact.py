@@ -35,21 +35,23 @@ that they are farther
 ========================== =================== =================== ===================
 
 A replay is noticed by its nonce alone: an old answer under the new nonce is a false distance, and
-noticed as such. "vectors" and "commitment" show the server the rows of the final hits: that is what
-they cost, besides bytes.
+noticed as such. "vectors" and "commitment" show the server the rows of the final hits: that is
+what they cost, besides bytes.
+
+What one device can take is bounded: its hits have a fixed place in memory, one outside this process
+has `patience` seconds a message, and a search is done again at most once for each device caught.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, read_only, require, whole_number
+from fedlab.checks import as_lengths, as_vectors, read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.search import judging
 from fedlab.search.approximate import Way
@@ -68,6 +70,7 @@ from fedlab.search.messages import (
     Shown,
 )
 from fedlab.search.routing import Router
+from fedlab.search.stack import Found, Stack, copied
 from fedlab.training.compiled import usable_threads
 
 __all__ = ["FederatedSearch", "first_asked"]
@@ -187,8 +190,9 @@ class FederatedSearch:
     def search(self, queries: ArrayLike, k: int) -> FederatedHits:
         """Find the k nearest rows of all devices for each query.
 
-        A device that is caught is set aside, and the search is done again without it; the ledger
-        counts what was sent for both.
+        A device that is caught is set aside, and the search is done again without it; the
+        certificate then speaks of the others. The ledger counts what was sent for both, but for
+        answers that were refused, and for commitments (40 bytes a device, once).
 
         Parameters
         ----------
@@ -238,114 +242,6 @@ class _Caught(Exception):
         self.reasons = reasons
 
 
-_Hits = tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.int64]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Stack:
-    """Hits of all m devices for q queries, w places each, and how many each was asked for."""
-
-    distances: NDArray[np.float64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    asked: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, devices: int, queries: int, width: int) -> _Stack:
-        shape = devices, queries, width
-        return cls(
-            *(np.empty(shape), np.empty(shape, np.uint64)),
-            *(np.zeros(shape[:2], np.int64), np.full(shape[:2], width)),
-        )
-
-    def put(self, place: int, answer: Answer) -> _Hits:
-        """Take a device's first answer, and return the copy."""
-        mine = self.distances[place], self.keys[place], self.counts[place]
-        mine[0][:], mine[1][:], mine[2][:] = answer.distances, answer.keys, answer.counts
-        return mine
-
-    def put_again(
-        self,
-        place: int,
-        own: NDArray[np.intp],
-        exact: bool,
-        distances: NDArray[np.float64],
-        keys: NDArray[np.uint64],
-        counts: NDArray[np.int64],
-    ) -> str | None:
-        """Take a device's longer answer to some queries, which must begin as its first one did."""
-        said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]
-        same = (self.distances[place, own] == distances) & (self.keys[place, own] == keys)
-        if exact and not same[said].all():
-            return "answered otherwise when it was asked again"
-        self.distances[place, own], self.keys[place, own] = distances, keys
-        self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
-        return None
-
-    def widened(self, which: NDArray[np.intp], width: int) -> _Stack:
-        """Return the hits for some queries, with more room for each."""
-        wide = _Stack.empty(len(self.counts), len(which), width)
-        held = self.keys.shape[2]
-        wide.distances[:, :, :held] = self.distances[:, which]
-        wide.keys[:, :, :held] = self.keys[:, which]
-        wide.counts[:], wide.asked[:] = self.counts[:, which], self.asked[:, which]
-        return wide
-
-    def merged(self, k: int) -> tuple[_Found, NDArray[np.bool_]]:
-        """Return the k nearest of each query, and which devices may hold others, (m, q)."""
-        from fedlab.search import mergekernels
-
-        devices, queries = self.counts.shape
-        found = _Found.empty(devices, queries, k)
-        unsure = np.empty((devices, queries), np.bool_)
-        mergekernels.merge(
-            *(self.distances, self.keys, self.counts, self.asked),
-            *(found.distances, found.devices, found.keys, found.counts, unsure),
-        )
-        found.certified[:] = ~unsure.any(axis=0)
-        return found, unsure
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    distances: NDArray[np.float64]
-    devices: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    certified: NDArray[np.bool_]
-
-    @classmethod
-    def empty(cls, devices: int, queries: int, k: int) -> _Found:
-        shape = queries, k
-        return cls(
-            *(np.full(shape, np.inf), np.full(shape, devices)),
-            *(np.full(shape, KEY_LIMIT, np.uint64), np.zeros(queries, np.int64)),
-            np.zeros(queries, np.bool_),
-        )
-
-    def filled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return of which query and at which place each hit is."""
-        who, place = np.nonzero(np.arange(self.keys.shape[1])[None, :] < self.counts[:, None])
-        return who, place
-
-    def reordered(self, distances: NDArray[np.float64], devices: int, k: int) -> _Found:
-        """Return the k nearest by other distances, in the order of `filled`; none is certified."""
-        who, place = self.filled()
-        holder, keys = self.devices[who, place], self.keys[who, place]
-        order = np.lexsort((keys, holder, distances, who))
-        rank = np.arange(len(who)) - np.searchsorted(who, who)  # `who` is sorted either way
-        best = _Found.empty(devices, len(self.counts), k)
-        order, at = order[rank < k], (who[rank < k], rank[rank < k])
-        best.distances[at], best.devices[at] = distances[order], holder[order]
-        best.keys[at], best.counts[:] = keys[order], np.minimum(self.counts, k)
-        return best
-
-    def put(self, which: NDArray[np.intp], better: _Found) -> None:
-        """Put other answers in the place of some queries'."""
-        for name, values in vars(better).items():
-            getattr(self, name)[which] = values
-
-
 class _Run:
     """One search without those who were set aside so far."""
 
@@ -355,22 +251,24 @@ class _Run:
         self._search, self.k, self._aside, self._ledger = search, k, aside, ledger
         self._places = [p for p in range(len(search.devices)) if p not in aside]
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
+        self._round = 0
         self._loose: set[int] = set()
 
-    def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> _Found:
+    def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> Found:
         """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
+        self._round = self._before
         k, devices = self.k, len(self._search.devices)
         many = self._search._way.ask or max(len(self._places), 1)
         first = min(self._search._first or first_asked(many, k), k)
-        stack = _Stack.empty(devices, len(queries), first)
+        stack = Stack.empty(devices, len(queries), first)
         if whom is None:
             question = self._question(queries, first)
             question.probes  # noqa: B018 - made once, before threads ask for it
-            self._ask(1, dict.fromkeys(self._places, question), stack, {})
+            self._ask(dict.fromkeys(self._places, question), stack, {})
         else:
             rows = {p: own for p in self._places if len(own := np.flatnonzero(whom[:, p]))}
             questions = {p: self._question(queries[own], first) for p, own in rows.items()}
-            self._ask(1, questions, stack, rows)
+            self._ask(questions, stack, rows)
         found, unsure = stack.merged(k)
         which = np.flatnonzero(unsure.any(axis=0))
         if len(which) and self._search._way.ask_again:
@@ -384,10 +282,10 @@ class _Run:
     def _asked_again(
         self,
         queries: NDArray[np.float32],
-        stack: _Stack,
+        stack: Stack,
         unsure: NDArray[np.bool_],
         which: NDArray[np.intp],
-    ) -> _Found:
+    ) -> Found:
         wide = stack.widened(which, self.k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
@@ -395,7 +293,7 @@ class _Run:
         questions = {
             place: self._question(queries[which[own]], self.k) for place, own in rows.items()
         }
-        self._ask(2, questions, wide, rows)
+        self._ask(questions, wide, rows)
         return wide.merged(self.k)[0]
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
@@ -404,9 +302,8 @@ class _Run:
 
     def _ask(
         self,
-        round: int,
         questions: Mapping[int, Question],
-        stack: _Stack,
+        stack: Stack,
         rows: Mapping[int, NDArray[np.intp]],
     ) -> None:
         """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
@@ -418,7 +315,7 @@ class _Run:
                 return flaw
             own = rows.get(place)
             # Judged are copies, which the device can't change.
-            mine = stack.put(place, answer) if own is None else _copied(answer)
+            mine = stack.put(place, answer) if own is None else copied(answer)
             if flaw := judging.flaw_in_answer(*mine, question.metric):
                 return flaw
             if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
@@ -428,14 +325,15 @@ class _Run:
                 self._loose.add(place)
             return None
 
-        self._note(round, "down", "queries", {p: q.nbytes for p, q in questions.items()})
+        self._round += 1
+        self._note("down", "queries", {p: q.nbytes for p, q in questions.items()})
         send = lambda place, member: member.ask(questions[place])  # noqa: E731
         faults = self._search._exchange(questions, send, take)
-        self._note(round, "up", "hits", sizes)
+        self._note("up", "hits", sizes)
         if faults:
             raise _Caught(faults)
 
-    def measured_again(self, queries: NDArray[np.float32], found: _Found, k: int) -> _Found:
+    def measured_again(self, queries: NDArray[np.float32], found: Found, k: int) -> Found:
         """Have all hits measured against the full queries, and return the k nearest of each."""
         who, place = found.filled()
         holder, keys = found.devices[who, place], found.keys[who, place]
@@ -453,15 +351,16 @@ class _Run:
                 distances[mine[place]], sizes[place] = measured.distances, measured.nbytes
             return flaw
 
-        self._note(3, "down", "full queries and keys", {p: r.nbytes for p, r in requests.items()})
+        self._round += 1
+        self._note("down", "full queries and keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.measure(requests[place])  # noqa: E731
         faults = self._search._exchange(requests, send, take)
-        self._note(3, "up", "distances", sizes)
+        self._note("up", "distances", sizes)
         if faults:
             raise _Caught(faults)
         return found.reordered(distances, len(self._search.devices), k)
 
-    def verify(self, queries: NDArray[np.float32], found: _Found) -> None:
+    def verify(self, queries: NDArray[np.float32], found: Found) -> None:
         """Have the rows of the final hits shown, where that is wanted, and measure them again."""
         if self._search._check == "none":
             return
@@ -484,24 +383,24 @@ class _Run:
                 sizes[place] = shown.nbytes
             return flaw
 
-        last = 4 if self._search._way.rescore else 3
-        self._note(last, "down", "keys", {p: r.nbytes for p, r in requests.items()})
+        self._round += 1
+        self._note("down", "keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.show(requests[place])  # noqa: E731
         faults = self._search._exchange(requests, send, take)
-        self._note(last, "up", "rows", sizes)
+        self._note("up", "rows", sizes)
         if faults:
             raise _Caught(faults)
 
-    def _note(self, round: int, way: Literal["down", "up"], what: str, of: dict[int, int]) -> None:
+    def _note(self, way: Literal["down", "up"], what: str, of: dict[int, int]) -> None:
         if of:
             places = sorted(of)
             sizes = [of[place] for place in places]
-            self._ledger.note(self._before + round, way, what, sizes, places)
+            self._ledger.note(self._round, way, what, sizes, places)
 
-    def joined(self, parts: Sequence[_Found]) -> FederatedHits:
+    def joined(self, parts: Sequence[Found]) -> FederatedHits:
         whole = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in _Found.__annotations__
+            for name in Found.__annotations__
         }
         devices = self._search.devices
         whole["devices"][np.isinf(whole["distances"])] = -1
@@ -511,11 +410,6 @@ class _Run:
             ledger=self._ledger,
             approximate=tuple(devices[place] for place in sorted(self._loose)),
         )
-
-
-def _copied(answer: Answer) -> _Hits:
-    distances, keys, counts = answer.distances, answer.keys, answer.counts
-    return np.array(distances, order="C"), np.array(keys, order="C"), np.array(counts, order="C")
 
 
 def _blocks(queries: int, hits: int) -> Iterator[slice]:

@@ -381,6 +381,10 @@ def test_checks_find_nothing_in_honest_answers_and_cost_bytes() -> None:
             assert hits.certified.all()
         ledgers[check] = hits.ledger.up
         assert ("rows" in set(hits.ledger.frame()["what"])) == (check != "none")
+    devices = [Device(p, filled(rows, "l2sq")) for p, rows in enumerate(ROWS)]
+    for check, first, rounds in (("none", 5, 1), ("vectors", 5, 2), ("vectors", 1, 3)):
+        search = FederatedSearch(devices, check=check, first=first)  # type: ignore[arg-type]
+        assert search.search(QUERIES, 5).ledger.rounds == rounds
     assert ledgers["none"] < ledgers["vectors"] < ledgers["commitment"]
 
 
