@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -254,6 +254,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
+@settings(deadline=None)  # it writes files
 @given(TREES)
 @example({2**63: np.zeros(2)})
 @example({-(2**63) - 1: np.zeros(2), 3: np.ones(2)})
