@@ -128,6 +128,11 @@ def test_distances_of_the_top_k_suffice_but_rounded_ones_lose_something():
     assert exact.value > 0.999 > rounded.value > rounded.chance
 
 
+def test_more_places_than_rows_show_all_rows():
+    [found] = Trilateration(top=5_000, targets=3).measure(scene(Plain()))
+    assert found.value > 0.999
+
+
 def test_a_row_that_is_never_in_sight_is_not_recovered():
     # The attacker's queries lie far out, where other rows are nearer than one at the centre.
     vectors = skewed(420, 6)
