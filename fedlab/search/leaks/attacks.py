@@ -256,7 +256,7 @@ class Trilateration:
                 probe = sight.ask(point + spread * around[:24], np.array([target]), batch=2)
                 if np.isfinite(probe).mean() >= 0.95:
                     points = point + spread * around
-                    distances = sight.ask(points, np.array([target]), batch=3)
+                    distances = sight.ask(points, np.array([target]), batch=3 + step)
                     seen = np.isfinite(distances[:, 0])
                     break
             if seen.sum() < needed("l2sq", dimensions, scene.protection.secret_scale):
@@ -269,8 +269,8 @@ class _Sight:
     """A search that shows a row's distance only while it is among the k nearest."""
 
     def __init__(self, scene: Scene, k: int) -> None:
-        self._scene, self._k = scene, k
         rows = scene.seen.used
+        self._scene, self._k = scene, min(k, len(rows))
         self._rows, self._half = rows.astype(np.float32), np.square(rows).sum(axis=1) / 2
 
     def ask(self, points: Double, targets: NDArray[np.integer], batch: int) -> Double:
@@ -307,7 +307,7 @@ class Membership:
             near = (squared_distances(candidates, scene.inside) < 1e-9).sum(axis=1)
             scores["asker"] = scene.protection.released(near, scene.seed)
         else:
-            asked = scene.chosen(candidates, batch=4)
+            asked = scene.chosen(candidates, batch=9)
             held = nearest_of(scene.protection.public(candidates), scene.laid)[1]
             scores["holder"] = -held
             scores["asker"] = -squared_distances(asked.used, scene.seen.used).min(axis=1)

@@ -80,6 +80,26 @@ def test_one_server_s_share_tells_nothing_and_the_asker_s_distances_everything(s
                 assert found.value > 0.99, (metric, found)
 
 
+@pytest.mark.parametrize("protection", [Plain(), ScaleAndPerturb(0.5), Rotation()])
+def test_a_link_names_the_row_s_place_though_the_pool_is_shuffled(protection):
+    where = scene(protection)
+    linked, missed = Linkage().link(where)
+    assert (linked == np.arange(400)).mean() > 0.97
+    assert not (where.pool[1][:400] == np.arange(400)).all()
+    assert missed.max() < 0.2
+
+
+def test_axes_that_never_vary_do_not_stop_an_attack():
+    # As in images, where some pixels are always black: covariances have no inverse.
+    vectors = np.hstack([skewed(820, 10), np.zeros((820, 4))])
+    for protection in (Plain(), Rotation(), Noise(0.5)):
+        for attack in ALL:
+            found = measured(attack, scene(protection, vectors)).values()
+            assert all(np.isfinite(each.value) for each in found)
+            if not isinstance(protection, Noise):
+                assert max(each.value for each in found) > 0.99
+
+
 def test_chance_is_what_guessing_gives():
     where = scene(Plain())
     found = measured(Linkage(), where)
@@ -106,6 +126,11 @@ def test_distances_of_the_top_k_suffice_but_rounded_ones_lose_something():
     [(name, exact)], [(_, rounded)] = fine.items(), coarse.items()
     assert name == ("asker", "trilateration, top 5, 6 decimals")
     assert exact.value > 0.999 > rounded.value > rounded.chance
+
+
+def test_more_places_than_rows_show_all_rows():
+    [found] = Trilateration(top=5_000, targets=3).measure(scene(Plain()))
+    assert found.value > 0.999
 
 
 def test_a_row_that_is_never_in_sight_is_not_recovered():
