@@ -20,7 +20,6 @@ from fedlab.data import TextEncoder
 from fedlab.device import Device
 from fedlab.index import VectorIndex
 from fedlab.search import FederatedHits, FederatedSearch, Ledger
-from fedlab.search.approximate import ApproximateSearch
 from fedlab.search.quality import Judged
 from fedlab.search.routing import Router
 from fedlab.workbench import cells
@@ -137,13 +136,13 @@ def recall_against_bytes(
         hits = FederatedSearch(devices, first=first).search(queries, k)
         rows.append(_row("exact, by k'", f"k' = {first}", hits, truth))
     for ask in asks:
-        hits = ApproximateSearch(devices, router, ask=ask, exact=True).search(queries, k)
+        hits = FederatedSearch(devices, router=router, ask=ask).search(queries, k)
         rows.append(_row("routed, devices asked", f"{ask}", hits, truth))
     for name in types:
-        hits = ApproximateSearch(devices, query=name, exact=True).search(queries, k)
+        hits = FederatedSearch(devices, query=name).search(queries, k)
         rows.append(_row("all devices, query in", name, hits, truth))
     for ask in asks:
-        both = ApproximateSearch(devices, router, ask=ask, query="i8", exact=True, rescore=k)
+        both = FederatedSearch(devices, router=router, ask=ask, query="i8", rescore=k)
         rows.append(_row("routed, and query in i8", f"{ask}", both.search(queries, k), truth))
     return pd.DataFrame(rows)
 
