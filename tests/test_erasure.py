@@ -41,6 +41,9 @@ from fedlab.sealing import sealed
 from .federations import class_device
 from .helpers import DTYPES, METRICS, filled, normal
 
+#: So that a row of one bit a number takes more than 16 bytes.
+DIM = 136
+
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
 GONE = [3, 40, 41, 99]
 
@@ -48,7 +51,7 @@ GONE = [3, 40, 41, 99]
 def labelled(metric: str = "l2sq", dtype: str = "f32", rows: int = 100) -> VectorIndex:
     """An index whose every label stands in one row alone."""
     texts = [f"case {n:03d} of Dr. {chr(65 + n % 26)}" for n in range(rows)]
-    return filled(normal(rows, 24), metric, dtype, labels=texts)
+    return filled(normal(rows, DIM), metric, dtype, labels=texts)
 
 
 def bytes_of(index: VectorIndex, keys: Any) -> list[bytes]:
@@ -113,7 +116,7 @@ def test_rows_that_are_erased_leave_what_is_kept_as_it_was():
     np.testing.assert_array_equal(index.keys, kept)
     np.testing.assert_array_equal(index.vectors, whole.get(kept))
     np.testing.assert_array_equal(index.labels, whole.labels_of(kept))
-    assert index.add(normal(1, 24), labels=["x"]).tolist() == [100], "keys are not given twice"
+    assert index.add(normal(1, DIM), labels=["x"]).tolist() == [100], "keys are not given twice"
 
 
 def test_all_or_nothing():
@@ -127,10 +130,10 @@ def test_all_or_nothing():
 def test_room_to_spare_holds_nothing_of_a_row_that_went():
     index = labelled()
     for number in range(5):  # leaves freed memory of the sizes that growing asks for
-        index.add(normal(60, 24, seed=number + 1), labels=["y"] * 60)
+        index.add(normal(60, DIM, seed=number + 1), labels=["y"] * 60)
         probes = Probes.taken(index, index.keys[:50])
         index.erase(index.keys[:50])
-        index.add(normal(7, 24, seed=99 + number), labels=["z"] * 7)
+        index.add(normal(7, DIM, seed=99 + number), labels=["z"] * 7)
         room = index._table._room
         assert room is not None
         assert len(room.buffers["codes"]) > len(index)
@@ -205,8 +208,8 @@ def test_a_device_lets_go_of_what_it_derived_and_of_held_out_keys():
 
 def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_searched(tmp_path):
     draw = np.random.default_rng(0)
-    wards = [(f"ward {n}", draw.normal(size=(5, 24)), [0, 1, 0, 1, 0]) for n in range(3)]
-    write_population(tmp_path / "wards", wards, dimensions=24)
+    wards = [(f"ward {n}", draw.normal(size=(5, DIM)), [0, 1, 0, 1, 0]) for n in range(3)]
+    write_population(tmp_path / "wards", wards, dimensions=DIM)
     device = Population(tmp_path / "wards")[1]
     gone = device.index.keys[:2].tolist()
     probes = Probes.taken(device.index, gone)
@@ -246,7 +249,7 @@ def test_older_generations_and_what_killed_saves_left_are_searched(key, tmp_path
     (tmp_path / "ward.index.bak").write_bytes(path.read_bytes())
     leftover = tmp_path / ".ward.index.0123456789abcdef.tmp"
     leftover.write_bytes(path.read_bytes())
-    (tmp_path / "unrelated").write_bytes(normal(100, 24).tobytes())
+    (tmp_path / "unrelated").write_bytes(normal(100, DIM).tobytes())
     probes = Probes.taken(index, GONE)
     index.erase(GONE)
     index.save(path)
@@ -264,13 +267,13 @@ def test_older_generations_and_what_killed_saves_left_are_searched(key, tmp_path
 
 
 def test_a_torn_sealed_file_is_searched_as_far_as_it_opens_and_named(tmp_path):
-    key, row = Key.generate(), normal(1, 24)
+    key, row = Key.generate(), normal(1, DIM)
     path = tmp_path / "torn"
     with path.open("wb") as file, sealed(file, key) as out:
         out.write(row.tobytes() + bytes(3 << 20))
     path.write_bytes(path.read_bytes()[: -(1 << 20)])
     probes = Probes.of_rows(row, [0])
-    audit = audit_erasure(VectorIndex(24), probes, folders=[tmp_path], key=key)
+    audit = audit_erasure(VectorIndex(DIM), probes, folders=[tmp_path], key=key)
     assert [(f.form, f.offset) for f in audit.found] == [("f32", 0)]
     assert "torn" in audit.unread[str(path)]
 
@@ -295,15 +298,15 @@ def test_what_can_t_be_read_is_named_and_makes_no_clean_audit(tmp_path):
 def test_pipes_and_links_to_folders_are_named(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/usr")
-    audit = audit_erasure(VectorIndex(24), Probes.of_rows(normal(1, 24), [0]), folders=[tmp_path])
+    audit = audit_erasure(VectorIndex(DIM), Probes.of_rows(normal(1, DIM), [0]), folders=[tmp_path])
     assert {Path(place).name for place in audit.unread} == {"pipe", "link"}
 
 
 def test_out_of_reach_is_what_it_says(tmp_path):
     # A printed copy holds the row and isn't found: the text of every audit says so.
-    row = normal(1, 24)
+    row = normal(1, DIM)
     np.savetxt(tmp_path / "copy.csv", row)
-    audit = audit_erasure(VectorIndex(24), Probes.of_rows(row, [0]), folders=[tmp_path])
+    audit = audit_erasure(VectorIndex(DIM), Probes.of_rows(row, [0]), folders=[tmp_path])
     assert audit.clean
     assert "printed as text" in str(audit)
     assert "backups" in audit.as_dict()["out_of_reach"]
@@ -314,7 +317,7 @@ def test_out_of_reach_is_what_it_says(tmp_path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bytes_that_a_kept_row_has_are_shared_and_its_key_is_told(dtype):
-    rows = normal(50, 24)
+    rows = normal(50, DIM)
     rows[7] = rows[30]
     index = filled(rows, "l2sq", dtype, labels=["influenza"] * 50)
     probes = Probes.taken(index, [7])
@@ -330,7 +333,7 @@ def test_bytes_that_a_kept_row_has_are_shared_and_its_key_is_told(dtype):
 
 def test_any_text_is_looked_for():
     odd = ["\ud800 alone", "zehn µm über dem Soll", "\N{GRINNING FACE} and nothing else", ""]
-    index = filled(normal(8, 24), labels=[*odd, "a", "b", "c", "d"])
+    index = filled(normal(8, DIM), labels=[*odd, "a", "b", "c", "d"])
     probes = Probes.taken(index, [0, 1, 2, 3])
     assert probes.undecidable == {"labels, UTF-32": 1, "labels, UTF-8": 2}
     found = {(f.key, f.form) for f in audit_erasure(index, probes).found}
@@ -340,7 +343,7 @@ def test_any_text_is_looked_for():
 
 
 def test_a_text_within_a_kept_text_is_shared():
-    index = filled(normal(2, 24), labels=["pneumonia, left", "pneumonia"])
+    index = filled(normal(2, DIM), labels=["pneumonia, left", "pneumonia"])
     probes = Probes.taken(index, [1])
     index.erase([1])
     audit = audit_erasure(index, probes)
@@ -357,9 +360,9 @@ def test_short_codes_are_not_decidable():
     assert "not decidable: i8 of 1 rows" in str(audit)
 
 
-@pytest.mark.parametrize("row", [np.zeros(24), np.ones(24), np.tile([1.0, 2.0], 12)], ids=str)
+@pytest.mark.parametrize("row", [np.zeros(DIM), np.ones(DIM), np.tile([1.0, 2.0], 12)], ids=str)
 def test_codes_that_repeat_a_few_bytes_are_not_decidable(row):
-    index = filled(np.float32([row, *normal(3, 24)]), "l2sq")
+    index = filled(np.float32([row, *normal(3, DIM)]), "l2sq")
     probes = Probes.taken(index, [0])
     index.erase([0])
     assert set(probes.undecidable) == set(DTYPES)
@@ -367,7 +370,7 @@ def test_codes_that_repeat_a_few_bytes_are_not_decidable(row):
 
 
 def test_sparse_rows_side_by_side_make_no_false_alarm():
-    index = filled(np.eye(24, dtype=np.float32)[[5, 9, 3, 6, 4]], "l2sq")
+    index = filled(np.eye(DIM, dtype=np.float32)[[5, 9, 3, 6, 4]], "l2sq")
     probes = Probes.taken(index, [4])  # stands across two of the others, one number aside
     index.erase([4])
     audit = audit_erasure(index, probes)
@@ -409,7 +412,7 @@ def test_a_search_equals_plain_search_however_the_bytes_are_cut(data):
 
 
 def test_probes_hold_no_byte_of_a_row_and_differ_each_time():
-    rows = normal(4, 24)
+    rows = normal(4, DIM)
     one, other = (Probes.of_rows(rows, np.arange(4), ["a rare disease"] * 4) for _ in range(2))
     held = repr(one.__dict__)
     assert "rare" not in held
@@ -420,7 +423,7 @@ def test_probes_hold_no_byte_of_a_row_and_differ_each_time():
 
 
 def test_probes_of_rows_at_hand_find_what_each_precision_made_of_them():
-    rows = normal(3, 24)
+    rows = normal(3, DIM)
     probes = Probes.of_rows(rows, [0, 1, 2])
     for dtype in DTYPES:
         index = filled(rows, "l2sq", dtype)
@@ -432,14 +435,14 @@ def test_probes_of_rows_at_hand_find_what_each_precision_made_of_them():
 
 
 def test_rows_too_large_for_a_precision_are_looked_for_in_the_others():
-    rows = normal(2, 24) * np.float32(1e6)
+    rows = normal(2, DIM) * np.float32(1e6)
     found = {form for (form, _), _ in Probes.of_rows(rows, [0, 1]).search([rows.tobytes()])}
     assert found == {"f32"}
 
 
 def test_probes_are_refused_that_don_t_fit():
     with pytest.raises(ValueError, match="2 keys were given for 3 rows"):
-        Probes.of_rows(normal(3, 24), [0, 1])
+        Probes.of_rows(normal(3, DIM), [0, 1])
     with pytest.raises(KeyError):
         Probes.taken(labelled(), [1000])
 
@@ -455,14 +458,14 @@ def test_whatever_was_done_before_erased_rows_are_gone(data, tmp_path):
     dtype, metric = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(METRICS))
     key = Key(b"k" * 32) if data.draw(st.booleans()) else None
     path = tmp_path / "mixed"
-    index = filled(normal(40, 20), metric, dtype)
+    index = filled(normal(40, DIM), metric, dtype)
     views, gone = [], []
     for number in range(data.draw(st.integers(1, 8))):
         step = data.draw(
             st.sampled_from(["add", "remove", "erase", "graph", "save", "open", "view"])
         )
         if step == "add":
-            index.add(normal(data.draw(st.integers(1, 30)), 20, seed=1000 + number))
+            index.add(normal(data.draw(st.integers(1, 30)), DIM, seed=1000 + number))
         elif step == "graph":
             index.build_graph()
         elif step == "save":
@@ -572,12 +575,12 @@ def test_the_content_s_hash_follows_content_alone(tmp_path):
     index.build_graph()
     index.save(tmp_path / "ward")
     assert content_hash(index) == content_hash(VectorIndex.open(tmp_path / "ward")) == before
-    index.add(normal(1, 24), labels=["x"])
+    index.add(normal(1, DIM), labels=["x"])
     assert content_hash(index) != before
 
 
 def test_findings_as_a_frame():
-    index = filled(normal(10, 24), keys=[2**64 - 2 - n for n in range(10)])
+    index = filled(normal(10, DIM), keys=[2**64 - 2 - n for n in range(10)])
     probes = Probes.taken(index, [2**64 - 2])
     frame = audit_erasure(index, probes).frame()
     assert list(frame.columns) == ["place", "form", "key", "offset", "times", "shared_with"]
