@@ -161,10 +161,16 @@ class Probes:
         return probes
 
     def _take(self, rows: Float, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
-        for whose, source in _sources(rows):
+        for dtype in DTYPES:
+            chosen, codes = coded(dtype, rows)
+            self._take_codes(dtype, codes, [keys[place] for place in chosen])
+        short = {form: set(known) for form, known in self._short.items()}
+        for whose, source in _derived(rows):
             for dtype in DTYPES:
                 chosen, codes = coded(dtype, source)
                 self._take_codes(dtype, codes, [keys[place] for place in whose[chosen]])
+        # What compression made the same all over says nothing of the row as it stands.
+        self._short = short
         for name, column in columns.items():
             for form, content, place in beside(name, column):
                 self._note(form, content, keys[place])
@@ -262,10 +268,9 @@ def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
         yield f"{name}, {column.dtype}", content.tobytes(), place
 
 
-def _sources(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
-    """Yield (which rows, rows): as they are, and what each storage type makes of them."""
-    yield np.arange(len(rows)), rows
+def _derived(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
+    """Yield (which rows, rows): what each storage type makes of them."""
     for dtype in DTYPES:
         chosen, _ = coded(dtype, rows)
-        codes = encode(rows[chosen], dtype)
-        yield chosen, decode(**codes, dimensions=rows.shape[1])  # type: ignore[arg-type]
+        columns = encode(rows[chosen], dtype)
+        yield chosen, decode(**columns, dimensions=rows.shape[1])  # type: ignore[arg-type]
