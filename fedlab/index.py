@@ -10,7 +10,6 @@ rows, so answers agree between devices whatever answered.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from threading import Lock
@@ -19,27 +18,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab import filters
+from fedlab import filters, incoming, indexfile
 from fedlab import metadata as about
 from fedlab.checks import (
     KEY_LIMIT,
     as_keys,
-    as_labels,
     as_lengths,
     as_vectors,
     read_only,
     require,
     whole_number,
 )
-from fedlab.chosen import nearest_chosen, within
-from fedlab.engines import HNSW, Engine, Proposer, described, engine_of
+from fedlab.chosen import within
+from fedlab.engines import HNSW, Engine, Proposer
 from fedlab.erasure.certificate import Certificate, OldMemory, certify, content_hash
 from fedlab.hits import Hits, filtered_graph_pays, graph_pays, to_fetch
-from fedlab.indexfile import INDEX, IndexFileError
 from fedlab.neighbourhoods import Neighbourhoods
-from fedlab.scan import METRICS, Nearest, Probes, nearest, ranked, scan
+from fedlab.scan import METRICS, Nearest, Probes, scan
 from fedlab.sealing import Key, Sealer
-from fedlab.storage import DTYPES, Columns, Table, encode
+from fedlab.storage import DTYPES, Table, encode
+from fedlab.walk import Walk, scanned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,14 +99,7 @@ class VectorIndex:
         require(engine, "engine", "name", "searching", "suits", "proposer", "library")
         engine.suits(self.dimensions, metric)
         self.engine: Engine = engine
-        self._table = Table(
-            {
-                **encode(np.empty((0, self.dimensions), np.float32), dtype),
-                "squares": np.empty(0, np.float32),
-                "keys": np.empty(0, np.uint64),
-            },
-            dimensions=self.dimensions,
-        )
+        self._table = indexfile.empty_table(self.dimensions, dtype)
         #: How often the index was saved, by this object and by those it was opened from.
         self.generation = 0
         self._next_key = 0
@@ -227,55 +218,20 @@ class VectorIndex:
             If anything is refused; the index is then as it was.
         """
         rows = as_vectors(vectors, self.dimensions, "vectors")
-        new_keys = self._free_keys(len(rows)) if keys is None else as_keys(keys)
-        self._refuse_taken(new_keys, len(rows))
+        new_keys = incoming.keys_for(len(rows), keys, self._table, self._next_key)
         block = {**encode(rows, self.dtype), "keys": new_keys}
         block["squares"] = as_lengths(
             Table(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
         )
         if not len(rows):
             return new_keys
-        block |= self._checked_labels(labels, len(rows))
+        block |= incoming.labels_for(len(rows), labels, self._table)
         block |= about.added(self._table.columns if len(self) else None, metadata, len(rows))
         table = self._table.appended(block)
         next_key = max(self._next_key, int(new_keys.max()) + 1)
         # No call stands between these, so an interrupt can't fall there.
         self._table, self._next_key, self._edits = table, next_key, self._edits + 1
         return np.array(new_keys)
-
-    def _free_keys(self, count: int) -> NDArray[np.uint64]:
-        if self._next_key + count > KEY_LIMIT:
-            raise ValueError("no keys are free above the largest one; give keys of your own")
-        return np.arange(self._next_key, self._next_key + count, dtype=np.uint64)
-
-    def _refuse_taken(self, keys: NDArray[np.uint64], rows: int) -> None:
-        if len(keys) != rows:
-            raise ValueError(f"{len(keys)} keys were given for {rows} rows; one a row is needed")
-        distinct, counts = np.unique(keys, return_counts=True)
-        if len(distinct) < len(keys):
-            raise ValueError(f"keys: {_some(distinct[counts > 1])} stand twice in what was given")
-        if not rows or distinct[0] >= self._next_key:
-            return  # all lie above every key so far: no need to look
-        taken = keys[self._table.rows_of(keys) >= 0]
-        if len(taken):
-            raise ValueError(
-                f"keys: {_some(taken)} are in the index already; remove them first, or give others"
-            )
-
-    def _checked_labels(self, labels: ArrayLike | None, rows: int) -> Columns:
-        known = self._table.columns.get("labels") if len(self) else None
-        if labels is None:
-            if known is not None:
-                raise ValueError("the rows of this index have labels; give one for each new row")
-            return {}
-        if known is None and len(self):
-            raise ValueError("the rows of this index have no labels; leave them out here too")
-        column = as_labels(labels, rows)
-        if known is not None and (known.dtype.kind == "U") != (column.dtype.kind == "U"):
-            raise ValueError(
-                f"labels of type {column.dtype} were given; this index has {known.dtype}"
-            )
-        return {"labels": column}
 
     def get(self, keys: ArrayLike) -> NDArray[np.float32]:
         """Return the rows of `keys`, decoded, (n, d), with the lengths that were put in.
@@ -388,7 +344,7 @@ class VectorIndex:
         wanted = as_keys(keys)
         rows = self._table.rows_of(wanted)
         if (rows < 0).any():
-            raise KeyError(f"keys {_some(wanted[rows < 0])} are not in the index")
+            raise KeyError(f"keys {incoming.some(wanted[rows < 0])} are not in the index")
         return rows
 
     # -- search ------------------------------------------------------------------------------
@@ -445,9 +401,12 @@ class VectorIndex:
         if not held or not len(probes):
             rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
         elif exact:
-            rows, distances = self._scan(probes, min(k, held), chosen)
+            rows, distances = scanned(self._table, probes, min(k, held), self.metric, chosen)
         else:
-            rows, distances, rescued = self._walk(probes, min(k, held), threads, chosen)
+            graph, near = self._standing_graph(), min(k, held)
+            fetched = None if chosen is None else self._to_fetch(graph.oversampling * near, held)
+            walk = Walk(graph, self._table, self.metric, threads, chosen, fetched)
+            rows, distances, rescued = walk.nearest(probes, near)
         return self._hits(rows, distances, k, engine, rescued)
 
     def within(
@@ -539,13 +498,6 @@ class VectorIndex:
         as_lengths(probes, self.metric, "queries")
         return probes
 
-    def _scan(
-        self, probes: NDArray[np.float32], k: int, chosen: NDArray[np.intp] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        if chosen is None:
-            return nearest(self._table, probes, k, self.metric)
-        return nearest_chosen(self._table, chosen, probes, k, self.metric)
-
     def scan(self, probes: Probes, k: int) -> Nearest:
         """Return the k nearest rows exactly, or all there are, for queries that come ready.
 
@@ -557,44 +509,6 @@ class VectorIndex:
                 f"index holds {self.dimensions} for {self.metric}"
             )
         return scan(self._table, probes, min(k, len(self)))
-
-    def _walk(
-        self, probes: NDArray[np.float32], k: int, threads: int, chosen: NDArray[np.intp] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        graph = self._standing_graph()
-        rows = np.empty((len(probes), k), np.int64)
-        distances = np.empty((len(probes), k))
-        # More candidates than k: what compression put out of order is put right by measuring.
-        measured = graph.oversampling * k
-        wanted = min(measured, len(self))
-        passes = np.full(len(self), chosen is None)
-        if chosen is not None:
-            passes[chosen] = True
-            wanted = self._to_fetch(measured, len(chosen))
-        # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
-        # look at no more than k rows if it likes: that is its recall.
-        needed = wanted if graph.removed else k
-        few = max(1, _MANY // wanted)
-        rescued = [np.empty(0, np.int64)]
-        for start in range(0, len(probes), few):
-            part = slice(start, start + few)
-            near = graph.candidates(probes[part], wanted, threads)
-            stands = near >= 0
-            passed = stands & passes[near]
-            if chosen is not None:
-                passed &= passed.cumsum(axis=1) <= measured
-            who, place = np.nonzero(passed)
-            rows[part], distances[part] = ranked(
-                self._table, probes[part], who, near[who, place], k, self.metric
-            )
-            # Around these queries too many rows are gone for the engine to get past them, or too
-            # few pass of those that it found first: of the later ones it misses some.
-            first = near.shape[1] if chosen is None else (near.shape[1] + 1) // 2
-            lacking = (stands.sum(axis=1) < needed) | (passed[:, :first].sum(axis=1) < k)
-            short = start + np.flatnonzero(lacking)
-            rows[short], distances[short] = self._scan(probes[short], k, chosen)
-            rescued.append(short)
-        return rows, distances, np.concatenate(rescued)
 
     def build_graph(self, threads: int = 1) -> None:
         """Build the graph, or bring it up to date; a search that uses it does so by itself.
@@ -681,27 +595,19 @@ class VectorIndex:
             What to seal the file with: all of it is then encrypted and authenticated (see
             `fedlab.sealing`). Without, anybody who can read the file can read the rows.
         """
-        arrays = {name: part for name, part in self._table.columns.items() if name != "squares"}
-        generation = self.generation + 1
-        parameters = {
-            **self._parameters(),
-            "next_key": self._next_key,
-            "generation": generation,
-        }
-        graph = self._graph.to_bytes() if self._graph is not None and self._graph.whole else None
-        if graph is not None:
-            arrays["graph"] = np.frombuffer(graph, np.uint8)
-            parameters["library"] = self.engine.library()
-        INDEX.write(path, parameters, arrays, key)
-        self.generation = generation
+        stored = indexfile.Stored(
+            **self._kind(),
+            table=self._table,
+            graph=self._graph,
+            next_key=self._next_key,
+            generation=self.generation + 1,
+        )
+        indexfile.write(path, stored, key)
+        self.generation += 1
 
-    def _parameters(self) -> dict[str, Any]:
-        return {
-            "dimensions": self.dimensions,
-            "metric": self.metric,
-            "dtype": self.dtype,
-            "engine": described(self.engine),
-        }
+    def _kind(self) -> dict[str, Any]:
+        kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
+        return {**kind, "engine": self.engine}
 
     @classmethod
     def open(
@@ -732,88 +638,8 @@ class VectorIndex:
             If another version of the engine's library wrote the graph; it is left out, and rebuilt
             when used.
         """
-        parameters, arrays = INDEX.read(path, key)
-        try:
-            index = cls._from(parameters, dict(arrays))
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise IndexFileError(
-                f"{os.fspath(path)} does not hold what its header says ({error}); build it anew"
-            ) from error
-        if index.generation < at_least:
-            raise IndexFileError(
-                f"{os.fspath(path)} has generation {index.generation}, and at least {at_least} was "
-                "asked for: it is an older file, put back by accident or on purpose"
-            )
+        stored = indexfile.read(path, key, at_least)
+        index = cls(stored.dimensions, stored.metric, stored.dtype, stored.engine)
+        index.generation, index._next_key = stored.generation, stored.next_key
+        index._table, index._graph = stored.table, stored.graph
         return index
-
-    @classmethod
-    def _from(cls, parameters: dict[str, Any], arrays: Columns) -> VectorIndex:
-        next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
-        generation = whole_number(parameters.pop("generation", 0), "generation", 0, KEY_LIMIT)
-        engine, writer = _engine_said(parameters)
-        content = arrays.pop("graph", None)
-        index = cls(**parameters, engine=engine)
-        index.generation = generation
-        # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
-        index._table = _checked_table(
-            index, {name: np.array(array) for name, array in arrays.items()}
-        )
-        if len(index) and next_key <= index.keys.max():
-            raise ValueError(f"next_key is {next_key}, the largest key {index.keys.max()}")
-        index._next_key = next_key
-        if content is None:
-            return index
-        if content.dtype != np.uint8 or content.ndim != 1:
-            raise ValueError(f"a graph of type {content.dtype}, {content.shape}")
-        if writer != index.engine.library():
-            warnings.warn(
-                f"the graph was written by {writer}; this is {index.engine.library()}, so it is "
-                "left out and built anew when it is used",
-                stacklevel=3,
-            )
-            return index
-        index._graph = index.engine.proposer(index.dimensions, index.metric, index.dtype)
-        index._graph.load(memoryview(content))  # type: ignore[arg-type]
-        if index._graph.entries > len(index):
-            raise ValueError(f"a graph of {index._graph.entries} entries for {len(index)} rows")
-        return index
-
-
-def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
-    """Take the engine, and whose library wrote its graph, out of a file's parameters."""
-    if "engine" in parameters:
-        return engine_of(parameters.pop("engine")), parameters.pop("library", None)
-    # Before there were other engines than the graph, its settings stood among the parameters.
-    names = ("connectivity", "expansion_add", "expansion_search")
-    settings = {name: parameters.pop(name) for name in names}
-    return HNSW(**settings), f"USearch {parameters.pop('usearch', None)}"
-
-
-def _checked_table(index: VectorIndex, arrays: Columns) -> Table:
-    """Return columns that were read from a file as a table, or raise ValueError."""
-    expected = {name: column for name, column in index._table.columns.items() if name != "squares"}
-    metadata = about.checked(arrays, len(arrays["codes"]))
-    arrays = {name: column for name, column in arrays.items() if name not in metadata}
-    if set(arrays) - {"labels"} != set(expected):
-        raise ValueError(f"arrays {', '.join(sorted(arrays))}")
-    rows = len(arrays["codes"])
-    for name, column in arrays.items():
-        known = as_labels(column, rows) if name == "labels" else expected[name]
-        if column.dtype != known.dtype or column.shape != (rows, *known.shape[1:]):
-            raise ValueError(f"{name} of type {column.dtype}, {column.shape}, for {rows} rows")
-    keys = as_keys(arrays["keys"])
-    if len(np.unique(keys)) < rows:
-        raise ValueError("the same key twice")
-    table = Table(arrays, dimensions=index.dimensions)
-    step = max(1, _MANY // index.dimensions)
-    squares = [np.empty(0, np.float32)]
-    for start in range(0, rows, step):
-        part = as_vectors(table.decoded(slice(start, start + step)), index.dimensions, "rows")
-        squares.append(as_lengths(part, index.metric, "rows"))
-    columns = {**arrays, **metadata, "squares": np.concatenate(squares)}
-    return Table(columns, dimensions=index.dimensions)
-
-
-def _some(keys: NDArray[np.uint64]) -> str:
-    shown = ", ".join(str(key) for key in keys[:5].tolist())
-    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

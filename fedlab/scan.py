@@ -63,8 +63,8 @@ class Probes:
     def __len__(self) -> int:
         return len(self.wide)
 
-    def __getitem__(self, part: slice) -> Probes:
-        if part.start == 0 and part.stop >= len(self):
+    def __getitem__(self, part: slice | Places) -> Probes:
+        if isinstance(part, slice) and part.start == 0 and part.stop >= len(self):
             return self
         return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
 

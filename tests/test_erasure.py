@@ -360,7 +360,9 @@ def test_short_codes_are_not_decidable():
     assert "not decidable: i8 of 1 rows" in str(audit)
 
 
-@pytest.mark.parametrize("row", [np.zeros(DIM), np.ones(DIM), np.tile([1.0, 2.0], DIM // 2)], ids=str)
+@pytest.mark.parametrize(
+    "row", [np.zeros(DIM), np.ones(DIM), np.tile([1.0, 2.0], DIM // 2)], ids=str
+)
 def test_codes_that_repeat_a_few_bytes_are_not_decidable(row):
     index = filled(np.float32([row, *normal(3, DIM)]), "l2sq")
     probes = Probes.taken(index, [0])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.engines import described as engine_described
 from fedlab.erasure.audit import Audit, owner_of
 from fedlab.files import write_bytes
 from fedlab.graph import library_version
@@ -158,9 +159,10 @@ def content_hash(index: VectorIndex, key: Key | None = None) -> str:
     """
     columns = {n: c for n, c in sorted(index._table.columns.items()) if n != "squares"}
     described = {name: [column.dtype.str, column.shape] for name, column in columns.items()}
+    kind = [index.dimensions, index.metric, index.dtype, engine_described(index.engine)]
     secret = b"" if key is None else _derived(key, b"fedlab content")
     digest = hashlib.blake2b(digest_size=32, key=secret)
-    digest.update(json.dumps([index._parameters(), described], sort_keys=True).encode())
+    digest.update(json.dumps([kind, described], sort_keys=True).encode())
     for column in columns.values():
         digest.update(np.ascontiguousarray(column).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """How good a ranking is: recall, reciprocal rank, nDCG, success, judged against what is relevant.
 
+`federated_recall` asks less: how much of an exact answer another search found.
+
 A ranking may be shorter than was asked for; a place that is empty is a miss, and so is a hit that
 stands a second time. Each measure is one number a query, so that two searches can be compared query
 by query.
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import whole_number
+from fedlab.search.found import FederatedHits
 
-__all__ = ["Judged", "judge", "judge_labels"]
+__all__ = ["Judged", "federated_recall", "judge", "judge_labels"]
 
 Float64 = NDArray[np.float64]
 
@@ -173,6 +176,34 @@ def judge_labels(
             "label; relevant counts all rows of the label, found or not"
         )
     return Judged(good.astype(np.float64), best.astype(np.float64), counts.astype(np.int64))
+
+
+def federated_recall(found: FederatedHits, truth: FederatedHits) -> float:
+    """Return the share of the true neighbours, device and key, that were found, over all queries.
+
+    Without any true neighbour there is none to miss: 1.
+
+    Parameters
+    ----------
+    found, truth : FederatedHits
+        Of the same queries and devices; `truth` of an exact search.
+
+    Examples
+    --------
+    >>> from fedlab import Device, VectorIndex
+    >>> from fedlab.search import FederatedSearch
+    >>> devices = [Device(place, VectorIndex(1, "l2sq")) for place in range(2)]
+    >>> for device in devices:
+    ...     _ = device.index.add([[device.id], [device.id + 10.0]])
+    >>> near, far = (FederatedSearch(devices).search([place], k=2) for place in (0.0, 10.2))
+    >>> federated_recall(near, near), federated_recall(far, near)
+    (1.0, 0.0)
+    """
+    same = (found.devices[:, None, :] == truth.devices[:, :, None]) & (
+        found.keys[:, None, :] == truth.keys[:, :, None]
+    )
+    hits = (same & found.found[:, None, :]).any(axis=2) & truth.found
+    return float(hits.sum() / truth.counts.sum()) if truth.counts.any() else 1.0
 
 
 def _places(

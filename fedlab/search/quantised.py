@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_lengths, as_vectors
 from fedlab.scan import METRICS
-from fedlab.storage import DTYPES, decode, encode
+from fedlab.storage import DTYPES, codes_in, decode, encode
 
 __all__ = ["QUERY_TYPES", "PackedQueries", "bytes_a_query", "pack"]
 
 #: How a query can travel: 4, 2, 2, 1 or an eighth of a byte a number (i8 and b1: 4 more, a scale).
-QUERY_TYPES = ("f32", "f16", "bf16", "i8", "b1")
+QUERY_TYPES = tuple(DTYPES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +51,7 @@ class PackedQueries:
 
     def decoded(self) -> NDArray[np.float32]:
         """Return what a device searches for, (q, d)."""
-        if self.dtype != "b1":
-            return decode(self.codes, self.scales)
-        assert self.scales is not None, "b1 codes mean nothing without their scales"
-        bits = np.unpackbits(self.codes.view(np.uint8), axis=1, count=self.dimensions)
-        signs = 2.0 * bits.astype(np.float32) - 1.0
-        values: NDArray[np.float32] = signs * self.scales[:, None]
-        return values
+        return decode(self.codes, self.scales, self.dimensions)
 
 
 def bytes_a_query(dimensions: int, dtype: str) -> int:
@@ -68,20 +62,18 @@ def bytes_a_query(dimensions: int, dtype: str) -> int:
     >>> [bytes_a_query(384, dtype) for dtype in QUERY_TYPES]
     [1536, 768, 768, 388, 52]
     """
-    if dtype == "b1":
-        return -(-dimensions // 8) + 4
     _refuse_unknown(dtype)
-    return dimensions * DTYPES[dtype].itemsize + (4 if dtype == "i8" else 0)
+    scale = 4 if dtype in ("i8", "b1") else 0
+    return codes_in(dimensions, dtype) * DTYPES[dtype].itemsize + scale
 
 
 def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> PackedQueries:
     """Encode queries for the way.
 
     f32 is sent as it is. Under cosine the others lose their length first, which means nothing
-    there; so no direction is too long or too short for a type. f16, bf16 and i8 are encoded as
-    rows are (see `fedlab.storage.encode`). b1 keeps the signs and the mean size, the scale at
-    which signs lie nearest to the query (Rastegari et al., XNOR-Net, ECCV 2016, eq. 6); it suits
-    vectors whose numbers lie on both sides of zero.
+    there; so no direction is too long or too short for a type. Then they are encoded as rows are
+    (see `fedlab.storage.encode`); b1, of signs, suits vectors whose numbers lie on both sides of
+    zero.
 
     Parameters
     ----------
@@ -110,9 +102,6 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
     if metric == "cosine" and dtype != "f32":
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         rows = (rows / lengths[:, None]).astype(np.float32)
-    if dtype == "b1":
-        scales = np.abs(rows).mean(axis=1, dtype=np.float64).astype(np.float32)
-        return PackedQueries(dtype, dimensions, np.packbits(rows >= 0, axis=1), scales)
     encoded = encode(rows, dtype)
     scales_of = encoded.get("scales")
     return PackedQueries(dtype, dimensions, encoded["codes"], scales_of)  # type: ignore[arg-type]

@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 from fedlab.data import TextEncoder
 from fedlab.device import Device
 from fedlab.index import VectorIndex
-from fedlab.search import FederatedHits, FederatedSearch, Ledger
-from fedlab.search.quality import Judged
-from fedlab.search.routing import Router
+from fedlab.search import (
+    FederatedHits,
+    FederatedSearch,
+    Judged,
+    Ledger,
+    Router,
+    federated_recall,
+)
 from fedlab.workbench import cells
 
 if TYPE_CHECKING:
@@ -152,20 +157,11 @@ def _row(way: str, setting: str, hits: FederatedHits, truth: FederatedHits) -> d
     return {
         "way": way,
         "setting": setting,
-        "recall": _share(hits, truth),
+        "recall": federated_recall(hits, truth),
         "bytes": _bytes_a_query(hits.ledger, len(hits)),
         "certified": float(hits.certified.mean()),
         "once": int(once),
     }
-
-
-def _share(hits: FederatedHits, truth: FederatedHits) -> float:
-    """Return the share of the true hits that were found; a row is known by its key."""
-    found = [
-        len(np.intersect1d(h[a], t[b]))
-        for h, a, t, b in zip(hits.keys, hits.found, truth.keys, truth.found, strict=True)
-    ]
-    return float(np.sum(found) / truth.counts.sum())
 
 
 def _bytes_a_query(ledger: Ledger, queries: int) -> float:

@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_lengths, as_vectors, whole_number
 from fedlab.device import Device
-from fedlab.hits import Hits
+from fedlab.scan import Nearest, Probes
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session
+from fedlab.training.threads import one_blas_thread
 
 __all__ = [
     "MASKED_KTH_DISTANCE",
@@ -183,8 +184,9 @@ class Search:
     ) -> None:
         if bits not in _TOP:
             raise ValueError(f"bits is {bits!r}; choose 32 or 64")
-        self.probes = _checked(devices, queries)
+        asked = _checked(devices, queries)
         self.metric = devices[0].index.metric
+        self.probes = Probes.of(asked, self.metric)
         self.k = whole_number(k, "k", 1, (1 << 32) // len(devices) - 1)
         self.bits = bits
         ids = [device.id for device in devices]
@@ -198,13 +200,14 @@ class Search:
     def kth_distances(self) -> KthDistances:
         """Bisect; each device knows the result too, since it followed the decisions."""
         count = len(self.probes)
-        self.ledger.note(1, "down", "queries", self.probes.nbytes, self.everyone)
+        self.ledger.note(1, "down", "queries", self.probes.scaled.nbytes, self.everyone)
         sums = np.empty((self.bits, count), np.int64)
         # No sum is larger than D k, so words that hold that much are enough.
         kind = np.min_scalar_type(self.k * len(self.sides))
         series = self.session.series(self.bits, count, kind, _COUNTS)
         for step in range(self.bits):
-            sums[step] = series.sum(lambda place: self.sides[place].count().astype(kind))
+            with one_blas_thread():
+                sums[step] = series.sum(lambda place: self.sides[place].count().astype(kind))
             self.ledger.note(step + 1, "up", "masked counts", kind.itemsize * count, self.everyone)
             self.ledger.note(step + 1, "down", "decisions", -(-count // 8), self.everyone)
             for side in self.sides:
@@ -232,23 +235,22 @@ class Side:
         The k-th distance as a whole number, as far as it is known: bits from the top.
     """
 
-    def __init__(self, device: Device, probes: NDArray[np.float32], k: int, bits: Bits) -> None:
+    def __init__(self, device: Device, probes: Probes, k: int, bits: Bits) -> None:
         self.device, self.probes, self.k, self.bits = device, probes, k, bits
         self.reach = np.zeros(len(probes), _TOP[bits])
         self._bit = bits - 1
-        self._hits: Hits | None = None
+        self._rows: Nearest | None = None
         self._near: Codes | None = None
 
-    def nearest(self) -> Hits:
-        """Return the device's own k nearest rows of each query, measured once."""
-        if self._hits is None:
-            self._hits = self.device.index.search(self.probes, self.k, exact=True)
-        return self._hits
+    def nearest(self) -> Nearest:
+        """Return the device's own k nearest rows of each query, or all it has, measured once."""
+        if self._rows is None:
+            self._rows = self.device.index.scan(self.probes, self.k)
+        return self._rows
 
     def count(self) -> Codes:
         """Return how many rows lie within the threshold, up to k, for each query."""
         if self._near is None:
-            # Places that are not filled stand at inf: where rows are short, that is the answer.
             self._near = ordered(self.nearest().distances, self.bits)
         threshold = self.reach | self.reach.dtype.type((1 << self._bit) - 1)
         return np.asarray((self._near <= threshold[:, None]).sum(axis=1, dtype=np.uint32))

@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_vectors
 from fedlab.device import Device
+from fedlab.scan import Probes
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import kth_distances
 from fedlab.search.private.session import Session
 from fedlab.search.private.shared import SharedIndex
 from fedlab.search.private.voting import vote
+from fedlab.training.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,12 +102,14 @@ def _plain(devices: Sequence[Device], probes: NDArray[np.float32], k: int) -> Le
     """Every device sends its k nearest, keys and distances, and the server merges them."""
     ledger = Ledger([device.id for device in devices])
     everyone = np.arange(len(devices))
-    hits = [device.index.search(probes, k, exact=True) for device in devices]
+    asked = Probes.of(probes, devices[0].index.metric)
+    with one_blas_thread():
+        hits = [device.index.scan(asked, k) for device in devices]
     ledger.note(1, "down", "queries", probes.nbytes, everyone)
-    ledger.note(1, "up", "hits", [_HIT * int(hit.counts.sum()) for hit in hits], everyone)
+    ledger.note(1, "up", "hits", [_HIT * hit.keys.size for hit in hits], everyone)
     distances = np.concatenate([hit.distances for hit in hits], axis=1)
-    holders = np.repeat(everyone, k)
     keys = np.concatenate([hit.keys for hit in hits], axis=1)
+    holders = np.repeat(everyone, [hit.keys.shape[1] for hit in hits])
     np.lexsort((keys, np.broadcast_to(holders, keys.shape), distances), axis=1)
     return ledger
 

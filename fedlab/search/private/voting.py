@@ -22,6 +22,7 @@ from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session
+from fedlab.training.threads import one_blas_thread
 
 __all__ = ["MASKED_VOTE", "Vote", "vote"]
 
@@ -119,7 +120,8 @@ def vote(
         _refuse_unknown(device, names)
     search = Search(devices, queries, k, bits, session)
     reach = search.kth_distances()
-    counts = search.session.sum(lambda place: _votes(search.sides[place], names), _VOTES)
+    with one_blas_thread():
+        counts = search.session.sum(lambda place: _votes(search.sides[place], names), _VOTES)
     search.ledger.note(bits + 1, "up", "masked votes", 4 * counts.size, search.everyone)
     return Vote(names, counts.astype(np.int64), reach, search.ledger)
 
@@ -145,15 +147,15 @@ def _votes(side: Side, classes: NDArray[Any]) -> Codes:
     counts = np.zeros((len(side.probes), len(classes)), np.uint32)
     held, wanted = len(side.device.index), side.k
     order = np.argsort(classes)
-    left, hits = np.arange(len(side.probes)), side.nearest()
+    left, near = np.arange(len(side.probes)), side.nearest()
     while held and len(left):
-        inside = hits.found & (ordered(hits.distances, side.bits) <= side.reach[left, None])
+        inside = ordered(near.distances, side.bits) <= side.reach[left, None]
         # Rows tied at the k-th distance may be more than k: look on until one lies beyond.
         done = ~inside[:, -1] | (wanted >= held)
         query, place = np.nonzero(inside & done[:, None])
-        labels = side.device.index.labels_of(hits.keys[query, place])
+        labels = side.device.index.labels_of(near.keys[query, place])
         which = order[np.searchsorted(classes, labels, sorter=order)]
         np.add.at(counts, (left[query], which), 1)
         left, wanted = left[~done], min(2 * wanted, held)
-        hits = side.device.index.search(side.probes[left], wanted, exact=True)
+        near = side.device.index.scan(side.probes[left], wanted)
     return counts
