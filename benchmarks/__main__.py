@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import campaign, scale
+from benchmarks import campaign, engines, filtered, kills, scale, seals, search
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -25,7 +25,12 @@ from fedlab.files import write_bytes
 #: Commands with options of their own: what each does, and its `main`.
 OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "scale": ("time rounds of ever larger populations", scale.main),
+    "search": ("search across devices, against one central scan", search.main),
+    "engines": ("compare the engines behind an index", engines.main),
+    "filtered": ("search under filters", filtered.main),
+    "seal": ("time saving and opening, sealed and not", seals.main),
     "corrupt": ("open corrupted indexes", campaign.main),
+    "kill": ("kill saves, and open what they leave", kills.main),
 }
 
 WARMUP = 2  # rounds that compile, fill caches, or measure: no steady ones

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.scan import measure, nearest, ranked
+from fedlab.scan import Probes, errors, measure, nearest, ranked
 from fedlab.storage import Table
 
 __all__ = ["ANSWER", "RadiusTooWide", "nearest_chosen", "within"]
@@ -165,19 +165,18 @@ def _within_of_few(
 
 def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator[Found]:
     """Yield (query, row of the block, distance) of all pairs within the radius."""
-    squares = np.square(queries, dtype=np.float64).sum(axis=1)
-    probes = queries if metric != "cosine" else _directions(queries, squares)
+    probes = Probes.of(queries, metric)
     step = max(1, _DECODED // max(queries.shape))
     for start in range(0, block.rows, step):
         part = slice(start, start + step)
         rows, lengths = block.decoded(part), block.squares[part]
-        scores = probes @ rows.T
+        scores = probes.scaled @ rows.T
         if metric == "cosine":
             scores /= np.sqrt(lengths)
         elif metric == "l2sq":
-            scores -= lengths / np.float32(2)
-        least = _least(radius, squares, float(lengths.max()), queries.shape[1], metric)
-        who, place = np.divmod(np.flatnonzero(scores >= least[:, None]), len(rows))
+            scores += lengths
+        most = _most(radius, probes, float(np.sqrt(lengths.max(), dtype=np.float64)))
+        who, place = np.divmod(np.flatnonzero(scores <= most[:, None]), len(rows))
         distance = np.empty(len(who))
         few = max(1, _DECODED // queries.shape[1])
         for first in range(0, len(who), few):
@@ -187,35 +186,16 @@ def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator
         yield who[near], start + place[near], distance[near]
 
 
-def _directions(queries: Float, squares: Double) -> Float:
-    directions: Float = (queries / np.sqrt(squares)[:, None]).astype(np.float32)
-    return directions
+def _most(radius: float, probes: Probes, longest: float) -> Float:
+    """Return the largest float32 score that a row within the radius can have, for each query.
 
-
-def _least(radius: float, squares: Double, longest: float, dimensions: int, metric: str) -> Float:
-    """Return the least float32 score that a row within the radius can have, for each query.
-
-    Scores are cos, the inner product x q, or x q - x x / 2; the distances are 1 - cos, 1 - x q and
-    q q - 2 (x q - x x / 2). A float32 inner product of d terms errs by at most gamma |x||q| with
-    gamma = d u / (1 - d u) and u = 2**-24, in any order of summation (Higham, "Accuracy and
-    Stability of Numerical Algorithms", 2nd ed., eq. 3.5). Some roundings more come from lengths,
-    differences and these bounds, and each product may vanish below the smallest normal number.
-
-    Parameters
-    ----------
-    squares : (q,) float64 array
-        Squared lengths of the queries.
-    longest : float
-        Squared length of the longest row.
+    Distances are 1 - cos, 1 - x q and q q + (x x - 2 x q): a number that a query gives, and a score
+    (see `fedlab.scan.errors`).
     """
-    exact = (squares - radius) / 2 if metric == "l2sq" else np.full(len(squares), 1.0 - radius)
-    lengths = np.sqrt(longest * squares)
-    sizes = {"cosine": np.full(len(squares), 2.0), "inner": 1.0 + lengths}
-    size = sizes.get(metric, (longest + squares) / 2 + lengths)
-    terms = (dimensions + 16) * 2.0**-24
-    error = terms / (1.0 - terms) * size + (dimensions + 16) * 2.0**-125
+    beside = np.square(probes.lengths) if probes.metric == "l2sq" else 1.0
+    most = radius - beside + errors(probes, longest)
     with np.errstate(over="ignore"):
-        return np.nextafter((exact - error).astype(np.float32), np.float32(-np.inf))
+        return np.nextafter(most.astype(np.float32), np.float32(np.inf))
 
 
 def _kept(table: Table, found: list[Found], limit: int | None, queries: int) -> Found:

@@ -7,17 +7,19 @@ index's rows as they are stored: what compression lost is lost for the model too
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import read_only
-from fedlab.erasure.certificate import Certificate
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.randomness import Purpose, generator
 from fedlab.sealing import Key
+
+if TYPE_CHECKING:
+    from fedlab.erasure import Certificate
 
 __all__ = ["Device", "Profile", "Rows", "held_out_rows"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab import filters, incoming, indexfile
+from fedlab import incoming, indexfile
 from fedlab import metadata as about
 from fedlab.checks import (
     KEY_LIMIT,
@@ -31,7 +31,6 @@ from fedlab.checks import (
 )
 from fedlab.chosen import within
 from fedlab.engines import HNSW, Engine, Proposer
-from fedlab.erasure.certificate import Certificate, OldMemory, certify, content_hash
 from fedlab.hits import Hits, filtered_graph_pays, graph_pays, to_fetch
 from fedlab.neighbourhoods import Neighbourhoods
 from fedlab.scan import METRICS, Nearest, Probes, scan
@@ -41,6 +40,8 @@ from fedlab.walk import Walk, scanned
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedlab.erasure import Certificate
 
 __all__ = ["VectorIndex"]
 
@@ -314,6 +315,8 @@ class VectorIndex:
         KeyError
             If a key is not in the index; nothing is erased then.
         """
+        from fedlab.erasure.certificate import OldMemory, certify, content_hash
+
         kept = np.ones(len(self), np.bool_)
         kept[self._present(keys)] = False
         erased = self.keys[~kept]
@@ -477,6 +480,8 @@ class VectorIndex:
         ValueError, TypeError
             If a mask has another length or type.
         """
+        from fedlab import filters
+
         columns: dict[str, NDArray[Any]] = {"key": self.keys}
         if self.labels is not None:
             columns["label"] = self.labels

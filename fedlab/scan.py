@@ -19,7 +19,7 @@ from fedlab.checks import read_only
 from fedlab.compiling import announced
 from fedlab.storage import Table
 
-__all__ = ["METRICS", "Nearest", "Probes", "measure", "nearest", "ranked", "scan"]
+__all__ = ["METRICS", "Nearest", "Probes", "errors", "measure", "nearest", "ranked", "scan"]
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -127,6 +127,16 @@ def measure(rows: Float, queries: Float, metric: str) -> Double:
     return distances
 
 
+def errors(probes: Probes, longest: float) -> Float:
+    """Return how far a float32 score can lie from the true one, for each query, (q,).
+
+    Scores are -cos, -x q, or x x - 2 x q; `longest` is the length of the longest row.
+    """
+    found, (_, lengths, metric) = np.empty(len(probes), np.float32), probes.asking
+    _kernels().write_errors(longest, lengths, probes.wide.shape[1], metric, found)
+    return found
+
+
 def ranked(
     table: Table, queries: Float, who: Places, row: Places, k: int, metric: str
 ) -> tuple[Places, Double]:
@@ -223,6 +233,7 @@ def _kernels() -> Any:
     with announced("the loops of searches", "5 to 10"):
         scankernels.widen(_given(one), wide, np.ones(1))
         scankernels.measure_pairs(_given(one), asking, np.ones(1))
+        scankernels.write_errors(1.0, _given(wide[0]), 1, 1, one[0].copy())
         scankernels.rank(table.stored, asking, _given(none), _given(none), found.heaps)
         scankernels.choose(one @ one.T, 0, True, held, table.stored, asking, found.heaps)
     return scankernels

@@ -1,5 +1,3 @@
-# mypy: ignore-errors
-# What numba compiles is typed by numba.
 """The exact scan's loops, compiled: choosing rows by float32 scores, measuring them in float64.
 
 Distances are summed in sixteen lanes of fixed order, in LLVM's own vector type, so that their bits
@@ -326,6 +324,13 @@ def _error(longest, length, dimensions, metric):
     else:
         scale = (longest + length) * (longest + length)
     return np.float32(gamma * scale + vanished)
+
+
+@njit(**_COMPILED)
+def write_errors(longest, lengths, dimensions, metric, errors):
+    """Write `_error` for queries of several lengths."""
+    for place in range(len(lengths)):
+        errors[place] = _error(longest, lengths[place], dimensions, metric)
 
 
 @njit(**_COMPILED)

@@ -30,6 +30,17 @@ def clustered(rows: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
     )
 
 
+def gaussians(
+    rows: int, queries: int, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Rows of a mixture of 50 Gaussians in 64 dimensions, whose each is, and queries from it."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(50, 64))
+    of_row, of_query = (draw.integers(50, size=count) for count in (rows, queries))
+    made, asked = (centres[of] + draw.normal(size=(len(of), 64)) for of in (of_row, of_query))
+    return np.float32(made), of_row, np.float32(asked)
+
+
 def filled(rows: NDArray[np.float32], *given: str, **settings: Any) -> VectorIndex:
     """An index over `rows`: ``filled(rows, metric, dtype, labels=...)``."""
     names = ("keys", "labels", "metadata")

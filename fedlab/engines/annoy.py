@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +69,8 @@ class Annoy:
 
     def library(self) -> str:
         """Return Annoy's version."""
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return f"Annoy {version('annoy')}"
         except PackageNotFoundError:

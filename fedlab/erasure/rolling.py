@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """The rolling hash, compiled: every window of a buffer against a set of hashes."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# mypy: ignore-errors
-# What numba compiles is typed by numba.
 """The server's loops, compiled: what is wrong with an answer, and answers merged into one."""
 
 from __future__ import annotations

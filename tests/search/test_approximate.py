@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlab import Device
-from fedlab.search import FederatedSearch
+from fedlab.data.splits import dirichlet
+from fedlab.search import FederatedSearch, federated_recall
 from fedlab.search.messages import Answer, Question, Responding
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack
 from fedlab.search.routing import Router
-from fedlab.workbench.search_costs import federated_recall
-from tests.helpers import METRICS, clustered, distances, filled, normal
+from tests.helpers import METRICS, clustered, distances, filled, gaussians, normal
 
 SIZES = (60, 0, 25, 1, 110, 3)
 D = 24
@@ -230,6 +230,20 @@ def test_rescoring_counts_its_bytes_and_lifts_recall():
     down, up = (third[third.direction == way]["bytes"].sum() for way in ("down", "up"))
     assert down == holders * 4 * D + 60 * 20 * 12 + 16 * messages
     assert up == 60 * 20 * 8 + 16 * messages
+
+
+def test_the_more_is_measured_again_the_more_is_found():
+    rows, of_row, queries = gaussians(rows=4_000, queries=100, seed=1)
+    split = dirichlet(of_row, 10, 0.1, 0)
+    devices = [Device(place, filled(rows[part])) for place, part in enumerate(split.rows)]
+    central = FederatedSearch(devices).search(queries, 10)
+    found = [
+        FederatedSearch(devices, first=10, query="b1", rescore=rescore).search(queries, 10)
+        for rescore in (0, 40, 160)
+    ]
+    recalls = [federated_recall(hits, central) for hits in found]
+    assert recalls[0] + 0.2 < recalls[1] < recalls[2] - 0.05
+    assert found[0].ledger.bytes < found[1].ledger.bytes < found[2].ledger.bytes
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from fedlab.search.quality import judge, judge_labels
+from fedlab import Device
+from fedlab.search import FederatedSearch, federated_recall, judge, judge_labels
+from tests.helpers import filled
 
 
 @st.composite
@@ -109,3 +113,19 @@ def test_labels_that_do_not_add_up_are_refused() -> None:
         judge_labels([["a"]], ["a"], [1], found=[[True, True]])
     with pytest.raises(ValueError, match="k is 3"):
         judge([[1]], [{1}]).recall(3)
+
+
+def test_recall_counts_device_and_key() -> None:
+    devices = [Device(place, filled(np.eye(3, dtype=np.float32) + place)) for place in range(2)]
+    truth = FederatedSearch(devices).search(np.eye(3), 4)
+    assert federated_recall(truth, truth) == 1.0
+    other = replace(truth, devices=1 - truth.devices)
+    mine, theirs = (
+        [set(zip(*both, strict=True)) for both in zip(
+            hits.devices.tolist(), hits.keys.tolist(), strict=True)]
+        for hits in (truth, other)
+    )  # fmt: skip
+    same = sum(len(a & b) for a, b in zip(mine, theirs, strict=True))
+    assert federated_recall(other, truth) == same / 12
+    empty = FederatedSearch([Device(0, filled(np.empty((0, 3), np.float32)))])
+    assert federated_recall(*[empty.search(np.eye(3), 4)] * 2) == 1.0

@@ -251,7 +251,10 @@ class Side:
     def count(self) -> Codes:
         """Return how many rows lie within the threshold, up to k, for each query."""
         if self._near is None:
-            self._near = ordered(self.nearest().distances, self.bits)
+            # Where rows are short, the answer is inf: places without a row stand there.
+            near = self.nearest().distances
+            far = np.full((len(near), self.k - near.shape[1]), np.inf)
+            self._near = ordered(np.concatenate([near, far], axis=1), self.bits)
         threshold = self.reach | self.reach.dtype.type((1 << self._bit) - 1)
         return np.asarray((self._near <= threshold[:, None]).sum(axis=1, dtype=np.uint32))
 

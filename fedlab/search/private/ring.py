@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Matrix products modulo 2**64, compiled: NumPy multiplies whole numbers without its BLAS."""
 
 from __future__ import annotations
