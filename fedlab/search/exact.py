@@ -45,7 +45,7 @@ has `patience` seconds a message, and a search is done again at most once for ea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ from fedlab.checks import as_lengths, as_vectors, read_only, require, whole_numb
 from fedlab.device import Device
 from fedlab.search import judging
 from fedlab.search.approximate import Way
-from fedlab.search.asking import Exchange
+from fedlab.search.asking import Exchange, Send
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.ledger import Ledger
@@ -187,8 +187,8 @@ class FederatedSearch:
             f"{self.metric}, check={self._check!r})"
         )
 
-    def search(self, queries: ArrayLike, k: int) -> FederatedHits:
-        """Find the k nearest rows of all devices for each query.
+    def search(self, queries: ArrayLike, k: int, *, where: str | None = None) -> FederatedHits:
+        """Find the k nearest rows of all devices for each query, among all or those that pass.
 
         A device that is caught is set aside, and the search is done again without it; the
         certificate then speaks of the others. The ledger counts what was sent for both, but for
@@ -199,19 +199,32 @@ class FederatedSearch:
         queries : (q, d) or (d,) array
             Finite numbers; under cosine none of length zero.
         k : int
+        where : str, optional
+            A filter, as `VectorIndex.search` takes it, which travels with the queries: only rows
+            that pass are meant, and the certificate speaks of those. All devices must know the
+            columns that it names.
 
         Returns
         -------
         FederatedHits
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something is refused: a query, k, a filter (`fedlab.filters.FilterError`).
         """
         k = whole_number(k, "k", 1, _MANY)
+        if where is not None and not isinstance(where, str):
+            raise TypeError(
+                f"where is a {type(where).__name__}; across devices a filter is text: 'age > 40'"
+            )
         wanted = as_vectors(queries, self.dimensions, "queries")
         as_lengths(wanted, self.metric, "queries")
         asked, whom = self._way.sent(wanted, self.metric), self._way.whom(wanted)
         ledger, aside = Ledger(self.devices), dict(self._refused)
         self._way.note(ledger)
         while True:
-            run = _Run(self, max(k, self._way.rescore), aside, ledger)
+            run = _Run(self, max(k, self._way.rescore), where, aside, ledger)
             try:
                 parts = []
                 for part in _blocks(len(asked), len(self.devices) * run.k):
@@ -246,9 +259,15 @@ class _Run:
     """One search without those who were set aside so far."""
 
     def __init__(
-        self, search: FederatedSearch, k: int, aside: Mapping[int, str], ledger: Ledger
+        self,
+        search: FederatedSearch,
+        k: int,
+        where: str | None,
+        aside: Mapping[int, str],
+        ledger: Ledger,
     ) -> None:
-        self._search, self.k, self._aside, self._ledger = search, k, aside, ledger
+        self._search, self.k, self._where = search, k, where
+        self._aside, self._ledger = aside, ledger
         self._places = [p for p in range(len(search.devices)) if p not in aside]
         self._before = ledger.rounds  # blocks of queries follow each other within the same rounds
         self._round = 0
@@ -298,7 +317,7 @@ class _Run:
 
     def _question(self, queries: NDArray[np.float32], k: int) -> Question:
         way, metric = self._search._way, self._search.metric
-        return Question(read_only(queries), k, metric, os.urandom(16), way.query)
+        return Question(read_only(queries), k, metric, os.urandom(16), way.query, self._where)
 
     def _ask(
         self,
@@ -307,9 +326,8 @@ class _Run:
         rows: Mapping[int, NDArray[np.intp]],
     ) -> None:
         """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
-        sizes: dict[int, int] = {}
 
-        def take(place: int, answer: Answer) -> str | None:
+        def take(place: int, answer: Answer) -> str | int:
             question = questions[place]
             if flaw := judging.flaw_in_form(answer, question):
                 return flaw
@@ -320,18 +338,12 @@ class _Run:
                 return flaw
             if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
                 return flaw
-            sizes[place] = question.bytes_of(int(mine[2].sum()))
             if not answer.exact:
                 self._loose.add(place)
-            return None
+            return question.bytes_of(int(mine[2].sum()))
 
-        self._round += 1
-        self._note("down", "queries", {p: q.nbytes for p, q in questions.items()})
         send = lambda place, member: member.ask(questions[place])  # noqa: E731
-        faults = self._search._exchange(questions, send, take)
-        self._note("up", "hits", sizes)
-        if faults:
-            raise _Caught(faults)
+        self._exchanged(("queries", questions), send, ("hits", take))
 
     def measured_again(self, queries: NDArray[np.float32], found: Found, k: int) -> Found:
         """Have all hits measured against the full queries, and return the k nearest of each."""
@@ -343,21 +355,17 @@ class _Run:
             asking, which = np.unique(who[held], return_inverse=True)
             full = read_only(queries[asking])
             requests[device] = Remeasure(full, which, read_only(keys[held]), os.urandom(16))
-        distances, sizes = np.empty(len(who)), dict[int, int]()
+        distances = np.empty(len(who))
 
-        def take(place: int, measured: Measured) -> str | None:
-            flaw = judging.flaw_in_distances(measured, requests[place], self._search.metric)
-            if flaw is None:
-                distances[mine[place]], sizes[place] = measured.distances, measured.nbytes
-            return flaw
+        def take(place: int, measured: Measured) -> str | int:
+            metric = self._search.metric
+            if flaw := judging.flaw_in_distances(measured, requests[place], metric):
+                return flaw
+            distances[mine[place]] = measured.distances
+            return measured.nbytes
 
-        self._round += 1
-        self._note("down", "full queries and keys", {p: r.nbytes for p, r in requests.items()})
         send = lambda place, member: member.measure(requests[place])  # noqa: E731
-        faults = self._search._exchange(requests, send, take)
-        self._note("up", "distances", sizes)
-        if faults:
-            raise _Caught(faults)
+        self._exchanged(("full queries and keys", requests), send, ("distances", take))
         return found.reordered(distances, len(self._search.devices), k)
 
     def verify(self, queries: NDArray[np.float32], found: Found) -> None:
@@ -372,22 +380,42 @@ class _Run:
             keys, which = np.unique(found.keys[who, place][mine], return_inverse=True)
             requests[device] = Request(read_only(keys), os.urandom(16))
             claims[device] = which, queries[who[mine]], found.distances[who, place][mine]
-        sizes: dict[int, int] = {}
 
-        def take(place: int, shown: Shown) -> str | None:
+        def take(place: int, shown: Shown) -> str | int:
             flaw = judging.flaw_in_rows(
                 *(shown, requests[place], claims[place], self._search.metric),
                 self._search._commitments.get(place),
             )
-            if flaw is None:
-                sizes[place] = shown.nbytes
-            return flaw
+            return flaw or shown.nbytes
+
+        send = lambda place, member: member.show(requests[place])  # noqa: E731
+        self._exchanged(("keys", requests), send, ("rows", take))
+
+    def _exchanged(
+        self,
+        sent: tuple[str, Mapping[int, Question | Remeasure | Request]],
+        send: Send,
+        taken: tuple[str, Callable[[int, Any], str | int]],
+    ) -> None:
+        """Exchange messages with devices, and raise if any is caught.
+
+        What is sent, and what is taken in, has a name in the ledger; taking in an answer says its
+        bytes, or what is wrong with it.
+        """
+        (down, messages), (up, take) = sent, taken
+        sizes: dict[int, int] = {}
+
+        def noted(place: int, answer: Any) -> str | None:
+            said = take(place, answer)
+            if isinstance(said, str):
+                return said
+            sizes[place] = said
+            return None
 
         self._round += 1
-        self._note("down", "keys", {p: r.nbytes for p, r in requests.items()})
-        send = lambda place, member: member.show(requests[place])  # noqa: E731
-        faults = self._search._exchange(requests, send, take)
-        self._note("up", "rows", sizes)
+        self._note("down", down, {place: message.nbytes for place, message in messages.items()})
+        faults = self._search._exchange(messages, send, noted)
+        self._note("up", up, sizes)
         if faults:
             raise _Caught(faults)
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from fedlab.checks import KEY_LIMIT
 from fedlab.device import Device
+from fedlab.filters import FilterError
+from fedlab.hits import Hits
 from fedlab.scan import Probes, measure
 from fedlab.search.commitment import Commitment, Opening, RowTree
 from fedlab.search.quantised import bytes_a_query
@@ -48,6 +50,8 @@ class Question:
         16 random bytes that the answer must repeat.
     sent_as : {"f32", "f16", "bf16", "i8", "b1"}
         In what the queries travel (see `fedlab.search.quantised`); they are given decoded.
+    where : str, optional
+        Only rows that pass are meant (see `fedlab.filters`).
     """
 
     queries: NDArray[np.float32]
@@ -55,6 +59,7 @@ class Question:
     metric: str
     nonce: bytes
     sent_as: str = "f32"
+    where: str | None = None
 
     @cached_property
     def probes(self) -> Probes:
@@ -63,9 +68,9 @@ class Question:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the queries, k and nonce."""
+        """Bytes of the queries, filter, k and nonce."""
         size = bytes_a_query(self.queries.shape[1], self.sent_as)
-        return len(self.queries) * size + _COUNT + _NONCE
+        return len(self.queries) * size + len((self.where or "").encode()) + _COUNT + _NONCE
 
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
@@ -90,7 +95,7 @@ class Answer:
     keys : (q, k) uint64 array
         2**64 - 1 in places that are not filled.
     counts : (q,) int64 array
-        Places that are filled; fewer than k say that the device holds no other row.
+        Places that are filled; fewer than k say that the device holds no other row that is meant.
     exact : bool
         Whether these are the nearest for certain; False if a graph proposed them.
     """
@@ -222,6 +227,8 @@ class Responding:
         return len(self._index)
 
     def ask(self, question: Question) -> Answer:
+        if question.where is not None:
+            return self._filtered(question, question.where)
         if self._exact is True:
             found = self._index.scan(question.probes, question.k)
             held = found.keys.shape[1]
@@ -232,7 +239,17 @@ class Responding:
             distances, keys = np.full(shape, np.inf), np.full(shape, KEY_LIMIT, np.uint64)
             distances[:, :held], keys[:, :held] = found.distances, found.keys
             return Answer(question.nonce, distances, keys, counts)
-        hits = self._index.search(question.queries, question.k, self._exact)
+        return self._answer(question, self._index.search(question.queries, question.k, self._exact))
+
+    def _filtered(self, question: Question, where: str) -> Answer:
+        try:
+            hits = self._index.search(question.queries, question.k, self._exact, where=where)
+        except FilterError as error:
+            error.add_note(f"so says device {self.id!r}; all devices must know the columns")
+            raise
+        return self._answer(question, hits)
+
+    def _answer(self, question: Question, hits: Hits) -> Answer:
         exact = hits.engine == "scan"
         return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
 

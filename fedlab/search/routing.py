@@ -19,6 +19,7 @@ from fedlab.checks import as_lengths, as_vectors, whole_number
 from fedlab.device import Device
 from fedlab.randomness import Purpose, generator
 from fedlab.scan import METRICS
+from fedlab.search.kinds import one_kind
 from fedlab.search.ledger import Ledger
 
 __all__ = ["Router", "Summary", "summarise"]
@@ -245,14 +246,3 @@ class Router:
         starts = np.cumsum(self._sizes) - self._sizes
         nearest: NDArray[np.float64] = np.minimum.reduceat(scores, starts[self._sizes > 0], axis=1)
         return nearest
-
-
-def one_kind(devices: Sequence[Device]) -> tuple[str, int]:
-    """Return the metric and the number of dimensions that all devices share, or raise."""
-    kinds = {(device.index.metric, device.index.dimensions) for device in devices}
-    if len(kinds) != 1:
-        raise ValueError(
-            f"devices of {len(kinds)} kinds were given ({sorted(kinds)}); at least one is needed, "
-            "and one metric and number of dimensions for all"
-        )
-    return kinds.pop()

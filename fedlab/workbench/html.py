@@ -26,6 +26,7 @@ from fedlab.workbench.mathml import FormulaError, mathml
 from fedlab.workbench.notebooks import headline
 from fedlab.workbench.records import Record
 from fedlab.workbench.scrub import scrub
+from fedlab.workbench.tables import boxed_tables
 
 __all__ = ["Page", "index_page", "notebook_page"]
 
@@ -196,7 +197,7 @@ class _Exporter(HTMLExporter):
         markup = markdown_mistune.MarkdownWithMath(renderer=renderer).render(text)
         # A line may otherwise end between a bracket and the formula inside it.
         held = _HELD.sub(r'<span class="held">\g<0></span>', markup)
-        return _boxed_tables(held)
+        return boxed_tables(held)
 
     def default_filters(self) -> Any:
         yield from super().default_filters()  # type: ignore[no-untyped-call]
@@ -207,7 +208,7 @@ class _Exporter(HTMLExporter):
         yield ("seconds", _seconds)
         yield ("data_url", _data_url)
         yield ("alt", outputs.alternative_text)
-        yield ("tables", _boxed_tables)
+        yield ("tables", boxed_tables)
 
     @jinja2.pass_context
     def _markdown_filter(self, context: Any, source: str) -> str:
@@ -271,13 +272,6 @@ def _smaller(svg: str) -> str:
     svg = re.sub(r">\s+<", "><", svg.strip())
     svg = re.sub(r"\s*\n\s*", " ", svg)
     return svg if "'" in svg else svg.replace('"', "'")
-
-
-def _boxed_tables(markup: str) -> str:
-    """Put each table in a box of its own that scrolls, so that the page doesn't."""
-    return re.sub(
-        r"<table\b.*?</table>", r'<div class="scroll" tabindex="0">\g<0></div>', markup, flags=re.S
-    )
 
 
 def _unwrapped(markup: str) -> str:

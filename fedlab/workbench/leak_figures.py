@@ -99,8 +99,8 @@ def plot_leaks(
     _name_settings(trade, ax)
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.06), ylabel="recall of the search")
     ax.set_xlabel(f"strongest attack of the {attacker} (0 chance, 1 certainty)")
-    # The upper left is where a good protection would be; below it there is room, so far.
-    ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
+    # Below the axes: a marker may lie anywhere in them.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return figure, ax, trade
 
 

@@ -6,9 +6,9 @@ place in the data.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from fedlab.search import (
     Router,
     federated_recall,
 )
-from fedlab.workbench import cells
+from fedlab.workbench import cells, widgets
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -246,24 +246,7 @@ def query_box(engine: Engine, example: str) -> VBox | None:
         continuous_update=False,
         layout=ipywidgets.Layout(width="95%"),
     )
-    output = ipywidgets.Output()
-
-    def reply(change: dict[str, Any]) -> None:
-        output.clear_output(wait=True)
-        # JupyterLab drops what a callback raises; in the output it can be read.
-        with output:
-            try:
-                _answer(engine, change["new"])
-            except ValueError as error:
-                print(error)
-            except Exception:
-                traceback.print_exc()
-
-    box.observe(reply, names="value")
-    reply({"new": example})
-    whole = ipywidgets.VBox([box, output])
-    display(whole)  # type: ignore[no-untyped-call]
-    return whole
+    return widgets.live(box, partial(_answer, engine))
 
 
 def _answer(engine: Engine, question: str) -> None:

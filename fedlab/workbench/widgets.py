@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
@@ -14,10 +15,10 @@ from fedlab.workbench import cells
 from fedlab.workbench.figures import plot_labels
 
 if TYPE_CHECKING:
-    from ipywidgets import VBox
+    from ipywidgets import VBox, Widget
     from matplotlib.figure import Figure
 
-__all__ = ["split_slider"]
+__all__ = ["live", "split_slider"]
 
 
 def split_figure(labels: ArrayLike, devices: int, alpha: float, seed: int) -> tuple[Figure, str]:
@@ -56,24 +57,43 @@ def split_slider(labels: ArrayLike, devices: int, *, alpha: float, seed: int) ->
     slider = ipywidgets.FloatLogSlider(
         value=alpha, base=10, min=-2, max=2, step=0.1, description="α", continuous_update=False
     )
-    picture = ipywidgets.Output()
 
-    def draw(change: dict[str, Any]) -> None:
-        picture.clear_output(wait=True)
+    def draw(alpha: float) -> None:
+        figure, said = split_figure(labels, devices, alpha, seed)
+        display(figure)  # type: ignore[no-untyped-call]
+        print(said)
+        pyplot.close(figure)
+
+    return live(slider, draw)
+
+
+def live(control: Widget, show: Callable[[Any], None]) -> VBox:
+    """Show a control above what it says, which is shown anew whenever its value changes.
+
+    Parameters
+    ----------
+    control : Widget
+        With a ``value``.
+    show : callable
+        Displays or prints what the value asks for. A ValueError is printed without its trace.
+    """
+    import ipywidgets
+
+    output = ipywidgets.Output()
+
+    def changed(change: dict[str, Any]) -> None:
+        output.clear_output(wait=True)
         # JupyterLab drops what a callback raises; in the output it can be read.
-        with picture:
+        with output:
             try:
-                figure, said = split_figure(labels, devices, change["new"], seed)
-                display(figure)  # type: ignore[no-untyped-call]
-                print(said)
-                pyplot.close(figure)
+                show(change["new"])
             except ValueError as error:
                 print(error)
             except Exception:
                 traceback.print_exc()
 
-    slider.observe(draw, names="value")
-    draw({"new": alpha})
-    box = ipywidgets.VBox([slider, picture])
+    control.observe(changed, names="value")
+    changed({"new": control.value})
+    box = ipywidgets.VBox([control, output])
     display(box)  # type: ignore[no-untyped-call]
     return box

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.checks import as_lengths, as_vectors, whole_number
 from fedlab.device import Device
 from fedlab.scan import Nearest, Probes
+from fedlab.search.kinds import one_kind
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session
@@ -268,13 +269,7 @@ class Side:
 def _checked(devices: Sequence[Device], queries: ArrayLike) -> NDArray[np.float32]:
     if len(devices) < 2:
         raise ValueError(f"{len(devices)} devices were given; a sum hides its parts from two on")
-    kinds = {(device.index.dimensions, device.index.metric) for device in devices}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"devices have indexes of {sorted(kinds)}; distances compare within one dimension and "
-            "metric"
-        )
-    dimensions, metric = kinds.pop()
+    metric, dimensions = one_kind(devices)
     probes = as_vectors(queries, dimensions, "queries")
     as_lengths(probes, metric, "queries")
     return probes

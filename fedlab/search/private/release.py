@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.checks import as_vectors, whole_number
 from fedlab.device import Device
 from fedlab.randomness import Purpose, generator
+from fedlab.search.kinds import one_kind
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.mechanism import Budget, Mechanism
 from fedlab.search.private.noise import Source
@@ -179,10 +180,8 @@ def release_centroids(
     >>> np.abs(found.centroids - [[0.9, 0.1], [0.1, 0.9]]).max() < 0.1
     np.True_
     """
-    kinds = {(device.index.dimensions, device.index.metric) for device in devices}
-    if len(kinds) != 1:
-        raise ValueError(f"devices have indexes of {sorted(kinds)}; one dimension and metric")
-    centroids = as_vectors(initial, kinds.pop()[0], "initial").astype(np.float64)
+    _, dimensions = one_kind(devices)
+    centroids = as_vectors(initial, dimensions, "initial").astype(np.float64)
     if not 0 < clip < math.inf:
         raise ValueError(f"clip is {clip}; it must be a positive number")
     whole_number(iterations, "iterations", 1)

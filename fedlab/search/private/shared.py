@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors, whole_number
 from fedlab.device import Device
 from fedlab.search.found import FederatedHits
+from fedlab.search.kinds import one_kind
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.fixed import error_bound, from_products, to_words
 from fedlab.search.private.shares import Dealer, Server, share
@@ -102,13 +103,7 @@ class SharedIndex:
     """
 
     def __init__(self, devices: Sequence[Device], threads: int = 1) -> None:
-        kinds = {(device.index.dimensions, device.index.metric) for device in devices}
-        if len(kinds) != 1:
-            raise ValueError(
-                f"devices have indexes of {sorted(kinds)}; distances compare within one dimension "
-                "and metric"
-            )
-        self.dimensions, self.metric = kinds.pop()
+        self.metric, self.dimensions = one_kind(devices)
         self._ids = [device.id for device in devices]
         self._keys = np.concatenate([device.index.keys for device in devices])
         self._holders = np.repeat(np.arange(len(devices)), [len(d.index) for d in devices])

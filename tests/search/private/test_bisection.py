@@ -174,7 +174,7 @@ def test_one_session_serves_many_searches() -> None:
 class Gone(VectorIndex):
     """An index on a device that drops out after it has answered some times."""
 
-    def search(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
+    def scan(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
         raise ConnectionError("the device went home")
 
 
