@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "Engine", "central_index", "compare", "query_box", "recall_against_bytes"]
 
+#: Letters of a hit's text that are shown: about three lines of a page's table.
+_SHOWN = 120
+
 Float = NDArray[np.float32]
 #: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
 Judge = Callable[[NDArray[np.uint64], NDArray[np.bool_]], Judged]
@@ -252,4 +255,5 @@ def query_box(engine: Engine, example: str) -> VBox | None:
 def _answer(engine: Engine, question: str) -> None:
     table, said = engine.ask(question)
     print(said)
-    display(table)  # type: ignore[no-untyped-call]
+    with pd.option_context("display.max_colwidth", _SHOWN):
+        display(table)  # type: ignore[no-untyped-call]

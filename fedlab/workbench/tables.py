@@ -69,4 +69,4 @@ def _kind(texts: list[str]) -> str:
 
 def _mark(cells: list[Tag], kind: str) -> None:
     for cell in cells:
-        cell["class"] = [*(cell.get("class") or []), kind]
+        cell["class"] = " ".join([*filter(None, cell.get_attribute_list("class")), kind])
