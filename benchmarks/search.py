@@ -200,6 +200,10 @@ def _check(hits: Any, found: tuple[Any, Float], rows: int) -> None:
         raise RuntimeError(f"only {same.mean():.1%} of the hits are the central scan's")
 
 
+#: Settings of a graph, as USearch calls them too.
+GRAPH = ("connectivity", "expansion_add", "expansion_search")
+
+
 def over_usearch(given: argparse.Namespace, dtype: str) -> Contest:
     """Measure the index's graph against USearch alone, one thread, batches of 1,000."""
     rows = mixture(given.graph_rows, given.dimensions, part=3)
@@ -207,7 +211,8 @@ def over_usearch(given: argparse.Namespace, dtype: str) -> Contest:
     index = VectorIndex(given.dimensions, dtype=dtype)  # type: ignore[arg-type]
     index.add(rows)
     index.build_graph(threads=given.threads)
-    raw = Index(ndim=given.dimensions, metric="cos", dtype=dtype, **index.settings)
+    settings = {name: getattr(index.engine, name) for name in GRAPH}
+    raw = Index(ndim=given.dimensions, metric="cos", dtype=dtype, **settings)
     raw.add(np.arange(len(rows), dtype=np.uint64), rows, threads=given.threads)
     contestants = {
         "VectorIndex": lambda: index.search(queries, given.k, exact=False, threads=1),

@@ -198,9 +198,12 @@ def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
 def _pull() -> None:
     """Bring the data here; where that can't be, the notebooks take what is bundled and say so."""
     from fedlab.data import DataError, pull, sources
+    from fedlab.data.minilm import missing_packages
 
+    # Weights that nobody can use here are not worth a long download.
+    unused = {"minilm"} if missing_packages() else set()
     for name, source in sources().items():
-        if source.bundled:
+        if source.bundled or name in unused:
             continue
         print(f"data: {name}", flush=True)
         try:
