@@ -44,6 +44,13 @@ def test_published_numbers_stand() -> None:
         "STRAGGLERS": 8,
         "FEATURE_NOISE": 9,
         "SYNTHETIC": 10,
+        "PROJECTION": 11,
+        "ROUTING": 12,
+        "MASKS": 13,
+        "RELEASE": 14,
+        "ATTACK": 15,
+        "PROTECTION": 16,
+        "CODEBOOK": 17,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])

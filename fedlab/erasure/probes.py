@@ -86,7 +86,7 @@ class Probes:
     >>> [(form, key, offset) for (form, key), offset in probes.search([b"abc", rows[1].tobytes()])]
     [('f32', 9, 3)]
     >>> probes.undecidable
-    {'i8': 2}
+    {'b1': 2, 'i8': 2}
     """
 
     def __init__(self, keys: Iterable[int]) -> None:
