@@ -35,7 +35,6 @@ class Purpose(IntEnum):
     SYNTHETIC = 10
     PROJECTION = 11
     ROUTING = 12
-    MASKS = 13
     RELEASE = 14
     ATTACK = 15
     PROTECTION = 16

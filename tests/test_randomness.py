@@ -46,7 +46,6 @@ def test_published_numbers_stand() -> None:
         "SYNTHETIC": 10,
         "PROJECTION": 11,
         "ROUTING": 12,
-        "MASKS": 13,
         "RELEASE": 14,
         "ATTACK": 15,
         "PROTECTION": 16,

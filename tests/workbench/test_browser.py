@@ -99,7 +99,7 @@ def test_the_keyboard_reaches_content_first(batch: Batch, visit: Visitor) -> Non
         assert seen.page.evaluate("document.activeElement.className") == "skip"
         assert seen.page.locator(".skip").bounding_box()["x"] >= 0
         seen.page.keyboard.press("Enter")
-        assert seen.page.url.endswith("#content")
+        seen.page.wait_for_url(lambda url: url.endswith("#content"))
 
 
 def test_links_between_pages_work(batch: Batch, visit: Visitor) -> None:
