@@ -383,6 +383,10 @@ class Federation:
         erasing the row changes no parameter. The honest way is to train again without it, from a
         checkpoint of the last round before the first of these, or from the start.
 
+        It answers for rounds that this object has run or loaded: after a restart, `load` the
+        checkpoint first. Ask, or load, before the row is erased: a checkpoint is refused by a
+        federation whose devices hold other rows than those it began with.
+
         Parameters
         ----------
         device : int or str

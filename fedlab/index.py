@@ -235,7 +235,7 @@ class VectorIndex:
         return np.array(new_keys)
 
     def get(self, keys: ArrayLike) -> NDArray[np.float32]:
-        """Return the rows of `keys`, decoded, (n, d), with the lengths that were put in.
+        """Return the rows of `keys`, decoded, (n, d): as near to what was put in as `dtype` allows.
 
         Raises
         ------
@@ -626,7 +626,8 @@ class VectorIndex:
         key : Key or Passphrase, optional
             What the file was sealed with. With one, a file without a seal is refused.
         at_least : int
-            The generation that the file must have. Somebody who puts an older file in its place,
+            The generation that the file must have at least: `generation` counts how often an index
+            was saved. Somebody who puts an older file in its place,
             sealed under the same key, is noticed by whoever keeps the number elsewhere.
 
         Raises

@@ -76,6 +76,7 @@ def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> N
 
 def read(path: str | os.PathLike[str], key: Sealer | None, at_least: int) -> Stored:
     """Read an index; see `VectorIndex.open`."""
+    whole_number(at_least, "at_least", 0)
     parameters, arrays = INDEX.read(path, key)
     try:
         stored = _checked(parameters, dict(arrays))

@@ -38,6 +38,7 @@ __all__ = [
     "SealError",
     "Sealer",
     "is_sealed",
+    "require_sealer",
     "reseal",
     "sealed",
     "unsealed",
@@ -217,7 +218,22 @@ def sealed(file: BinaryIO, sealer: Sealer) -> Iterator[_Writer]:
     writer.finish()
 
 
+def require_sealer(sealer: object) -> None:
+    """Refuse what is neither a key nor a passphrase: a path or a text, say.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(sealer, Sealer):
+        raise TypeError(
+            f"key is a {type(sealer).__name__}; give a Key (Key.from_file(path), "
+            "Key.from_environment()) or a Passphrase"
+        )
+
+
 def _for_writing(sealer: Sealer) -> tuple[Key, dict[str, Any]]:
+    require_sealer(sealer)
     if isinstance(sealer, Key):
         return sealer, {"key": sealer.id}
     from nacl.pwhash import argon2id
@@ -288,6 +304,7 @@ def unsealed_chunks(path: str | os.PathLike[str], sealer: Sealer) -> Iterator[by
 
 def _begun(file: BinaryIO, sealer: Sealer, name: str) -> tuple[bytes, Key, str]:
     """Read what stands before the stream, and find the key; return both, and the file's name."""
+    require_sealer(sealer)
     size = os.fstat(file.fileno()).st_size
     try:
         before, header = _header(file, size, name)

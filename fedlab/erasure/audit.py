@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.erasure.probes import OF_VECTORS, Probes, beside, coded, rows_as_bytes
+from fedlab.erasure.probes import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
 from fedlab.sealing import Sealer, SealError, is_sealed, unsealed_chunks
-from fedlab.storage import DTYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +33,21 @@ Part = tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.uint64]]
 OUT_OF_REACH = (
     "Out of this audit's reach: memory that was freed and not used again, blocks that a disk or a "
     "flash memory kept when a file was replaced, swap and core dumps, backups and snapshots, views "
-    "and copies elsewhere and other processes, rows under another encoding (compressed, printed as "
-    "text, scaled), and any model that learned from the rows."
+    "and copies elsewhere and other processes, rows under another encoding (printed as text, "
+    "scaled, stored column by column), and any model that learned from the rows."
 )
 
+#: Files that hold their content compressed, by how they begin: rows in them can't be seen.
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip or npz",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"\x89HDF": "HDF5",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
 _BLOCK = 1 << 22
 _NUMBERS = 1 << 20
 
@@ -205,6 +215,9 @@ def audit_erasure(
     >>> audit_erasure(index, probes).verdict
     'clean'
     """
+    for what, given in (("files", files), ("folders", folders)):
+        if isinstance(given, str | os.PathLike):
+            raise TypeError(f"{what} is one path, {os.fspath(given)!r}; give a list of them")
     sealers = (key,) if isinstance(key, Sealer) else tuple(key or ())
     paths = list(_paths(files, folders))  # before anything is searched: what is missing is told
     places = [*_memory(index), *((str(path), _content(path, sealers)) for path in paths)]
@@ -246,10 +259,10 @@ def _kept(index: VectorIndex, probes: Probes, forms: set[str]) -> dict[Name, int
     """Return which of the patterns that were seen stand in rows that were kept, and in whose."""
     rows = np.flatnonzero(~np.isin(index.keys, np.array(probes.keys, np.uint64)))
     kept: dict[Name, int] = {}
-    for dtype in DTYPES if forms.intersection(DTYPES) else ():
+    for dtype in FORMS if forms.intersection(FORMS) else ():
         kept = _whose(probes, _codes_of(index, rows, dtype)) | kept
     for name, column in index._table.columns.items():
-        if name not in OF_VECTORS and forms.difference(DTYPES):
+        if name not in OF_VECTORS and forms.difference(FORMS):
             kept = _whose(probes, _texts_of(name, column[rows], index.keys[rows])) | kept
     return kept
 
@@ -377,6 +390,13 @@ def _content(path: Path, sealers: Sequence[Sealer]) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             yield block
+        file.seek(0)
+        begin = file.read(8)
+    for magic, kind in _PACKED.items():
+        if begin.startswith(magic):
+            raise _Unsearchable(
+                f"{path.name} is packed ({kind}); unpack it, and audit what it holds"
+            )
 
 
 def _opened(path: Path, sealers: Sequence[Sealer]) -> Iterator[bytes]:

@@ -169,6 +169,8 @@ def content_hash(index: VectorIndex, key: Key | None = None) -> str:
 
 
 def _derived(key: Key, purpose: bytes) -> bytes:
+    if not isinstance(key, Key):
+        raise TypeError(f"key is a {type(key).__name__}; a certificate takes a Key")
     return hashlib.blake2b(key.secret, digest_size=32, person=purpose).digest()
 
 

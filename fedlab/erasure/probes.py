@@ -26,7 +26,7 @@ from fedlab.storage import DTYPES, LARGEST, decode, encode
 if TYPE_CHECKING:
     from fedlab.index import VectorIndex
 
-__all__ = ["OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
+__all__ = ["FORMS", "OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
@@ -34,6 +34,9 @@ Float = NDArray[np.float32]
 
 #: Columns of a table that are the rows themselves, and their keys.
 OF_VECTORS = ("codes", "scales", "squares", "keys")
+
+#: In which vectors are looked for: as indexes store them, and as NumPy has them by default.
+FORMS = (*DTYPES, "f64")
 
 #: What repeats fewer bytes than these may stand anywhere by chance.
 LEAST = 16
@@ -125,7 +128,7 @@ class Probes:
             raise ValueError(f"{len(known)} keys were given for {len(rows)} rows; one a row")
         columns = {} if labels is None else {"labels": as_labels(labels, len(rows))}
         probes = cls(known)
-        probes._take(rows, known, columns)
+        probes._take_given(given, rows, known, columns)
         return probes
 
     @classmethod
@@ -157,16 +160,27 @@ class Probes:
             given = as_vectors(vectors, index.dimensions, "vectors")
             if len(given) != len(known):
                 raise ValueError(f"{len(given)} vectors were given for {len(known)} keys")
-            probes._take(given, known.tolist(), {})
+            probes._take_given(np.asarray(vectors), given, known.tolist(), {})
         return probes
 
+    def _take_given(
+        self,
+        given: NDArray[Any],
+        rows: Float,
+        keys: list[int],
+        columns: Mapping[str, NDArray[Any]],
+    ) -> None:
+        if given.dtype == np.float64:  # before they lost what float32 can't hold
+            self._take_codes("f64", rows_as_bytes(given.reshape(rows.shape)), keys)
+        self._take(rows, keys, columns)
+
     def _take(self, rows: Float, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
-        for dtype in DTYPES:
+        for dtype in FORMS:
             chosen, codes = coded(dtype, rows)
             self._take_codes(dtype, codes, [keys[place] for place in chosen])
         short = {form: set(known) for form, known in self._short.items()}
         for whose, source in _derived(rows):
-            for dtype in DTYPES:
+            for dtype in FORMS:
                 chosen, codes = coded(dtype, source)
                 self._take_codes(dtype, codes, [keys[place] for place in whose[chosen]])
         # What compression made the same all over says nothing of the row as it stands.
@@ -246,7 +260,9 @@ def _repeats_few(pattern: bytes) -> bool:
 
 
 def coded(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
-    """Return which rows a storage type can hold, and their codes, (n, b) bytes."""
+    """Return which rows a storage type, or NumPy's f64, can hold, and their codes, (n, b) bytes."""
+    if dtype == "f64":
+        return np.arange(len(rows)), rows_as_bytes(rows.astype(np.float64))
     chosen = np.flatnonzero(np.abs(rows).max(axis=1, initial=0.0) <= LARGEST[dtype])
     return chosen, rows_as_bytes(encode(rows[chosen], dtype)["codes"])
 

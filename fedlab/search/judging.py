@@ -133,6 +133,11 @@ def flaw_in_rows(
         lengths = np.sqrt(as_lengths(as_vectors(rows, shape[1], "rows"), metric, "rows"))
     except ValueError as error:
         return f"showed rows that no index holds ({error})"
+    if commitment is not None and isinstance(shown.openings, tuple) and not shown.openings:
+        return (
+            "has not proven that its rows are those it had committed to; if they were changed "
+            "since, a new FederatedSearch has it commit anew"
+        )
     if commitment is not None and not _all_open(shown.openings, request, rows, commitment):
         return "showed a row that is not the one it had committed to under that key"
     true = measure(read_only(rows[which]), queries, metric)

@@ -221,6 +221,7 @@ class Responding:
         self.metric: str = device.index.metric
         self._index, self._exact = device.index, exact
         self._tree: RowTree | None = None
+        self._edits = 0
 
     @property
     def rows(self) -> int:
@@ -245,8 +246,7 @@ class Responding:
         try:
             hits = self._index.search(question.queries, question.k, self._exact, where=where)
         except FilterError as error:
-            error.add_note(f"so says device {self.id!r}; all devices must know the columns")
-            raise
+            raise FilterError(f"device {self.id!r} can't filter: {error}") from error
         return self._answer(question, hits)
 
     def _answer(self, question: Question, hits: Hits) -> Answer:
@@ -259,13 +259,10 @@ class Responding:
 
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)
-        if self._tree is None:
-            return Shown(request.nonce, rows)
-        try:
-            return Shown(request.nonce, rows, self._tree.openings(request.keys))
-        except KeyError:  # rows that came later can't be opened, and the server will say so
-            return Shown(request.nonce, rows)
+        if self._tree is None or self._index.edits != self._edits:
+            return Shown(request.nonce, rows)  # what was committed to can't be shown any more
+        return Shown(request.nonce, rows, self._tree.openings(request.keys))
 
     def commit(self) -> Commitment:
-        self._tree = RowTree(self._index.keys, self._index.vectors)
+        self._tree, self._edits = RowTree(self._index.keys, self._index.vectors), self._index.edits
         return self._tree.commitment

@@ -60,9 +60,8 @@ def test_what_is_no_filter_is_refused_with_the_device_that_says_so() -> None:
     search = FederatedSearch(devices)
     with pytest.raises(TypeError, match="a filter is text"):
         search.search(normal(1, 10), 3, where=np.ones(ROWS, bool))  # type: ignore[arg-type]
-    with pytest.raises(FilterError, match="'weight' is no column") as refused:
+    with pytest.raises(FilterError, match=r"device 'hospital \d' can't filter: .*'weight' is no"):
         search.search(normal(1, 10), 3, where="weight > 3")
-    assert any("hospital" in note for note in refused.value.__notes__)
 
 
 def test_graphs_answer_under_a_filter_without_a_certificate() -> None:

@@ -6,9 +6,10 @@ centroids with noise (`release_counts`, `release_total_counts`, `release_centroi
 """
 
 from fedlab.search.private.bisection import FalseCountsError, KthDistances, kth_distances
+from fedlab.search.private.catalogue import protections
 from fedlab.search.private.cost import costs
 from fedlab.search.private.mechanism import Budget, BudgetError, Gaussian, Laplace
-from fedlab.search.private.protection import Protection, protections
+from fedlab.search.private.protection import Protection
 from fedlab.search.private.release import Centroids, release_centroids, release_counts
 from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.shared import SharedIndex

@@ -116,6 +116,12 @@ class Budget:
     delta: float = 0.0
     spent: list[tuple[str, float, float]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        for name, value, most in (("epsilon", self.epsilon, math.inf), ("delta", self.delta, 1.0)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < most:
+                raise ValueError(f"{name} is {value!r}; a number of at least 0, below {most:g}")
+
     @property
     def left(self) -> tuple[float, float]:
         """Epsilon and delta that are left."""
@@ -131,7 +137,12 @@ class Budget:
             If that is more than is left; nothing is noted then.
         """
         epsilon, delta = self.left
-        if mechanism.epsilon > epsilon or mechanism.delta > delta:
+        # Ten tenths add up to a little more than one.
+        rounding = 1e-9
+        if (
+            mechanism.epsilon > epsilon + rounding * self.epsilon
+            or mechanism.delta > delta + rounding * self.delta
+        ):
             raise BudgetError(
                 f"{what} would cost ({mechanism.epsilon}, {mechanism.delta}), and "
                 f"({epsilon:.6g}, {delta:.6g}) is left: release it with more noise, or not at all"

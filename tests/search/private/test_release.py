@@ -340,13 +340,40 @@ def test_refusals() -> None:
             release_centroids([ward], np.eye(2), Laplace(1.0), clip=clip)
     with pytest.raises(ValueError, match="no centroid"):
         release_centroids([ward], np.empty((0, 2)), Laplace(1.0))
-    with pytest.raises(ValueError, match="one dimension and metric"):
+    with pytest.raises(ValueError, match="no devices were given"):
         release_centroids([], np.eye(2), Laplace(1.0))
     with pytest.raises(ValueError, match="iterations is 0"):
         release_centroids([ward], np.eye(2), Laplace(1.0), iterations=0)
+
+
+def test_what_is_no_device_mechanism_or_budget_is_named() -> None:
+    ward = device(normal(5, 2), labels=np.zeros(5, int))
+    with pytest.raises(TypeError, match="device is of type list; give one Device"):
+        release_counts([ward], [0], Laplace(1.0))  # type: ignore[arg-type]
+    for mechanism in (1.0, Laplace):
+        with pytest.raises(TypeError, match=r"mechanism is .*; give Laplace\(epsilon\) or"):
+            release_counts(ward, [0], mechanism)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"mechanism is .*; give Laplace\(epsilon\) or"):
+            release_centroids([ward], np.eye(2), mechanism)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"budget is 1.0; give Budget\("):
+        release_counts(ward, [0], Laplace(1.0), budget=1.0)  # type: ignore[arg-type]
 
 
 def test_every_scheme_says_what_it_does_not_protect() -> None:
     table = protections()
     assert (table.map(len) > 20).all().all()
     assert table.loc["two-server shares", "assumes"].startswith("two servers that don't collude")
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), -1.0, float("inf"), "1", True])
+def test_budgets_are_numbers(epsilon) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="epsilon is"):
+        Budget(epsilon)
+
+
+def test_tenths_of_a_budget_are_ten() -> None:
+    budget = Budget(1.0)
+    for _ in range(10):
+        budget.spend(Laplace(0.1), "counts")
+    with pytest.raises(BudgetError):
+        budget.spend(Laplace(0.1), "counts")
