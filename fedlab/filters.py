@@ -155,8 +155,13 @@ class _Filter:
         if letter in "\"'`":
             return f"{letter} is not closed (in text, \\ stands only before \\ and quotes)"
         if letter.isdigit():
-            return "this is no number"
+            return "this is no number" + self._date_hint(place)
         return f"{letter!r} has no meaning here" + ("; equality is ==" if letter == "=" else "")
+
+    def _date_hint(self, place: int) -> str:
+        """Return what to do about a date that stands there without quotes, if one does."""
+        dates = (m for m in _DATE.finditer(self._text) if m.start() <= place < m.end())
+        return "".join(f"; put dates in quotes: '{date.group()}'" for date in dates)
 
     def _parsed(self) -> ast.expr:
         words = ("_" if w.text[0] == "`" else _SPELLED.get(w.text, w.text) for w in self._words)
@@ -165,7 +170,8 @@ class _Filter:
             return ast.parse(" \\\n".join(words), mode="eval").body
         except SyntaxError as error:
             word = self._words[min(max((error.lineno or 1) - 1, 0), len(self._words) - 1)]
-            raise self._error(word.place, f"this is no condition ({error.msg})") from None
+            why = self._date_hint(word.place) or f" ({error.msg})"
+            raise self._error(word.place, f"this is no condition{why}") from None
         except (MemoryError, RecursionError, ValueError):
             raise self._error(0, _TOO_DEEP) from None
 
@@ -270,7 +276,9 @@ class _Filter:
             raise self._at(right[0], "filters compare by == != < <= > >= in")
         a, b = self._dated(left, right[1]), self._dated(right, left[1])
         if _kind(a) != _kind(b):
-            raise self._at(right[0], f"{_kind(b)} beside {_kind(a)}: these never compare")
+            dated = {_kind(a), _kind(b)} == {"date", "number"}
+            hint = "; put dates in quotes: '2024-05-31'" if dated else ""
+            raise self._at(right[0], f"{_kind(b)} beside {_kind(a)}: these never compare{hint}")
         if _kind(a) == "truth value" and not isinstance(op, ast.Eq | ast.NotEq):
             raise self._at(right[0], "truth values have no order; compare them by == or !=")
         try:

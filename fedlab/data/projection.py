@@ -62,16 +62,20 @@ def hashed(texts: Sequence[str], features: int = _FEATURES) -> Sparse:
     >>> rows.shape, (rows @ rows.T).toarray().round(3).tolist()[0]
     ((3, 65536), [1.0, 1.0, 0.0])
     """
+    from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
+    width, given = whole_number(features, "features", 2, 1 << 24), as_texts(texts)
+    if not given:  # scikit-learn looks at the first
+        return csr_array((0, width), dtype=np.float32)
     counter = HashingVectorizer(
-        n_features=whole_number(features, "features", 2, 1 << 24),
+        n_features=width,
         stop_words="english",
         norm=None,
         alternate_sign=False,
         dtype=np.float32,
     )
-    counts = counter.transform(as_texts(texts))
+    counts = counter.transform(given)
     return TfidfTransformer(use_idf=False, sublinear_tf=True).fit_transform(counts)
 
 
@@ -91,6 +95,8 @@ class Projection:
         How it was made, and from what: for the record.
     sent : int
         Bytes that a device is sent to have the same map.
+    texts : bool
+        Whether it takes texts; a map fitted on sparse rows knows columns, not words.
 
     Examples
     --------
@@ -104,6 +110,7 @@ class Projection:
     weights: Float32 | None
     made: str
     sent: int
+    texts: bool = True
 
     @classmethod
     def fitted(
@@ -153,7 +160,7 @@ class Projection:
         made = f"SVD of {dimensions} dimensions, fitted on {table.shape[0]:,} {kind}, seed {seed}"
         # For each column in use its place, its weight if there is one, and its row of the basis.
         sent = 4 * len(used) * (dimensions + 1 + (weights is not None))
-        return cls(matrix, weights, made, sent)
+        return cls(matrix, weights, made, sent, texts=sparse is None)
 
     @classmethod
     def random(
@@ -248,6 +255,11 @@ class Projection:
 
     def _sparse(self, rows: Sequence[str] | Sparse) -> Sparse:
         if _are_texts(rows):
+            if not self.texts:
+                raise TypeError(
+                    "texts were given to a map that was fitted on sparse rows; give sparse rows "
+                    "with the same columns, or fit another on texts"
+                )
             return _weighted(hashed(rows, self.features), self.weights)
         table = _as_sparse(rows)
         if table.shape[1] != self.features:
@@ -296,9 +308,14 @@ def _as_sparse(rows: Any) -> Sparse:
             f"sparse rows of type {table.dtype} and shape {table.shape} were given; "
             "numbers of shape (n, features) are needed"
         )
-    if not np.isfinite(table.data).all():
-        raise ValueError("sparse rows hold NaN or infinity; fill in or leave out what is missing")
-    return table.astype(np.float32)
+    with np.errstate(over="ignore"):
+        rows = table.astype(np.float32)
+    if not np.isfinite(rows.data).all():
+        raise ValueError(
+            "sparse rows hold NaN or infinity, or numbers beyond float32; fill in or leave out "
+            "what is missing, and scale what is too large"
+        )
+    return rows
 
 
 def _rarity(table: Sparse) -> Float32:
@@ -313,7 +330,7 @@ def _weighted(table: Sparse, weights: Float32 | None) -> Sparse:
     from scipy.sparse import csr_array
     from sklearn.preprocessing import normalize
 
-    if weights is None:
+    if weights is None or not table.shape[0]:
         return csr_array(table)
     scaled = csr_array(
         (table.data * weights[table.indices], table.indices, table.indptr), shape=table.shape

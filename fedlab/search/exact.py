@@ -58,6 +58,7 @@ from fedlab.search.approximate import Way
 from fedlab.search.asking import Exchange, Send
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
+from fedlab.search.kinds import in_common, require_several
 from fedlab.search.ledger import Ledger
 from fedlab.search.messages import (
     Answer,
@@ -167,9 +168,12 @@ class FederatedSearch:
             raise ValueError(f"check is {check!r}; choose one of {', '.join(CHECKS)}")
         if not 0 < patience < np.inf:
             raise ValueError(f"patience is {patience}; it must be a positive number of seconds")
+        require_several(devices)
         self._members = [_member(device, exact) for device in devices]
         self.devices = tuple(member.id for member in self._members)
-        self.dimensions, self.metric = _in_common(self._members)
+        self.metric, self.dimensions = in_common(
+            [(member.id, member.metric, member.dimensions) for member in self._members]
+        )
         self._first = None if first is None else whole_number(first, "first", 1)
         self._way = Way(router, ask, query, rescore, ask_again)
         self._way.require(self.devices, self.metric, self.dimensions)
@@ -451,19 +455,3 @@ def _member(device: Device | Respondent, exact: bool | None) -> Respondent:
         return Responding(device, exact)
     require(device, "a device", "id", "dimensions", "metric", "ask", "show", "commit")
     return device
-
-
-def _in_common(members: Sequence[Respondent]) -> tuple[int, str]:
-    if not members:
-        raise ValueError("there are no devices to search; give at least one")
-    ids = [member.id for member in members]
-    if len(set(ids)) < len(ids):
-        raise ValueError("two devices have the same id; answers name devices by it")
-    first = members[0]
-    for member in members:
-        if (member.dimensions, member.metric) != (first.dimensions, first.metric):
-            raise ValueError(
-                f"device {member.id!r} holds {member.dimensions} dimensions for {member.metric}, "
-                f"device {first.id!r} {first.dimensions} for {first.metric}; they must agree"
-            )
-    return first.dimensions, first.metric

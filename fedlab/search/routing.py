@@ -178,7 +178,7 @@ class Router:
         Raises
         ------
         ValueError
-            If there is no device, or their metrics or dimensions differ.
+            If there is no device, two have the same id, or metrics or dimensions differ.
         """
         metric, _ = one_kind(devices)
         summaries = [summarise(device, centroids, seed) for device in devices]

@@ -139,6 +139,12 @@ def test_an_empty_text_is_a_row_of_zeros_that_an_index_refuses() -> None:
         VectorIndex(8).add(vectors)
 
 
+def test_no_rows_become_no_vectors() -> None:
+    for project in (Projection.random(8), Projection.fitted(texts(20), 8)):
+        vectors = project([])
+        assert (vectors.shape, vectors.dtype) == ((0, 8), np.float32)
+
+
 def test_an_index_names_the_way_for_sparse_rows_and_texts() -> None:
     index = VectorIndex(50)
     with pytest.raises(TypeError, match=r"fedlab\.data\.Projection\.fitted or \.random"):
@@ -158,6 +164,7 @@ def test_an_index_names_the_way_for_sparse_rows_and_texts() -> None:
         (np.eye(3), TypeError, "dense array of float64.*needs no projection"),
         (sparse.csr_array(np.eye(3)), ValueError, "rows of 3 columns.*takes 65536"),
         (sparse.csr_array([[np.nan, 1.0]]), ValueError, "NaN or infinity"),
+        (sparse.csr_array([[1e300, 1.0]]), ValueError, "beyond float32.*scale what is too large"),
         (sparse.csr_array([[1j, 0]]), TypeError, "complex128"),
     ],
 )
@@ -171,6 +178,8 @@ def test_what_can_not_be_projected_is_told_which_way_to_go(
 def test_texts_and_sparse_rows_are_not_mixed_up() -> None:
     with pytest.raises(TypeError, match="fitted on texts; give texts"):
         Projection.fitted(texts(20), 3)(rows(2, 65_536))
+    with pytest.raises(TypeError, match="fitted on sparse rows; give sparse rows"):
+        Projection.fitted(rows(20, 9), 3)(["fever", "cough"])
     with pytest.raises(ValueError, match="more than k = 10"):
         Projection.random(4).loss(["moona", "the", "rivera"])
     with pytest.raises(ValueError, match="all rows are alike"):

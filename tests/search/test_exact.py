@@ -205,6 +205,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
         FederatedSearch([])
     with pytest.raises(ValueError, match="same id"):
         FederatedSearch([a, a])
+    with pytest.raises(TypeError, match=r"alone was given; devices go in a list: \[device\]"):
+        FederatedSearch(a)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"4 dimensions for l2sq.*3 for l2sq"):
         FederatedSearch([a, Device("other", filled(normal(5, 4), "l2sq"))])
     with pytest.raises(ValueError, match="check is 'all'"):

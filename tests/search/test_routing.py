@@ -145,10 +145,14 @@ def test_bytes_are_counted_as_set_up():
 
 
 def test_what_cannot_be_routed_is_refused():
-    with pytest.raises(ValueError, match="0 kinds"):
+    with pytest.raises(ValueError, match="no devices were given"):
         Router.learn([])
-    with pytest.raises(ValueError, match="2 kinds"):
+    with pytest.raises(ValueError, match=r"device 1 holds 3 .* l2sq, device 0 3 for cosine"):
         Router.learn([device(0, normal(9, 3)), device(1, normal(9, 3), "l2sq")])
+    with pytest.raises(ValueError, match="two devices have the same id, 0"):
+        Router.learn(islands()[:1] * 2)
+    with pytest.raises(TypeError, match=r"device 0 alone was given; devices go in a list"):
+        Router.learn(islands()[0])
     with pytest.raises(ValueError, match="centroids is 0"):
         Router.learn(islands(), centroids=0)
     router = Router.learn(islands())

@@ -142,8 +142,9 @@ class KnownPairs:
         most, rows = max(self.pairs, default=0), len(scene.inside)
         if most >= rows:
             raise ValueError(
-                f"{most} known pairs were asked for, of {rows} rows on the device; leave some rows "
-                "unseen: give more vectors, or fewer pairs"
+                f"KnownPairs: {most} known pairs were asked for, of {rows} rows on the device; at "
+                f"least {most + 1} are needed, to leave some unseen: give more vectors, or ask for "
+                "fewer: KnownPairs(pairs=(16, 64))"
             )
         order = scene.draw(PAIRS).permutation(rows)
         unseen = order[most : most + _UNSEEN]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_vectors, whole_number
+from fedlab.checks import as_vectors, require, whole_number
 from fedlab.index import VectorIndex
 from fedlab.randomness import Purpose, generator
 from fedlab.search.leaks.attacks import (
@@ -105,7 +106,9 @@ def measure_leaks(
     Raises
     ------
     ValueError
-        If there are too few vectors, or none of some length.
+        If there are too few vectors, or one has length zero; without a protection or a seed.
+    TypeError
+        If something else was given than lists of protections, attacks and seeds.
 
     Examples
     --------
@@ -121,9 +124,19 @@ def measure_leaks(
     everything = _units(vectors, "vectors")
     asked = None if queries is None else _units(queries, "queries", everything.shape[1])
     whole_number(k, "k", 1, max(1, len(everything) // 4))
+    protections = _listed(protections, "protections", "[Plain()]", least=1)
+    attacks = _listed(attacks, "attacks", "[Linkage()]")
+    for protection in protections:
+        require(protection, "a protection", "name", "setting", "kind", "searchable", "protect")
+    for attack in attacks:
+        require(attack, "an attack", "needs_rows", "measure")
+    seeds = [
+        whole_number(seed, "seeds", 0) for seed in _listed(seeds, "seeds", "range(3)", least=1)
+    ]
+    if any(protection.searchable for protection in protections):
+        _refuse_few(len(everything), attacks, drawing=asked is None)
     rows = []
     for seed in seeds:
-        whole_number(seed, "seeds", 0)
         inside, outside, honest = _split(everything, asked, seed)
         for protection in protections:
             about = (protection.name, protection.setting, protection.kind)
@@ -133,6 +146,38 @@ def measure_leaks(
             rows += [(*about, m.attacker, m.metric, seed, m.value, m.chance) for m in measured]
     columns = ["protection", "setting", "kind", "attacker", "metric", "seed", "value", "chance"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _listed(values: Any, what: str, example: str, least: int = 0) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} is {values!r}; give a list, such as {what}={example}")
+    listed = list(values)
+    if len(listed) < least:
+        raise ValueError(f"{what} is empty; give one at least, such as {what}={example}")
+    return listed
+
+
+def _refuse_few(vectors: int, attacks: Sequence[Attack], drawing: bool) -> None:
+    """Say how many vectors attacks with known pairs need, before anything is measured."""
+    sets = [attack.pairs for attack in attacks if isinstance(attack, KnownPairs)]
+    most = max((size for pairs in sets for size in pairs), default=0)
+    rows = _inside(vectors, drawing)
+    if most >= rows:
+        needed = next(n for n in count(2 * most) if _inside(n, drawing) > most)
+        raise ValueError(
+            f"KnownPairs: {most} known pairs were asked for, of {rows} rows on the device, which "
+            f"has half of the {vectors} vectors (less those drawn as queries); give at least "
+            f"{needed} vectors, or ask for fewer pairs: KnownPairs(pairs=({max(2, rows // 4)},))"
+        )
+
+
+def _drawn(vectors: int, drawing: bool) -> int:
+    return min(_QUERIES, vectors // 10) if drawing else 0
+
+
+def _inside(vectors: int, drawing: bool) -> int:
+    """Return how many rows the device has."""
+    return (vectors - _drawn(vectors, drawing) + 1) // 2
 
 
 def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> Double:
@@ -155,7 +200,7 @@ def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> Doub
 
 def _split(vectors: Double, queries: Double | None, seed: int) -> tuple[Double, Double, Double]:
     order = generator(seed, Purpose.ATTACK, part=SPLIT).permutation(len(vectors))
-    drawn = min(_QUERIES, len(order) // 10) if queries is None else 0
+    drawn = _drawn(len(order), queries is None)
     honest = vectors[order[:drawn]] if queries is None else queries
     inside, outside = np.array_split(vectors[order[drawn:]], 2)
     return inside, outside, honest

@@ -151,5 +151,7 @@ class Budget:
 
 
 def _checked_epsilon(epsilon: float) -> None:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise TypeError(f"epsilon is {epsilon!r}; it must be a number in 0.0001 ... 1000")
     if not 1e-4 <= epsilon <= 1000:
         raise ValueError(f"epsilon is {epsilon}; it must lie in 0.0001 ... 1000")

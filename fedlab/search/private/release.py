@@ -101,10 +101,26 @@ def release_counts(
     >>> counts.shape, counts.dtype
     ((3,), dtype('int64'))
     """
+    if not isinstance(device, Device):
+        raise TypeError(
+            f"device is of type {type(device).__name__}; give one Device, and call this for each "
+            "(release_total_counts counts over several)"
+        )
     counts = counts_of(device, classes)
+    require_privacy(mechanism, budget)
     if budget is not None:
         budget.spend(mechanism, f"class counts of {device.id!r}")
     return counts + mechanism.noise(1, len(counts), source_of(seed, device, _COUNTS))
+
+
+def require_privacy(mechanism: object, budget: object) -> None:
+    """Refuse what is no mechanism, or no budget."""
+    if isinstance(mechanism, type) or not hasattr(mechanism, "noise"):
+        raise TypeError(
+            f"mechanism is {mechanism!r}; give Laplace(epsilon) or Gaussian(epsilon, delta)"
+        )
+    if not (budget is None or isinstance(budget, Budget)):
+        raise TypeError(f"budget is {budget!r}; give Budget(epsilon, delta), or leave it out")
 
 
 def counts_of(device: Device, classes: ArrayLike) -> Whole:
@@ -187,6 +203,7 @@ def release_centroids(
     whole_number(iterations, "iterations", 1)
     if not len(centroids):
         raise ValueError("initial holds no centroid; give one at least")
+    require_privacy(mechanism, budget)
     if budget is not None:
         budget.spend(mechanism, f"{len(centroids)} centroids of {len(devices)} devices")
     each = mechanism.halved(2 * iterations)

@@ -19,13 +19,14 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import whole_number
+from fedlab.checks import require, whole_number
 from fedlab.device import Device
+from fedlab.search.kinds import require_several
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.mechanism import Budget, Gaussian
 from fedlab.search.private.noise import discrete_gaussian
 from fedlab.search.private.protection import Protection
-from fedlab.search.private.release import counts_of, source_of
+from fedlab.search.private.release import counts_of, require_privacy, source_of
 from fedlab.search.private.session import Session
 
 __all__ = ["NOISY_TOTAL", "TotalCounts", "release_total_counts", "share_of_noise"]
@@ -142,6 +143,15 @@ def release_total_counts(
     >>> total.counts, round(total.sigma, 2)
     (array([2501, 2504,   -6]), 6.19)
     """
+    require_several(devices)
+    for device in devices:
+        require(device, "a device", "id", "labels")
+    require_privacy(mechanism, budget)
+    if not isinstance(mechanism, Gaussian):
+        raise TypeError(
+            f"mechanism is {mechanism!r}; a total takes Gaussian(epsilon, delta): only its noise "
+            "adds up over devices"
+        )
     ids = [device.id for device in devices]
     asked = [counts_of(device, classes) for device in devices]
     whole_number(colluding, "colluding", 0, max(len(devices) - 2, 0))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.device import Device
+from fedlab.search.kinds import require_several
 from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
 from fedlab.search.private.protection import Protection
@@ -64,7 +65,19 @@ class Vote:
 
     @property
     def winners(self) -> NDArray[Any]:
-        """(q,) class with the most votes; of several with as many, the first."""
+        """(q,) class with the most votes; of several with as many, the first.
+
+        Raises
+        ------
+        ValueError
+            If nobody voted on a query, as where no device has rows.
+        """
+        silent = np.flatnonzero(self.counts.sum(axis=1) == 0)
+        if len(silent):
+            raise ValueError(
+                f"nobody voted on {len(silent)} of {len(self.counts)} queries (the first is query "
+                f"{silent[0]}), so no class won; ask devices that hold rows, or read counts"
+            )
         winners: NDArray[Any] = self.classes[self.counts.argmax(axis=1)]
         return winners
 
@@ -116,6 +129,7 @@ def vote(
     array(['near', 'far'], dtype='<U4')
     """
     names = _classes(classes)
+    require_several(devices)
     for device in devices:
         _refuse_unknown(device, names)
     search = Search(devices, queries, k, bits, session)

@@ -1,5 +1,7 @@
 """The table: tidy, repeatable, its recall that of brute force, its intervals Student's."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -123,5 +125,35 @@ def test_vectors_that_cannot_be_measured_are_refused(vectors, said):
 
 
 def test_more_pairs_than_rows_are_refused():
-    with pytest.raises(ValueError, match="known pairs were asked for"):
+    with pytest.raises(ValueError, match=r"KnownPairs: 64 .* of 45 .* at least 143 .*pairs="):
         measure_leaks(skewed(100, 4), [Plain()], [KnownPairs((64,))])
+
+
+@pytest.mark.parametrize("queries", [None, skewed(5, 4, seed=1)])
+def test_as_many_vectors_as_are_asked_for_are_enough_and_one_fewer_is_not(queries):
+    attack = [KnownPairs((16,))]
+    with pytest.raises(ValueError, match="at least") as caught:
+        measure_leaks(skewed(20, 4), [Plain()], attack, k=2, queries=queries)
+    needed = int(re.search(r"at least (\d+) vectors", str(caught.value))[1])
+    measure_leaks(skewed(needed, 4), [Plain()], attack, k=2, queries=queries)
+    with pytest.raises(ValueError, match=f"at least {needed} vectors"):
+        measure_leaks(skewed(needed - 1, 4), [Plain()], attack, k=2, queries=queries)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"protections": ["plain"]}, TypeError, "a protection of type str was given"),
+        ({"protections": "plain"}, TypeError, "protections is 'plain'; give a list"),
+        ({"protections": [Plain]}, TypeError, r"the class Plain; give an object: Plain\("),
+        ({"protections": Plain()}, TypeError, r"protections is Plain\(\); give a list"),
+        ({"protections": []}, ValueError, "protections is empty; give one at least"),
+        ({"attacks": [Linkage]}, TypeError, "the class Linkage"),
+        ({"attacks": Linkage()}, TypeError, r"attacks is Linkage\(\); give a list"),
+        ({"seeds": 3}, TypeError, r"seeds is 3; give a list, such as seeds=range\(3\)"),
+        ({"seeds": []}, ValueError, "seeds is empty"),
+    ],
+)
+def test_what_is_no_list_of_protections_attacks_or_seeds_is_named(given, error, said):
+    with pytest.raises(error, match=said):
+        measure_leaks(skewed(60, 4), **{**FEW, **given})

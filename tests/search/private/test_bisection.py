@@ -215,6 +215,13 @@ def test_a_device_that_counts_falsely_is_noticed_only_if_the_sum_is_impossible(
             kth_distances(devices, queries, 2, 64)
 
 
+def test_where_nobody_votes_nobody_wins() -> None:
+    answer = vote([Device(place, VectorIndex(2)) for place in "ab"], np.eye(2), 3, [0, 1])
+    assert answer.counts.tolist() == [[0, 0], [0, 0]]
+    with pytest.raises(ValueError, match=r"nobody voted on 2 of 2 queries .*first is query 0"):
+        _ = answer.winners
+
+
 def test_refusals() -> None:
     devices, _ = spread(normal(20, 3), np.zeros(20, int), 3)
     queries = normal(2, 3)
@@ -230,6 +237,10 @@ def test_refusals() -> None:
         kth_distances(devices, [[np.nan, 0, 0]], 1)
     with pytest.raises(ValueError, match="other devices"):
         kth_distances(devices, queries, 1, session=Session(["a", "b", "c"]))
+    with pytest.raises(ValueError, match="same id"):
+        kth_distances([devices[0], devices[0]], queries, 1)
+    with pytest.raises(TypeError, match="alone was given"):
+        vote(devices[0], queries, 1, [0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="class 0"):
         vote(devices, queries, 1, [1, 2])
     with pytest.raises(ValueError, match="each once"):

@@ -304,7 +304,9 @@ def test_who_asks_enough_learns_all_rows() -> None:
 def test_refusals() -> None:
     rows = normal(4, 3)
     with pytest.raises(ValueError, match="one dimension and metric"):
-        SharedIndex([*devices_of(rows, "cosine", [4]), *devices_of(rows, "l2sq", [4])])
+        SharedIndex([*devices_of(rows, "cosine", [4]), Device("other", VectorIndex(3, "l2sq"))])
+    with pytest.raises(ValueError, match="two devices have the same id"):
+        SharedIndex(devices_of(rows, "cosine", [4]) * 2)
     with pytest.raises(ValueError, match="nothing to share"):
         SharedIndex([Device(0, VectorIndex(3))])
     shared = SharedIndex(devices_of(rows, "cosine", [4]))

@@ -14,6 +14,7 @@ from fedlab.search.private import (
     Budget,
     BudgetError,
     Gaussian,
+    Laplace,
     Session,
     release_counts,
     release_total_counts,
@@ -115,6 +116,12 @@ def test_refusals() -> None:
         release_total_counts(devices, [0], mechanism, session=Session(["a", "b", "c"]))
     with pytest.raises(ValueError, match="each once"):
         release_total_counts(devices, [0, 0], mechanism)
+    with pytest.raises(TypeError, match=r"mechanism is Laplace\(.*a total takes Gaussian"):
+        release_total_counts(devices, [0], Laplace(1.0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"budget is 1\.0"):
+        release_total_counts(devices, [0], mechanism, budget=1.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="device 0 alone was given"):
+        release_total_counts(devices[0], [0], mechanism)  # type: ignore[arg-type]
     budget = Budget(epsilon=0.5, delta=1e-6)
     with pytest.raises(BudgetError, match="total class counts of 3 devices"):
         release_total_counts(devices, [0], mechanism, budget=budget)
