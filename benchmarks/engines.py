@@ -40,6 +40,7 @@ from fedlab.engines import (
     described,
 )
 from fedlab.files import write_bytes
+from fedlab.hits import recall
 from fedlab.index import DType, VectorIndex
 from fedlab.randomness import Purpose, generator
 
@@ -242,11 +243,10 @@ def _measure(folder: Path, name: str) -> dict[str, Any]:
         began = time.perf_counter()
         hits = index.search(queries, 10, exact=exact)
         seconds = time.perf_counter() - began
-        found = sum(len(np.intersect1d(a, b)) for a, b in zip(hits.keys, truth, strict=True))
         tried.append(
             {
                 "settings": settings,
-                "recall": found / truth.size,
+                "recall": recall(hits.keys, truth),
                 "queries_a_second": len(queries) / seconds,
             }
         )

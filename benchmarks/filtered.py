@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedlab.hits import Hits
+from fedlab.hits import Hits, recall
 from fedlab.index import VectorIndex
 
 __all__ = ["main", "measure"]
@@ -63,9 +63,8 @@ def _topical(rows: int, dimensions: int) -> Rows:
 def _asked(index: VectorIndex, queries: Rows, where: str | None) -> dict[str, float | str]:
     exact, scan = _timed(index, queries, True, where)
     found, graph = _timed(index, queries, False, where)
-    same = sum(len(np.intersect1d(a, b)) for a, b in zip(exact.keys, found.keys, strict=True))
     return {
-        "recall": same / exact.keys.size,
+        "recall": recall(found.keys, exact.keys),
         "rescued": len(found.rescued) / len(queries),
         "graph_ms": graph,
         "scan_ms": scan,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.hits import recall
+
 __all__ = ["ProjectionLoss", "measured"]
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -74,7 +76,7 @@ def measured(table: Any, vectors: npt.NDArray[np.float32], k: int) -> Projection
         raise ValueError("all rows are alike: there is neither variance nor distance to compare")
     return ProjectionLoss(
         variance_kept=_variance(after) / _variance(before),
-        recall=_shared(_nearest(before, own, k), _nearest(after, own, k)),
+        recall=recall(_nearest(after, own, k), _nearest(before, own, k)),
         distortion=_distortion(before, after),
         k=k,
         rows=len(dense),
@@ -95,11 +97,6 @@ def _nearest(
     cosines = products * scale[:, None] * scale[None, :]
     cosines[own, own] = -np.inf
     return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-
-
-def _shared(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    pairs = zip(first, second, strict=True)
-    return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in pairs]))
 
 
 def _distortion(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedlab.hits import recall
 from fedlab.index import DType, Metric, VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.randomness import Purpose, generator
@@ -22,23 +23,6 @@ __all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_ty
 
 Float = NDArray[np.float32]
 Keys = NDArray[np.uint64]
-
-
-def recall(found: Keys, truth: Keys) -> float:
-    """Return the share of true neighbours that were found, over all queries.
-
-    Parameters
-    ----------
-    found, truth : (q, k) key arrays
-        Each without repetition within a row.
-
-    Examples
-    --------
-    >>> recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]]))
-    0.75
-    """
-    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, truth, strict=True)]
-    return float(np.sum(hits) / truth.size)
 
 
 def _seconds(call: Callable[[], object], times: int = 1) -> float:

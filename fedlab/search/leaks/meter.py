@@ -36,6 +36,8 @@ from fedlab.training import one_blas_thread
 if TYPE_CHECKING:
     import pandas as pd
 
+from fedlab.hits import recall
+
 __all__ = ["ATTACKS", "PROTECTIONS", "leak_summary", "leak_table", "measure_leaks"]
 
 Double = NDArray[np.float64]
@@ -218,7 +220,7 @@ def _measured(scene: Scene, attacks: Sequence[Attack]) -> Iterator[Measured]:
 def _recall(scene: Scene) -> float:
     truth = _nearest(scene.inside, scene.queries, scene.k)
     found = _nearest(scene.seen.used, scene.asked.used, scene.k)
-    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+    return recall(found, truth)
 
 
 def _nearest(rows: Double, queries: Double, k: int) -> NDArray[np.uint64]:
