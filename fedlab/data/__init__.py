@@ -3,9 +3,9 @@
 Importing this is cheap: pandas, scikit-learn and pyarrow load when a function needs them.
 """
 
-from .drift import Drift
-from .embedding import Embedded, TextEncoder, VectorsChanged, embed, text_encoder
-from .loaders import (
+from fedlab.data.drift import Drift
+from fedlab.data.embedding import Embedded, TextEncoder, VectorsChanged, embed, text_encoder
+from fedlab.data.loaders import (
     load_breast_cancer,
     load_diabetes,
     load_digits,
@@ -13,21 +13,29 @@ from .loaders import (
     load_heart,
     load_mnist5k,
 )
-from .measures import embedding_skew, label_distance, label_divergence, quantity_gini
-from .noise import with_feature_noise
-from .partitions import Partition, PartitionError, audit, by_column, iid, label_table
-from .prepare import ColumnSums, Preparation
-from .projection import Projection, hashed
-from .projection_loss import ProjectionLoss
-from .pull import pull, verify
-from .sources import DataChanged, DataError, DataUnavailable, Origin, Source, source, sources
-from .splits import by_classes, by_quantity, dirichlet, shards
-from .standins import load_clinics, load_images, load_words, train_test
-from .synthetic import Synthetic, synthetic, synthetic_iid
-from .tables import read_table, read_vectors
-from .targets import Target
-from .texts import Terms, Texts, load_icd10, load_newsgroups, load_reuters
-from .values import Dataset, Table, WordVectors
+from fedlab.data.measures import embedding_skew, label_distance, label_divergence, quantity_gini
+from fedlab.data.noise import with_feature_noise
+from fedlab.data.partitions import Partition, PartitionError, audit, by_column, iid, label_table
+from fedlab.data.prepare import ColumnSums, Preparation
+from fedlab.data.projection import Projection, hashed
+from fedlab.data.projection_loss import ProjectionLoss
+from fedlab.data.pull import pull, verify
+from fedlab.data.sources import (
+    DataChanged,
+    DataError,
+    DataUnavailable,
+    Origin,
+    Source,
+    source,
+    sources,
+)
+from fedlab.data.splits import by_classes, by_quantity, dirichlet, shards
+from fedlab.data.standins import load_clinics, load_images, load_words, train_test
+from fedlab.data.synthetic import Synthetic, synthetic, synthetic_iid
+from fedlab.data.tables import read_table, read_vectors
+from fedlab.data.targets import Target
+from fedlab.data.texts import Terms, Texts, load_icd10, load_newsgroups, load_reuters
+from fedlab.data.values import Dataset, Table, WordVectors
 
 __all__ = [
     "ColumnSums",

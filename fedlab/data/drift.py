@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import whole_number
+from fedlab.data.partitions import Partition, codes_of, split_by
 from fedlab.randomness import Purpose, generator
-
-from .partitions import Partition, codes_of, split_by
 
 __all__ = ["Drift"]
 
@@ -26,7 +25,7 @@ class Drift:
     At a round that lies a share s of the way from `first` to `last`, device k holds the counts of
     labels ``(1 - s) * start_k + s * end_k``: the linear (monotone) shift of the literature, on each
     device. Each row changes hands at most once, so every round's split is an audited
-    :class:`Partition` of the same rows. What drifts is who has them: p(y) on a device moves, while
+    `Partition` of the same rows. What drifts is who has them: p(y) on a device moves, while
     p(x | y) and the pooled data stay.
 
     The counts are exact up to rounding. Of the m rows of one label that go from one device to
@@ -49,12 +48,10 @@ class Drift:
     ValueError
         If the partitions don't fit each other or the labels, or rounds are out of order.
 
-    References
-    ----------
-    R. Wu, C. Guo, Y. Su, K. Q. Weinberger: Online adaptation to label distribution shift. NeurIPS
-    2021 (monotone shift). Y. Bai, Y.-J. Zhang, P. Zhao, M. Sugiyama, Z.-H. Zhou: Adapting to online
-    label shift with provable guarantees. NeurIPS 2022 (linear shift; square and sinusoidal ones
-    are :meth:`mixed` of another schedule).
+    Source: R. Wu, C. Guo, Y. Su, K. Q. Weinberger: Online adaptation to label distribution shift.
+    NeurIPS 2021 (monotone shift). Y. Bai, Y.-J. Zhang, P. Zhao, M. Sugiyama, Z.-H. Zhou: Adapting
+    to online label shift with provable guarantees. NeurIPS 2022 (linear shift; square and
+    sinusoidal ones are `mixed` of another schedule).
 
     Examples
     --------

@@ -19,11 +19,10 @@ import numpy.typing as npt
 
 from fedlab.arrayfile import FileKind
 from fedlab.checks import read_only, whole_number
-
-from .minilm import DIMENSIONS, LONGEST, minilm, missing_packages
-from .projection import Projection, as_texts
-from .pull import pull
-from .sources import DataChanged, DataUnavailable, folder, source
+from fedlab.data.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
+from fedlab.data.projection import Projection, as_texts
+from fedlab.data.pull import pull
+from fedlab.data.sources import DataChanged, DataUnavailable, folder, source
 
 __all__ = ["Embedded", "TextEncoder", "VectorsChanged", "embed", "text_encoder"]
 
@@ -67,7 +66,7 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """One way from texts to vectors; made by :func:`text_encoder`. It is loaded when first used.
+    """One way from texts to vectors; made by `text_encoder`. It is loaded when first used.
 
     Attributes
     ----------
@@ -145,7 +144,7 @@ def text_encoder(
     ValueError, TypeError
         If `how` is unknown, or hashing has no public texts.
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------
@@ -192,14 +191,14 @@ def embed(
     ----------
     texts : sequence of str
     how : {"auto", "minilm", "hashing"} or TextEncoder
-        See :func:`text_encoder`, as for the other parameters.
+        See `text_encoder`, as for the other parameters.
 
     Raises
     ------
     VectorsChanged
         If the file of kept vectors is torn or altered. It is never read, nor overwritten.
     ImportError, ValueError, TypeError, DataUnavailable, DataChanged
-        As :func:`text_encoder` does.
+        As `text_encoder` does.
 
     Examples
     --------

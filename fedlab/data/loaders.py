@@ -1,7 +1,7 @@
 """Loading the sources: plain formats only, each file's hash checked first.
 
 A loader pulls what is not there yet. Where that can't be done it raises
-:class:`~fedlab.data.DataUnavailable`, which names a bundled set to use instead.
+`fedlab.data.DataUnavailable`, which names a bundled set to use instead.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .pull import opened
-from .sources import DataError, Origin, source
-from .targets import target_of
-from .values import Dataset, Table, WordVectors
+from fedlab.data.pull import opened
+from fedlab.data.sources import DataError, Origin, source
+from fedlab.data.targets import target_of
+from fedlab.data.values import Dataset, Table, WordVectors
 
 __all__ = [
     "load_breast_cancer",
@@ -59,7 +59,7 @@ def load_diabetes() -> Dataset:
     """Load 442 diabetes patients in natural units; bundled with scikit-learn.
 
     Values are as measured (years, kg/m2, mm Hg, ...), not standardised: fit a
-    :class:`~fedlab.data.Preparation` on federated sums. `y` is the disease's progression after a
+    `fedlab.data.Preparation` on federated sums. `y` is the disease's progression after a
     year, 25 ... 346.
 
     Returns
@@ -113,7 +113,7 @@ def load_mnist5k() -> Dataset:
     Raises
     ------
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def load_heart() -> Table:
     Raises
     ------
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def load_glove(rows: int = 50_000) -> WordVectors:
     ImportError
         If pyarrow, which reads the words, is not installed.
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 Each measure needs only what devices may tell: counts of labels, numbers of rows, or a mean and a
 spread of vectors. Devices without rows count for nothing, except as the poorest in
-:func:`quantity_gini`.
+`quantity_gini`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,15 @@ def label_divergence(counts: npt.ArrayLike) -> float:
     Parameters
     ----------
     counts : array_like, shape (devices, labels)
-        Rows of each label on each device, as :func:`label_table` gives.
+        Rows of each label on each device, as `label_table` gives.
 
     Raises
     ------
     ValueError
         If a count is negative or not finite, or there are no rows.
 
-    References
-    ----------
-    J. Lin: Divergence measures based on the Shannon entropy. IEEE Transactions on Information
-    Theory 37(1), 1991, section V (the generalised divergence with weights).
+    Source: J. Lin: Divergence measures based on the Shannon entropy. IEEE Transactions on
+    Information Theory 37(1), 1991, section V (the generalised divergence with weights).
 
     Examples
     --------
@@ -58,7 +56,7 @@ def label_divergence(counts: npt.ArrayLike) -> float:
 def label_distance(counts: npt.ArrayLike) -> float:
     """Return the mean distance of a device's label distribution from the pooled one, 0 ... 1.
 
-    With w_k, p_k and p as in :func:`label_divergence`, the weighted mean of total variations::
+    With w_k, p_k and p as in `label_divergence`, the weighted mean of total variations::
 
         Σ_k w_k ½ Σ_y |p_k(y) - p(y)|
 
@@ -69,17 +67,15 @@ def label_distance(counts: npt.ArrayLike) -> float:
     Parameters
     ----------
     counts : array_like, shape (devices, labels)
-        Rows of each label on each device, as :func:`label_table` gives.
+        Rows of each label on each device, as `label_table` gives.
 
     Raises
     ------
     ValueError
         If a count is negative or not finite, or there are no rows.
 
-    References
-    ----------
-    Y. Zhao, M. Li, L. Lai, N. Suda, D. Civin, V. Chandra: Federated learning with non-IID data.
-    arXiv:1806.00582, 2018, section 3.
+    Source: Y. Zhao, M. Li, L. Lai, N. Suda, D. Civin, V. Chandra: Federated learning with non-IID
+    data. arXiv:1806.00582, 2018, section 3.
 
     Examples
     --------
@@ -109,10 +105,8 @@ def quantity_gini(sizes: npt.ArrayLike) -> float:
     ValueError
         If a size is negative or not finite, or there are no rows.
 
-    References
-    ----------
-    C. Gini: Variabilità e mutabilità, 1912. In English: L. Ceriani, P. Verme: The origins of the
-    Gini index. Journal of Economic Inequality 10, 2012.
+    Source: C. Gini: Variabilità e mutabilità, 1912. In English: L. Ceriani, P. Verme: The origins
+    of the Gini index. Journal of Economic Inequality 10, 2012.
 
     Examples
     --------
@@ -150,10 +144,8 @@ def embedding_skew(vectors: Iterable[npt.ArrayLike]) -> float:
         If fewer than two devices have rows, there is no device with more than one, a number is not
         finite, widths differ, or all vectors are alike.
 
-    References
-    ----------
-    T. L. Kelley: An unbiased correlation ratio measure. PNAS 21(9), 1935 (ε², here with the trace
-    of the scatter matrices in place of a sum of squares).
+    Source: T. L. Kelley: An unbiased correlation ratio measure. PNAS 21(9), 1935 (ε², here with the
+    trace of the scatter matrices in place of a sum of squares).
 
     Examples
     --------

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.data.loaders import expect
+from fedlab.data.pull import opened
+from fedlab.data.sources import source
 from fedlab.progress import bar
-
-from .loaders import expect
-from .pull import opened
-from .sources import source
 
 __all__ = ["DIMENSIONS", "LONGEST", "MiniLM", "minilm", "missing_packages"]
 
@@ -51,7 +50,7 @@ def minilm() -> MiniLM:
     ImportError
         If the extra ``text`` is not installed.
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------

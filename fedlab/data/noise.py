@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedlab.data.partitions import Partition
+from fedlab.data.values import Dataset
 from fedlab.randomness import Purpose, generator
-
-from .partitions import Partition
-from .values import Dataset
 
 __all__ = ["with_feature_noise"]
 
@@ -37,11 +36,9 @@ def with_feature_noise(data: Dataset, partition: Partition, level: float, seed: 
     ValueError
         If the level is negative or not finite, the partition is of other data, or has one device.
 
-    References
-    ----------
-    Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an experimental study.
-    ICDE 2022, section IV (noise-based feature imbalance). Its code takes the level as a standard
-    deviation and divides by n - 1; so does this.
+    Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
+    experimental study. ICDE 2022, section IV (noise-based feature imbalance). Its code takes the
+    level as a standard deviation and divides by n - 1; so does this.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Splits of rows over devices, each audited as it is made: no row twice, none lost.
 
 Which rows a device has decides what federated learning can do, and silent overlaps are among the
-commonest faults of published splits; so no :class:`Partition` exists that has not been audited.
+commonest faults of published splits; so no `Partition` exists that has not been audited.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.data.targets import device_names, rows_text
 from fedlab.randomness import Purpose, generator
-
-from .targets import device_names, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +47,7 @@ class Partition:
     Raises
     ------
     PartitionError
-        If the split is not one; see :func:`audit`.
+        If the split is not one; see `audit`.
 
     Examples
     --------
@@ -89,7 +88,7 @@ class Partition:
 def audit(partition: Partition) -> None:
     """Raise unless every row is in exactly one device and every device has a name of its own.
 
-    A :class:`Partition` runs this when it is made; run it again on one from elsewhere.
+    A `Partition` runs this when it is made; run it again on one from elsewhere.
 
     Raises
     ------

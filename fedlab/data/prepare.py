@@ -1,7 +1,7 @@
 """Imputing, scaling and one-hot encoding from federated sums: no row leaves a device.
 
-Each device sends :class:`ColumnSums` of its **training** rows; their merge gives the one
-:class:`Preparation` that every device applies to its own rows. The result equals what
+Each device sends `ColumnSums` of its **training** rows; their merge gives the one
+`Preparation` that every device applies to its own rows. The result equals what
 scikit-learn's ``SimpleImputer``, ``StandardScaler`` and ``OneHotEncoder`` give when fitted on the
 pooled rows.
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .targets import as_text, rows_text
+from fedlab.data.targets import as_text, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +220,7 @@ class Preparation:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the d columns that :meth:`apply` makes."""
+        """Names of the d columns that `apply` makes."""
         missing = (f"{name} missing" for name in self.indicated)
         one_hot = (f"{name}={c}" for name, cs in self.categories.items() for c in cs)
         return (*self.numeric, *missing, *one_hot)

@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import whole_number
+from fedlab.data.projection_loss import ProjectionLoss, measured
 from fedlab.randomness import Purpose, generator
-
-from .projection_loss import ProjectionLoss, measured
 
 __all__ = ["Projection", "as_texts", "hashed"]
 
@@ -83,7 +82,7 @@ def hashed(texts: Sequence[str], features: int = _FEATURES) -> Sparse:
 class Projection:
     """A linear map from hashed texts or sparse rows to dense vectors.
 
-    Made by :meth:`fitted` or :meth:`random`; then called with rows.
+    Made by `fitted` or `random`; then called with rows.
 
     Attributes
     ----------
@@ -224,7 +223,7 @@ class Projection:
     def loss(
         self, rows: Sequence[str] | Sparse, *, k: int = 10, sample: int = 1000, seed: int = 0
     ) -> ProjectionLoss:
-        """Measure on a sample of rows what the map loses; see :class:`ProjectionLoss`.
+        """Measure on a sample of rows what the map loses; see `ProjectionLoss`.
 
         Parameters
         ----------

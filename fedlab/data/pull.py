@@ -20,9 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from fedlab.data.sources import DataChanged, DataUnavailable, Member, Source, folder, source
 from fedlab.files import replacing
-
-from .sources import DataChanged, DataUnavailable, Member, Source, folder, source
 
 __all__ = ["opened", "pull", "pull_source", "verify"]
 
@@ -63,7 +62,7 @@ def pull(name: str) -> tuple[Path, ...]:
 
 
 def pull_source(what: Source, into: Path, *, patience: float = _PATIENCE) -> tuple[Path, ...]:
-    """Do the work of :func:`pull` for a :class:`Source`, below the folder `into`.
+    """Do the work of `pull` for a `Source`, below the folder `into`.
 
     `patience` bounds pip's time in seconds; after it, pip is ended and the source is unavailable.
     """

@@ -25,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class LabelSkew:
-    """The rule of NIID-Bench for classes of `sizes` rows; see :func:`fedlab.data.dirichlet`.
+    """The rule of NIID-Bench for classes of `sizes` rows; see `fedlab.data.dirichlet`.
 
     Skew of quantity is that of a single class; `kind` says so where people read.
 

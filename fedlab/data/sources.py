@@ -1,7 +1,7 @@
 """Which data there are: the registry ``data/sources.toml``, where files lie, and what was loaded.
 
-Nothing here reaches a network or reads data; :mod:`fedlab.data.pull` does the one and
-:mod:`fedlab.data.loaders` the other.
+Nothing here reaches a network or reads data; `fedlab.data.pull` does the one and
+`fedlab.data.loaders` the other.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import whole_number
+from fedlab.data.partitions import Partition, check_devices, codes_of, split_by
+from fedlab.data.skew import SHUFFLES, LabelSkew
 from fedlab.randomness import Purpose, generator
-
-from .partitions import Partition, check_devices, codes_of, split_by
-from .skew import SHUFFLES, LabelSkew
 
 __all__ = ["by_classes", "by_quantity", "dirichlet", "shards"]
 
@@ -59,10 +58,9 @@ def dirichlet(
         If a parameter is out of range, or no try gave every device its rows; the message then names
         an alpha and a number of devices that do (with this seed).
 
-    References
-    ----------
-    Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an experimental study.
-    ICDE 2022, section IV; the rule in full in its code, NIID-Bench, ``partition_data``.
+    Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
+    experimental study. ICDE 2022, section IV; the rule in full in its code, NIID-Bench,
+    ``partition_data``.
 
     Examples
     --------
@@ -105,10 +103,9 @@ def by_classes(
     ValueError
         If a parameter is out of range, or no try gave each class an owner and each owner a row.
 
-    References
-    ----------
-    Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an experimental study.
-    ICDE 2022, section IV (quantity-based label imbalance); ``noniid-#label`` in its code.
+    Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
+    experimental study. ICDE 2022, section IV (quantity-based label imbalance); ``noniid-#label`` in
+    its code.
 
     Examples
     --------
@@ -137,7 +134,7 @@ def by_quantity(
     """Split shuffled rows into parts of unlike sizes, in shares p ~ Dir(alpha, ..., alpha).
 
     Labels play no part, so each device's are IID: only sizes are skewed. Shares are drawn again
-    until every device has `min_rows`. This is :func:`dirichlet` with a single class. (NIID-Bench's
+    until every device has `min_rows`. This is `dirichlet` with a single class. (NIID-Bench's
     code asks for p * total >= 10 before it rounds; here the rows themselves are counted.)
 
     Parameters
@@ -161,10 +158,8 @@ def by_quantity(
         If a parameter is out of range, or no try gave every device its rows; the message then names
         an alpha and a number of devices that do (with this seed).
 
-    References
-    ----------
-    Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an experimental study.
-    ICDE 2022, section IV (quantity skew); ``iid-diff-quantity`` in its code.
+    Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
+    experimental study. ICDE 2022, section IV (quantity skew); ``iid-diff-quantity`` in its code.
 
     Examples
     --------
@@ -199,10 +194,9 @@ def shards(labels: npt.ArrayLike, devices: int, seed: int, *, shards_each: int =
     ValueError
         If a parameter is out of range.
 
-    References
-    ----------
-    H. B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas: Communication-efficient
-    learning of deep networks from decentralized data. AISTATS 2017, section 3.
+    Source: H. B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas:
+    Communication-efficient learning of deep networks from decentralized data. AISTATS 2017, section
+    3.
 
     Examples
     --------

@@ -9,11 +9,17 @@ import warnings
 
 import numpy as np
 
-from .loaders import load_breast_cancer, load_digits, load_glove, load_heart, load_mnist5k
-from .sources import DataUnavailable
-from .splits import dirichlet
-from .targets import Target
-from .values import Dataset, Table, WordVectors
+from fedlab.data.loaders import (
+    load_breast_cancer,
+    load_digits,
+    load_glove,
+    load_heart,
+    load_mnist5k,
+)
+from fedlab.data.sources import DataUnavailable
+from fedlab.data.splits import dirichlet
+from fedlab.data.targets import Target
+from fedlab.data.values import Dataset, Table, WordVectors
 
 __all__ = ["load_clinics", "load_images", "load_words", "train_test"]
 

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import read_only, whole_number
+from fedlab.data.partitions import Partition, by_column
+from fedlab.data.sources import Origin
+from fedlab.data.values import Dataset
 from fedlab.randomness import Purpose, generator
-
-from .partitions import Partition, by_column
-from .sources import Origin
-from .values import Dataset
 
 __all__ = ["Synthetic", "synthetic", "synthetic_iid"]
 
@@ -99,15 +98,13 @@ def synthetic(alpha: float, beta: float, seed: int, *, devices: int = 30) -> Syn
 
     Notes
     -----
-    ``synthetic(0, 0, ...)`` is not IID: models still differ by N(0, 1); see :func:`synthetic_iid`.
+    ``synthetic(0, 0, ...)`` is not IID: models still differ by N(0, 1); see `synthetic_iid`.
     Where the paper writes N(0, α), its code takes α as the standard deviation; so does this. That
     code puts a softmax before the argmax, which changes nothing until exp overflows (logits above
     709); labels here are those of the logits.
 
-    References
-    ----------
-    T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith: Federated optimization in
-    heterogeneous networks. MLSys 2020, section 5.1; ``generate_synthetic.py`` in its code.
+    Source: T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith: Federated optimization
+    in heterogeneous networks. MLSys 2020, section 5.1; ``generate_synthetic.py`` in its code.
 
     Examples
     --------
@@ -124,7 +121,7 @@ def synthetic(alpha: float, beta: float, seed: int, *, devices: int = 30) -> Syn
 
 
 def synthetic_iid(seed: int, *, devices: int = 30) -> Synthetic:
-    """Draw FedProx's synthetic IID set: the sizes of :func:`synthetic`, one law for all devices.
+    """Draw FedProx's synthetic IID set: the sizes of `synthetic`, one law for all devices.
 
     W ~ N(0, 1)^(60 x 10) and b ~ N(0, 1)^10 are shared, and every v_k is 0.
 
@@ -140,9 +137,7 @@ def synthetic_iid(seed: int, *, devices: int = 30) -> Synthetic:
     ValueError
         If a parameter is out of range.
 
-    References
-    ----------
-    As of :func:`synthetic`; ``generate_iid.py`` in its code.
+    Source: As of `synthetic`; ``generate_iid.py`` in its code.
 
     Examples
     --------

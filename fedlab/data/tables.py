@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .loaders import parquet_reader
-from .sources import Origin
-from .targets import Kind, as_text, device_names, refuse_mixed, rows_text, target_of
-from .values import Dataset, Table
+from fedlab.data.loaders import parquet_reader
+from fedlab.data.sources import Origin
+from fedlab.data.targets import Kind, as_text, device_names, refuse_mixed, rows_text, target_of
+from fedlab.data.values import Dataset, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +128,7 @@ def read_vectors(
     device : path or array_like, shape (n,), optional
         The device that each row belongs to.
     target : {"class", "number"}, optional
-        As for :func:`read_table`.
+        As for `read_table`.
 
     Returns
     -------

@@ -45,7 +45,7 @@ class Target:
 
 
 def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Target:
-    """Turn a column of labels into a :class:`Target`.
+    """Turn a column of labels into a `Target`.
 
     Parameters
     ----------

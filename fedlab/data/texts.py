@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import read_only
-
-from .loaders import expect
-from .pull import opened
-from .sources import DataError, Member, Origin, Source, source
+from fedlab.data.loaders import expect
+from fedlab.data.pull import opened
+from fedlab.data.sources import DataError, Member, Origin, Source, source
 
 __all__ = ["Terms", "Texts", "load_icd10", "load_newsgroups", "load_reuters"]
 
@@ -140,7 +139,7 @@ def load_newsgroups() -> tuple[Texts, Texts]:
     Raises
     ------
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------
@@ -167,7 +166,7 @@ def load_reuters() -> tuple[Texts, Texts]:
     Raises
     ------
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------
@@ -194,7 +193,7 @@ def load_icd10() -> Terms:
     Raises
     ------
     DataUnavailable, DataChanged
-        As :func:`~fedlab.data.pull` does.
+        As `fedlab.data.pull` does.
 
     Examples
     --------

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.checks import read_only
-
-from .sources import Origin
-from .targets import Target
+from fedlab.data.sources import Origin
+from fedlab.data.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +98,7 @@ class Dataset:
 class Table:
     """A mixed table with missing values: its columns and what each is for.
 
-    :class:`~fedlab.data.ColumnSums` and :class:`~fedlab.data.Preparation` make numbers of it.
+    `fedlab.data.ColumnSums` and `fedlab.data.Preparation` make numbers of it.
 
     Attributes
     ----------

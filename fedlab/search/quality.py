@@ -25,7 +25,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Rankings with a grade at each place; made by :func:`judge` or :func:`judge_labels`.
+    """Rankings with a grade at each place; made by `judge` or `judge_labels`.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ def judge_labels(
     relevant : (q,) whole numbers
         How many rows have the query's label, over all devices.
     found : (q, k) truth values, optional
-        As in :func:`judge`.
+        As in `judge`.
 
     Raises
     ------

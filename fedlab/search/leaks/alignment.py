@@ -38,9 +38,8 @@ def orthogonal_map(a: Double, b: Double) -> Double:
     (d, d) float64 array
         M with a @ M close to b, in least squares.
 
-    References
-    ----------
-    Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 1966.
+    Source: Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika
+    1966.
 
     Examples
     --------
@@ -160,10 +159,9 @@ def lay_upon(rows: Double, candidates: Double) -> Double:
     (d, d) float64 array
         rows @ map lies close to candidates, if the attack works.
 
-    References
-    ----------
-    Besl and McKay, "A method for registration of 3-D shapes", IEEE TPAMI 1992; Grave, Joulin and
-    Berthet, "Unsupervised alignment of embeddings with Wasserstein Procrustes", AISTATS 2019.
+    Source: Besl and McKay, "A method for registration of 3-D shapes", IEEE TPAMI 1992; Grave,
+    Joulin and Berthet, "Unsupervised alignment of embeddings with Wasserstein Procrustes", AISTATS
+    2019.
     """
     some = rows[: laid_of(len(rows))]
     best, most = np.zeros((rows.shape[1], rows.shape[1])), -1

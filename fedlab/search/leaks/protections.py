@@ -218,11 +218,9 @@ class ScaleAndPerturb(Protection):
     beta : float
         By how much distances must differ for their order to be certain.
 
-    References
-    ----------
-    Fuchsbauer, Ghosal, Hauke and O'Neill, "Approximate distance-comparison-preserving symmetric
-    encryption", SCN 2022 (Scale-And-Perturb, figure 4). It hides distances of less than β, at
-    best; angles between rows, and thus which row is which, are not among what it hides.
+    Source: Fuchsbauer, Ghosal, Hauke and O'Neill, "Approximate distance-comparison-preserving
+    symmetric encryption", SCN 2022 (Scale-And-Perturb, figure 4). It hides distances of less than
+    β, at best; angles between rows, and thus which row is which, are not among what it hides.
 
     Examples
     --------
