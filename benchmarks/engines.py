@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.contest import versions
 from benchmarks.flips import ENDS, FILES, flipped
 from benchmarks.summary import Spread
+from fedlab.core.randomness import Purpose, generator
 from fedlab.engines import (
     HNSW,
     Annoy,
@@ -42,7 +43,6 @@ from fedlab.engines import (
 from fedlab.files import write_bytes
 from fedlab.hits import recall
 from fedlab.index import DType, VectorIndex
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["Contestant", "contestants", "main", "mixture", "summarised"]
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.contest import peak_mb
 from fedlab import Federation, LocalSGD, Population, SoftmaxRegression, write_population
+from fedlab.core.randomness import Purpose, generator
 from fedlab.files import write_bytes
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["SIZES", "Measured", "main", "summary", "write"]
 

@@ -24,10 +24,10 @@ import usearch
 from threadpoolctl import threadpool_limits
 from usearch.index import Index
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.device import Device
 from fedlab.files import write_bytes
 from fedlab.index import VectorIndex
-from fedlab.randomness import Purpose, generator
 from fedlab.search import FederatedSearch
 
 __all__ = ["Contest", "central", "main", "mixture", "run"]

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.files import replacing
 from fedlab.sealing import Sealer, SealError, is_sealed, sealed, unsealed
 

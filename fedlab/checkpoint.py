@@ -1,6 +1,7 @@
 """A run on disk: all that its next round depends on, so that it can go on as if nothing had been.
 
-Randomness needs no place here: draws are addressed by seed and round (see `fedlab.randomness`).
+Randomness needs no place here: draws are addressed by seed and round
+(see `fedlab.core.randomness`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Checkpoint:
     Attributes
     ----------
     settings : dict of str
-        What the run is made of, in words (see `fedlab.described`): another run is refused by it.
+        What the run is made of, in words (see `fedlab.core.settings`); refuses another run.
     round : int
         Rounds done.
     parameters : (p,) array

@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "KEY_LIMIT",
-    "as_keys",
-    "as_labels",
-    "as_lengths",
-    "as_vectors",
-    "read_only",
-    "require",
-    "whole_number",
-]
+__all__ = ["KEY_LIMIT", "as_keys", "as_labels", "as_lengths", "as_vectors"]
 
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
@@ -152,37 +143,6 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
     raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
 
 
-def require(thing: object, what: str, *members: str) -> None:
-    """Refuse what is not an object with these members."""
-    if isinstance(thing, type):
-        raise TypeError(
-            f"{what} is the class {thing.__name__}; give an object: {thing.__name__}(...)"
-        )
-    missing = [name for name in members if not hasattr(thing, name)]
-    if missing:
-        raise TypeError(
-            f"{what} of type {type(thing).__name__} was given, which has no {', '.join(missing)}; "
-            f"needed are {', '.join(members)}"
-        )
-
-
-def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
-    """Return `value` as an int within bounds, or say what is allowed.
-
-    Examples
-    --------
-    >>> whole_number(np.int64(3), "k", 1)
-    3
-    """
-    upper = "" if most is None else f" and at most {most}"
-    allowed = f"a whole number of at least {least}{upper}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); it must be {allowed}")
-    if value < least or (most is not None and value > most):
-        raise ValueError(f"{name} is {value}; it must be {allowed}")
-    return int(value)
-
-
 def _as_array(values: Any, what: str) -> NDArray[Any]:
     try:
         return np.asarray(values)
@@ -213,16 +173,3 @@ def _all_whole(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(
         isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values
     )
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that can't be written through; the array itself is left as it was.
-
-    Examples
-    --------
-    >>> read_only(np.zeros(2)).flags.writeable
-    False
-    """
-    view = array.view()
-    view.flags.writeable = False
-    return view

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.history import History
-from fedlab.randomness import Purpose, generator
 
 __all__ = [
     "Interval",

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 
 __all__ = ["Convergence"]
 

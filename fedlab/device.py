@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import read_only
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import read_only
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
-from fedlab.randomness import Purpose, generator
 from fedlab.sealing import Key
 
 if TYPE_CHECKING:

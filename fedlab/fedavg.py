@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab import progress
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checkpoint import Checkpoint
-from fedlab.checks import as_keys, read_only, require, whole_number
+from fedlab.checks import as_keys
 from fedlab.convergence import Convergence
-from fedlab.described import described
+from fedlab.core import progress
+from fedlab.core.settings import described
+from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.fleet import (
     Changing,

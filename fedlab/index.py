@@ -20,16 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab import incoming, indexfile
 from fedlab import metadata as about
-from fedlab.checks import (
-    KEY_LIMIT,
-    as_keys,
-    as_lengths,
-    as_vectors,
-    read_only,
-    require,
-    whole_number,
-)
+from fedlab.checks import KEY_LIMIT, as_keys, as_lengths, as_vectors
 from fedlab.chosen import within
+from fedlab.core.validation import read_only, require, whole_number
 from fedlab.engines import HNSW, Engine, Proposer
 from fedlab.hits import Hits, filtered_graph_pays, graph_pays, to_fetch
 from fedlab.neighbourhoods import Neighbourhoods

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fedlab import metadata as about
 from fedlab.arrayfile import FileKind
-from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors, whole_number
+from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
+from fedlab.core.validation import whole_number
 from fedlab.engines import HNSW, Engine, Proposer, described, engine_of
 from fedlab.scan import METRICS
 from fedlab.sealing import Sealer

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import read_only
-from fedlab.compiling import announced
+from fedlab.core.jit import announced
+from fedlab.core.validation import read_only
 from fedlab.storage import Table
 
 __all__ = ["METRICS", "Nearest", "Probes", "errors", "measure", "nearest", "ranked", "scan"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import read_only
+from fedlab.core.validation import read_only
 
 __all__ = ["DTYPES", "LARGEST", "Columns", "Table", "codes_in", "decode", "encode"]
 

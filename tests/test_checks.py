@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlab.checks import as_keys, as_labels, as_lengths, as_vectors, whole_number
+from fedlab.checks import as_keys, as_labels, as_lengths, as_vectors
+from fedlab.core.validation import whole_number
 
 
 @pytest.mark.parametrize(

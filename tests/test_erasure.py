@@ -37,9 +37,8 @@ from fedlab.erasure import (
 )
 from fedlab.files import replacing
 from fedlab.sealing import sealed
-
-from .federations import class_device
-from .helpers import DTYPES, METRICS, filled, normal
+from tests.federations import class_device
+from tests.helpers import DTYPES, METRICS, filled, normal
 
 #: So that a row of one bit a number takes more than 16 bytes.
 DIM = 136

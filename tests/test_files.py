@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedlab.files import replacing, write_bytes
-
-from .helpers import ROOT, run_child
+from tests.helpers import ROOT, run_child
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 

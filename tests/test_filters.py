@@ -23,8 +23,7 @@ from fedlab.device import Device
 from fedlab.filters import FilterError, passing
 from fedlab.hits import SCAN_LIMIT, filtered_graph_pays, to_fetch
 from fedlab.index import VectorIndex
-
-from .helpers import DTYPES, METRICS, clustered, distances, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal
 
 ROWS = 60
 DRAW = np.random.default_rng(7)

@@ -8,8 +8,7 @@ import pytest
 
 from fedlab.graph import HNSW, Graph, library_version
 from fedlab.storage import Table, encode
-
-from .helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
+from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
 
 SETTINGS = HNSW()
 

@@ -26,8 +26,7 @@ from fedlab.hits import BUILD_PAYS_AFTER, SCAN_LIMIT, graph_pays
 from fedlab.index import VectorIndex
 from fedlab.scan import measure
 from fedlab.storage import decode, encode
-
-from .helpers import DTYPES, METRICS, clustered, content, filled, normal, recall
+from tests.helpers import DTYPES, METRICS, clustered, content, filled, normal, recall
 
 
 def same_hits(a: VectorIndex, b: VectorIndex, queries: Any, k: int = 7) -> None:

@@ -15,8 +15,7 @@ import pytest
 from fedlab.engines import HNSW
 from fedlab.index import VectorIndex
 from fedlab.indexfile import INDEX, IndexFileError
-
-from .helpers import DTYPES, METRICS, clustered, content, filled, normal, run_child
+from tests.helpers import DTYPES, METRICS, clustered, content, filled, normal, run_child
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and pipes")
 

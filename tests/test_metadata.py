@@ -22,9 +22,8 @@ from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.metadata import as_metadata, metadata_in
 from fedlab.sealing import Key
-
-from .helpers import DTYPES, clustered, content, filled, normal
-from .test_indexfile import parts_of, sealed
+from tests.helpers import DTYPES, clustered, content, filled, normal
+from tests.test_indexfile import parts_of, sealed
 
 MICROSECOND = np.dtype("M8[us]")
 

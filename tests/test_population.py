@@ -27,8 +27,7 @@ from fedlab.index import VectorIndex
 from fedlab.population import Population, PopulationError, StoredDevice, write_population
 from fedlab.population import writing as module
 from fedlab.training import train_device
-
-from .helpers import DTYPES, METRICS, ROOT, normal, run_child
+from tests.helpers import DTYPES, METRICS, ROOT, normal, run_child
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals")
 

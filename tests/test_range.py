@@ -18,8 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 from fedlab import chosen, scan
 from fedlab.index import VectorIndex
 from fedlab.neighbourhoods import Neighbourhoods
-
-from .helpers import DTYPES, METRICS, clustered, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, filled, normal
 
 
 def measured(index: VectorIndex, queries: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -14,8 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from fedlab import scan
 from fedlab.index import VectorIndex
-
-from .helpers import DTYPES, METRICS, clustered, distances, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal
 
 
 def check(index: VectorIndex, queries: NDArray[np.float32], k: int) -> None:

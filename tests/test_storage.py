@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlab.storage import Columns, Table, codes_in, decode, encode
-
-from .helpers import DTYPES, normal
+from tests.helpers import DTYPES, normal
 
 moderate = st.floats(-65504, 65504, width=32)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.data.partitions import Partition, codes_of, split_by
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["Drift"]
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.arrayfile import FileKind
-from fedlab.checks import read_only, whole_number
+from fedlab.core.validation import read_only, whole_number
 from fedlab.data.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
 from fedlab.data.projection import Projection, as_texts
 from fedlab.data.pull import pull

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.core.progress import bar
 from fedlab.data.loaders import expect
 from fedlab.data.pull import opened
 from fedlab.data.sources import source
-from fedlab.progress import bar
 
 __all__ = ["DIMENSIONS", "LONGEST", "MiniLM", "minilm", "missing_packages"]
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.data.partitions import Partition
 from fedlab.data.values import Dataset
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["with_feature_noise"]
 

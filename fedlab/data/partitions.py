@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.data.targets import device_names, rows_text
-from fedlab.randomness import Purpose, generator
 
 if TYPE_CHECKING:
     import pandas as pd

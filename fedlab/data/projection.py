@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.data.projection_loss import ProjectionLoss, measured
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["Projection", "as_texts", "hashed"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.randomness import Purpose, generator
+from fedlab.core.randomness import Purpose, generator
 
 __all__ = ["SHUFFLES", "LabelSkew"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.data.partitions import Partition, check_devices, codes_of, split_by
 from fedlab.data.skew import SHUFFLES, LabelSkew
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["by_classes", "by_quantity", "dirichlet", "shards"]
 

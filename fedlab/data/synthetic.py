@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import read_only, whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import read_only, whole_number
 from fedlab.data.partitions import Partition, by_column
 from fedlab.data.sources import Origin
 from fedlab.data.values import Dataset
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["Synthetic", "synthetic", "synthetic_iid"]
 

@@ -15,7 +15,7 @@ from xml.parsers import expat
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import read_only
+from fedlab.core.validation import read_only
 from fedlab.data.loaders import expect
 from fedlab.data.pull import opened
 from fedlab.data.sources import DataError, Member, Origin, Source, source

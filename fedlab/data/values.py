@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.checks import read_only
+from fedlab.core.validation import read_only
 from fedlab.data.sources import Origin
 from fedlab.data.targets import Target
 

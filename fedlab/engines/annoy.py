@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.engines.base import imported
 from fedlab.entries import Entries
 from fedlab.storage import Table

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.engines.faissproposer import CENTROIDS, FaissProposer, faiss
 
 __all__ = ["FaissFlat", "FaissHNSW", "FaissIVF", "FaissIVFPQ", "FaissPQ"]

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.engines.base import imported
 from fedlab.entries import Entries
-from fedlab.randomness import Purpose, generator
 from fedlab.storage import Table
 
 __all__ = ["CENTROIDS", "FaissProposer", "Settings", "faiss"]

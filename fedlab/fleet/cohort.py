@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.device import Device
 from fedlab.fleet.roster import Roster
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["choose_cohort", "choose_places", "cohort_size"]
 

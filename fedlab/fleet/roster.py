@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.described import described
+from fedlab.core.settings import described
 from fedlab.device import Device, Profile
 
 __all__ = ["Changing", "Columnar", "Hardware", "Roster"]

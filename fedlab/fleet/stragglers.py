@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.randomness import Purpose, generator
+from fedlab.core.randomness import Purpose, generator
 
 __all__ = ["Stragglers"]
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.models.base import (
     Array,
     Layout,
@@ -15,7 +16,6 @@ from fedlab.models.base import (
     measure_classes,
     refuse_other_than_classes,
 )
-from fedlab.randomness import Purpose, generator
 
 __all__ = ["MLP"]
 

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_labels, as_lengths, as_vectors, whole_number
+from fedlab.checks import as_labels, as_lengths, as_vectors
+from fedlab.core.randomness import address_of
+from fedlab.core.validation import whole_number
 from fedlab.device import Device, Profile
 from fedlab.files import making_folder, write_bytes
 from fedlab.index import DType, Metric, VectorIndex
@@ -26,7 +28,6 @@ from fedlab.population.reading import (
     VERSION,
     refuse_odd_profile,
 )
-from fedlab.randomness import address_of
 from fedlab.storage import Columns, decode, encode
 
 __all__ = ["write_population"]

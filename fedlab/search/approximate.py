@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import read_only, whole_number
-from fedlab.search.ledger import Ledger
+from fedlab.core.ledger import Ledger
+from fedlab.core.validation import read_only, whole_number
 from fedlab.search.quantised import QUERY_TYPES, pack
 from fedlab.search.routing import Router
 

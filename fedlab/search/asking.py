@@ -7,17 +7,13 @@ asked again while it does, and holds up nobody else.
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from threading import Thread
 from typing import Any
 
+from fedlab.core.threads import one_blas_thread, share
 from fedlab.search.messages import Respondent, Responding
-from fedlab.training.threads import one_blas_thread
 
 __all__ = ["Exchange"]
 
@@ -59,43 +55,26 @@ class Exchange:
         """
         asked = set(places)
         calls = {p: _Call(send, p, m) for p, m in self._far.items() if p in asked}
-        faults = {}
+        faults: dict[int, str] = {}
         for place, call in calls.items():
             if place in self._silent and self._silent[place].is_alive():
                 faults[place] = "has still not answered an earlier message"
             else:
                 call.start()
-        near = deque((p, m) for p, m in self._near.items() if p in asked)
-        if near:
-            faults |= self._work(near, send, take)
+        near = [(p, m) for p, m in self._near.items() if p in asked]
+
+        def ask(one: tuple[int, Responding]) -> None:
+            place, member = one
+            if fault := take(place, send(place, member)):
+                faults[place] = fault
+
+        with one_blas_thread():
+            share(near, ask, self._threads)
         end = time.monotonic() + self._patience
         for place, call in calls.items():
             if place not in faults and (fault := self._heard(place, call, end, take)):
                 faults[place] = fault
         return dict(sorted(faults.items()))
-
-    def _work(self, near: deque[tuple[int, Responding]], send: Send, take: Take) -> dict[int, str]:
-        faults: dict[int, str] = {}
-
-        def work() -> None:
-            while True:
-                try:
-                    place, member = near.popleft()
-                except IndexError:
-                    return
-                if fault := take(place, send(place, member)):
-                    faults[place] = fault
-
-        with one_blas_thread():
-            others = min(self._threads, len(near)) - 1
-            helpers = [_pool(self._threads).submit(work) for _ in range(others)]
-            try:
-                work()
-            finally:
-                near.clear()
-                for helper in helpers:
-                    helper.result()
-        return faults
 
     def _heard(self, place: int, call: _Call, end: float, take: Take) -> str | None:
         call.join(max(0.0, end - time.monotonic()))
@@ -120,12 +99,3 @@ class _Call(Thread):
             self.answer = send(place, member)
         except Exception as error:  # whatever a device does, the search goes on and says so
             self.error = error
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fedlab search")
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

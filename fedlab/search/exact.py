@@ -51,7 +51,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors, read_only, require, whole_number
+from fedlab.checks import as_lengths, as_vectors
+from fedlab.core.ledger import Ledger
+from fedlab.core.threads import usable_threads
+from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device import Device
 from fedlab.search import judging
 from fedlab.search.approximate import Way
@@ -59,7 +62,6 @@ from fedlab.search.asking import Exchange, Send
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
 from fedlab.search.kinds import in_common, require_several
-from fedlab.search.ledger import Ledger
 from fedlab.search.messages import (
     Answer,
     Measured,
@@ -72,7 +74,6 @@ from fedlab.search.messages import (
 )
 from fedlab.search.routing import Router
 from fedlab.search.stack import Found, Stack, copied
-from fedlab.training.compiled import usable_threads
 
 __all__ = ["FederatedSearch", "first_asked"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.search.ledger import Ledger
+from fedlab.core.ledger import Ledger
 
 __all__ = ["FederatedHits"]
 

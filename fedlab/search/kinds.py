@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlab.checks import require
+from fedlab.core.validation import require
 from fedlab.device import Device
 
 __all__ = ["in_common", "one_kind", "require_several"]

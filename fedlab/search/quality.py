@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.search.found import FederatedHits
 
 __all__ = ["Judged", "federated_recall", "judge", "judge_labels"]

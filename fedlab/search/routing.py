@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors, whole_number
+from fedlab.checks import as_lengths, as_vectors
+from fedlab.core.ledger import Ledger
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.device import Device
-from fedlab.randomness import Purpose, generator
 from fedlab.scan import METRICS
 from fedlab.search.kinds import one_kind
-from fedlab.search.ledger import Ledger
 
 __all__ = ["Router", "Summary", "summarise"]
 

@@ -16,13 +16,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.randomness import address_of
+from fedlab.core.threads import one_blas_thread, usable_threads
 from fedlab.device import Device, Rows
 from fedlab.models.base import Array, Model
-from fedlab.randomness import address_of
 from fedlab.training import compiled, moments
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.stack import Stack, stack_of, suits_blas
-from fedlab.training.threads import one_blas_thread
 from fedlab.training.work import Work
 
 __all__ = ["Engine", "Trained", "engine_of", "labels_needed", "train_cohort"]
@@ -140,7 +140,7 @@ def train_cohort(
     """
     work = work if isinstance(work, Work) else Work(work)
     passes = np.full(len(devices), local.epochs) if epochs is None else epochs
-    threads = threads or (compiled.usable_threads() if stack_of(model) else 1)
+    threads = threads or (usable_threads() if stack_of(model) else 1)
     stack = engine_of(model, engine)
     if stack is None or (engine == "auto" and suits_blas(stack, local.batch_size)):
         return _plain(devices, model, work, local, passes, seed, round, threads)

@@ -6,9 +6,7 @@ numba compiles the loops when they are first used, which takes some seconds, and
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,25 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.compiling import announced
+from fedlab.core.jit import announced
+from fedlab.core.randomness import Purpose
+from fedlab.core.threads import Part, by_cost, share
 from fedlab.device import Rows
 from fedlab.models.base import Array
-from fedlab.randomness import Purpose
 from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack
-from fedlab.training.threads import cores
 from fedlab.training.work import Work
 
-__all__ = ["Addresses", "evaluate", "prepare", "train", "usable_threads"]
+__all__ = ["Addresses", "evaluate", "prepare", "train"]
 
-Part = NDArray[np.int64]
 
 #: Rows that pass through a network together, at most.
 _ROOM = 64
-#: Less work than this (seconds, roughly) is done before another thread has woken up.
-_WORTH_A_THREAD = 3e-4
-#: Parts that the work is cut into for each thread, so that none waits long for the others.
-_PARTS = 4
 #: What a row costs at least, and a multiplication with a parameter, forth and back (seconds).
 _ROW, _PRODUCT = 1e-8, 1e-10
 
@@ -154,56 +147,10 @@ def _up(number: int, multiple: int) -> int:
 # -- threads ---------------------------------------------------------------------------------------
 
 
-def usable_threads() -> int:
-    """Return the processors that this process may use; FEDLAB_THREADS sets fewer or more."""
-    asked = os.environ.get("FEDLAB_THREADS", "")
-    if asked.isascii() and asked.isdigit() and int(asked):
-        return int(asked)
-    return cores()
-
-
 def _deal(some: Callable[[Part], None], costs: NDArray[np.float64], threads: int) -> None:
-    """Do devices in as many threads as pay, the longest first; each writes to rows of its own."""
+    """Do devices in as many threads as pay; each writes to rows of its own."""
     with announced("the training loops", "10 to 20"):
-        if costs.sum() < _WORTH_A_THREAD:
-            threads = 1
-        parts = deque(_parts(costs, threads))
-
-        def work() -> None:
-            while (part := _next(parts)) is not None:
-                some(part)
-
-        helpers = [_pool(threads - 1).submit(work) for _ in range(min(threads, len(parts)) - 1)]
-        try:
-            work()
-        finally:
-            parts.clear()
-            for helper in helpers:
-                helper.result()
-
-
-def _next(parts: deque[Part]) -> Part | None:
-    try:
-        return parts.popleft()
-    except IndexError:  # another thread took the last one
-        return None
-
-
-def _parts(costs: NDArray[np.float64], threads: int) -> list[Part]:
-    """Cut devices into parts: long ones alone, short ones together, the longest part first."""
-    order = np.argsort(-costs, kind="stable")
-    count = np.clip(costs.sum() / _WORTH_A_THREAD, 1, _PARTS) * threads if threads > 1 else 1
-    part_of = np.floor(np.cumsum(costs[order]) / costs.sum() * count - 1e-9)
-    return np.split(order, np.flatnonzero(np.diff(part_of)) + 1)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fedlab")
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+        share(by_cost(costs, threads), some, threads)
 
 
 # -- the first use ---------------------------------------------------------------------------------

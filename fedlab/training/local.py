@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.device import Device
 from fedlab.models.base import Array, Model
-from fedlab.randomness import Purpose, generator
 from fedlab.training.work import Work
 
 __all__ = ["LocalSGD", "Update", "train_device"]

@@ -22,7 +22,7 @@ _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 @njit(nogil=True, cache=True)
 def draw_words(words, count, seed, purpose, round, device, part):
-    """Fill `words` with the first `count` outputs at an address (see `fedlab.randomness`).
+    """Fill `words` with the first `count` outputs at an address (see `fedlab.core.randomness`).
 
     `words` has room for `count` rounded up to a multiple of four.
     """

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.threads import one_blas_thread, usable_threads
 from fedlab.device import Device, Rows
 from fedlab.models.base import Array, Model
 from fedlab.training import compiled
 from fedlab.training.cohort import Engine, engine_of, labels_needed
 from fedlab.training.stack import Stack
-from fedlab.training.threads import one_blas_thread
 
 __all__ = ["measure", "validate"]
 
@@ -71,7 +71,7 @@ def _measured(
 ) -> Measures:
     stack = engine_of(model, engine)
     if stack is not None:
-        return _compiled(rows, stack, parameters, threads or compiled.usable_threads())
+        return _compiled(rows, stack, parameters, threads or usable_threads())
     with one_blas_thread():
         each = [model.evaluate(parameters, *part.gathered()) for part in rows]
     return {name: np.array([measures[name] for measures in each]) for name in each[0]}

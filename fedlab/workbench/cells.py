@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fedlab import progress
+from fedlab.core import progress
 from fedlab.workbench.outputs import ANSWER, CONTENTS, FIGURE, KEY, PROVENANCE
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from benchmarks import engines
 from benchmarks.flips import ENDS, FILES, File, _ended, flipped
 from fedlab.engines import ENGINES, HNSW, FaissIVFPQ
 from fedlab.index import VectorIndex
-
-from ..helpers import clustered
+from tests.helpers import clustered
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.data import (
     Partition,
     PartitionError,
@@ -22,7 +23,6 @@ from fedlab.data import (
     load_mnist5k,
 )
 from fedlab.data.skew import SHARES, SHUFFLES, LabelSkew
-from fedlab.randomness import Purpose, generator
 
 
 def covers(partition: Partition) -> bool:

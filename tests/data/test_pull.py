@@ -16,8 +16,7 @@ from fedlab.data import DataChanged, DataUnavailable, pull, source, verify
 from fedlab.data.__main__ import main
 from fedlab.data.pull import opened, pull_source
 from fedlab.data.sources import Member
-
-from .conftest import CONTENT, MEMBER, sha256, source_for, write_wheel
+from tests.data.conftest import CONTENT, MEMBER, sha256, source_for, write_wheel
 
 PULL = importlib.import_module("fedlab.data.pull")  # the module; the package's name is the function
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.data import (
     Partition,
     by_classes,
@@ -19,7 +20,6 @@ from fedlab.data import (
     shards,
 )
 from fedlab.data.skew import SHUFFLES
-from fedlab.randomness import Purpose, generator
 
 DIGITS = np.arange(6000) % 10
 seeds = st.integers(0, 2**64 - 1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.data import (
     Synthetic,
     audit,
@@ -15,7 +16,6 @@ from fedlab.data import (
     synthetic,
     synthetic_iid,
 )
-from fedlab.randomness import Purpose, generator
 
 ALPHA, BETA, DEVICES = 2.0, 0.5, 250  # a deviation and a variance differ for both
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from fedlab.engines import Annoy
-
-from ..helpers import clustered, filled, normal
+from tests.helpers import clustered, filled, normal
 
 library = pytest.importorskip("annoy", reason="annoy is not installed")
 ROWS, QUERIES = clustered(600, 12), normal(20, 12, seed=5)

@@ -33,8 +33,7 @@ from fedlab.entries import Entries
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.scan import measure
-
-from ..helpers import METRICS, clustered, content, filled, normal, recall
+from tests.helpers import METRICS, clustered, content, filled, normal, recall
 
 needs_annoy = pytest.mark.skipif(find_spec("annoy") is None, reason="annoy is not installed")
 
@@ -353,7 +352,7 @@ def test_annoy_that_is_not_here_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_file_of_before_there_were_engines_is_opened(tmp_path: Path) -> None:
-    from ..test_indexfile import parts_of, sealed
+    from tests.test_indexfile import parts_of, sealed
 
     index = filled(ROWS, engine=HNSW(connectivity=9, expansion_add=40, expansion_search=30))
     index.build_graph()
@@ -372,7 +371,7 @@ def test_the_file_of_before_there_were_engines_is_opened(tmp_path: Path) -> None
 
 
 def test_a_graph_under_another_engines_name_is_left_out(tmp_path: Path) -> None:
-    from ..test_indexfile import parts_of, sealed
+    from tests.test_indexfile import parts_of, sealed
 
     index = filled(ROWS, engine=FaissHNSW())
     index.build_graph()
@@ -405,7 +404,7 @@ def altered(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
 def test_a_graph_of_other_settings_is_refused(
     change: Callable[[dict[str, Any]], None], tmp_path: Path
 ) -> None:
-    from ..test_indexfile import parts_of, sealed
+    from tests.test_indexfile import parts_of, sealed
 
     index = filled(ROWS, engine=FaissIVFPQ(lists=16, probes=6, code_bytes=8))
     index.build_graph()

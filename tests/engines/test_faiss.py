@@ -8,8 +8,7 @@ import pytest
 
 from fedlab.engines import FaissFlat, FaissHNSW, FaissIVF, FaissIVFPQ, FaissPQ
 from fedlab.index import VectorIndex
-
-from ..helpers import METRICS, clustered, filled, normal, recall
+from tests.helpers import METRICS, clustered, filled, normal, recall
 
 ROWS, QUERIES = clustered(700, 12), normal(30, 12, seed=5)
 

@@ -15,8 +15,7 @@ from fedlab.device import Device
 from fedlab.scan import measure
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.exact import first_asked
-
-from ..helpers import DTYPES, METRICS, clustered, distances, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal
 
 
 def federation(

@@ -9,8 +9,7 @@ from fedlab.device import Device
 from fedlab.filters import FilterError
 from fedlab.index import VectorIndex
 from fedlab.search import FederatedSearch
-
-from ..helpers import METRICS, normal
+from tests.helpers import METRICS, normal
 
 ROWS = 240
 

@@ -17,8 +17,7 @@ from fedlab.device import Device
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.commitment import Commitment, RowTree, opens
 from fedlab.search.messages import Answer, Question, Request, Responding, Shown
-
-from ..helpers import DTYPES, METRICS, clustered, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, filled, normal
 
 CHECKS = ("none", "vectors", "commitment")
 ROWS = np.array_split(clustered(400, 8), 4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedlab import LocalSGD
-from fedlab.randomness import Purpose, generator
+from fedlab.core.randomness import Purpose, generator
 from fedlab.training.orders import draw_words, shuffle
 
 

@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 from matplotlib import pyplot
 from PIL import Image
 
-from fedlab import progress
+from fedlab.core import progress
 from fedlab.workbench import cells, outputs
 from fedlab.workbench.kernels import OwnKernelSpecs
 from tests.workbench.conftest import Batch

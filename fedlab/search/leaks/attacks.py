@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.search.leaks.alignment import laid_of, nearest_of, way_back
 from fedlab.search.leaks.protections import Counts, Shares
 from fedlab.search.leaks.scene import (

@@ -17,8 +17,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import read_only, whole_number
-from fedlab.randomness import Purpose, generator
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import read_only, whole_number
 from fedlab.storage import decode, encode
 
 __all__ = [

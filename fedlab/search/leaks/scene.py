@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.randomness import Purpose, generator
+from fedlab.core.randomness import Purpose, generator
 from fedlab.search.leaks.alignment import lay_upon
 from fedlab.search.leaks.protections import CHOSEN, QUERIES, ROWS, Protection, Seen
 from fedlab.search.leaks.trilateration import Prior

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.checks import as_vectors
+from fedlab.core.ledger import Ledger
+from fedlab.core.threads import one_blas_thread
 from fedlab.device import Device
 from fedlab.scan import Probes
-from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import kth_distances
 from fedlab.search.private.session import Session
 from fedlab.search.private.shared import SharedIndex
 from fedlab.search.private.voting import vote
-from fedlab.training.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 from fedlab.search.private.protection import Protection
 
 __all__ = ["KEY", "MASKED_SUMS", "Party", "Words", "keystream"]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 
 __all__ = ["Source", "discrete_gaussian", "discrete_laplace"]
 

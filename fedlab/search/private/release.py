@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_vectors, whole_number
+from fedlab.checks import as_vectors
+from fedlab.core.ledger import Ledger
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import whole_number
 from fedlab.device import Device
-from fedlab.randomness import Purpose, generator
 from fedlab.search.kinds import one_kind
-from fedlab.search.ledger import Ledger
 from fedlab.search.private.mechanism import Budget, Mechanism
 from fedlab.search.private.noise import Source
 from fedlab.search.private.protection import Protection

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlab.search.ledger import Ledger
+from fedlab.core.ledger import Ledger
 from fedlab.search.private.masks import KEY, Party, Words
 
 __all__ = ["MissingDeviceError", "Series", "Session"]

@@ -19,10 +19,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import require, whole_number
+from fedlab.core.ledger import Ledger
+from fedlab.core.validation import require, whole_number
 from fedlab.device import Device
 from fedlab.search.kinds import require_several
-from fedlab.search.ledger import Ledger
 from fedlab.search.private.mechanism import Budget, Gaussian
 from fedlab.search.private.noise import discrete_gaussian
 from fedlab.search.private.protection import Protection

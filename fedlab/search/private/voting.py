@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.ledger import Ledger
+from fedlab.core.threads import one_blas_thread
 from fedlab.device import Device
 from fedlab.search.kinds import require_several
-from fedlab.search.ledger import Ledger
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session
-from fedlab.training.threads import one_blas_thread
 
 __all__ = ["MASKED_VOTE", "Vote", "vote"]
 

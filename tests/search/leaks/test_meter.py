@@ -54,7 +54,7 @@ def test_recall_is_that_of_brute_force():
     frame = measure_leaks(rows, [Noise(0.5)], [], k=5, queries=queries, seeds=(4,))
     [value] = frame.value
     # The split is the meter's own; which rows are inside is read off a scene made alike.
-    from fedlab.randomness import Purpose, generator
+    from fedlab.core.randomness import Purpose, generator
 
     order = generator(4, Purpose.ATTACK, part=0).permutation(400)
     inside = rows[order[:200]].astype(np.float32).astype(np.float64)

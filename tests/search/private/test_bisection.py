@@ -22,8 +22,7 @@ from fedlab.search.private.bisection import (
 )
 from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.voting import vote
-
-from ...helpers import METRICS, normal
+from tests.helpers import METRICS, normal
 
 
 def spread(

@@ -7,8 +7,7 @@ import pytest
 
 from fedlab import Device, VectorIndex
 from fedlab.search.private import Session, costs, vote
-
-from ...helpers import normal
+from tests.helpers import normal
 
 
 def test_costs_are_those_of_the_schemes() -> None:

@@ -24,8 +24,7 @@ from fedlab.search.private import (
 from fedlab.search.private.mechanism import Mechanism
 from fedlab.search.private.noise import _below, discrete_gaussian, discrete_laplace
 from fedlab.search.private.release import _GRID, _clipped
-
-from ...helpers import normal
+from tests.helpers import normal
 
 Whole = NDArray[np.int64]
 

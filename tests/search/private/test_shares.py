@@ -16,8 +16,7 @@ from fedlab.search.private import SharedIndex
 from fedlab.search.private.fixed import error_bound, from_products, to_words
 from fedlab.search.private.ring import multiply_add
 from fedlab.search.private.shares import Dealer, Server, share
-
-from ...helpers import METRICS, distances, normal
+from tests.helpers import METRICS, distances, normal
 
 Words = NDArray[np.uint64]
 

@@ -1,4 +1,4 @@
-"""What a search across devices sends: every message's bytes, by step and by device."""
+"""What travels between devices and server: every message's bytes, by step and by device."""
 
 from __future__ import annotations
 
@@ -81,11 +81,6 @@ class Ledger:
     def rounds(self) -> int:
         """Exchanges between server and devices, one after another."""
         return max((entry[0] for entry in self._entries), default=0)
-
-    @property
-    def messages(self) -> int:
-        """Messages in both directions."""
-        return sum(len(places) for *_, places, _ in self._entries)
 
     def frame(self) -> pd.DataFrame:
         """Return a tidy frame: round, direction, what, device, bytes; a row a message."""

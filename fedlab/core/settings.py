@@ -18,7 +18,7 @@ def described(thing: Any) -> str:
     Examples
     --------
     >>> described(0.5), described(described)
-    ('0.5', 'fedlab.described.described')
+    ('0.5', 'fedlab.core.settings.described')
     """
     if thing is None or isinstance(thing, str | int | float | bool) or is_dataclass(thing):
         return repr(thing)

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab.randomness import Purpose, address_of, generator
-
-from .helpers import run_child
+from fedlab.core.randomness import Purpose, address_of, generator
+from tests.helpers import run_child
 
 
 def first(*address: Any, **more: Any) -> int:
@@ -74,7 +73,7 @@ def test_neighbouring_streams_do_not_overlap_or_correlate() -> None:
 
 
 def test_names_mean_the_same_in_every_process() -> None:
-    code = "from fedlab.randomness import address_of; print(address_of('Zürich'))"
+    code = "from fedlab.core.randomness import address_of; print(address_of('Zürich'))"
     assert int(run_child(code)) == int(run_child(code)) == address_of("Zürich")
 
 

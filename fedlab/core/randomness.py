@@ -13,7 +13,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from fedlab.checks import whole_number
+from fedlab.core.validation import whole_number
 
 __all__ = ["Purpose", "address_of", "generator"]
 

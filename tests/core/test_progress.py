@@ -9,9 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from fedlab import progress
-
-from .helpers import ROOT, run_child
+from fedlab.core import progress
+from tests.helpers import ROOT, run_child
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ def test_an_error_in_the_loop_is_the_callers(drawn: list[str]) -> None:
 def test_nothing_is_drawn_where_nobody_looks() -> None:
     code = """
 import contextlib, io
-from fedlab.progress import bar
+from fedlab.core.progress import bar
 with contextlib.redirect_stderr(io.StringIO()) as seen:
     print(sum(bar(range(100), total=100, label='rounds')), repr(seen.getvalue()))
 """
@@ -67,7 +66,7 @@ def test_a_terminal_gets_a_bar() -> None:
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
-    code = "from fedlab.progress import bar; list(bar(range(3), total=3, label='rounds'))"
+    code = "from fedlab.core.progress import bar; list(bar(range(3), total=3, label='rounds'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=slave, check=True)
     os.write(slave, b"end")  # so that there is something to read in any case
     seen = os.read(master, 10_000).decode()

@@ -1,0 +1,1 @@
+"""What everything stands on: addressed draws, argument checks, threads, compilation, the ledger."""
