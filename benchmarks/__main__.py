@@ -20,7 +20,7 @@ from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
 from benchmarks.summary import Row, over_floor, rows, table
 from benchmarks.workloads import TOLERANCES, WORKLOADS, spread_of_sizes
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
 
 #: Commands with options of their own: what each does, and its `main`.
 OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fedlab.files.keys import Key
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
-from fedlab.sealing import Key
 
 __all__ = ["Campaign", "main"]
 

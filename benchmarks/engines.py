@@ -40,7 +40,7 @@ from fedlab.engines import (
     FaissPQ,
     described,
 )
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
 from fedlab.hits import recall
 from fedlab.index import DType, VectorIndex
 

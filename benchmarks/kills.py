@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from fedlab import files
+from fedlab.files import atomic
+from fedlab.files.keys import Key
+from fedlab.files.sealing import unsealed
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
-from fedlab.sealing import Key, unsealed
 
 __all__ = ["CALLS", "METHODS", "Target", "at_moments", "at_random", "main", "moments"]
 
@@ -93,7 +94,7 @@ class Target:
 
     def leave_something(self) -> None:
         """Put a file beside it such as a killed save leaves."""
-        files._name_beside(self.path).write_bytes(b"half of it")
+        atomic._name_beside(self.path).write_bytes(b"half of it")
 
     def _beside(self) -> list[str]:
         return [name for name in os.listdir(self.path.parent) if name != self.path.name]
@@ -114,8 +115,8 @@ class _Trace:
         self._last = last
         for name in CALLS:
             setattr(os, name, self._around(getattr(os, name), name))
-        if files.fcntl is not None:
-            files.fcntl.flock = self._around(files.fcntl.flock, "flock")
+        if atomic.fcntl is not None:
+            atomic.fcntl.flock = self._around(atomic.fcntl.flock, "flock")
         opened = os.fdopen
         os.fdopen = lambda *given: _Traced(opened(*given), self._around)  # type: ignore[assignment]
 

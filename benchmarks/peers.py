@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
 
 __all__ = ["Peer", "folder", "install", "peers"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.contest import peak_mb
 from fedlab import Federation, LocalSGD, Population, SoftmaxRegression, write_population
 from fedlab.core.randomness import Purpose, generator
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
 
 __all__ = ["SIZES", "Measured", "main", "summary", "write"]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
+from fedlab.files.keys import Key
 from fedlab.index import VectorIndex
-from fedlab.sealing import Key
 
 __all__ = ["Measured", "main", "measured"]
 

@@ -26,7 +26,7 @@ from usearch.index import Index
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.device import Device
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
 from fedlab.index import VectorIndex
 from fedlab.search import FederatedSearch
 

@@ -7,12 +7,12 @@ index, its labels, its hardware) and `Federation` (federated averaging, round by
 from fedlab.convergence import Convergence
 from fedlab.device import Device, Profile
 from fedlab.fedavg import Federation
+from fedlab.files.keys import Key, Passphrase
 from fedlab.history import History
 from fedlab.hits import Hits
 from fedlab.index import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 from fedlab.population import Population, write_population
-from fedlab.sealing import Key, Passphrase
 from fedlab.spread import Drifting, devices_from_table, spread, standardised
 from fedlab.training import LocalSGD
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.arrayfile import FileKind
+from fedlab.files.arrays import FileKind
 from fedlab.history import History
 from fedlab.participation import Participation
 

@@ -24,10 +24,10 @@ from fedlab.checks import KEY_LIMIT, as_keys, as_lengths, as_vectors
 from fedlab.chosen import within
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.engines import HNSW, Engine, Proposer
+from fedlab.files.keys import Key, Sealer
 from fedlab.hits import Hits, filtered_graph_pays, graph_pays, to_fetch
 from fedlab.neighbourhoods import Neighbourhoods
 from fedlab.scan import METRICS, Nearest, Probes, scan
-from fedlab.sealing import Key, Sealer
 from fedlab.storage import DTYPES, Table, encode
 from fedlab.walk import Walk, scanned
 
@@ -591,7 +591,7 @@ class VectorIndex:
         path : path-like
         key : Key or Passphrase, optional
             What to seal the file with: all of it is then encrypted and authenticated (see
-            `fedlab.sealing`). Without, anybody who can read the file can read the rows.
+            `fedlab.files.sealing`). Without, anybody who can read the file can read the rows.
         """
         stored = indexfile.Stored(
             **self._kind(),

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab import metadata as about
-from fedlab.arrayfile import FileKind
 from fedlab.checks import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
 from fedlab.core.validation import whole_number
 from fedlab.engines import HNSW, Engine, Proposer, described, engine_of
+from fedlab.files.arrays import FileKind
+from fedlab.files.keys import Sealer
 from fedlab.scan import METRICS
-from fedlab.sealing import Sealer
 from fedlab.storage import DTYPES, Columns, Table, encode
 
 __all__ = ["INDEX", "IndexFileError", "Stored", "empty_table", "read", "write"]

@@ -35,8 +35,8 @@ from fedlab.erasure import (
     content_hash,
     erase_and_audit,
 )
-from fedlab.files import replacing
-from fedlab.sealing import sealed
+from fedlab.files.atomic import replacing
+from fedlab.files.sealing import sealed
 from tests.federations import class_device
 from tests.helpers import DTYPES, METRICS, filled, normal
 

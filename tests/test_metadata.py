@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from fedlab.files.keys import Key
 from fedlab.index import VectorIndex
 from fedlab.indexfile import IndexFileError
 from fedlab.metadata import as_metadata, metadata_in
-from fedlab.sealing import Key
 from tests.helpers import DTYPES, clustered, content, filled, normal
 from tests.test_indexfile import parts_of, sealed
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from fedlab.data.sources import DataChanged, DataUnavailable, Member, Source, folder, source
-from fedlab.files import replacing
+from fedlab.files.atomic import replacing
 
 __all__ = ["opened", "pull", "pull_source", "verify"]
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.erasure.probes import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
-from fedlab.sealing import Sealer, SealError, is_sealed, unsealed_chunks
+from fedlab.files.keys import Sealer
+from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
 
 if TYPE_CHECKING:
     import pandas as pd

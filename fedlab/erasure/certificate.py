@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fedlab.engines import described as engine_described
 from fedlab.erasure.audit import Audit, owner_of
-from fedlab.files import write_bytes
+from fedlab.files.atomic import write_bytes
+from fedlab.files.keys import Key
 from fedlab.graph import library_version
-from fedlab.sealing import Key
 
 if TYPE_CHECKING:
     from fedlab.index import VectorIndex

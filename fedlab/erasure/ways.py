@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fedlab.erasure.audit import Audit, audit_erasure
 from fedlab.erasure.certificate import Certificate
 from fedlab.erasure.probes import Probes
-from fedlab.sealing import Key, Sealer
+from fedlab.files.keys import Key, Sealer
 
 if TYPE_CHECKING:
     from fedlab.index import VectorIndex

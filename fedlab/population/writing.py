@@ -18,7 +18,7 @@ from fedlab.checks import as_labels, as_lengths, as_vectors
 from fedlab.core.randomness import address_of
 from fedlab.core.validation import whole_number
 from fedlab.device import Device, Profile
-from fedlab.files import making_folder, write_bytes
+from fedlab.files.atomic import making_folder, write_bytes
 from fedlab.index import DType, Metric, VectorIndex
 from fedlab.population.reading import (
     BUFFER,

@@ -17,7 +17,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-from fedlab import files
+from fedlab.files import atomic
 from fedlab.workbench.notebooks import ROOT, Notebook, load
 
 __all__ = ["Failure", "Record", "digest", "versions"]
@@ -66,7 +66,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the record to `path`, whole or not at all."""
-        files.write_bytes(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        atomic.write_bytes(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlab import files
+from fedlab.files import atomic
 from fedlab.workbench import html, runner
 from fedlab.workbench.notebooks import load
 from fedlab.workbench.records import Record
@@ -23,7 +23,7 @@ def write_page(
     """
     node = load(executed)
     made = html.notebook_page(node, source, record, site)
-    files.write_bytes(page, made.html.encode())
+    atomic.write_bytes(page, made.html.encode())
     return made.failed_formulas
 
 
@@ -55,5 +55,5 @@ def write_report(
         wrong += [f"{record.name}: {reason}" for reason in failed]
         entries.append((record, load(executed)))
     index = html.index_page(entries, [f"{record.name}.html" for record in recorded])
-    files.write_bytes(folder / "index.html", index.html.encode())
+    atomic.write_bytes(folder / "index.html", index.html.encode())
     return tuple(wrong)

@@ -20,7 +20,7 @@ from typing import Any
 from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
-from fedlab import files
+from fedlab.files import atomic
 from fedlab.training import cores, prepare
 from fedlab.workbench import kernels, records
 from fedlab.workbench.commands import papermill_line, workbench_line
@@ -212,7 +212,7 @@ def _keep(run: Run, outcome: Outcome, digest: str, folder: Path) -> Record:
     """Move the executed notebook into place, then write the record that vouches for it."""
     node = _read_executed(outcome.task.output) or load(run.notebook.path)
     content = dump(node)
-    files.write_bytes(executed_path(folder, run.notebook.name), content)
+    atomic.write_bytes(executed_path(folder, run.notebook.name), content)
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
     record = Record(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks.kills import CALLS, Target, at_moments, at_random, main, moments
-from fedlab import files
+from fedlab.files import atomic
+from fedlab.files.keys import Key
 from fedlab.index import VectorIndex
-from fedlab.sealing import Key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
@@ -39,11 +39,11 @@ def total(counts: dict[str, Counter[str]]) -> Counter[str]:
 
 def test_all_calls_that_a_save_makes_are_among_those_that_are_traced():
     save = (
-        files.replacing,
-        files._remove_leftovers,
-        files._create_beside,
-        files._lock,
-        files._sync_folder,
+        atomic.replacing,
+        atomic._remove_leftovers,
+        atomic._create_beside,
+        atomic._lock,
+        atomic._sync_folder,
     )
     called = {
         node.attr

@@ -13,7 +13,7 @@ Layout, little-endian::
 Nothing is interpreted before the sizes add up to the file's own and the digest is right. The digest
 tells accidents (a torn write, a flipped bit, another kind of file). It is no protection against
 somebody who edits the file on purpose and writes a new digest: only a key is, with which all of
-this is sealed (see `fedlab.sealing`). Who gives a key is never handed a file without a seal.
+this is sealed (see `fedlab.files.sealing`). Who gives a key is never handed a file without a seal.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.validation import whole_number
-from fedlab.files import replacing
-from fedlab.sealing import Sealer, SealError, is_sealed, sealed, unsealed
+from fedlab.files.atomic import replacing
+from fedlab.files.keys import Sealer
+from fedlab.files.sealing import SealError, is_sealed, sealed, unsealed
 
 __all__ = ["FileKind"]
 

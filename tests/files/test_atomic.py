@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlab.files import replacing, write_bytes
+from fedlab.files.atomic import replacing, write_bytes
 from tests.helpers import ROOT, run_child
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
@@ -117,7 +117,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     other.write_bytes(b"not ours")
     code = """
 import sys, time
-from fedlab.files import replacing
+from fedlab.files.atomic import replacing
 with replacing(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
@@ -142,7 +142,7 @@ with replacing(sys.argv[1]) as file:
 STEPS = """
 import os, sys
 from pathlib import Path
-from fedlab import files
+from fedlab.files import atomic
 
 folder = Path(sys.argv[1])
 target = folder / "model.bin"

@@ -17,151 +17,31 @@ and an older file put in the place of a newer one (see `VectorIndex.open`).
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fedlab.files import replacing, write_bytes
+from fedlab.files.atomic import replacing
+from fedlab.files.keys import KEY_SIZE, Key, Passphrase, Sealer, require_sealer
 
-__all__ = [
-    "Key",
-    "KeyProblem",
-    "Passphrase",
-    "SealError",
-    "Sealer",
-    "is_sealed",
-    "require_sealer",
-    "reseal",
-    "sealed",
-    "unsealed",
-    "unsealed_chunks",
-]
+__all__ = ["SealError", "is_sealed", "reseal", "sealed", "unsealed", "unsealed_chunks"]
 
 MAGIC = b"FEDLABSL"
 _VERSION = 1
 _PRELUDE = struct.Struct("<8sII")
 _LARGEST_HEADER = 4096
 _STREAM, _MORE, _CHUNK = 24, 17, 1 << 20
-_SIZE = 32
 #: Argon2id's passes and bytes, at most: a header must not decide how long opening takes.
 _PASSES, _MEMORY = 16, 1 << 30
 
 
 class SealError(ValueError):
     """A sealed file does not open: altered, torn, or under another key."""
-
-
-class KeyProblem(ValueError):
-    """A key can't be read, or is none."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of 32 random bytes. Keep it away from the files that it seals.
-
-    Examples
-    --------
-    >>> key = Key.generate()
-    >>> key
-    Key(id=...)
-    >>> key == Key(key.secret), key == Key.generate()
-    (True, False)
-    """
-
-    secret: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.secret, bytes) or len(self.secret) != _SIZE:
-            raise KeyProblem(f"a key is {_SIZE} bytes; use Key.generate, or read one that it made")
-
-    def __repr__(self) -> str:
-        return f"Key(id={self.id})"
-
-    @property
-    def id(self) -> str:
-        """Eight bytes that tell keys apart and say nothing of them."""
-        return hashlib.blake2b(self.secret, digest_size=8, person=b"fedlab key").hexdigest()
-
-    @classmethod
-    def generate(cls) -> Key:
-        """Return a new random key."""
-        return cls(os.urandom(_SIZE))
-
-    @classmethod
-    def from_environment(cls, name: str = "FEDLAB_KEY") -> Key:
-        """Read a key, 64 hexadecimal digits, from an environment variable.
-
-        Raises
-        ------
-        KeyProblem
-            If the variable is not there or holds something else; its content is never shown.
-        """
-        if name not in os.environ:
-            raise KeyProblem(f"the environment has no {name}; set it to a key's 64 hex digits")
-        return cls._of_text(os.environ[name], name)
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Key:
-        """Read a key from a file that only its owner can read.
-
-        Raises
-        ------
-        KeyProblem
-            If others may read it, or if it holds something else.
-        OSError
-            If it can't be read.
-        """
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise KeyProblem(f"{os.fspath(path)} is no regular file")
-            if os.name != "nt" and stat.S_IMODE(mode) & 0o077:
-                raise KeyProblem(
-                    f"{os.fspath(path)} has the mode {stat.S_IMODE(mode):o}: others may read the "
-                    "key; chmod 600 it, or better make a new one and seal again"
-                )
-            return cls._of_text(file.read(4 * _SIZE).decode("latin-1"), os.fspath(path))
-
-    @classmethod
-    def _of_text(cls, text: str, where: str) -> Key:
-        try:
-            return cls(bytes.fromhex(text.strip()))
-        except ValueError:
-            raise KeyProblem(f"{where} holds no key: {2 * _SIZE} hex digits are needed") from None
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the key to a file of mode 600, as `from_file` reads it."""
-        if os.path.lexists(path):
-            raise FileExistsError(f"{os.fspath(path)} exists; a key is never written over")
-        write_bytes(path, self.secret.hex().encode() + b"\n", mode=0o600)
-
-
-@dataclass(frozen=True)
-class Passphrase:
-    """What a person types; the key is derived from it by Argon2id, with a salt for each file.
-
-    Parameters
-    ----------
-    text : str
-        At least 12 characters. Never put one into a notebook: use ``getpass.getpass()``.
-    """
-
-    text: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.text) < 12:
-            raise KeyProblem(f"a passphrase of {len(self.text)} characters; at least 12 are needed")
-
-
-Sealer = Key | Passphrase
 
 
 def is_sealed(path: str | os.PathLike[str]) -> bool:
@@ -218,20 +98,6 @@ def sealed(file: BinaryIO, sealer: Sealer) -> Iterator[_Writer]:
     writer.finish()
 
 
-def require_sealer(sealer: object) -> None:
-    """Refuse what is neither a key nor a passphrase: a path or a text, say.
-
-    Raises
-    ------
-    TypeError
-    """
-    if not isinstance(sealer, Sealer):
-        raise TypeError(
-            f"key is a {type(sealer).__name__}; give a Key (Key.from_file(path), "
-            "Key.from_environment()) or a Passphrase"
-        )
-
-
 def _for_writing(sealer: Sealer) -> tuple[Key, dict[str, Any]]:
     require_sealer(sealer)
     if isinstance(sealer, Key):
@@ -253,7 +119,9 @@ def _derived(passphrase: Passphrase, how: dict[str, Any]) -> Key:
     passes, memory, salt = int(how["passes"]), int(how["memory"]), bytes.fromhex(how["salt"])
     if not 1 <= passes <= _PASSES or not argon2id.MEMLIMIT_MIN <= memory <= _MEMORY:
         raise ValueError(f"{passes} passes over {memory} bytes are asked for")
-    secret = argon2id.kdf(_SIZE, passphrase.text.encode(), salt, opslimit=passes, memlimit=memory)
+    secret = argon2id.kdf(
+        KEY_SIZE, passphrase.text.encode(), salt, opslimit=passes, memlimit=memory
+    )
     return Key(secret)
 
 
