@@ -41,8 +41,8 @@ from fedlab.engines import (
     described,
 )
 from fedlab.files.atomic import write_bytes
-from fedlab.hits import recall
 from fedlab.index import DType, VectorIndex
+from fedlab.metrics.retrieval import recall
 
 __all__ = ["Contestant", "contestants", "main", "mixture", "summarised"]
 

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedlab.hits import Hits, recall
+from fedlab.hits import Hits
 from fedlab.index import VectorIndex
+from fedlab.metrics.retrieval import recall
 
 __all__ = ["main", "measure"]
 

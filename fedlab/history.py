@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SERVER", "History"]
+__all__ = ["SERVER", "History", "effort_to"]
 
 #: Who measured what concerns the federation as a whole.
 SERVER = "server"
@@ -129,3 +129,39 @@ class History:
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True)) if rows else [()] * count
+
+
+def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
+    """Return what it took until a measure first was at least at a target; NaN where it never was.
+
+    Parameters
+    ----------
+    history : History
+    metric : str
+        A measure of the server's that should grow, such as ``test_accuracy``.
+    target : float
+
+    Returns
+    -------
+    dict
+        ``rounds``; ``bytes`` sent and received; ``seconds``, simulated on the devices' hardware.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> for round, accuracy in enumerate([0.2, 0.7, 0.6, 0.9], start=1):
+    ...     history.record(round, "server", accuracy=accuracy, bytes_up=5, bytes_down=5, seconds=1)
+    >>> effort_to(history, "accuracy", 0.65)
+    {'rounds': 2.0, 'bytes': 20.0, 'seconds': 2.0}
+    """
+    values = history.series(metric)
+    there = np.flatnonzero(values >= target)
+    if not len(there):
+        return {"rounds": np.nan, "bytes": np.nan, "seconds": np.nan}
+    until = values.index[: there[0] + 1]
+    sums = {name: history.series(name)[until].sum() for name in ("bytes_up", "bytes_down")}
+    return {
+        "rounds": float(len(until)),
+        "bytes": float(sums["bytes_up"] + sums["bytes_down"]),
+        "seconds": float(history.series("seconds")[until].sum()),
+    }

@@ -14,7 +14,6 @@ __all__ = [
     "Hits",
     "filtered_graph_pays",
     "graph_pays",
-    "recall",
     "to_fetch",
 ]
 
@@ -126,20 +125,3 @@ class Hits:
     def found(self) -> NDArray[np.bool_]:
         """(q, k) mask of the places that are filled."""
         return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]
-
-
-def recall(found: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
-    """Return the share of true neighbours that were found, over all queries.
-
-    Parameters
-    ----------
-    found, truth : (q, k) key arrays
-        Each without repetition within a row.
-
-    Examples
-    --------
-    >>> recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]]))
-    0.75
-    """
-    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, truth, strict=True)]
-    return float(np.sum(hits) / truth.size)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.hits import recall
+from fedlab.metrics.retrieval import recall
 
 __all__ = ["ProjectionLoss", "measured"]
 

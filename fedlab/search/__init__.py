@@ -1,10 +1,10 @@
 """Search across devices: exact with a proof, approximate, private; and what each of them leaks."""
 
 from fedlab.core.ledger import Ledger
+from fedlab.metrics.retrieval import Judged, judge, judge_labels
 from fedlab.search.exact import FederatedSearch
-from fedlab.search.found import FederatedHits
+from fedlab.search.found import FederatedHits, federated_recall
 from fedlab.search.messages import Respondent, Responding
-from fedlab.search.quality import Judged, federated_recall, judge, judge_labels
 from fedlab.search.routing import Router, Summary, summarise
 
 __all__ = [

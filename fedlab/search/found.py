@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.ledger import Ledger
 
-__all__ = ["FederatedHits"]
+__all__ = ["FederatedHits", "federated_recall"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,31 @@ class FederatedHits:
     def found(self) -> NDArray[np.bool_]:
         """(q, k) mask of the places that are filled."""
         return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]
+
+
+def federated_recall(found: FederatedHits, truth: FederatedHits) -> float:
+    """Return the share of the true neighbours, device and key, that were found, over all queries.
+
+    Without any true neighbour there is none to miss: 1.
+
+    Parameters
+    ----------
+    found, truth : FederatedHits
+        Of the same queries and devices; `truth` of an exact search.
+
+    Examples
+    --------
+    >>> from fedlab import Device, VectorIndex
+    >>> from fedlab.search import FederatedSearch
+    >>> devices = [Device(place, VectorIndex(1, "l2sq")) for place in range(2)]
+    >>> for device in devices:
+    ...     _ = device.index.add([[device.id], [device.id + 10.0]])
+    >>> near, far = (FederatedSearch(devices).search([place], k=2) for place in (0.0, 10.2))
+    >>> federated_recall(near, near), federated_recall(far, near)
+    (1.0, 0.0)
+    """
+    same = (found.devices[:, None, :] == truth.devices[:, :, None]) & (
+        found.keys[:, None, :] == truth.keys[:, :, None]
+    )
+    hits = (same & found.found[:, None, :]).any(axis=2) & truth.found
+    return float(hits.sum() / truth.counts.sum()) if truth.counts.any() else 1.0

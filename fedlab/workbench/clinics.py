@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.compare import Ranking, stratified_folds
 from fedlab.data import Table, by_column
 from fedlab.device import Device
 from fedlab.fedavg import Federation
+from fedlab.metrics.auc import Ranking
+from fedlab.metrics.folds import stratified_folds
 from fedlab.models import SoftmaxRegression
 from fedlab.spread import devices_from_table
 from fedlab.training import LocalSGD

@@ -15,8 +15,8 @@ from matplotlib import pyplot
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedlab.compare import Interval, mean_interval
 from fedlab.history import History
+from fedlab.metrics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

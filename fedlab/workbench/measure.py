@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.hits import recall
 from fedlab.index import DType, Metric, VectorIndex
 from fedlab.indexfile import IndexFileError
+from fedlab.metrics.retrieval import recall
 from fedlab.training import one_blas_thread
 
 __all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]

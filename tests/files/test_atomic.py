@@ -177,14 +177,14 @@ def die_at(step):
     for name in ("open", "fsync", "replace"):
         setattr(os, name, around(getattr(os, name)))
     os.fdopen = lambda *arguments: Wrapped(fdopen(*arguments))
-    with files.replacing(target) as file:
+    with atomic.replacing(target) as file:
         for start in range(0, len(new), 2000):
             file.write(new[start : start + 2000])
     os._exit(0)
 
 seen, step, status = [], 0, 9
 while status:
-    files.write_bytes(target, old)
+    atomic.write_bytes(target, old)
     assert os.listdir(folder) == ["model.bin"], os.listdir(folder)
     step += 1
     child = os.fork()

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 from fedlab import Federation, SoftmaxRegression
-from fedlab.compare import Interval, mean_interval
+from fedlab.metrics.intervals import Interval, mean_interval
 from fedlab.workbench import figures
 from tests.federations import class_device
 

@@ -37,7 +37,7 @@ from fedlab.training import one_blas_thread
 if TYPE_CHECKING:
     import pandas as pd
 
-from fedlab.hits import recall
+from fedlab.metrics.retrieval import recall
 
 __all__ = ["ATTACKS", "PROTECTIONS", "leak_summary", "leak_table", "measure_leaks"]
 
@@ -246,7 +246,7 @@ def leak_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from fedlab.compare import mean_interval
+    from fedlab.metrics.intervals import mean_interval
 
     by = ["protection", "setting", "kind", "attacker", "metric"]
     rows = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from fedlab.compare import mean_interval
+from fedlab.metrics.intervals import mean_interval
 from fedlab.search.leaks import (
     Counts,
     KnownPairs,

@@ -1,6 +1,6 @@
 """How good a ranking is: recall, reciprocal rank, nDCG, success, judged against what is relevant.
 
-`federated_recall` asks less: how much of an exact answer another search found.
+`recall` asks less: how much of an exact answer another search found.
 
 A ranking may be shorter than was asked for; a place that is empty is a miss, and so is a hit that
 stands a second time. Each measure is one number a query, so that two searches can be compared query
@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.validation import whole_number
-from fedlab.search.found import FederatedHits
 
-__all__ = ["Judged", "federated_recall", "judge", "judge_labels"]
+__all__ = ["Judged", "judge", "judge_labels", "recall"]
 
 Float64 = NDArray[np.float64]
 
@@ -178,34 +177,6 @@ def judge_labels(
     return Judged(good.astype(np.float64), best.astype(np.float64), counts.astype(np.int64))
 
 
-def federated_recall(found: FederatedHits, truth: FederatedHits) -> float:
-    """Return the share of the true neighbours, device and key, that were found, over all queries.
-
-    Without any true neighbour there is none to miss: 1.
-
-    Parameters
-    ----------
-    found, truth : FederatedHits
-        Of the same queries and devices; `truth` of an exact search.
-
-    Examples
-    --------
-    >>> from fedlab import Device, VectorIndex
-    >>> from fedlab.search import FederatedSearch
-    >>> devices = [Device(place, VectorIndex(1, "l2sq")) for place in range(2)]
-    >>> for device in devices:
-    ...     _ = device.index.add([[device.id], [device.id + 10.0]])
-    >>> near, far = (FederatedSearch(devices).search([place], k=2) for place in (0.0, 10.2))
-    >>> federated_recall(near, near), federated_recall(far, near)
-    (1.0, 0.0)
-    """
-    same = (found.devices[:, None, :] == truth.devices[:, :, None]) & (
-        found.keys[:, None, :] == truth.keys[:, :, None]
-    )
-    hits = (same & found.found[:, None, :]).any(axis=2) & truth.found
-    return float(hits.sum() / truth.counts.sum()) if truth.counts.any() else 1.0
-
-
 def _places(
     hits: ArrayLike, found: ArrayLike | None
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -239,3 +210,20 @@ def _refuse_none_relevant(counts: NDArray[np.int64]) -> None:
 def _discounted(grades: Float64) -> Float64:
     discounts: Float64 = 1 / np.log2(np.arange(2, grades.shape[1] + 2))
     return np.asarray(grades @ discounts)
+
+
+def recall(found: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
+    """Return the share of true neighbours that were found, over all queries.
+
+    Parameters
+    ----------
+    found, truth : (q, k) key arrays
+        Each without repetition within a row.
+
+    Examples
+    --------
+    >>> recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]]))
+    0.75
+    """
+    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, truth, strict=True)]
+    return float(np.sum(hits) / truth.size)

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fedlab.compare import Ranking, bootstrap_interval, mean_interval, stratified_folds
+from fedlab.metrics.auc import Ranking, bootstrap_interval
+from fedlab.metrics.folds import stratified_folds
+from fedlab.metrics.intervals import mean_interval
 
 
 def test_every_row_is_tested_once_a_repeat_and_strata_are_even():

@@ -1,0 +1,18 @@
+"""How results are judged: retrieval measures, AUC, folds, intervals."""
+
+from fedlab.metrics.auc import Ranking, bootstrap_interval
+from fedlab.metrics.folds import stratified_folds
+from fedlab.metrics.intervals import Interval, mean_interval
+from fedlab.metrics.retrieval import Judged, judge, judge_labels, recall
+
+__all__ = [
+    "Interval",
+    "Judged",
+    "Ranking",
+    "bootstrap_interval",
+    "judge",
+    "judge_labels",
+    "mean_interval",
+    "recall",
+    "stratified_folds",
+]
