@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from fedlab.files.keys import Key
-from fedlab.index import VectorIndex
-from fedlab.indexfile import IndexFileError
+from fedlab.index.file import IndexFileError
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Campaign", "main"]
 

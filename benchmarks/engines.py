@@ -29,7 +29,8 @@ from benchmarks.contest import versions
 from benchmarks.flips import ENDS, FILES, flipped
 from benchmarks.summary import Spread
 from fedlab.core.randomness import Purpose, generator
-from fedlab.engines import (
+from fedlab.files.atomic import write_bytes
+from fedlab.index.engines import (
     HNSW,
     Annoy,
     Engine,
@@ -40,8 +41,7 @@ from fedlab.engines import (
     FaissPQ,
     described,
 )
-from fedlab.files.atomic import write_bytes
-from fedlab.index import DType, VectorIndex
+from fedlab.index.vectorindex import DType, VectorIndex
 from fedlab.metrics.retrieval import recall
 
 __all__ = ["Contestant", "contestants", "main", "mixture", "summarised"]

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedlab.hits import Hits
-from fedlab.index import VectorIndex
+from fedlab.index.answers import Hits
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.metrics.retrieval import recall
 
 __all__ = ["main", "measure"]

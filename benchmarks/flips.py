@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.engines import Engine
-from fedlab.index import VectorIndex
+from fedlab.index.engines import Engine
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["ENDS", "FILES", "File", "flipped"]
 

@@ -27,8 +27,8 @@ import numpy as np
 from fedlab.files import atomic
 from fedlab.files.keys import Key
 from fedlab.files.sealing import unsealed
-from fedlab.index import VectorIndex
-from fedlab.indexfile import IndexFileError
+from fedlab.index.file import IndexFileError
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["CALLS", "METHODS", "Target", "at_moments", "at_random", "main", "moments"]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Measured", "main", "measured"]
 

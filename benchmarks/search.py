@@ -27,7 +27,7 @@ from usearch.index import Index
 from fedlab.core.randomness import Purpose, generator
 from fedlab.device import Device
 from fedlab.files.atomic import write_bytes
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch
 
 __all__ = ["Contest", "central", "main", "mixture", "run"]

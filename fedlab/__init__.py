@@ -4,19 +4,18 @@ Three primitives stand at the front door: `VectorIndex` (vectors in, neighbours 
 index, its labels, its hardware) and `Federation` (federated averaging, round by round).
 """
 
+from fedlab._version import __version__
 from fedlab.convergence import Convergence
 from fedlab.device import Device, Profile
 from fedlab.fedavg import Federation
 from fedlab.files.keys import Key, Passphrase
 from fedlab.history import History
-from fedlab.hits import Hits
-from fedlab.index import VectorIndex
+from fedlab.index.answers import Hits
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 from fedlab.population import Population, write_population
 from fedlab.spread import Drifting, devices_from_table, spread, standardised
 from fedlab.training import LocalSGD
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MLP",
@@ -34,6 +33,7 @@ __all__ = [
     "Profile",
     "SoftmaxRegression",
     "VectorIndex",
+    "__version__",
     "devices_from_table",
     "spread",
     "standardised",

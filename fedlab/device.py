@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import read_only
 from fedlab.files.keys import Key
-from fedlab.hits import Hits
-from fedlab.index import VectorIndex
+from fedlab.index.answers import Hits
+from fedlab.index.vectorindex import VectorIndex
 
 if TYPE_CHECKING:
     from fedlab.erasure import Certificate

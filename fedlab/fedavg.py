@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checkpoint import Checkpoint
-from fedlab.checks import as_keys
 from fedlab.convergence import Convergence
 from fedlab.core import progress
 from fedlab.core.settings import described
@@ -37,6 +36,7 @@ from fedlab.fleet import (
     round_seconds,
 )
 from fedlab.history import SERVER, History
+from fedlab.index.ingest import as_keys
 from fedlab.models.base import Array, Layout, Model
 from fedlab.participation import Participation
 from fedlab.training import (
@@ -101,7 +101,7 @@ class Federation:
 
     Examples
     --------
-    >>> from fedlab.index import VectorIndex
+    >>> from fedlab.index.vectorindex import VectorIndex
     >>> from fedlab.models import LinearRegression
     >>> devices = []
     >>> for number in (1.0, 2.0):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.device import Device
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Participation"]
 

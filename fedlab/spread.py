@@ -21,7 +21,7 @@ from fedlab.data import (
     read_table,
 )
 from fedlab.device import Device, Profile, held_out_rows
-from fedlab.index import DType, Metric, VectorIndex
+from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("cosine", "inner", "l2sq")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedlab import Device, Federation, LinearRegression, LocalSGD, Profile, SoftmaxRegression
 from fedlab.fleet import Columnar
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.population import Population, PopulationError, StoredDevice, write_population
 from fedlab.population import writing as module
 from fedlab.training import train_device

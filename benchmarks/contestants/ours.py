@@ -7,7 +7,7 @@ from benchmarks.workload import Array, Recipe, Workload
 from fedlab import MLP, Device, Federation, LinearRegression, LocalSGD, SoftmaxRegression
 from fedlab.algorithms import FedAvg, FedProx
 from fedlab.fleet import choose_cohort
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.models.base import Model
 
 

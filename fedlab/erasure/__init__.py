@@ -1,9 +1,9 @@
 """Erasing rows for certain: what is left of their bytes, and a certificate of what was done."""
 
 from fedlab.erasure.audit import Audit, Finding, audit_erasure
-from fedlab.erasure.certificate import Certificate, CertificateError, content_hash
 from fedlab.erasure.probes import Probes
 from fedlab.erasure.ways import compare_ways, erase_and_audit
+from fedlab.index.certificate import Certificate, CertificateError, content_hash
 
 __all__ = [
     "Audit",

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from fedlab.erasure.probes import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
+from fedlab.index.certificate import owner_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedlab.index import VectorIndex
+    from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["OUT_OF_REACH", "Audit", "Finding", "audit_erasure", "owner_of"]
+__all__ = ["OUT_OF_REACH", "Audit", "Finding", "audit_erasure"]
 
 Path_ = str | os.PathLike[str]
 Blocks = Iterable[Any]
@@ -204,7 +205,7 @@ def audit_erasure(
 
     Examples
     --------
-    >>> from fedlab.index import VectorIndex
+    >>> from fedlab.index.vectorindex import VectorIndex
     >>> index = VectorIndex(8)
     >>> _ = index.add(np.random.default_rng(0).normal(size=(100, 8)))
     >>> index.build_graph()
@@ -312,13 +313,6 @@ def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
 
 
 # -- where to look ---------------------------------------------------------------------------------
-
-
-def owner_of(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array whose memory this one is a part of."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_keys, as_labels, as_vectors
-from fedlab.storage import DTYPES, LARGEST, decode, encode
+from fedlab.index.encoding import DTYPES, LARGEST, decode, encode
+from fedlab.index.ingest import as_keys, as_labels, as_vectors
 
 if TYPE_CHECKING:
-    from fedlab.index import VectorIndex
+    from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["FORMS", "OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
 

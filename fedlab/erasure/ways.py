@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.erasure.audit import Audit, audit_erasure
-from fedlab.erasure.certificate import Certificate
 from fedlab.erasure.probes import Probes
 from fedlab.files.keys import Key, Sealer
+from fedlab.index.certificate import Certificate
 
 if TYPE_CHECKING:
-    from fedlab.index import VectorIndex
+    from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["compare_ways", "erase_and_audit"]
 
@@ -57,7 +57,7 @@ def erase_and_audit(
     Examples
     --------
     >>> import tempfile
-    >>> from fedlab.index import VectorIndex
+    >>> from fedlab.index.vectorindex import VectorIndex
     >>> index, path = VectorIndex(8), Path(tempfile.mkdtemp()) / "ward.index"
     >>> _ = index.add(np.random.default_rng(0).normal(size=(10, 8)))
     >>> index.save(path)

@@ -24,7 +24,7 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
 
     Examples
     --------
-    >>> from fedlab.index import VectorIndex
+    >>> from fedlab.index.vectorindex import VectorIndex
     >>> devices = [Device(number, VectorIndex(2)) for number in range(100)]
     >>> cohort = choose_cohort(devices, size=10, seed=0, round=1)
     >>> len({device.id for device in cohort})

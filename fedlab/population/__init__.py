@@ -2,7 +2,7 @@
 
 A population is a folder: a small JSON file with its parameters and sizes, and plain ``.npy`` files
 
-    codes      (rows, d)     the rows as they are stored (see `fedlab.storage`), device by device
+    codes      (rows, d)     the rows as they are stored (`fedlab.index.encoding`), device by device
     scales     (rows,)       under i8 only
     labels     (rows,)       int64, float64 or text
     offsets    (devices + 1,)  device i has the rows offsets[i] ... offsets[i + 1] - 1

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fedlab.checks import as_lengths, as_vectors
 from fedlab.core.validation import read_only, whole_number
 from fedlab.device import Device, Profile, Rows
-from fedlab.index import DType, Metric, VectorIndex
-from fedlab.storage import DTYPES, Columns, Table, codes_in, decode
+from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
+from fedlab.index.ingest import as_lengths, as_vectors
+from fedlab.index.table import Table
+from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 __all__ = ["Population", "PopulationError", "StoredDevice"]
 

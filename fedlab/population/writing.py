@@ -14,12 +14,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_labels, as_lengths, as_vectors
 from fedlab.core.randomness import address_of
 from fedlab.core.validation import whole_number
 from fedlab.device import Device, Profile
 from fedlab.files.atomic import making_folder, write_bytes
-from fedlab.index import DType, Metric, VectorIndex
+from fedlab.index.encoding import Columns, decode, encode
+from fedlab.index.ingest import as_labels, as_lengths, as_vectors
+from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.population.reading import (
     BUFFER,
     DESCRIPTION,
@@ -28,7 +29,6 @@ from fedlab.population.reading import (
     VERSION,
     refuse_odd_profile,
 )
-from fedlab.storage import Columns, decode, encode
 
 __all__ = ["write_population"]
 

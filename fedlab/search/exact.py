@@ -12,7 +12,7 @@ merged. Where it is not, those devices are asked for k hits, for those queries a
 them has given k hits, none of its others can be among the k nearest, and the proof is complete.
 
 Within a device, float32 products only choose which rows are measured in float64, with a margin for
-all their errors (see `fedlab.scan`), so what a device gives is exact and no margin is needed here.
+all their errors (`fedlab.index.scan`), so what a device gives is exact and no margin is needed.
 
 *What it rests on.* Devices that answer truthfully and by their exact scan. One that answers by a
 graph, or that says so, voids the certificate. One that lies is noticed as `check` says:
@@ -51,11 +51,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import usable_threads
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device import Device
+from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.search import judging
 from fedlab.search.approximate import Way
 from fedlab.search.asking import Exchange, Send
@@ -216,7 +216,7 @@ class FederatedSearch:
         Raises
         ------
         ValueError, TypeError
-            If something is refused: a query, k, a filter (`fedlab.filters.FilterError`).
+            If something is refused: a query, k, a filter (`fedlab.index.filters.FilterError`).
         """
         k = whole_number(k, "k", 1, _MANY)
         if where is not None and not isinstance(where, str):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import KEY_LIMIT, as_lengths, as_vectors
 from fedlab.core.validation import read_only
-from fedlab.scan import measure
+from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
+from fedlab.index.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
 from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
 

@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import KEY_LIMIT
 from fedlab.device import Device
-from fedlab.filters import FilterError
-from fedlab.hits import Hits
-from fedlab.scan import Probes, measure
+from fedlab.index.answers import Hits
+from fedlab.index.filters import FilterError
+from fedlab.index.ingest import KEY_LIMIT
+from fedlab.index.scan import Probes, measure
 from fedlab.search.commitment import Commitment, Opening, RowTree
 from fedlab.search.quantised import bytes_a_query
 
@@ -51,7 +51,7 @@ class Question:
     sent_as : {"f32", "f16", "bf16", "i8", "b1"}
         In what the queries travel (see `fedlab.search.quantised`); they are given decoded.
     where : str, optional
-        Only rows that pass are meant (see `fedlab.filters`).
+        Only rows that pass are meant (see `fedlab.index.filters`).
     """
 
     queries: NDArray[np.float32]

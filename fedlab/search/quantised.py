@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors
-from fedlab.scan import METRICS
-from fedlab.storage import DTYPES, codes_in, decode, encode
+from fedlab.index.encoding import DTYPES, codes_in, decode, encode
+from fedlab.index.ingest import as_lengths, as_vectors
+from fedlab.index.scan import METRICS
 
 __all__ = ["QUERY_TYPES", "PackedQueries", "bytes_a_query", "pack"]
 
@@ -72,7 +72,7 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
 
     f32 is sent as it is. Under cosine the others lose their length first, which means nothing
     there; so no direction is too long or too short for a type. Then they are encoded as rows are
-    (see `fedlab.storage.encode`); b1, of signs, suits vectors whose numbers lie on both sides of
+    (`fedlab.index.encoding.encode`); b1, of signs, suits vectors whose numbers lie on both sides of
     zero.
 
     Parameters

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
 from fedlab.device import Device
-from fedlab.scan import METRICS
+from fedlab.index.ingest import as_lengths, as_vectors
+from fedlab.index.scan import METRICS
 from fedlab.search.kinds import one_kind
 
 __all__ = ["Router", "Summary", "summarise"]

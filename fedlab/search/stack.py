@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.checks import KEY_LIMIT
+from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.messages import Answer
 
 __all__ = ["Found", "Stack", "copied"]

@@ -127,7 +127,7 @@ def train_cohort(
 
     Examples
     --------
-    >>> from fedlab.index import VectorIndex
+    >>> from fedlab.index.vectorindex import VectorIndex
     >>> from fedlab.models import LinearRegression
     >>> index = VectorIndex(1)
     >>> _ = index.add([[1.0], [2.0]], labels=[2.0, 4.0])

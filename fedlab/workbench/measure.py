@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.index import DType, Metric, VectorIndex
-from fedlab.indexfile import IndexFileError
+from fedlab.index.file import IndexFileError
+from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.metrics.retrieval import recall
 from fedlab.training import one_blas_thread
 

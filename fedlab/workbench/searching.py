@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedlab.data import TextEncoder
 from fedlab.device import Device
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import (
     FederatedHits,
     FederatedSearch,

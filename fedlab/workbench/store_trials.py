@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from fedlab.files.keys import Key
-from fedlab.index import VectorIndex
-from fedlab.indexfile import IndexFileError
+from fedlab.index.file import IndexFileError
+from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["altered_files", "killed_saves", "sealing_costs"]
 

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks import engines
 from benchmarks.flips import ENDS, FILES, File, _ended, flipped
-from fedlab.engines import ENGINES, HNSW, FaissIVFPQ
-from fedlab.index import VectorIndex
+from fedlab.index.engines import ENGINES, HNSW, FaissIVFPQ
+from fedlab.index.vectorindex import VectorIndex
 from tests.helpers import clustered
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
@@ -133,7 +133,7 @@ def test_each_end_is_told_from_the_others(tmp_path: Path, monkeypatch: pytest.Mo
 @posix
 @pytest.mark.skipif(find_spec("annoy") is None, reason="annoy is not installed")
 def test_annoys_own_file_gives_the_answers_that_it_was_saved_with() -> None:
-    from fedlab.engines import Annoy
+    from fedlab.index.engines import Annoy
 
     rows = clustered(400, 8)
     assert sum(flipped(FILES["annoy"], Annoy(trees=5), rows, rows[:5], trials=3).values()) == 3

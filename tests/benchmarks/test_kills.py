@@ -15,7 +15,7 @@ import pytest
 from benchmarks.kills import CALLS, Target, at_moments, at_random, main, moments
 from fedlab.files import atomic
 from fedlab.files.keys import Key
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 

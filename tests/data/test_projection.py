@@ -10,7 +10,7 @@ from scipy import sparse
 
 from fedlab.data import Projection, hashed
 from fedlab.data.projection_loss import measured
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 
 WORDS = [f"{a}{b}" for a in ("cat", "dog", "tree", "river", "moon") for b in "abcdefghij"]
 

@@ -11,7 +11,7 @@ from benchmarks.campaign import Campaign
 from fedlab import Key, Passphrase, VectorIndex
 from fedlab.files.keys import KeyProblem
 from fedlab.files.sealing import SealError, reseal, sealed, unsealed
-from fedlab.indexfile import IndexFileError
+from fedlab.index.file import IndexFileError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and modes of files")
 SECRET = "a patient's own words"

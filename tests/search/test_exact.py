@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlab.device import Device
-from fedlab.scan import measure
+from fedlab.index.scan import measure
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.exact import first_asked
 from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedlab.device import Device
-from fedlab.filters import FilterError
-from fedlab.index import VectorIndex
+from fedlab.index.filters import FilterError
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch
 from tests.helpers import METRICS, normal
 

@@ -138,7 +138,7 @@ def pull_data(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def change_a_source(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_sources", lambda: {"fedlab/index.py": "another"})
+    monkeypatch.setattr(records, "_sources", lambda: {"fedlab/index/vectorindex.py": "another"})
 
 
 def another_version(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

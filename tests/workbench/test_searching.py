@@ -12,7 +12,7 @@ from fedlab.data import text_encoder
 from fedlab.data.partitions import iid
 from fedlab.data.splits import dirichlet
 from fedlab.device import Device
-from fedlab.index import VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch, judge
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query
 from fedlab.workbench import cells, search_figures, searching

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_vectors
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import require, whole_number
-from fedlab.index import VectorIndex
+from fedlab.index.ingest import as_vectors
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.search.leaks.attacks import (
     Attack,
     KnownPairs,

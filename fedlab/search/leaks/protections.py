@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import read_only, whole_number
-from fedlab.storage import decode, encode
+from fedlab.index.encoding import decode, encode
 
 __all__ = [
     "Counts",

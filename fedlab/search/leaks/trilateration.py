@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.scan import METRICS
+from fedlab.index.scan import METRICS
 
 __all__ = ["Prior", "needed", "trilaterate"]
 

@@ -20,12 +20,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_lengths, as_vectors
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.validation import whole_number
 from fedlab.device import Device
-from fedlab.scan import Nearest, Probes
+from fedlab.index.ingest import as_lengths, as_vectors
+from fedlab.index.scan import Nearest, Probes
 from fedlab.search.kinds import one_kind
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session

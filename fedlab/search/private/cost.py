@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_vectors
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.device import Device
-from fedlab.scan import Probes
+from fedlab.index.ingest import as_vectors
+from fedlab.index.scan import Probes
 from fedlab.search.private.bisection import kth_distances
 from fedlab.search.private.session import Session
 from fedlab.search.private.shared import SharedIndex

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.checks import as_vectors
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
 from fedlab.device import Device
+from fedlab.index.ingest import as_vectors
 from fedlab.search.kinds import one_kind
 from fedlab.search.private.mechanism import Budget, Mechanism
 from fedlab.search.private.noise import Source

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from fedlab import Device, VectorIndex
-from fedlab.index import Metric
+from fedlab.index.vectorindex import Metric
 from fedlab.search.private.bisection import (
     Codes,
     FalseCountsError,

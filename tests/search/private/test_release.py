@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fedlab import Device, VectorIndex
-from fedlab.index import Metric
+from fedlab.index.vectorindex import Metric
 from fedlab.search.private import (
     Budget,
     BudgetError,

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from fedlab import Device, VectorIndex
-from fedlab.index import Metric
+from fedlab.index.vectorindex import Metric
 from fedlab.search.private import SharedIndex
 from fedlab.search.private.fixed import error_bound, from_products, to_words
 from fedlab.search.private.ring import multiply_add

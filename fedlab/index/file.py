@@ -1,0 +1,177 @@
+"""The file of an index: what stands in it, and what is checked before any of it is used."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.core.validation import whole_number
+from fedlab.files.arrays import FileKind
+from fedlab.files.keys import Sealer
+from fedlab.index import metadata as about
+from fedlab.index.encoding import DTYPES, Columns, encode
+from fedlab.index.engines import HNSW, Engine, Proposer, described, engine_of
+from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
+from fedlab.index.scan import METRICS
+from fedlab.index.table import Table
+
+__all__ = ["INDEX", "IndexFileError", "Stored", "empty_table", "read", "write"]
+
+
+class IndexFileError(ValueError):
+    """A file is not a whole, unaltered index."""
+
+
+INDEX = FileKind(b"FEDLABVX", "index", IndexFileError)
+
+#: Numbers decoded at once.
+_MANY = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What makes up an index, in a file and in memory."""
+
+    dimensions: int
+    metric: Any
+    dtype: Any
+    engine: Engine
+    table: Table
+    graph: Proposer | None
+    next_key: int
+    generation: int
+
+
+def empty_table(dimensions: int, dtype: str) -> Table:
+    """Return a table without rows."""
+    columns = {
+        **encode(np.empty((0, dimensions), np.float32), dtype),
+        "squares": np.empty(0, np.float32),
+        "keys": np.empty(0, np.uint64),
+    }
+    return Table(columns, dimensions=dimensions)
+
+
+def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> None:
+    """Write an index, whole or not at all; see `VectorIndex.save`."""
+    arrays = {name: part for name, part in stored.table.columns.items() if name != "squares"}
+    parameters = {
+        "dimensions": stored.dimensions,
+        "metric": stored.metric,
+        "dtype": stored.dtype,
+        "engine": described(stored.engine),
+        "next_key": stored.next_key,
+        "generation": stored.generation,
+    }
+    graph = stored.graph.to_bytes() if stored.graph is not None and stored.graph.whole else None
+    if graph is not None:
+        arrays["graph"] = np.frombuffer(graph, np.uint8)
+        parameters["library"] = stored.engine.library()
+    INDEX.write(path, parameters, arrays, key)
+
+
+def read(path: str | os.PathLike[str], key: Sealer | None, at_least: int) -> Stored:
+    """Read an index; see `VectorIndex.open`."""
+    whole_number(at_least, "at_least", 0)
+    parameters, arrays = INDEX.read(path, key)
+    try:
+        stored = _checked(parameters, dict(arrays))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise IndexFileError(
+            f"{os.fspath(path)} does not hold what its header says ({error}); build it anew"
+        ) from error
+    if stored.generation < at_least:
+        raise IndexFileError(
+            f"{os.fspath(path)} has generation {stored.generation}, and at least {at_least} was "
+            "asked for: it is an older file, put back by accident or on purpose"
+        )
+    return stored
+
+
+def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
+    dimensions = whole_number(parameters.pop("dimensions"), "dimensions", 1, 65_536)
+    metric, dtype = str(parameters.pop("metric")), str(parameters.pop("dtype"))
+    if metric not in METRICS or dtype not in DTYPES:
+        raise ValueError(f"rows in {dtype!r} under {metric!r}")
+    next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
+    generation = whole_number(parameters.pop("generation", 0), "generation", 0, KEY_LIMIT)
+    engine, writer = _engine_said(parameters)
+    engine.suits(dimensions, metric)
+    if parameters:
+        raise ValueError(f"parameters called {', '.join(sorted(parameters))}")
+    content = arrays.pop("graph", None)
+    # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
+    columns = {name: np.array(array) for name, array in arrays.items()}
+    table = _checked_table(columns, dimensions, metric, dtype)
+    if table.rows and next_key <= table.columns["keys"].max():
+        raise ValueError(f"next_key is {next_key}, the largest key {table.columns['keys'].max()}")
+    kind = dimensions, metric, dtype
+    graph = None if content is None else _graph(content, engine, writer, kind, table.rows)
+    return Stored(*kind, engine, table, graph, next_key, generation)
+
+
+def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
+    """Take the engine, and whose library wrote its graph, out of a file's parameters."""
+    if "engine" in parameters:
+        return engine_of(parameters.pop("engine")), parameters.pop("library", None)
+    # Before there were other engines than the graph, its settings stood among the parameters.
+    names = ("connectivity", "expansion_add", "expansion_search")
+    settings = {name: parameters.pop(name) for name in names}
+    return HNSW(**settings), f"USearch {parameters.pop('usearch', None)}"
+
+
+def _graph(
+    content: NDArray[np.generic],
+    engine: Engine,
+    writer: str | None,
+    kind: tuple[int, str, str],
+    rows: int,
+) -> Proposer | None:
+    if content.dtype != np.uint8 or content.ndim != 1:
+        raise ValueError(f"a graph of type {content.dtype}, {content.shape}")
+    if writer != engine.library():
+        warnings.warn(
+            f"the graph was written by {writer}; this is {engine.library()}, so it is left out and "
+            "built anew when it is used",
+            stacklevel=5,
+        )
+        return None
+    graph = engine.proposer(*kind)
+    graph.load(memoryview(content))  # type: ignore[arg-type]
+    if graph.entries > rows:
+        raise ValueError(f"a graph of {graph.entries} entries for {rows} rows")
+    return graph
+
+
+def _checked_table(
+    arrays: Mapping[str, NDArray[np.generic]], dimensions: int, metric: str, dtype: str
+) -> Table:
+    """Return columns that were read from a file as a table, or raise ValueError."""
+    expected = dict(empty_table(dimensions, dtype).columns)
+    del expected["squares"]
+    rows = len(arrays["codes"])
+    metadata = about.checked(dict(arrays), rows)
+    arrays = {name: column for name, column in arrays.items() if name not in metadata}
+    if set(arrays) - {"labels"} != set(expected):
+        raise ValueError(f"arrays {', '.join(sorted(arrays))}")
+    for name, column in arrays.items():
+        known = as_labels(column, rows) if name == "labels" else expected[name]
+        if column.dtype != known.dtype or column.shape != (rows, *known.shape[1:]):
+            raise ValueError(f"{name} of type {column.dtype}, {column.shape}, for {rows} rows")
+    keys = as_keys(arrays["keys"])
+    if len(np.unique(keys)) < rows:
+        raise ValueError("the same key twice")
+    table = Table(dict(arrays), dimensions=dimensions)
+    step = max(1, _MANY // dimensions)
+    squares = [np.empty(0, np.float32)]
+    for start in range(0, rows, step):
+        part = as_vectors(table.decoded(slice(start, start + step)), dimensions, "rows")
+        squares.append(as_lengths(part, metric, "rows"))
+    columns = {**arrays, **metadata, "squares": np.concatenate(squares)}
+    return Table(columns, dimensions=dimensions)

@@ -1,0 +1,258 @@
+"""What comes in: vectors, keys and labels, checked before anything changes.
+
+Each function returns a clean array or raises an error that names what was given, what is allowed
+and what to do.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.index.encoding import Columns
+from fedlab.index.table import Table
+
+__all__ = [
+    "KEY_LIMIT",
+    "as_keys",
+    "as_labels",
+    "as_lengths",
+    "as_vectors",
+    "keys_for",
+    "labels_for",
+    "some",
+]
+
+#: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
+KEY_LIMIT = 2**64 - 1
+
+# Squared lengths must stay within float32, in which graphs and scans add them up.
+_LONGEST = 1e18
+_SHORTEST = 1e-18
+
+
+def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
+    """Return finite float32 rows, (n, dimensions), C-contiguous; one vector counts as one row.
+
+    Examples
+    --------
+    >>> as_vectors([1, 2, 3], 3, "query").shape
+    (1, 3)
+    """
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"{what}: a sparse {type(values).__name__} was given; rows are dense: project them to "
+            "fewer dimensions (fedlab.data.Projection.fitted or .random, whose .loss says what is "
+            "lost), or call .toarray() if they are few"
+        )
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what}: a masked array was given; fill in or leave out what is missing")
+    array = _as_array(values, what)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{what}: values of type {array.dtype} were given; numbers are needed: "
+            f"{_way_to_vectors(array)}"
+        )
+    if array.ndim == 1 and array.size:
+        array = array[None, :]
+    if array.ndim == 1:
+        array = array.reshape(0, dimensions)
+    if array.ndim != 2 or array.shape[1] != dimensions:
+        raise ValueError(
+            f"{what}: an array of shape {array.shape} was given; (rows, {dimensions}) is needed, "
+            f"or ({dimensions},) for a single one"
+        )
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(
+            f"{what}: {len(bad)} of {len(rows)} rows hold NaN, inf or numbers beyond float32 "
+            f"(the first is row {bad[0]}); fill in or leave out what is missing"
+        )
+    return rows
+
+
+def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.float32]:
+    """Return the squared length of each row; refuse those for which the metric is not defined."""
+    # einsum widens in small buffers; squaring first would hold a float64 copy of all rows.
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if len(squares) and squares.max() > _LONGEST**2:
+        raise ValueError(
+            f"{what}: row {squares.argmax()} has length {np.sqrt(squares.max()):.3g}; at most "
+            f"{_LONGEST:.0e} is allowed: scale the vectors"
+        )
+    if metric == "cosine" and len(squares) and squares.min() < _SHORTEST**2:
+        raise ValueError(
+            f"{what}: row {squares.argmin()} has length {np.sqrt(squares.min()):.3g} as it is "
+            f"stored; cosine needs a direction (at least {_SHORTEST:.0e}): leave the row out, or "
+            "use the metric 'l2sq' or 'inner'"
+        )
+    return squares.astype(np.float32)
+
+
+def as_keys(values: Any, what: str = "keys") -> NDArray[np.uint64]:
+    """Return keys as a one-dimensional uint64 array.
+
+    Examples
+    --------
+    >>> as_keys([3, 5])
+    array([3, 5], dtype=uint64)
+    """
+    array = np.atleast_1d(_as_array(values, what))
+    if array.shape == (0,):
+        return np.empty(0, np.uint64)
+    if array.dtype.kind == "f" and _all_whole(values):
+        # NumPy makes floats of a list that holds both small numbers and some from 2**63 on.
+        array = np.array([operator.index(value) for value in values], dtype=object)
+        if array.min() >= 0 and array.max() < 2**64:
+            array = array.astype(np.uint64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{what}: an array of type {array.dtype} and shape {array.shape} was given; whole "
+            "numbers in one dimension are needed, 0 ... 2**64 - 2 (names can be kept as labels)"
+        )
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise ValueError(f"{what}: {array.min()} was given; keys lie in 0 ... 2**64 - 2")
+    keys = array.astype(np.uint64)
+    if keys.max() == KEY_LIMIT:
+        raise ValueError(f"{what}: 2**64 - 1 was given; keys lie in 0 ... 2**64 - 2")
+    return keys
+
+
+def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
+    """Return one label a row: int64 for whole numbers and truth values, float64, or text.
+
+    Examples
+    --------
+    >>> as_labels([True, False], rows=2)
+    array([1, 0])
+    """
+    array = _as_array(values, "labels")
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(np.str_)
+    if array.shape != (rows,):
+        raise ValueError(
+            f"labels of shape {array.shape} were given for {rows} rows; one a row is needed"
+        )
+    if array.dtype.kind == "u" and array.max(initial=0) >= 2**63:
+        raise ValueError(f"labels: {array.max()} was given; whole numbers lie below 2**63")
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"labels: {int((~np.isfinite(array)).sum())} of {rows} are NaN or inf; leave out "
+                "rows whose label is unknown"
+            )
+        return array.astype(np.float64)
+    if array.dtype.kind == "U":
+        return array
+    raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
+
+
+def _as_array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
+
+
+def _way_to_vectors(array: NDArray[Any]) -> str:
+    """Say how what is no number becomes a vector."""
+    kind = array.dtype.kind
+    if kind in "US" or (kind == "O" and all(isinstance(value, str) for value in array.flat)):
+        return "fedlab.data.embed makes vectors of texts, fedlab.data.Preparation of categories"
+    ways = {
+        "b": "truth values become numbers by .astype(float)",
+        "c": "complex numbers become two columns, .real and .imag",
+        "M": "points in time become numbers, such as days since a date",
+        "m": "spans of time become numbers, such as .astype('timedelta64[s]').astype(float)",
+        "V": "columns of a record become columns of numbers",
+    }
+    return ways.get(
+        kind,
+        "fedlab.data.read_table and Preparation make vectors of a table of mixed columns, "
+        "fedlab.data.embed of texts; other objects take an encoder of your own",
+    )
+
+
+def _all_whole(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values
+    )
+
+
+def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> NDArray[np.uint64]:
+    """Return keys for new rows: those given, or the next free ones.
+
+    Parameters
+    ----------
+    rows : int
+        How many are to come.
+    keys : (rows,) whole numbers, optional
+    table : Table
+        The rows that stand.
+    next_key : int
+        Above every key that was ever given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a key is none, stands twice or is taken.
+    """
+    if keys is None:
+        if next_key + rows > KEY_LIMIT:
+            raise ValueError("no keys are free above the largest one; give keys of your own")
+        return np.arange(next_key, next_key + rows, dtype=np.uint64)
+    new = as_keys(keys)
+    if len(new) != rows:
+        raise ValueError(f"{len(new)} keys were given for {rows} rows; one a row is needed")
+    distinct, counts = np.unique(new, return_counts=True)
+    if len(distinct) < len(new):
+        raise ValueError(f"keys: {some(distinct[counts > 1])} stand twice in what was given")
+    if not rows or distinct[0] >= next_key:
+        return new  # all lie above every key so far: no need to look
+    taken = new[table.rows_of(new) >= 0]
+    if len(taken):
+        raise ValueError(
+            f"keys: {some(taken)} are in the index already; remove them first, or give others"
+        )
+    return new
+
+
+def labels_for(rows: int, labels: ArrayLike | None, table: Table) -> Columns:
+    """Return new rows' labels as a column, or none: as the rows that stand have it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If only some rows would have labels, or labels of another kind.
+    """
+    known = table.columns.get("labels") if table.rows else None
+    if labels is None:
+        if known is not None:
+            raise ValueError("the rows of this index have labels; give one for each new row")
+        return {}
+    if known is None and table.rows:
+        raise ValueError("the rows of this index have no labels; leave them out here too")
+    column = as_labels(labels, rows)
+    if known is not None and (known.dtype.kind == "U") != (column.dtype.kind == "U"):
+        raise ValueError(f"labels of type {column.dtype} were given; this index has {known.dtype}")
+    return {"labels": column}
+
+
+def some(keys: NDArray[np.uint64]) -> str:
+    """Return the first few keys as text.
+
+    Examples
+    --------
+    >>> some(np.arange(7, dtype=np.uint64))
+    '0, 1, 2, 3, 4 and 2 more'
+    """
+    shown = ", ".join(str(key) for key in keys[:5].tolist())
+    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

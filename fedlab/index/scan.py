@@ -1,0 +1,310 @@
+"""The exact scan: rows against queries by matrix products, and an answer in one defined order.
+
+Float32 products differ in their last bits between one large product and several small ones, and
+between numbers of threads. So they only select: rows that can be among the k nearest, given how far
+a float32 score may lie from the true one, are candidates, and candidates are measured again in
+float64, row by row. The answer is the same however the work was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.core.jit import announced
+from fedlab.core.validation import read_only
+from fedlab.index.table import Table
+
+__all__ = [
+    "METRICS",
+    "Nearest",
+    "Probes",
+    "errors",
+    "measure",
+    "nearest",
+    "nearest_chosen",
+    "ranked",
+    "scan",
+]
+
+Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+METRICS = ("cosine", "inner", "l2sq")
+
+_PRODUCTS = 1 << 20  # scores held at once (4 MB): fits a cache, and amortises a call
+_DECODED = 1 << 20  # numbers decoded at once
+_CANDIDATES = 256  # held for each query, besides twice as many as are asked for
+_QUERIES = 256
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Queries made ready for scans: once, for any number of tables.
+
+    Attributes
+    ----------
+    queries : (q, d) float32 array
+        Finite; under cosine none of length zero.
+    metric : {"cosine", "inner", "l2sq"}
+    scaled : (q, d) float32 array
+        What rows are multiplied with.
+    wide : (q, d) float64 array
+        What rows are measured against.
+    lengths : (q,) float64 array
+    """
+
+    metric: str
+    scaled: Float
+    wide: Double
+    lengths: Double
+
+    @classmethod
+    def of(cls, queries: Float, metric: str) -> Probes:
+        wide, lengths = np.empty(queries.shape), np.empty(len(queries))
+        _kernels().widen(_given(queries), wide, lengths)
+        return cls(metric, _scaled(queries, lengths, metric), wide, lengths)
+
+    def __len__(self) -> int:
+        return len(self.wide)
+
+    def __getitem__(self, part: slice | Places) -> Probes:
+        if isinstance(part, slice) and part.start == 0 and part.stop >= len(self):
+            return self
+        return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
+
+    @cached_property
+    def asking(self) -> tuple[Any, ...]:
+        """What kernels measure with."""
+        return _given(self.wide), _given(self.lengths), METRICS.index(self.metric)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The k nearest rows of each query, by distance and then by key.
+
+    Attributes
+    ----------
+    distances : (q, k) float64 array
+        inf where there are fewer than k.
+    keys : (q, k) uint64 array
+        2**64 - 1 where there are fewer than k.
+    rows : (q, k) int64 array
+        -1 where there are fewer than k.
+    """
+
+    distances: Double
+    keys: NDArray[np.uint64]
+    rows: Places
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> Nearest:
+        """Return room for the kernels to fill."""
+        shape = queries, k
+        return cls(np.empty(shape), np.empty(shape, np.uint64), np.empty(shape, np.int64))
+
+    @property
+    def heaps(self) -> tuple[Double, NDArray[np.uint64], Places]:
+        """What kernels fill."""
+        return self.distances, self.keys, self.rows
+
+    def __getitem__(self, part: slice) -> Nearest:
+        return Nearest(self.distances[part], self.keys[part], self.rows[part])
+
+
+def measure(rows: Float, queries: Float, metric: str) -> Double:
+    """Return the distance of each row to the query beside it, in float64.
+
+    Parameters
+    ----------
+    rows, queries : (n, d) float32 arrays
+        Paired row by row.
+    metric : {"cosine", "inner", "l2sq"}
+        1 - cos, 1 - inner product, or the sum of squared differences.
+
+    Examples
+    --------
+    >>> measure(np.float32([[3.0, 4.0]]), np.float32([[3.0, 4.0]]), "inner")
+    array([-24.])
+    """
+    distances = np.empty(len(rows))
+    _kernels().measure_pairs(_given(rows), Probes.of(queries, metric).asking, distances)
+    return distances
+
+
+def errors(probes: Probes, longest: float) -> Float:
+    """Return how far a float32 score can lie from the true one, for each query, (q,).
+
+    Scores are -cos, -x q, or x x - 2 x q; `longest` is the length of the longest row.
+    """
+    found, (_, lengths, metric) = np.empty(len(probes), np.float32), probes.asking
+    _kernels().write_errors(longest, lengths, probes.wide.shape[1], metric, found)
+    return found
+
+
+def ranked(
+    table: Table, queries: Float, who: Places, row: Places, k: int, metric: str
+) -> tuple[Places, Double]:
+    """Measure candidates again and keep the k nearest of each query.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    queries : (q, d) float32 array
+    who, row : (c,) int arrays
+        Candidate `row[i]` was found for query `who[i]`; no pair stands twice.
+    k : int
+        Places in the answer.
+    metric : str
+
+    Returns
+    -------
+    rows : (q, k) int64 array
+        Ordered by distance, then by key; -1 where there are fewer than k.
+    distances : (q, k) float64 array
+        inf where there are fewer than k.
+    """
+    found = Nearest.empty(len(queries), k)
+    pairs = _given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))
+    _kernels().rank(table.stored, Probes.of(queries, metric).asking, *pairs, found.heaps)
+    return found.rows, found.distances
+
+
+def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, Double]:
+    """Return the k rows nearest to each query, exactly; see `ranked` for the form of the answer.
+
+    Parameters
+    ----------
+    table : Table
+        The rows, n of d numbers.
+    queries : (q, d) float32 array
+    k : int
+        At most n.
+    metric : str
+    """
+    found = Nearest.empty(len(queries), k)
+    for part in _parts(len(queries), k):
+        _scan_few(table, Probes.of(queries[part], metric), found[part])
+    return found.rows, found.distances
+
+
+def scan(table: Table, probes: Probes, k: int) -> Nearest:
+    """Return the k rows nearest to each query, exactly, where queries come ready."""
+    found = Nearest.empty(len(probes), k)
+    for part in _parts(len(probes) if k else 0, k):
+        _scan_few(table, probes[part], found[part])
+    return found
+
+
+def _parts(queries: int, k: int) -> list[slice]:
+    few = max(1, min(_QUERIES, _PRODUCTS // max(k, 1)))
+    return [slice(start, start + few) for start in range(0, queries, few)]
+
+
+def _scan_few(table: Table, probes: Probes, found: Nearest) -> int:
+    """Fill `found` with the nearest rows, and return how many rows were measured in float64."""
+    choose, count, k = _kernels().choose, len(probes), found.rows.shape[1]
+    room = count, min(table.rows, 2 * k + _CANDIDATES)
+    held = (
+        *(np.empty((count, k), np.float32), np.empty(room, np.int64)),
+        *(np.empty(room, np.float32), np.empty(count, np.int64)),
+    )
+    measuring = held, table.stored, probes.asking, found.heaps
+    step, measured = max(k, min(_PRODUCTS // count, _DECODED // probes.wide.shape[1])), 0
+    for start in range(0, table.rows, step):
+        stop = min(start + step, table.rows)
+        products: Float = probes.scaled @ table.decoded(slice(start, stop)).T
+        measured += choose(products, start, stop == table.rows, *measuring)
+    return measured
+
+
+def _given(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as all kernels take what they only read: else each kind is compiled anew."""
+    return read_only(np.ascontiguousarray(array))
+
+
+@cache
+def _kernels() -> Any:
+    """Return the compiled loops, all of them ready."""
+    # numba takes a while to import, so who doesn't search doesn't pay for it.
+    from fedlab.index import kernels
+
+    one, none = np.ones((1, 1), np.float32), np.empty(0, np.int64)
+    table = Table({"codes": one, "squares": one[0], "keys": np.zeros(1, np.uint64)})
+    wide, found = np.ones((1, 1)), Nearest.empty(1, 1)
+    asking = _given(wide), _given(wide[0]), 1
+    held = one.copy(), np.empty((1, 1), np.int64), one.copy(), np.zeros(1, np.int64)
+    with announced("the loops of searches", "5 to 10"):
+        kernels.widen(_given(one), wide, np.ones(1))
+        kernels.measure_pairs(_given(one), asking, np.ones(1))
+        kernels.write_errors(1.0, _given(wide[0]), 1, 1, one[0].copy())
+        kernels.rank(table.stored, asking, _given(none), _given(none), found.heaps)
+        kernels.choose(one @ one.T, 0, True, held, table.stored, asking, found.heaps)
+    return kernels
+
+
+def _scaled(queries: Float, lengths: Double, metric: str) -> Float:
+    factors = {"cosine": -1.0 / np.maximum(lengths, 1e-30), "inner": -1.0, "l2sq": -2.0}
+    scaled: Float = queries * np.asarray(factors[metric], np.float32).reshape(-1, 1)
+    return scaled
+
+
+#: The columns that a scan reads.
+_SCANNED = ("codes", "scales", "squares", "keys")
+
+
+_GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
+
+
+def nearest_chosen(
+    table: Table, chosen: NDArray[np.intp], queries: Float, k: int, metric: str
+) -> tuple[Places, Double]:
+    """Return the k nearest of the chosen rows for each query, exactly.
+
+    Parameters
+    ----------
+    table : Table
+        n rows of d numbers.
+    chosen : (c,) array
+        Which of them, in ascending order.
+    queries : (q, d) float32 array
+    k : int
+        At most c.
+    metric : str
+
+    Returns
+    -------
+    rows, distances : (q, k) arrays
+        As `fedlab.index.scan.ranked` gives them.
+    """
+    rows, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+    for start, block in _blocks(table, chosen, queries.shape[1]):
+        places, measured = nearest(block, queries, min(k, block.rows), metric)
+        near = np.concatenate([rows, chosen[start + places]], axis=1)
+        if block.rows == len(chosen):
+            return near, measured
+        who = np.repeat(np.arange(len(queries)), near.shape[1])
+        width = min(k, near.shape[1])
+        rows, distances = ranked(table, queries, who, near.ravel(), width, metric)
+    return rows, distances
+
+
+def _blocks(table: Table, chosen: NDArray[np.intp], dimensions: int) -> Iterator[tuple[int, Table]]:
+    """Yield where each block begins among the chosen rows, and its rows as a table."""
+    step = max(1, _GATHERED // dimensions)
+    for start in range(0, len(chosen), step):
+        part = chosen[start : start + step]
+        first, last = int(part[0]), int(part[-1])
+        if last - first + 1 == len(part):
+            yield start, table.slice(first, last + 1)
+        else:
+            names = [name for name in _SCANNED if name in table.columns]
+            columns = {name: table.columns[name][part] for name in names}
+            yield start, replace(table, columns=columns, _room=None)

@@ -1,0 +1,641 @@
+"""The vector index of a device: vectors in, neighbours out.
+
+The truth of an index is one contiguous array of its rows in their storage type, with keys, labels
+and metadata beside it. Training, `get` and the exact scan read that array, decoded. An engine's
+search structure (by default USearch's graph) is derived from it, built when it is first used, and
+only ever proposes candidates: every distance in an answer is measured in float64 from the stored
+rows, so answers agree between devices whatever answered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlab.core.validation import read_only, require, whole_number
+from fedlab.files.keys import Key, Sealer
+from fedlab.index import file, ingest
+from fedlab.index import metadata as about
+from fedlab.index.answers import Hits, Neighbourhoods
+from fedlab.index.certificate import Certificate, OldMemory, certify, content_hash
+from fedlab.index.encoding import DTYPES, encode
+from fedlab.index.engines import HNSW, Engine, Proposer
+from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
+from fedlab.index.planner import Walk, filtered_graph_pays, graph_pays, scanned, to_fetch
+from fedlab.index.radius import within
+from fedlab.index.scan import METRICS, Nearest, Probes, scan
+from fedlab.index.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["VectorIndex"]
+
+Metric = Literal["cosine", "inner", "l2sq"]
+DType = Literal["f32", "f16", "bf16", "i8", "b1"]
+
+#: Numbers held at once; to ask for more neighbours, and more than there are rows, is a mistake.
+_MANY = 1 << 20
+
+
+class VectorIndex:
+    """Vectors with keys, labels and metadata, searched by nearness.
+
+    Many threads may search at once; one that adds or removes rows must be alone.
+
+    Parameters
+    ----------
+    dimensions : int
+        Numbers in a vector.
+    metric : {"cosine", "inner", "l2sq"}
+        What is near. Cosine compares directions; the rows keep their lengths.
+    dtype : {"f32", "f16", "bf16", "i8", "b1"}
+        How rows are stored: 4, 2, 2 or 1 byte a number, or one bit (i8 and b1: 4 bytes more a row,
+        for its scale). Keys and squared lengths take 12 bytes a row.
+    engine : Engine
+        Who proposes candidates where the scan doesn't answer (see `fedlab.index.engines`).
+
+    Examples
+    --------
+    >>> index = VectorIndex(2)
+    >>> rows = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    >>> keys = index.add(rows, labels=["east", "north", "north-east"])
+    >>> hits = index.search([0.9, 0.1], k=2)
+    >>> hits.keys, hits.engine
+    (array([[0, 2]], dtype=uint64), 'scan')
+    >>> index.labels_of(hits.keys[0])
+    array(['east', 'north-east'], dtype='<U10')
+    >>> index.search([0.9, 0.1], k=2, where="label != 'east'").keys
+    array([[2, 1]], dtype=uint64)
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        metric: Metric = "cosine",
+        dtype: DType = "f32",
+        engine: Engine = HNSW(),  # noqa: B008 (a frozen value)
+    ) -> None:
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        self.dimensions = whole_number(dimensions, "dimensions", 1, 65_536)
+        self.metric: Metric = metric
+        self.dtype: DType = dtype
+        require(engine, "engine", "name", "searching", "suits", "proposer", "library")
+        engine.suits(self.dimensions, metric)
+        self.engine: Engine = engine
+        self._table = file.empty_table(self.dimensions, dtype)
+        #: How often the index was saved, by this object and by those it was opened from.
+        self.generation = 0
+        self._next_key = 0
+        self._edits = 0
+        self._graph: Proposer | None = None
+        self._building = Lock()
+
+    # -- what is in it -----------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._table.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._table.columns["keys"].tolist())
+
+    def __contains__(self, key: object) -> bool:
+        if (
+            isinstance(key, bool)
+            or not isinstance(key, int | np.integer)
+            or not 0 <= key < KEY_LIMIT
+        ):
+            return False
+        return bool(self._table.rows_of(np.array([key], np.uint64))[0] >= 0)
+
+    def __repr__(self) -> str:
+        return (
+            f"VectorIndex({len(self):,} rows of {self.dimensions} in {self.dtype}, {self.metric}, "
+            f"{'with' if self.has_graph else 'no'} graph, {self.nbytes:,} bytes)"
+        )
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(n,) keys in the order of the rows, read-only."""
+        return read_only(self._table.columns["keys"])
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """(n,) labels in the order of the rows, read-only; None if the rows have none."""
+        column = self._table.columns.get("labels")
+        return None if column is None else read_only(column)
+
+    @property
+    def metadata(self) -> pd.DataFrame:
+        """Metadata in the order of the rows, with their keys as index; a copy.
+
+        It has no columns if the rows have no metadata.
+        """
+        return about.frame_of(self.keys, about.metadata_in(self._table.columns))
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
+        return read_only(self._table.decoded())
+
+    @property
+    def edits(self) -> int:
+        """How often rows were added or removed: who derives something from them compares it."""
+        return self._edits
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the engine's graph stands (or its lists, or trees, as the engine may be).
+
+        It may still have to take in rows that came since.
+        """
+        return self._graph is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of rows, lengths, keys, labels, metadata, and of the graph if it stands."""
+        graph = self._graph
+        return self._table.nbytes + (graph.nbytes_beside(self._table) if graph else 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies and for other processes: a graph can't go along, and is rebuilt.
+        state = {**self.__dict__, "_table": self._table.slice(0, len(self)), "_graph": None}
+        del state["_building"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _building=Lock())
+
+    # -- rows in, rows out -------------------------------------------------------------------
+
+    def add(
+        self,
+        vectors: ArrayLike,
+        keys: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
+    ) -> NDArray[np.uint64]:
+        """Add rows: all of them, or none if any is refused.
+
+        Parameters
+        ----------
+        vectors : (n, d) array
+            Finite numbers; under cosine no row of length zero.
+        keys : (n,) whole numbers, optional
+            Distinct, not yet in the index, below 2**64 - 1. By default the next free ones.
+        labels : (n,) array, optional
+            A class (whole number, text) or a number for each row. Either all rows of an index have
+            labels or none.
+        metadata : DataFrame, or mapping of str to (n,) arrays, optional
+            What else is known of each row, for filters: numbers, truth values, text of at most
+            1,024 characters, dates. A missing number is NaN, a missing date NaT. All rows of an
+            index have the same columns, of the same types; a DataFrame's own index plays no part.
+
+        Returns
+        -------
+        (n,) uint64 array
+            The rows' keys.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If anything is refused; the index is then as it was.
+        """
+        rows = as_vectors(vectors, self.dimensions, "vectors")
+        new_keys = ingest.keys_for(len(rows), keys, self._table, self._next_key)
+        block = {**encode(rows, self.dtype), "keys": new_keys}
+        block["squares"] = as_lengths(
+            Table(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
+        )
+        if not len(rows):
+            return new_keys
+        block |= ingest.labels_for(len(rows), labels, self._table)
+        block |= about.added(self._table.columns if len(self) else None, metadata, len(rows))
+        table = self._table.appended(block)
+        next_key = max(self._next_key, int(new_keys.max()) + 1)
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._next_key, self._edits = table, next_key, self._edits + 1
+        return np.array(new_keys)
+
+    def get(self, keys: ArrayLike) -> NDArray[np.float32]:
+        """Return the rows of `keys`, decoded, (n, d): as near to what was put in as `dtype` allows.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index.
+        """
+        return self._table.decoded(self._present(keys))
+
+    def labels_of(self, keys: ArrayLike) -> NDArray[Any]:
+        """Return the labels of `keys`, (n,).
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index, or its rows have no labels.
+        """
+        rows = self._present(keys)
+        if "labels" not in self._table.columns:
+            raise KeyError("the rows of this index have no labels; add them with labels=")
+        return self._table.columns["labels"][rows]
+
+    def metadata_of(self, keys: ArrayLike) -> pd.DataFrame:
+        """Return the metadata of `keys`, a row a key, with the keys as index.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index, or its rows have no metadata.
+        """
+        rows = self._present(keys)
+        columns = about.metadata_in(self._table.columns)
+        if not columns:
+            raise KeyError("the rows of this index have no metadata; add them with metadata=")
+        return about.frame_of(self.keys[rows], {n: part[rows] for n, part in columns.items()})
+
+    def remove(self, keys: ArrayLike) -> int:
+        """Remove rows, and return how many.
+
+        The rows' bytes leave the array, and files that are saved from now on. A graph that stands
+        still holds them in memory until it is built anew; so does a view. `erase` makes sure.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index; nothing is removed then.
+        """
+        gone = self._present(keys)
+        kept = np.ones(len(self), np.bool_)
+        kept[gone] = False
+        if kept.all():
+            return 0
+        table = self._table.kept(kept)
+        graph = self._graph.without(kept) if self._graph else None
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._graph, self._edits = table, graph, self._edits + 1
+        return int(len(kept) - table.rows)
+
+    def erase(self, keys: ArrayLike, key: Key | None = None) -> Certificate:
+        """Remove rows so that the index holds none of their bytes any more, and certify it.
+
+        All columns are copied into memory of their own, without the rows and without room to spare;
+        the graph is dropped, and built anew when it is used. Files change when the index is saved.
+        `fedlab.erasure.audit_erasure` looks whether anything is left.
+
+        Memory that others may be reading (views, arrays that were handed out) is never written
+        over; `Certificate.still_held` tells where that keeps the rows. A view that erases nothing,
+        ``view.erase([])``, lets go of the memory that it shared.
+
+        Parameters
+        ----------
+        keys : (n,) whole numbers
+        key : Key, optional
+            Signs the certificate, and hides the hashes in it from others.
+
+        Raises
+        ------
+        KeyError
+            If a key is not in the index; nothing is erased then.
+        """
+        kept = np.ones(len(self), np.bool_)
+        kept[self._present(keys)] = False
+        erased = self.keys[~kept]
+        before, memory = (len(self), content_hash(self, key)), OldMemory(self)
+        table = self._table.kept(kept).tightened()
+        # No call stands between these, so an interrupt can't fall there.
+        self._table, self._graph, self._edits = table, None, self._edits + 1
+        return certify(self, erased, before, memory, key)
+
+    def view(self, start: int, stop: int) -> VectorIndex:
+        """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.
+
+        It answers as an index that owns these rows would, bit for bit. What is later added to it or
+        removed from it changes neither this index nor other views.
+        """
+        whole_number(start, "start", 0, len(self))
+        whole_number(stop, "stop", start, len(self))
+        part = VectorIndex(self.dimensions, self.metric, self.dtype, self.engine)
+        part._table = self._table.slice(start, stop)
+        part._next_key = self._next_key
+        return part
+
+    def rows_of(self, keys: ArrayLike) -> NDArray[np.intp]:
+        """Return in which row each key stands, -1 where it is not in the index."""
+        return self._table.rows_of(as_keys(keys))
+
+    def _present(self, keys: ArrayLike) -> NDArray[np.intp]:
+        wanted = as_keys(keys)
+        rows = self._table.rows_of(wanted)
+        if (rows < 0).any():
+            raise KeyError(f"keys {ingest.some(wanted[rows < 0])} are not in the index")
+        return rows
+
+    # -- search ------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        exact: bool | None = None,
+        *,
+        where: ArrayLike | str | None = None,
+        threads: int = 1,
+    ) -> Hits:
+        """Find the k nearest rows of each query, among all rows or those that pass a filter.
+
+        Parameters
+        ----------
+        queries : (q, d) or (d,) array
+            Finite numbers; under cosine none of length zero.
+        k : int
+            How many; an index with fewer rows returns all it has (see `Hits.counts`).
+        exact : bool, optional
+            True asks the scan (recall 1), False the engine (whose graph is built now if it does
+            not stand). By default sizes decide, see `graph_pays` and `filtered_graph_pays`.
+        where : (n,) bool array or str, optional
+            Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
+            as ``"age >= 65 and label != 'well'"`` (see `fedlab.index.filters`). The scan measures
+            those alone. The engine is asked for more candidates (see `to_fetch`); where too few of
+            them pass, as may be if the filter has to do with the vectors, the scan answers after
+            all (see `Hits.rescued`).
+        threads : int
+            Threads that walk the graph; the answer does not depend on them.
+
+        Returns
+        -------
+        Hits
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something is refused: a query, a number, a filter (`FilterError`).
+        """
+        k = whole_number(k, "k", 1, max(_MANY, len(self)))
+        whole_number(threads, "threads", 1, 1024)
+        probes = self._probes(queries)
+        chosen = None if where is None else np.flatnonzero(self.passing(where))
+        if chosen is not None and len(chosen) == len(self):
+            chosen = None
+        held = len(self) if chosen is None else len(chosen)
+        if exact is None:
+            exact = not self._graph_pays(k, chosen is None, held, len(probes))
+        engine = "scan" if exact else self.engine.name
+        rescued = np.empty(0, np.int64)
+        if not held or not len(probes):
+            rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
+        elif exact:
+            rows, distances = scanned(self._table, probes, min(k, held), self.metric, chosen)
+        else:
+            graph, near = self._standing_graph(), min(k, held)
+            fetched = None if chosen is None else self._to_fetch(graph.oversampling * near, held)
+            walk = Walk(graph, self._table, self.metric, threads, chosen, fetched)
+            rows, distances, rescued = walk.nearest(probes, near)
+        return self._hits(rows, distances, k, engine, rescued)
+
+    def within(
+        self,
+        queries: ArrayLike,
+        radius: float,
+        *,
+        where: ArrayLike | str | None = None,
+        limit: int | None = None,
+    ) -> Neighbourhoods:
+        """Find all rows whose distance to a query is at most `radius`, exactly.
+
+        A graph has no part in it: rows are scanned, and those that can't be told from the radius in
+        float32 are decided by their distance in float64.
+
+        Parameters
+        ----------
+        queries : (q, d) or (d,) array
+            Finite numbers; under cosine none of length zero.
+        radius : float
+            The largest distance, in the metric's own measure (see `Hits.distances`): under l2sq
+            that is a *squared* length.
+        where : (n,) bool array or str, optional
+            Which rows may be found, as in `search`.
+        limit : int, optional
+            At most so many are kept for a query, the nearest; `Neighbourhoods.cut` says for which
+            queries there were more.
+
+        Returns
+        -------
+        Neighbourhoods
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something is refused, or more than 2**26 neighbours would be returned.
+
+        Examples
+        --------
+        >>> index = VectorIndex(1, "l2sq")
+        >>> keys = index.add([[0.0], [1.0], [2.0], [3.0]])
+        >>> near = index.within([[0.0], [9.0]], radius=4.0)
+        >>> near.counts, near.keys
+        (array([3, 0]), array([0, 1, 2], dtype=uint64))
+        """
+        if isinstance(radius, bool) or not isinstance(radius, int | float | np.number):
+            raise TypeError(f"radius is {radius!r} ({type(radius).__name__}); a number is needed")
+        radius = float(radius)
+        if np.isnan(radius) or (radius < 0 and self.metric != "inner"):
+            raise ValueError(f"radius is {radius}; under {self.metric} no distance is below 0")
+        if limit is not None:
+            limit = whole_number(limit, "limit", 1)
+        probes = self._probes(queries)
+        chosen = np.arange(len(self)) if where is None else np.flatnonzero(self.passing(where))
+        totals, counts, rows, distances = within(
+            self._table, chosen, probes, radius, limit, self.metric
+        )
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Neighbourhoods(offsets, self.keys[rows], distances, totals)
+
+    def passing(self, where: ArrayLike | str) -> NDArray[np.bool_]:
+        """Return which rows pass a filter, (n,), as `search` takes it.
+
+        Raises
+        ------
+        FilterError
+            If a text is no filter over ``key``, ``label`` and the metadata of this index.
+        ValueError, TypeError
+            If a mask has another length or type.
+        """
+        from fedlab.index import filters
+
+        columns: dict[str, NDArray[Any]] = {"key": self.keys}
+        if self.labels is not None:
+            columns["label"] = self.labels
+        columns |= about.metadata_in(self._table.columns)
+        return np.array(filters.passing(where, columns, len(self)))
+
+    def _graph_pays(self, k: int, unfiltered: bool, passing: int, batch: int) -> bool:
+        sizes = passing, self.dimensions, batch, self.has_graph
+        if unfiltered:
+            return graph_pays(*sizes)
+        times = self._graph.oversampling if self._graph else 2
+        return filtered_graph_pays(self._to_fetch(times * k, passing), *sizes)
+
+    def _to_fetch(self, wanted: int, passing: int) -> int:
+        return to_fetch(wanted, len(self), passing, self.engine.breadth)
+
+    def _probes(self, queries: ArrayLike) -> NDArray[np.float32]:
+        probes = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(probes, self.metric, "queries")
+        return probes
+
+    def scan(self, probes: Probes, k: int) -> Nearest:
+        """Return the k nearest rows exactly, or all there are, for queries that come ready.
+
+        Who asks many indexes the same makes queries ready once; else see `search`.
+        """
+        if (probes.metric, probes.wide.shape[1]) != (self.metric, self.dimensions):
+            raise ValueError(
+                f"queries of {probes.wide.shape[1]} numbers for {probes.metric} were given; this "
+                f"index holds {self.dimensions} for {self.metric}"
+            )
+        return scan(self._table, probes, min(k, len(self)))
+
+    def build_graph(self, threads: int = 1) -> None:
+        """Build the graph, or bring it up to date; a search that uses it does so by itself.
+
+        Parameters
+        ----------
+        threads : int
+            One gives the same graph every time. Several are faster, and may give another each time.
+
+        Raises
+        ------
+        ValueError
+            If the engine learns from rows, and there are too few of them.
+        ImportError
+            If the engine's library is not installed.
+        """
+        self._standing_graph(whole_number(threads, "threads", 1, 1024))
+
+    def tune(self, **settings: int) -> None:
+        """Change those settings of the engine that a search reads, and build nothing anew.
+
+        Parameters
+        ----------
+        **settings : int
+            `Engine.searching` names them: ``expansion_search`` of a graph, ``probes`` of inverted
+            lists, and so on. More find better, and take longer.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> index.tune(expansion_search=200)
+        >>> index.engine
+        HNSW(connectivity=16, expansion_add=128, expansion_search=200, dtype=None, rescored=None)
+        """
+        engine: Any = self.engine
+        if other := sorted(settings.keys() - set(engine.searching)):
+            raise ValueError(
+                f"{', '.join(other)} is nothing that a search of {engine.name} reads; it reads "
+                f"{', '.join(engine.searching) or 'no setting'}: make another index for the rest"
+            )
+        engine = replace(engine, **settings)
+        if self._graph is not None:
+            self._graph.tune(engine)
+        self.engine = engine
+
+    def _standing_graph(self, threads: int = 1) -> Proposer:
+        with self._building:
+            graph = self._graph
+            if graph is None or graph.worn:
+                graph = self.engine.proposer(self.dimensions, self.metric, self.dtype)
+            graph.extend(self._table, threads)
+            self._graph = graph
+            return graph
+
+    def _hits(
+        self,
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float64],
+        k: int,
+        engine: str,
+        rescued: NDArray[np.int64],
+    ) -> Hits:
+        keys = np.full((len(rows), k), KEY_LIMIT, np.uint64)
+        far = np.full((len(rows), k), np.inf)
+        filled = rows >= 0
+        width = rows.shape[1]
+        keys[:, :width][filled] = self._table.columns["keys"][rows[filled]]
+        far[:, :width] = distances
+        return Hits(keys, far, filled.sum(axis=1), engine, rescued)
+
+    # -- files -------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
+        """Write rows, keys, labels, metadata and graph to one file, and count its generation up.
+
+        A kill at any moment leaves the old file or the new one. A graph that remembers removed
+        rows is left out, since it would take their bytes along, and so is what an engine can't
+        turn into bytes; it is rebuilt when it is used.
+
+        Parameters
+        ----------
+        path : path-like
+        key : Key or Passphrase, optional
+            What to seal the file with: all of it is then encrypted and authenticated (see
+            `fedlab.files.sealing`). Without, anybody who can read the file can read the rows.
+        """
+        stored = file.Stored(
+            **self._kind(),
+            table=self._table,
+            graph=self._graph,
+            next_key=self._next_key,
+            generation=self.generation + 1,
+        )
+        file.write(path, stored, key)
+        self.generation += 1
+
+    def _kind(self) -> dict[str, Any]:
+        kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
+        return {**kind, "engine": self.engine}
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], key: Sealer | None = None, *, at_least: int = 0
+    ) -> VectorIndex:
+        """Read an index that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+        key : Key or Passphrase, optional
+            What the file was sealed with. With one, a file without a seal is refused.
+        at_least : int
+            The generation that the file must have at least: `generation` counts how often an index
+            was saved. Somebody who puts an older file in its place,
+            sealed under the same key, is noticed by whoever keeps the number elsewhere.
+
+        Raises
+        ------
+        IndexFileError
+            If the file is torn, altered, sealed under another key, of another kind, of a later
+            version or of an older generation. Every byte is checked before any of them is used.
+        OSError
+            If it can't be read.
+
+        Warns
+        -----
+        UserWarning
+            If another version of the engine's library wrote the graph; it is left out, and rebuilt
+            when used.
+        """
+        stored = file.read(path, key, at_least)
+        index = cls(stored.dimensions, stored.metric, stored.dtype, stored.engine)
+        index.generation, index._next_key = stored.generation, stored.next_key
+        index._table, index._graph = stored.table, stored.graph
+        return index
