@@ -220,14 +220,17 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-        assert archive.read("fedlab/data/sources.toml") == (ROOT / "data/sources.toml").read_bytes()
+        assert (
+            archive.read("fedlab/data/loading/sources.toml")
+            == (ROOT / "data/sources.toml").read_bytes()
+        )
     metadata = {name for name in held if ".dist-info/" in name}
     source = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "fedlab").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held - metadata == source | {"fedlab/data/sources.toml"}
+    assert held - metadata == source | {"fedlab/data/loading/sources.toml"}
     for suffix in (".py", ".mplstyle", ".j2", ".typed"):
         assert [name for name in source if name.endswith(suffix)], suffix
     assert [name for name in metadata if name.endswith("licenses/LICENSE")]

@@ -3,9 +3,16 @@
 Importing this is cheap: pandas, scikit-learn and pyarrow load when a function needs them.
 """
 
-from fedlab.data.drift import Drift
-from fedlab.data.embedding import Embedded, TextEncoder, VectorsChanged, embed, text_encoder
-from fedlab.data.loaders import (
+from fedlab.data.embedding.encoders import (
+    Embedded,
+    TextEncoder,
+    VectorsChanged,
+    embed,
+    text_encoder,
+)
+from fedlab.data.embedding.projection import Projection, hashed
+from fedlab.data.embedding.projection_loss import ProjectionLoss
+from fedlab.data.loading.loaders import (
     load_breast_cancer,
     load_diabetes,
     load_digits,
@@ -13,14 +20,8 @@ from fedlab.data.loaders import (
     load_heart,
     load_mnist5k,
 )
-from fedlab.data.measures import embedding_skew, label_distance, label_divergence, quantity_gini
-from fedlab.data.noise import with_feature_noise
-from fedlab.data.partitions import Partition, PartitionError, audit, by_column, iid, label_table
-from fedlab.data.prepare import ColumnSums, Preparation
-from fedlab.data.projection import Projection, hashed
-from fedlab.data.projection_loss import ProjectionLoss
-from fedlab.data.pull import pull, verify
-from fedlab.data.sources import (
+from fedlab.data.loading.pull import pull, verify
+from fedlab.data.loading.registry import (
     DataChanged,
     DataError,
     DataUnavailable,
@@ -29,13 +30,30 @@ from fedlab.data.sources import (
     source,
     sources,
 )
-from fedlab.data.splits import by_classes, by_quantity, dirichlet, shards
-from fedlab.data.standins import load_clinics, load_images, load_words, train_test
-from fedlab.data.synthetic import Synthetic, synthetic, synthetic_iid
-from fedlab.data.tables import read_table, read_vectors
-from fedlab.data.targets import Target
-from fedlab.data.texts import Terms, Texts, load_icd10, load_newsgroups, load_reuters
-from fedlab.data.values import Dataset, Table, WordVectors
+from fedlab.data.loading.standins import load_clinics, load_images, load_words, train_test
+from fedlab.data.loading.texts import Terms, Texts, load_icd10, load_newsgroups, load_reuters
+from fedlab.data.partitions.feature_noise import with_feature_noise
+from fedlab.data.partitions.heterogeneity import (
+    embedding_skew,
+    label_distance,
+    label_divergence,
+    quantity_gini,
+)
+from fedlab.data.partitions.label_shift import Drift
+from fedlab.data.partitions.partition import (
+    Partition,
+    PartitionError,
+    audit,
+    by_column,
+    iid,
+    label_table,
+)
+from fedlab.data.partitions.schemes import by_classes, by_quantity, dirichlet, shards
+from fedlab.data.partitions.synthetic import Synthetic, synthetic, synthetic_iid
+from fedlab.data.tables.preparation import ColumnSums, Preparation
+from fedlab.data.tables.reading import read_table, read_vectors
+from fedlab.data.tables.targets import Target
+from fedlab.data.tables.values import Dataset, Table, WordVectors
 
 __all__ = [
     "ColumnSums",

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fedlab.data.pull import pull, verify
-from fedlab.data.sources import DataChanged, DataUnavailable, folder, sources
+from fedlab.data.loading.pull import pull, verify
+from fedlab.data.loading.registry import DataChanged, DataUnavailable, folder, sources
 
 FINE, UNAVAILABLE, REFUSED = 0, 1, 3
 

@@ -182,7 +182,7 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
-    from fedlab.data.sources import folder as data_folder
+    from fedlab.data.loading.registry import folder as data_folder
     from fedlab.workbench.runner import Settings
 
     return Settings(
@@ -198,7 +198,7 @@ def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
 def _pull() -> None:
     """Bring the data here; where that can't be, the notebooks take what is bundled and say so."""
     from fedlab.data import DataError, pull, sources
-    from fedlab.data.minilm import missing_packages
+    from fedlab.data.embedding.minilm import missing_packages
 
     # Weights that nobody can use here are not worth a long download.
     unused = {"minilm"} if missing_packages() else set()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedlab.data import DataUnavailable, Source, pull
-from fedlab.data.sources import Member
+from fedlab.data.loading.registry import Member
 
 CONTENT = b"age,ill\n61,1\n48,0\n" * 100
 MEMBER = "madeup/data/table.csv"
@@ -94,5 +94,7 @@ def handed(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(wheels, command[command.index("--dest") + 1])
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(importlib.import_module("fedlab.data.pull").subprocess, "run", careless)
+    monkeypatch.setattr(
+        importlib.import_module("fedlab.data.loading.pull").subprocess, "run", careless
+    )
     return wheels

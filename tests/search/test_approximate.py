@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlab import Device
-from fedlab.data.splits import dirichlet
+from fedlab.data.partitions.schemes import dirichlet
 from fedlab.search import FederatedSearch, federated_recall
 from fedlab.search.messages import Answer, Question, Responding
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack

@@ -9,8 +9,8 @@ import pytest
 from matplotlib import pyplot
 
 from fedlab.data import text_encoder
-from fedlab.data.partitions import iid
-from fedlab.data.splits import dirichlet
+from fedlab.data.partitions.partition import iid
+from fedlab.data.partitions.schemes import dirichlet
 from fedlab.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch, judge

@@ -19,7 +19,7 @@ from fedlab.data import (
     quantity_gini,
     shards,
 )
-from fedlab.data.skew import SHUFFLES
+from fedlab.data.partitions.dirichlet import SHUFFLES
 
 DIGITS = np.arange(6000) % 10
 seeds = st.integers(0, 2**64 - 1)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.data.targets import device_names, rows_text
+from fedlab.data.tables.targets import device_names, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class Partition:
     (2, 1)
     >>> Partition((np.array([0, 2]), np.array([2])), ("ward 1", "ward 2"), 3, "by hand")
     Traceback (most recent call last):
-    fedlab.data.partitions.PartitionError: 1 row (2) held twice, by 'ward 1', 'ward 2'
+    fedlab.data.partitions.partition.PartitionError: 1 row (2) held twice, by 'ward 1', 'ward 2'
     """
 
     rows: tuple[Rows, ...]

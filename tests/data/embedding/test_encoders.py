@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fedlab.data import DataUnavailable, Embedded, VectorsChanged, embed, text_encoder
-from fedlab.data.minilm import minilm
+from fedlab.data.embedding.minilm import minilm
 
 Ensure = Callable[[str], None]
-EMBEDDING = importlib.import_module("fedlab.data.embedding")
+EMBEDDING = importlib.import_module("fedlab.data.embedding.encoders")
 PUBLIC = [f"{a} {b} {c}" for a in ("cat", "dog", "moon") for b in ("river", "tree") for c in ("sun", "rain")]  # fmt: skip  # noqa: E501
 
 
@@ -34,7 +34,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = lambda: ("safetensors", "tokenizers")  # noqa: E731
-    for module in ("fedlab.data.minilm", "fedlab.data.embedding"):
+    for module in ("fedlab.data.embedding.minilm", "fedlab.data.embedding.encoders"):
         monkeypatch.setattr(sys.modules[module], "missing_packages", missing)
     minilm.cache_clear()
 
@@ -73,7 +73,7 @@ def test_threads_do_not_matter(
 ) -> None:
     texts = [" ".join(["river", "moon"] * (n % 5)) for n in range(100)]
     several = encode(texts)
-    monkeypatch.setattr(sys.modules["fedlab.data.minilm"], "_WORKERS", 1)
+    monkeypatch.setattr(sys.modules["fedlab.data.embedding.minilm"], "_WORKERS", 1)
     np.testing.assert_array_equal(several, encode(texts))
 
 

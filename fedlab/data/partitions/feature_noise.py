@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.data.partitions import Partition
-from fedlab.data.values import Dataset
+from fedlab.data.partitions.partition import Partition
+from fedlab.data.tables.values import Dataset
 
 __all__ = ["with_feature_noise"]
 

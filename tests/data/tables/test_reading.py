@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlab.data import read_table, read_vectors
-from fedlab.data.targets import target_of
+from fedlab.data.tables.targets import target_of
 
 
 def visits(**changes: Any) -> pd.DataFrame:

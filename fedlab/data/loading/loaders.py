@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.data.pull import opened
-from fedlab.data.sources import DataError, Origin, source
-from fedlab.data.targets import target_of
-from fedlab.data.values import Dataset, Table, WordVectors
+from fedlab.data.loading.pull import opened
+from fedlab.data.loading.registry import DataError, Origin, source
+from fedlab.data.tables.targets import target_of
+from fedlab.data.tables.values import Dataset, Table, WordVectors
 
 __all__ = [
     "load_breast_cancer",

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.core.progress import bar
-from fedlab.data.loaders import expect
-from fedlab.data.pull import opened
-from fedlab.data.sources import source
+from fedlab.data.loading.loaders import expect
+from fedlab.data.loading.pull import opened
+from fedlab.data.loading.registry import source
 
 __all__ = ["DIMENSIONS", "LONGEST", "MiniLM", "minilm", "missing_packages"]
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import read_only, whole_number
-from fedlab.data.partitions import Partition, by_column
-from fedlab.data.sources import Origin
-from fedlab.data.values import Dataset
+from fedlab.data.loading.registry import Origin
+from fedlab.data.partitions.partition import Partition, by_column
+from fedlab.data.tables.values import Dataset
 
 __all__ = ["Synthetic", "synthetic", "synthetic_iid"]
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.data.projection_loss import ProjectionLoss, measured
+from fedlab.data.embedding.projection_loss import ProjectionLoss, measured
 
 __all__ = ["Projection", "as_texts", "hashed"]
 

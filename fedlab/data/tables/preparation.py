@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedlab.data.targets import as_text, rows_text
+from fedlab.data.tables.targets import as_text, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,11 +20,11 @@ from fedlab.data import (
     load_reuters,
     source,
 )
-from fedlab.data.sources import Member, Source
+from fedlab.data.loading.registry import Member, Source
 
 Ensure = Callable[[str], None]
 ORIGIN = Origin("a test", "", "0" * 64, 2, "", "")
-TEXTS = importlib.import_module("fedlab.data.texts")
+TEXTS = importlib.import_module("fedlab.data.loading.texts")
 
 
 def test_newsgroups_are_those_of_the_literature(pulled: Ensure) -> None:

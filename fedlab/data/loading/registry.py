@@ -1,7 +1,7 @@
 """Which data there are: the registry ``data/sources.toml``, where files lie, and what was loaded.
 
 Nothing here reaches a network or reads data; `fedlab.data.pull` does the one and
-`fedlab.data.loaders` the other.
+`fedlab.data.loading.loaders` the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _HERE = Path(__file__)
-_CHECKOUT = _HERE.parents[2]
+_CHECKOUT = _HERE.parents[3]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PACKAGE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")

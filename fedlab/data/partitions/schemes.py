@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.data.partitions import Partition, check_devices, codes_of, split_by
-from fedlab.data.skew import SHUFFLES, LabelSkew
+from fedlab.data.partitions.dirichlet import SHUFFLES, LabelSkew
+from fedlab.data.partitions.partition import Partition, check_devices, codes_of, split_by
 
 __all__ = ["by_classes", "by_quantity", "dirichlet", "shards"]
 

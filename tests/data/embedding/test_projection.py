@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fedlab.data import Projection, hashed
-from fedlab.data.projection_loss import measured
+from fedlab.data.embedding.projection_loss import measured
 from fedlab.index.vectorindex import VectorIndex
 
 WORDS = [f"{a}{b}" for a in ("cat", "dog", "tree", "river", "moon") for b in "abcdefghij"]

@@ -20,7 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from fedlab.data.sources import DataChanged, DataUnavailable, Member, Source, folder, source
+from fedlab.data.loading.registry import (
+    DataChanged,
+    DataUnavailable,
+    Member,
+    Source,
+    folder,
+    source,
+)
 from fedlab.files.atomic import replacing
 
 __all__ = ["opened", "pull", "pull_source", "verify"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.data.partitions import Partition, codes_of, split_by
+from fedlab.data.partitions.partition import Partition, codes_of, split_by
 
 __all__ = ["Drift"]
 

@@ -22,7 +22,7 @@ from fedlab.data import (
     source,
     sources,
 )
-from fedlab.data.sources import folder
+from fedlab.data.loading.registry import folder
 
 Ensure = Callable[[str], None]
 ORIGIN = Origin("a test", "", "0" * 64, 2, "", "")

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlab.core.validation import read_only
-from fedlab.data.loaders import expect
-from fedlab.data.pull import opened
-from fedlab.data.sources import DataError, Member, Origin, Source, source
+from fedlab.data.loading.loaders import expect
+from fedlab.data.loading.pull import opened
+from fedlab.data.loading.registry import DataError, Member, Origin, Source, source
 
 __all__ = ["Terms", "Texts", "load_icd10", "load_newsgroups", "load_reuters"]
 

@@ -1,0 +1,1 @@
+"""Texts and sparse rows become vectors, with what that loses."""

@@ -1,0 +1,1 @@
+"""Known sources, pinned and verified: pulled once, then read from disk."""

@@ -1,0 +1,1 @@
+"""Tables of one's own: read, typed, prepared from sums that each device forms."""
