@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from usearch.index import Index
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.files.atomic import write_bytes
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.models.base import Array
 
 __all__ = [

@@ -24,7 +24,7 @@ from fedlab.convergence import Convergence
 from fedlab.core import progress
 from fedlab.core.settings import described
 from fedlab.core.validation import read_only, require, whole_number
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.fleet import (
     Changing,
     Columnar,

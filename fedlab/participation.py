@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Participation"]

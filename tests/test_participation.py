@@ -21,7 +21,7 @@ from fedlab import (
 )
 from fedlab.algorithms import Scaffold
 from fedlab.data import Drift, by_classes, iid, load_digits
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.participation import Participation
 from tests.federations import class_device

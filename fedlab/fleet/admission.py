@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.models.base import Model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedlab.device import Profile
+from fedlab.device.profile import Profile
 from fedlab.fleet.roster import Hardware
 
 __all__ = ["round_seconds"]

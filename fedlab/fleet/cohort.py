@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.fleet.roster import Roster
 
 __all__ = ["choose_cohort", "choose_places", "cohort_size"]

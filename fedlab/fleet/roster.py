@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.settings import described
-from fedlab.device import Device, Profile
+from fedlab.device.device import Device
+from fedlab.device.profile import Profile
 
 __all__ = ["Changing", "Columnar", "Hardware", "Roster"]
 

@@ -54,14 +54,14 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import usable_threads
 from fedlab.core.validation import read_only, require, whole_number
-from fedlab.device import Device
+from fedlab.device.compatibility import in_common, require_several
+from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.search import judging
 from fedlab.search.approximate import Way
 from fedlab.search.asking import Exchange, Send
 from fedlab.search.commitment import Commitment
 from fedlab.search.found import FederatedHits
-from fedlab.search.kinds import in_common, require_several
 from fedlab.search.messages import (
     Answer,
     Measured,

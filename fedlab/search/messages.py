@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.answers import Hits
 from fedlab.index.filters import FilterError
 from fedlab.index.ingest import KEY_LIMIT

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.compatibility import one_kind
+from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
-from fedlab.search.kinds import one_kind
 
 __all__ = ["Router", "Summary", "summarise"]
 

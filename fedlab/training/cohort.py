@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import address_of
 from fedlab.core.threads import one_blas_thread, usable_threads
-from fedlab.device import Device, Rows
+from fedlab.device.device import Device
+from fedlab.device.rows import Rows
 from fedlab.models.base import Array, Model
 from fedlab.training import compiled, moments
 from fedlab.training.local import LocalSGD, Update, train_device

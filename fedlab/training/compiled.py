@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedlab.core.jit import announced
 from fedlab.core.randomness import Purpose
 from fedlab.core.threads import Part, by_cost, share
-from fedlab.device import Rows
+from fedlab.device.rows import Rows
 from fedlab.models.base import Array
 from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack

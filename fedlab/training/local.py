@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.models.base import Array, Model
 from fedlab.training.work import Work
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.device import Rows
+from fedlab.device.rows import Rows
 from fedlab.models.base import Array
 from fedlab.training.local import LocalSGD
 from fedlab.training.stack import Stack

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.threads import one_blas_thread, usable_threads
-from fedlab.device import Device, Rows
+from fedlab.device.device import Device
+from fedlab.device.rows import Rows
 from fedlab.models.base import Array, Model
 from fedlab.training import compiled
 from fedlab.training.cohort import Engine, engine_of, labels_needed

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.data import Table, by_column
-from fedlab.device import Device
+from fedlab.device.device import Device
+from fedlab.device.from_data import devices_from_table
 from fedlab.fedavg import Federation
 from fedlab.metrics.auc import Ranking
 from fedlab.metrics.folds import stratified_folds
 from fedlab.models import SoftmaxRegression
-from fedlab.spread import devices_from_table
 from fedlab.training import LocalSGD
 
 __all__ = ["WAYS", "Recipe", "alone", "cross_validate", "federated", "pooled"]

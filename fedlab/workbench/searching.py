@@ -17,7 +17,7 @@ from IPython.display import display
 from numpy.typing import NDArray
 
 from fedlab.data import TextEncoder
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import (
     FederatedHits,

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index import scan as scan_module
 from fedlab.index import vectorindex as index_module
 from fedlab.index.filters import FilterError, passing

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.scan import measure
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.exact import first_asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.filters import FilterError
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch

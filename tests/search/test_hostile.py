@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.commitment import Commitment, RowTree, opens
 from fedlab.search.messages import Answer, Question, Request, Responding, Shown

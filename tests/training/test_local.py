@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedlab import LinearRegression, LocalSGD, SoftmaxRegression, VectorIndex
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.training import train_device
 from tests.federations import class_device, regression_device
 

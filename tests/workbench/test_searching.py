@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from fedlab.data import text_encoder
 from fedlab.data.partitions.partition import iid
 from fedlab.data.partitions.schemes import dirichlet
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch, judge
 from fedlab.search.quantised import QUERY_TYPES, bytes_a_query

@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.compatibility import one_kind
+from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import Nearest, Probes
-from fedlab.search.kinds import one_kind
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session
 

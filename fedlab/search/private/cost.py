@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
-from fedlab.device import Device
+from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.scan import Probes
 from fedlab.search.private.bisection import kth_distances

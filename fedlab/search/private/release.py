@@ -28,9 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.compatibility import one_kind
+from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
-from fedlab.search.kinds import one_kind
 from fedlab.search.private.mechanism import Budget, Mechanism
 from fedlab.search.private.noise import Source
 from fedlab.search.private.protection import Protection

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.validation import whole_number
-from fedlab.device import Device
+from fedlab.device.compatibility import one_kind
+from fedlab.device.device import Device
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
 from fedlab.search.found import FederatedHits
-from fedlab.search.kinds import one_kind
 from fedlab.search.private.fixed import error_bound, from_products, to_words
 from fedlab.search.private.shares import Dealer, Server, share
 

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.validation import require, whole_number
-from fedlab.device import Device
-from fedlab.search.kinds import require_several
+from fedlab.device.compatibility import require_several
+from fedlab.device.device import Device
 from fedlab.search.private.mechanism import Budget, Gaussian
 from fedlab.search.private.noise import discrete_gaussian
 from fedlab.search.private.protection import Protection

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
-from fedlab.device import Device
-from fedlab.search.kinds import require_several
+from fedlab.device.compatibility import require_several
+from fedlab.device.device import Device
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
 from fedlab.search.private.protection import Protection
 from fedlab.search.private.session import Session

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedlab import Device, VectorIndex
-from fedlab.device import held_out_rows
+from fedlab.device.device import held_out_rows
 from tests.federations import class_device
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlab.core.validation import require
-from fedlab.device import Device
+from fedlab.device.device import Device
 
 __all__ = ["in_common", "one_kind", "require_several"]
 

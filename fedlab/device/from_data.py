@@ -20,7 +20,8 @@ from fedlab.data import (
     by_column,
     read_table,
 )
-from fedlab.device import Device, Profile, held_out_rows
+from fedlab.device.device import Device, held_out_rows
+from fedlab.device.profile import Profile
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 if TYPE_CHECKING:

@@ -16,12 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import address_of
 from fedlab.core.validation import whole_number
-from fedlab.device import Device, Profile
-from fedlab.files.atomic import making_folder, write_bytes
-from fedlab.index.encoding import Columns, decode, encode
-from fedlab.index.ingest import as_labels, as_lengths, as_vectors
-from fedlab.index.vectorindex import DType, Metric, VectorIndex
-from fedlab.population.reading import (
+from fedlab.device.device import Device
+from fedlab.device.population.reading import (
     BUFFER,
     DESCRIPTION,
     KIND,
@@ -29,6 +25,11 @@ from fedlab.population.reading import (
     VERSION,
     refuse_odd_profile,
 )
+from fedlab.device.profile import Profile
+from fedlab.files.atomic import making_folder, write_bytes
+from fedlab.index.encoding import Columns, decode, encode
+from fedlab.index.ingest import as_labels, as_lengths, as_vectors
+from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 __all__ = ["write_population"]
 
@@ -85,7 +86,7 @@ def write_population(
     Examples
     --------
     >>> import tempfile
-    >>> from fedlab.population import Population
+    >>> from fedlab.device.population import Population
     >>> folder = Path(tempfile.mkdtemp()) / "phones"
     >>> block = [2, 0, 1], np.eye(3), [0, 1, 1]
     >>> write_population(folder, blocks=[block, block], dimensions=3, dtype="f16")

@@ -18,7 +18,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fedlab.core.validation import read_only, whole_number
-from fedlab.device import Device, Profile, Rows
+from fedlab.device.device import Device
+from fedlab.device.profile import Profile
+from fedlab.device.rows import Rows
 from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.table import Table
@@ -79,7 +81,7 @@ class Population(Sequence["StoredDevice"]):
     Examples
     --------
     >>> import tempfile
-    >>> from fedlab.population import write_population
+    >>> from fedlab.device.population import write_population
     >>> folder = Path(tempfile.mkdtemp()) / "wards"
     >>> devices = [("ward 1", np.eye(2), [0, 1]), ("ward 2", [[3.0, 4.0]], [1])]
     >>> write_population(folder, devices, dimensions=2)

@@ -14,7 +14,7 @@ for that; training reads its rows where they lie. Sizes and types are checked ag
 when a population is opened. The rows themselves are not: there is no digest over them.
 """
 
-from fedlab.population.reading import Population, PopulationError, StoredDevice
-from fedlab.population.writing import write_population
+from fedlab.device.population.reading import Population, PopulationError, StoredDevice
+from fedlab.device.population.writing import write_population
 
 __all__ = ["Population", "PopulationError", "StoredDevice", "write_population"]

@@ -6,7 +6,6 @@ index's rows as they are stored: what compression lost is lost for the model too
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import read_only
+from fedlab.device.profile import Profile
+from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
 from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
@@ -21,104 +22,7 @@ from fedlab.index.vectorindex import VectorIndex
 if TYPE_CHECKING:
     from fedlab.erasure import Certificate
 
-__all__ = ["Device", "Profile", "Rows", "held_out_rows"]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a device's hardware can do; simulated seconds follow from it.
-
-    Parameters
-    ----------
-    bandwidth : float
-        Bytes a second, up and down alike. The default is 10 Mbit/s.
-    compute : float
-        Floating-point operations a second. The default is a small processor's 1 GFLOP/s.
-    availability : float
-        Probability of being reachable in a round, 0 ... 1.
-    """
-
-    bandwidth: float = 1.25e6
-    compute: float = 1e9
-    availability: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("bandwidth", "compute"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
-        if not 0 <= self.availability <= 1:
-            raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")
-
-
-class Rows:
-    """Some of a device's rows, where they lie; as a value, it is never written to.
-
-    Parameters
-    ----------
-    x : (n, d) float32 array
-        All rows as they are stored, decoded; the index's own memory where that is float32.
-    y : (n,) array
-        Their labels.
-    chosen : (r,) intp array, optional
-        Which of them are meant; None for all.
-    """
-
-    # A round asks a thousand devices for theirs: slots take a third of a frozen dataclass's time.
-    __slots__ = ("_memory", "_moments", "chosen", "x", "y")
-
-    def __init__(
-        self, x: NDArray[np.float32], y: NDArray[Any], chosen: NDArray[np.intp] | None = None
-    ) -> None:
-        self.x, self.y, self.chosen = x, y, chosen
-        self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
-        self._moments: NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.x) if self.chosen is None else len(self.chosen)
-
-    @property
-    def memory(self) -> tuple[int, int, int]:
-        """Where x, the labels as float64, and `chosen` (0 without) begin: for compiled loops.
-
-        An address is good for as long as these rows live.
-
-        Raises
-        ------
-        TypeError
-            If the labels are no numbers.
-        """
-        if self._memory is None:
-            if self.y.dtype.kind not in "iuf":
-                raise TypeError(f"labels of type {self.y.dtype}; numbers are needed")
-            arrays: list[NDArray[Any]] = [
-                np.ascontiguousarray(self.x, np.float32),
-                np.ascontiguousarray(self.y, np.float64),
-            ]
-            if self.chosen is not None:
-                arrays.append(np.ascontiguousarray(self.chosen, np.int64))
-            x, y, *chosen = map(_address, arrays)
-            self._memory = (x, y, chosen[0] if chosen else 0), tuple(arrays)
-        return self._memory[0]
-
-    @property
-    def moments(self) -> NDArray[np.float64]:
-        """(d + 2, d + 2) mean of z z' with z = (x, 1, y) over the chosen rows."""
-        if self._moments is None:
-            x, y = self.gathered()
-            z = np.column_stack([x.astype(np.float64), np.ones(len(x)), y])
-            self._moments = z.T @ z / len(z)
-        return self._moments
-
-    def gathered(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Return the chosen rows, (r, d), and their labels, (r,): a copy, unless all are meant."""
-        if self.chosen is None:
-            return self.x, self.y
-        return self.x[self.chosen], self.y[self.chosen]
-
-
-def _address(array: NDArray[Any]) -> int:
-    # A third of the time that `ctypes.data` takes.
-    return int(array.__array_interface__["data"][0])
+__all__ = ["Device", "held_out_rows"]
 
 
 class Device:

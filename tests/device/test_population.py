@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlab import Device, Federation, LinearRegression, LocalSGD, Profile, SoftmaxRegression
+from fedlab.device.population import Population, PopulationError, StoredDevice, write_population
+from fedlab.device.population import writing as module
 from fedlab.fleet import Columnar
 from fedlab.index.vectorindex import VectorIndex
-from fedlab.population import Population, PopulationError, StoredDevice, write_population
-from fedlab.population import writing as module
 from fedlab.training import train_device
 from tests.helpers import DTYPES, METRICS, ROOT, normal, run_child
 
@@ -494,7 +494,7 @@ STEPS = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from fedlab.population import Population, write_population
+from fedlab.device.population import Population, write_population
 
 folder = Path(sys.argv[1])
 
@@ -548,7 +548,7 @@ def test_a_kill_before_or_after_any_step_leaves_all_or_nothing(tmp_path: Path) -
 FOREVER = """
 import itertools, sys
 import numpy as np
-from fedlab.population import write_population
+from fedlab.device.population import write_population
 block = np.full(100, 20), np.ones((2000, 50)), np.zeros(2000, int)
 def blocks():
     for number in itertools.count():
@@ -761,7 +761,7 @@ def test_altered_rows_are_told_when_an_index_is_made(tmp_path: Path) -> None:
 MANY = """
 import resource, sys, time
 import numpy as np
-from fedlab.population import Population, write_population
+from fedlab.device.population import Population, write_population
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if MAC else 1 << 10)
