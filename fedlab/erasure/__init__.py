@@ -1,8 +1,8 @@
 """Erasing rows for certain: what is left of their bytes, and a certificate of what was done."""
 
 from fedlab.erasure.audit import Audit, Finding, audit_erasure
-from fedlab.erasure.probes import Probes
-from fedlab.erasure.ways import compare_ways, erase_and_audit
+from fedlab.erasure.controls import compare_ways, erase_and_audit
+from fedlab.erasure.fingerprints import Probes
 from fedlab.index.certificate import Certificate, CertificateError, content_hash
 
 __all__ = [

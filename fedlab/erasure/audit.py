@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.erasure.probes import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
+from fedlab.erasure.fingerprints import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
 from fedlab.index.certificate import owner_of

@@ -237,7 +237,6 @@ class Probes:
 
 
 def _rolling() -> Any:
-    from fedlab.erasure import rolling  # numba loads when it is used
 
     return rolling
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.erasure.audit import Audit, audit_erasure
-from fedlab.erasure.probes import Probes
+from fedlab.erasure.fingerprints import Probes
 from fedlab.files.keys import Key, Sealer
 from fedlab.index.certificate import Certificate
 
