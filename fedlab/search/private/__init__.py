@@ -5,15 +5,15 @@ servers search rows and queries that neither can read (`SharedIndex`); devices t
 centroids with noise (`release_counts`, `release_total_counts`, `release_centroids`).
 """
 
+from fedlab.privacy.mechanisms import Budget, BudgetError, Gaussian, Laplace
+from fedlab.privacy.release import Centroids, release_centroids, release_counts
+from fedlab.privacy.release_total import TotalCounts, release_total_counts
+from fedlab.privacy.secure_sum import MissingDeviceError, Session
+from fedlab.privacy.threat_model import Protection
 from fedlab.search.private.bisection import FalseCountsError, KthDistances, kth_distances
 from fedlab.search.private.catalogue import protections
 from fedlab.search.private.cost import costs
-from fedlab.search.private.mechanism import Budget, BudgetError, Gaussian, Laplace
-from fedlab.search.private.protection import Protection
-from fedlab.search.private.release import Centroids, release_centroids, release_counts
-from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.shared import SharedIndex
-from fedlab.search.private.total import TotalCounts, release_total_counts
 from fedlab.search.private.voting import Vote, vote
 
 __all__ = [

@@ -27,8 +27,8 @@ from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import Nearest, Probes
-from fedlab.search.private.protection import Protection
-from fedlab.search.private.session import Session
+from fedlab.privacy.secure_sum import Session
+from fedlab.privacy.threat_model import Protection
 
 __all__ = [
     "MASKED_KTH_DISTANCE",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
+from fedlab.privacy.masks import MASKED_SUMS
+from fedlab.privacy.release import NOISY_RELEASE
+from fedlab.privacy.release_total import NOISY_TOTAL
+from fedlab.privacy.secret_shares import TWO_SERVER_SHARES
+from fedlab.privacy.threat_model import Protection
 from fedlab.search.private.bisection import MASKED_KTH_DISTANCE
-from fedlab.search.private.masks import MASKED_SUMS
-from fedlab.search.private.protection import Protection
-from fedlab.search.private.release import NOISY_RELEASE
-from fedlab.search.private.shares import TWO_SERVER_SHARES
-from fedlab.search.private.total import NOISY_TOTAL
 from fedlab.search.private.voting import MASKED_VOTE
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from fedlab.core.threads import one_blas_thread
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.scan import Probes
+from fedlab.privacy.secure_sum import Session
 from fedlab.search.private.bisection import kth_distances
-from fedlab.search.private.session import Session
 from fedlab.search.private.shared import SharedIndex
 from fedlab.search.private.voting import vote
 

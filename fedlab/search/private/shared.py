@@ -13,9 +13,9 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
+from fedlab.privacy.fixed_point import error_bound, from_products, to_words
+from fedlab.privacy.secret_shares import Dealer, Server, share
 from fedlab.search.found import FederatedHits
-from fedlab.search.private.fixed import error_bound, from_products, to_words
-from fedlab.search.private.shares import Dealer, Server, share
 
 __all__ = ["SharedIndex"]
 

@@ -21,9 +21,9 @@ from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.device.compatibility import require_several
 from fedlab.device.device import Device
+from fedlab.privacy.secure_sum import Session
+from fedlab.privacy.threat_model import Protection
 from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
-from fedlab.search.private.protection import Protection
-from fedlab.search.private.session import Session
 
 __all__ = ["MASKED_VOTE", "Vote", "vote"]
 

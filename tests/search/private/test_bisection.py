@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from fedlab import Device, VectorIndex
 from fedlab.index.vectorindex import Metric
+from fedlab.privacy.secure_sum import MissingDeviceError, Session
 from fedlab.search.private.bisection import (
     Codes,
     FalseCountsError,
@@ -20,7 +21,6 @@ from fedlab.search.private.bisection import (
     kth_distances,
     ordered,
 )
-from fedlab.search.private.session import MissingDeviceError, Session
 from fedlab.search.private.voting import vote
 from tests.helpers import METRICS, normal
 

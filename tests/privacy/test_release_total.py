@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fedlab import Device, VectorIndex
+from fedlab.privacy.release_total import share_of_noise
 from fedlab.search.private import (
     Budget,
     BudgetError,
@@ -19,7 +20,6 @@ from fedlab.search.private import (
     release_counts,
     release_total_counts,
 )
-from fedlab.search.private.total import share_of_noise
 
 
 def wards(count: int, classes: int = 3) -> list[Device]:

@@ -12,6 +12,9 @@ from scipy import stats
 
 from fedlab import Device, VectorIndex
 from fedlab.index.vectorindex import Metric
+from fedlab.privacy.mechanisms import Mechanism
+from fedlab.privacy.noise import _below, discrete_gaussian, discrete_laplace
+from fedlab.privacy.release import _GRID, _clipped
 from fedlab.search.private import (
     Budget,
     BudgetError,
@@ -21,9 +24,6 @@ from fedlab.search.private import (
     release_centroids,
     release_counts,
 )
-from fedlab.search.private.mechanism import Mechanism
-from fedlab.search.private.noise import _below, discrete_gaussian, discrete_laplace
-from fedlab.search.private.release import _GRID, _clipped
 from tests.helpers import normal
 
 Whole = NDArray[np.int64]
@@ -224,7 +224,7 @@ class Silent:
 
 @pytest.mark.parametrize("norm", [1, 2])
 def test_one_row_more_changes_what_is_told_by_the_sensitivity_at_most(norm: int) -> None:
-    from fedlab.search.private.release import _told
+    from fedlab.privacy.release import _told
 
     rows = normal(41, 4) * 3
     centroids = normal(3, 4, 1).astype(np.float64)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from fedlab.search.private.masks import Party, keystream
-from fedlab.search.private.session import MissingDeviceError, Session
+from fedlab.privacy.masks import Party, keystream
+from fedlab.privacy.secure_sum import MissingDeviceError, Session
 
 
 def met(count: int) -> list[Party]:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.validation import whole_number
-from fedlab.search.private.protection import Protection
+from fedlab.privacy.threat_model import Protection
 
 __all__ = ["KEY", "MASKED_SUMS", "Party", "Words", "keystream"]
 

@@ -9,7 +9,7 @@ release of centroids, Gaussian steps add up as zero-concentrated privacy (Bun an
 and are converted once.
 
 Each device adds its own noise, so nobody need be trusted; a sum over D devices carries D times the
-variance (`fedlab.search.private.total` does with less). Noise is exact (`fedlab.search.private.
+variance (`fedlab.privacy.release_total` does with less). Noise is exact (`fedlab.search.private.
 noise`). `NOISY_RELEASE` says what is protected.
 """
 
@@ -31,9 +31,9 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
-from fedlab.search.private.mechanism import Budget, Mechanism
-from fedlab.search.private.noise import Source
-from fedlab.search.private.protection import Protection
+from fedlab.privacy.mechanisms import Budget, Mechanism
+from fedlab.privacy.noise import Source
+from fedlab.privacy.threat_model import Protection
 
 __all__ = ["NOISY_RELEASE", "Centroids", "release_centroids", "release_counts"]
 

@@ -8,7 +8,7 @@ section IV), the servers open E = X - A once and f = q - b for each query, and s
     z_i = E q_i + A_i f + c_i,    so that    z_0 + z_1 = E q + A f + A b = X q.
 
 Who asked adds the two. b serves one query and no other: two queries under one b would tell their
-difference. All numbers are fixed-point (`fedlab.search.private.fixed`), all sums exact.
+difference. All numbers are fixed-point (`fedlab.privacy.fixed_point`), all sums exact.
 
 Cost, for n rows of d numbers: once, 16 n d bytes of shares up from devices and 8 n d from each
 server to the other; then a linear scan of 2 n d products a server, and 32 d + 24 n bytes a query (n
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.validation import whole_number
-from fedlab.search.private.masks import keystream
-from fedlab.search.private.protection import Protection
+from fedlab.privacy.masks import keystream
+from fedlab.privacy.threat_model import Protection
 
 __all__ = ["TWO_SERVER_SHARES", "Dealer", "Server", "Triples", "share"]
 
@@ -119,7 +119,7 @@ class Dealer:
 
     def deal(self, count: int) -> tuple[Triples, Triples]:
         """Deal for the next `count` queries, whose numbers were never dealt before."""
-        from fedlab.search.private.ring import multiply_add
+        from fedlab.privacy.ring import multiply_add
 
         whole_number(count, "count", 1)
         first, second = self.keys
@@ -203,7 +203,7 @@ class Server:
         ValueError
             If the rows are not opened, or the triples were used before.
         """
-        from fedlab.search.private.ring import multiply_add
+        from fedlab.privacy.ring import multiply_add
 
         if self._opened is None:
             raise ValueError("the rows are not opened; exchange `opening` first, and call open()")

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.search.private.noise import Source, discrete_gaussian, discrete_laplace
+from fedlab.privacy.noise import Source, discrete_gaussian, discrete_laplace
 
 __all__ = ["Budget", "BudgetError", "Gaussian", "Laplace", "Mechanism"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.ledger import Ledger
-from fedlab.search.private.masks import KEY, Party, Words
+from fedlab.privacy.masks import KEY, Party, Words
 
 __all__ = ["MissingDeviceError", "Series", "Session"]
 

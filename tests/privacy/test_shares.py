@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 
 from fedlab import Device, VectorIndex
 from fedlab.index.vectorindex import Metric
+from fedlab.privacy.fixed_point import error_bound, from_products, to_words
+from fedlab.privacy.ring import multiply_add
+from fedlab.privacy.secret_shares import Dealer, Server, share
 from fedlab.search.private import SharedIndex
-from fedlab.search.private.fixed import error_bound, from_products, to_words
-from fedlab.search.private.ring import multiply_add
-from fedlab.search.private.shares import Dealer, Server, share
 from tests.helpers import METRICS, distances, normal
 
 Words = NDArray[np.uint64]

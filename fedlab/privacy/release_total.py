@@ -23,11 +23,11 @@ from fedlab.core.ledger import Ledger
 from fedlab.core.validation import require, whole_number
 from fedlab.device.compatibility import require_several
 from fedlab.device.device import Device
-from fedlab.search.private.mechanism import Budget, Gaussian
-from fedlab.search.private.noise import discrete_gaussian
-from fedlab.search.private.protection import Protection
-from fedlab.search.private.release import counts_of, require_privacy, source_of
-from fedlab.search.private.session import Session
+from fedlab.privacy.mechanisms import Budget, Gaussian
+from fedlab.privacy.noise import discrete_gaussian
+from fedlab.privacy.release import counts_of, require_privacy, source_of
+from fedlab.privacy.secure_sum import Session
+from fedlab.privacy.threat_model import Protection
 
 __all__ = ["NOISY_TOTAL", "TotalCounts", "release_total_counts", "share_of_noise"]
 
