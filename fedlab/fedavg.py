@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.algorithms import Algorithm, by_name
-from fedlab.averaging import Weights, drift, normalised, weigher
 from fedlab.checkpoint import Checkpoint
 from fedlab.convergence import Convergence
 from fedlab.core import progress
@@ -51,6 +50,8 @@ from fedlab.training import (
     train_cohort,
     validate,
 )
+from fedlab.updates.mean import drift
+from fedlab.updates.weights import Weights, normalised, weigher
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,8 +20,8 @@ from fedlab import (
     VectorIndex,
 )
 from fedlab.algorithms import FedAvg
-from fedlab.averaging import drift, weighted_average
 from fedlab.fleet import Stragglers
+from fedlab.updates.mean import drift, weighted_average
 from tests.federations import class_device, quadratic, regression_device
 
 FULL = LocalSGD(epochs=1, batch_size=None, learning_rate=0.1)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.models.base import Array
-from fedlab.training.work import Returned, Work
+from fedlab.training.work import Work
+from fedlab.updates.returned import Returned
 
 __all__ = ["Algorithm", "Stateless"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.models.base import Array
-from fedlab.training.work import Returned
+from fedlab.updates.returned import Returned
 
 __all__ = ["FedOpt"]
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fedlab.algorithms.base import State
 from fedlab.models.base import Array
-from fedlab.training.work import Returned, Work
+from fedlab.training.work import Work
+from fedlab.updates.returned import Returned
 
 __all__ = ["Scaffold"]
 

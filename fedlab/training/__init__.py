@@ -5,7 +5,8 @@ from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
 from fedlab.training.compiled import prepare
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.validation import measure, validate
-from fedlab.training.work import Returned, Work
+from fedlab.training.work import Work
+from fedlab.updates.returned import Returned
 
 __all__ = [
     "Engine",

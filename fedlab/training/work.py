@@ -10,16 +10,14 @@ which carries proximal terms, control variates and dynamic regularisation throug
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.averaging import weighted_sum
 from fedlab.models.base import Array
 
-__all__ = ["Returned", "Work"]
+__all__ = ["Work"]
 
 
 @dataclass(frozen=True)
@@ -77,41 +75,3 @@ class Work:
         start = those(self.start)
         assert start is not None
         return replace(self, start=start, anchor=those(self.anchor), offset=those(self.offset))
-
-
-@dataclass(frozen=True)
-class Returned:
-    """What a cohort of m devices sent back, row by row in the cohort's order.
-
-    Attributes
-    ----------
-    places : (m,) int array
-        Which devices of the federation.
-    changes : (m, p) array
-        Parameters after local work minus those at its start.
-    weights : (m,) float64 array
-        How much each counts; they sum to one.
-    steps, rows : (m,) int arrays
-        Gradient steps taken, and rows trained on.
-    rate : float
-        The local learning rate of this round.
-    blocks : dict of (m, p) arrays
-        What else was asked for: ``gradient``.
-    """
-
-    places: NDArray[np.intp]
-    changes: Array
-    weights: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    rate: float
-    blocks: dict[str, Array] = field(default_factory=dict)
-
-    @cached_property
-    def average(self) -> Array:
-        """(p,) float64: the changes' average by the cohort's weights; formed once, on demand."""
-        return self.mean(self.changes)
-
-    def mean(self, vectors: Array, weights: NDArray[np.float64] | None = None) -> Array:
-        """Return sum_k w_k v_k; the weights are the cohort's unless others are given."""
-        return weighted_sum(vectors, self.weights if weights is None else weights)

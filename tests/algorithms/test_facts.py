@@ -6,7 +6,7 @@ import pytest
 from fedlab import Federation, LinearRegression, LocalSGD
 from fedlab.algorithms import FedAvg, FedNova, FedOpt, FedProx, Scaffold, by_name
 from fedlab.fleet import Stragglers
-from fedlab.training.work import Returned
+from fedlab.updates.returned import Returned
 from tests.federations import quadratic, regression_device
 
 RATE = 0.2

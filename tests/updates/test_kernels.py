@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedlab.averaging import drift, weighted_sum
+from fedlab.updates.mean import drift, weighted_sum
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (50, 11), (20, 1024), (7, 5000)])
