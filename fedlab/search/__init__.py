@@ -2,9 +2,9 @@
 
 from fedlab.core.ledger import Ledger
 from fedlab.metrics.retrieval import Judged, judge, judge_labels
-from fedlab.search.exact import FederatedSearch
-from fedlab.search.found import FederatedHits, federated_recall
-from fedlab.search.messages import Respondent, Responding
+from fedlab.search.answers import FederatedHits, federated_recall
+from fedlab.search.federated import FederatedSearch
+from fedlab.search.respondent import Respondent, Responding
 from fedlab.search.routing import Router, Summary, summarise
 
 __all__ = [

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fedlab.device.device import Device
 from fedlab.search import FederatedHits, FederatedSearch
 from fedlab.search.commitment import Commitment, RowTree, opens
-from fedlab.search.messages import Answer, Question, Request, Responding, Shown
+from fedlab.search.messages import Answer, Question, Request, Shown
+from fedlab.search.respondent import Responding
 from tests.helpers import DTYPES, METRICS, clustered, filled, normal
 
 CHECKS = ("none", "vectors", "commitment")

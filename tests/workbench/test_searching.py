@@ -14,7 +14,7 @@ from fedlab.data.partitions.schemes import dirichlet
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch, judge
-from fedlab.search.quantised import QUERY_TYPES, bytes_a_query
+from fedlab.search.queries import QUERY_TYPES, bytes_a_query
 from fedlab.workbench import cells, search_figures, searching
 from tests.helpers import clustered, filled, gaussians
 

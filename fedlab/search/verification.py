@@ -68,10 +68,10 @@ def flaw_in_answer(
     metric: str,
 ) -> str | None:
     """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
-    from fedlab.search import mergekernels
+    from fedlab.search import kernels
 
-    flaw = mergekernels.flaw(distances, keys, counts, *_RANGES[metric])
-    if not flaw and keys.shape[1] > mergekernels.FEW:
+    flaw = kernels.flaw(distances, keys, counts, *_RANGES[metric])
+    if not flaw and keys.shape[1] > kernels.FEW:
         in_order = np.sort(keys, axis=1)
         same = in_order[:, 1:] == in_order[:, :-1]
         flaw = 5 if (same & (in_order[:, 1:] != KEY_LIMIT)).any() else 0

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from fedlab import Device, VectorIndex
 from fedlab.index.vectorindex import Metric
 from fedlab.privacy.secure_sum import MissingDeviceError, Session
-from fedlab.search.private.bisection import (
+from fedlab.search.private.kth_distance import (
     Codes,
     FalseCountsError,
     Side,
@@ -21,7 +21,7 @@ from fedlab.search.private.bisection import (
     kth_distances,
     ordered,
 )
-from fedlab.search.private.voting import vote
+from fedlab.search.private.vote import vote
 from tests.helpers import METRICS, normal
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlab.device.device import Device
 from fedlab.index.scan import measure
 from fedlab.search import FederatedHits, FederatedSearch
-from fedlab.search.exact import first_asked
+from fedlab.search.federated import first_asked
 from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal
 
 
@@ -129,7 +129,7 @@ def test_large_batches_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) 
     devices = federation(np.array_split(clustered(600, 8), 5))
     queries = clustered(50, 8, seed=0)
     whole = FederatedSearch(devices).search(queries, 6)
-    monkeypatch.setattr("fedlab.search.exact._QUERIES", 7)
+    monkeypatch.setattr("fedlab.search.federated._QUERIES", 7)
     cut = FederatedSearch(devices).search(queries, 6)
     np.testing.assert_array_equal(cut.keys, whole.keys)
     assert cut.certified.all()

@@ -67,12 +67,12 @@ class Stack:
 
     def merged(self, k: int) -> tuple[Found, NDArray[np.bool_]]:
         """Return the k nearest of each query, and which devices may hold others, (m, q)."""
-        from fedlab.search import mergekernels
+        from fedlab.search import kernels
 
         devices, queries = self.counts.shape
         found = Found.empty(devices, queries, k)
         unsure = np.empty((devices, queries), np.bool_)
-        mergekernels.merge(
+        kernels.merge(
             *(self.distances, self.keys, self.counts, self.asked),
             *(found.distances, found.devices, found.keys, found.counts, unsure),
         )

@@ -1,6 +1,6 @@
 """The exact kNN vote over all devices, from masked sums alone.
 
-First the distance of the k-th neighbour is found (`fedlab.search.private.bisection`). Then each
+First the distance of the k-th neighbour is found (`fedlab.search.private.kth_distance`). Then each
 device counts the classes of its rows within that distance, masks the counts, and the sum over
 devices is the vote. Rows tied at the k-th distance all vote: then there are more than k votes.
 
@@ -23,7 +23,7 @@ from fedlab.device.compatibility import require_several
 from fedlab.device.device import Device
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
-from fedlab.search.private.bisection import Bits, Codes, KthDistances, Search, Side, ordered
+from fedlab.search.private.kth_distance import Bits, Codes, KthDistances, Search, Side, ordered
 
 __all__ = ["MASKED_VOTE", "Vote", "vote"]
 

@@ -57,23 +57,15 @@ from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.search import judging
-from fedlab.search.approximate import Way
-from fedlab.search.asking import Exchange, Send
+from fedlab.search import verification
+from fedlab.search.answers import FederatedHits
 from fedlab.search.commitment import Commitment
-from fedlab.search.found import FederatedHits
-from fedlab.search.messages import (
-    Answer,
-    Measured,
-    Question,
-    Remeasure,
-    Request,
-    Respondent,
-    Responding,
-    Shown,
-)
+from fedlab.search.exchange import Exchange, Send
+from fedlab.search.merging import Found, Stack, copied
+from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
+from fedlab.search.options import Way
+from fedlab.search.respondent import Respondent, Responding
 from fedlab.search.routing import Router
-from fedlab.search.stack import Found, Stack, copied
 
 __all__ = ["FederatedSearch", "first_asked"]
 
@@ -245,7 +237,7 @@ class FederatedSearch:
 
     def _commit(self) -> dict[int, str]:
         def take(place: int, commitment: Any) -> str | None:
-            flaw = judging.flaw_in_commitment(commitment)
+            flaw = verification.flaw_in_commitment(commitment)
             if flaw is None:
                 self._commitments[place] = commitment
             return flaw
@@ -334,12 +326,12 @@ class _Run:
 
         def take(place: int, answer: Answer) -> str | int:
             question = questions[place]
-            if flaw := judging.flaw_in_form(answer, question):
+            if flaw := verification.flaw_in_form(answer, question):
                 return flaw
             own = rows.get(place)
             # Judged are copies, which the device can't change.
             mine = stack.put(place, answer) if own is None else copied(answer)
-            if flaw := judging.flaw_in_answer(*mine, question.metric):
+            if flaw := verification.flaw_in_answer(*mine, question.metric):
                 return flaw
             if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
                 return flaw
@@ -364,7 +356,7 @@ class _Run:
 
         def take(place: int, measured: Measured) -> str | int:
             metric = self._search.metric
-            if flaw := judging.flaw_in_distances(measured, requests[place], metric):
+            if flaw := verification.flaw_in_distances(measured, requests[place], metric):
                 return flaw
             distances[mine[place]] = measured.distances
             return measured.nbytes
@@ -387,7 +379,7 @@ class _Run:
             claims[device] = which, queries[who[mine]], found.distances[who, place][mine]
 
         def take(place: int, shown: Shown) -> str | int:
-            flaw = judging.flaw_in_rows(
+            flaw = verification.flaw_in_rows(
                 *(shown, requests[place], claims[place], self._search.metric),
                 self._search._commitments.get(place),
             )

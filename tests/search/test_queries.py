@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack
+from fedlab.search.queries import QUERY_TYPES, bytes_a_query, pack
 from tests.helpers import METRICS, clustered, normal
 
 #: How far a number can move, as a share of the largest in its query.

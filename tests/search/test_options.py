@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fedlab import Device
 from fedlab.data.partitions.schemes import dirichlet
 from fedlab.search import FederatedSearch, federated_recall
-from fedlab.search.messages import Answer, Question, Responding
-from fedlab.search.quantised import QUERY_TYPES, bytes_a_query, pack
+from fedlab.search.messages import Answer, Question
+from fedlab.search.queries import QUERY_TYPES, bytes_a_query, pack
+from fedlab.search.respondent import Responding
 from fedlab.search.routing import Router
 from tests.helpers import METRICS, clustered, distances, filled, gaussians, normal
 
@@ -133,7 +134,7 @@ def test_a_block_of_queries_is_routed_query_by_query(monkeypatch):
     devices, queries = federation(), clustered(50, D, seed=4)
     search = FederatedSearch(devices, router=Router.learn(devices), ask=2)
     whole = search.search(queries, 5)
-    monkeypatch.setattr("fedlab.search.exact._QUERIES", 7)
+    monkeypatch.setattr("fedlab.search.federated._QUERIES", 7)
     np.testing.assert_array_equal(search.search(queries, 5).keys, whole.keys)
     np.testing.assert_array_equal(
         np.concatenate([search.search(query, 5).keys for query in queries]), whole.keys

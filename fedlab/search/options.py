@@ -2,7 +2,7 @@
 
 Three savings of `FederatedSearch`, each by itself or together, beside answers through graphs
 (``exact=False``): a router asks only the devices whose centroids are near (see
-`fedlab.search.routing`), the query travels in fewer bits (`fedlab.search.quantised`), and devices
+`fedlab.search.routing`), the query travels in fewer bits (`fedlab.search.queries`), and devices
 that may hold more are not asked again. What few bits put out of order, `rescore` puts right by
 having the best hits measured against the full query. An answer that none of this touched is
 certified.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.validation import read_only, whole_number
-from fedlab.search.quantised import QUERY_TYPES, pack
+from fedlab.search.queries import QUERY_TYPES, pack
 from fedlab.search.routing import Router
 
 __all__ = ["Way"]

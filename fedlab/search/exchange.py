@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from fedlab.core.threads import one_blas_thread, share
-from fedlab.search.messages import Respondent, Responding
+from fedlab.search.respondent import Respondent, Responding
 
 __all__ = ["Exchange"]
 

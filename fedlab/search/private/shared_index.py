@@ -15,7 +15,7 @@ from fedlab.device.device import Device
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
 from fedlab.privacy.fixed_point import error_bound, from_products, to_words
 from fedlab.privacy.secret_shares import Dealer, Server, share
-from fedlab.search.found import FederatedHits
+from fedlab.search.answers import FederatedHits
 
 __all__ = ["SharedIndex"]
 

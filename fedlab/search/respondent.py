@@ -1,0 +1,108 @@
+"""The device's side of a search."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from fedlab.device.device import Device
+from fedlab.index.answers import Hits
+from fedlab.index.filters import FilterError
+from fedlab.index.ingest import KEY_LIMIT
+from fedlab.index.scan import measure
+from fedlab.search.commitment import Commitment, RowTree
+from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
+
+__all__ = ["Respondent", "Responding"]
+
+
+class Respondent(Protocol):
+    """A device as the server meets it."""
+
+    @property
+    def id(self) -> int | str:
+        """Its name."""
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in its rows."""
+
+    @property
+    def metric(self) -> str:
+        """What is near."""
+
+    def ask(self, question: Question) -> Answer:
+        """Answer a question."""
+
+    def show(self, request: Request) -> Shown:
+        """Show rows; only asked for where answers are checked."""
+
+    def commit(self) -> Commitment:
+        """Commit to all rows; only asked for, once and beforehand, where that is checked."""
+
+    def measure(self, request: Remeasure) -> Measured:
+        """Measure rows against queries in full; only asked for where hits are rescored."""
+
+
+class Responding:
+    """A `Device` of this process, answering through its own index.
+
+    Parameters
+    ----------
+    device : Device
+    exact : bool, optional
+        As in `VectorIndex.search`.
+    """
+
+    def __init__(self, device: Device, exact: bool | None = True) -> None:
+        self.id = device.id
+        self.dimensions = device.index.dimensions
+        self.metric: str = device.index.metric
+        self._index, self._exact = device.index, exact
+        self._tree: RowTree | None = None
+        self._edits = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self._index)
+
+    def ask(self, question: Question) -> Answer:
+        if question.where is not None:
+            return self._filtered(question, question.where)
+        if self._exact is True:
+            found = self._index.scan(question.probes, question.k)
+            held = found.keys.shape[1]
+            counts = np.full(len(found.keys), held, np.int64)
+            if held == question.k:
+                return Answer(question.nonce, found.distances, found.keys, counts)
+            shape = len(found.keys), question.k
+            distances, keys = np.full(shape, np.inf), np.full(shape, KEY_LIMIT, np.uint64)
+            distances[:, :held], keys[:, :held] = found.distances, found.keys
+            return Answer(question.nonce, distances, keys, counts)
+        return self._answer(question, self._index.search(question.queries, question.k, self._exact))
+
+    def _filtered(self, question: Question, where: str) -> Answer:
+        try:
+            hits = self._index.search(question.queries, question.k, self._exact, where=where)
+        except FilterError as error:
+            raise FilterError(f"device {self.id!r} can't filter: {error}") from error
+        return self._answer(question, hits)
+
+    def _answer(self, question: Question, hits: Hits) -> Answer:
+        exact = hits.engine == "scan"
+        return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
+
+    def measure(self, request: Remeasure) -> Measured:
+        rows = self._index.get(request.keys)
+        return Measured(request.nonce, measure(rows, request.queries[request.who], self.metric))
+
+    def show(self, request: Request) -> Shown:
+        rows = self._index.get(request.keys)
+        if self._tree is None or self._index.edits != self._edits:
+            return Shown(request.nonce, rows)  # what was committed to can't be shown any more
+        return Shown(request.nonce, rows, self._tree.openings(request.keys))
+
+    def commit(self) -> Commitment:
+        self._tree, self._edits = RowTree(self._index.keys, self._index.vectors), self._index.edits
+        return self._tree.commitment
