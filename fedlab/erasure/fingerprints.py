@@ -238,7 +238,7 @@ class Probes:
 
 def _rolling() -> Any:
 
-    return rolling
+    return kernels
 
 
 def _parts(blocks: Iterable[Any]) -> Iterator[Bytes]:
