@@ -2,7 +2,7 @@
 
 from fedlab.core.threads import cores, one_blas_thread
 from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
-from fedlab.training.compiled import prepare
+from fedlab.training.compiled.engine import prepare
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.validation import measure, validate
 from fedlab.training.work import Work

@@ -21,9 +21,9 @@ from fedlab.core.threads import one_blas_thread, usable_threads
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.models.base import Array, Model
-from fedlab.training import compiled, moments
+from fedlab.training.compiled import engine, moments
+from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
 from fedlab.training.local import LocalSGD, Update, train_device
-from fedlab.training.stack import Stack, stack_of, suits_blas
 from fedlab.training.work import Work
 
 __all__ = ["Engine", "Trained", "engine_of", "labels_needed", "train_cohort"]
@@ -169,8 +169,8 @@ def _compiled(
         trained = moments.train(parts, stack, mine, local, passes, round)
     else:
         addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
-        where = compiled.Addresses.of(parts)
-        trained = compiled.train(where, stack, mine, local, passes, addresses, seed, round, threads)
+        where = engine.Addresses.of(parts)
+        trained = engine.train(where, stack, mine, local, passes, addresses, seed, round, threads)
     changes, gradients, losses, steps = trained
     blocks = {"gradient": gradients} if work.gradient else {}
     good = steps >= 0

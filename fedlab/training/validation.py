@@ -11,9 +11,9 @@ from fedlab.core.threads import one_blas_thread, usable_threads
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.models.base import Array, Model
-from fedlab.training import compiled
 from fedlab.training.cohort import Engine, engine_of, labels_needed
-from fedlab.training.stack import Stack
+from fedlab.training.compiled import engine
+from fedlab.training.compiled.stack import Stack
 
 __all__ = ["measure", "validate"]
 
@@ -79,10 +79,10 @@ def _measured(
 
 
 def _compiled(rows: Sequence[Rows], stack: Stack, parameters: Array, threads: int) -> Measures:
-    where = compiled.Addresses.of(rows)
+    where = engine.Addresses.of(rows)
     if any(part.x.shape[1] != stack.widths[0] for part in rows):
         raise ValueError(f"rows of other than {stack.widths[0]} numbers; the model takes those")
-    losses, hits = compiled.evaluate(where, stack, parameters, threads)
+    losses, hits = engine.evaluate(where, stack, parameters, threads)
     if (hits < 0).any():
         raise ValueError(labels_needed(stack))
     losses /= where.counts

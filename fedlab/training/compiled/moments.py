@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fedlab.device.rows import Rows
 from fedlab.models.base import Array
+from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
-from fedlab.training.stack import Stack
 from fedlab.training.work import Work
 
 __all__ = ["pays", "train"]

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fedlab.training.tiles import LANES, ROWS, as_float32, tile
+from fedlab.training.compiled.tiles import LANES, ROWS, as_float32, tile
 
 __all__ = [
     "COMPILED",

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from fedlab.training.network import (
+from fedlab.training.compiled.network import (
     COMPILED,
     INPUTS,
     LENGTH,
@@ -31,8 +31,8 @@ from fedlab.training.network import (
     squared_weights,
     unpack,
 )
-from fedlab.training.orders import draw_words, shuffle
-from fedlab.training.tiles import pointer
+from fedlab.training.compiled.shuffle import draw_words, shuffle
+from fedlab.training.compiled.tiles import pointer
 
 __all__ = ["evaluate_devices", "gradient_devices", "train_devices"]
 

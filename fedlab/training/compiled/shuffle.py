@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from fedlab.training.tiles import high_product
+from fedlab.training.compiled.tiles import high_product
 
 __all__ = ["draw_words", "shuffle"]
 

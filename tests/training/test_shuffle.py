@@ -5,7 +5,7 @@ import pytest
 
 from fedlab import LocalSGD
 from fedlab.core.randomness import Purpose, generator
-from fedlab.training.orders import draw_words, shuffle
+from fedlab.training.compiled.shuffle import draw_words, shuffle
 
 
 def order_at(rows, seed, round, device, part):

@@ -20,8 +20,8 @@ from fedlab.core.randomness import Purpose
 from fedlab.core.threads import Part, by_cost, share
 from fedlab.device.rows import Rows
 from fedlab.models.base import Array
+from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
-from fedlab.training.stack import Stack
 from fedlab.training.work import Work
 
 __all__ = ["Addresses", "evaluate", "prepare", "train"]
@@ -128,7 +128,7 @@ def _stacked(array: Array | None, size: int, numbers: np.dtype[Any]) -> Array:
 
 def _plan(stack: Stack, batch: int) -> tuple[NDArray[np.int64], int]:
     """Return the network as the loops read it (see `kernels`), and the rows of a block."""
-    from fedlab.training.tiles import LANES, ROWS
+    from fedlab.training.compiled.tiles import LANES, ROWS
 
     room = min(_ROOM, _up(batch, ROWS))
     layers, first, out = [], 0, 0
@@ -176,6 +176,6 @@ def _kernels() -> Any:
     ages = {n: (folder / f"{n}.py").stat().st_mtime for n in ("network", "orders", "tiles")}
     if max(ages.values()) > (folder / "kernels.py").stat().st_mtime:
         os.utime(folder / "kernels.py")
-    from fedlab.training import kernels
+    from fedlab.training.compiled import kernels
 
     return kernels

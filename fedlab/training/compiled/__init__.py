@@ -1,0 +1,1 @@
+"""The compiled engine, which must equal the plain loop (`fedlab.training.local`)."""
