@@ -2,8 +2,8 @@
 
 from fedlab.fleet.admission import admit
 from fedlab.fleet.clock import round_seconds
-from fedlab.fleet.cohort import choose_cohort, choose_places, cohort_size
 from fedlab.fleet.roster import Changing, Columnar, Roster
+from fedlab.fleet.selection import choose_cohort, choose_places, cohort_size
 from fedlab.fleet.stragglers import Stragglers
 
 __all__ = [
