@@ -5,14 +5,14 @@ index, its labels, its hardware) and `Federation` (federated averaging, round by
 """
 
 from fedlab._version import __version__
-from fedlab.convergence import Convergence
 from fedlab.device.device import Device
 from fedlab.device.from_data import Drifting, devices_from_table, spread, standardised
 from fedlab.device.population import Population, write_population
 from fedlab.device.profile import Profile
-from fedlab.fedavg import Federation
+from fedlab.federation.convergence import Convergence
+from fedlab.federation.federation import Federation
+from fedlab.federation.history import History
 from fedlab.files.keys import Key, Passphrase
-from fedlab.history import History
 from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedlab.data import Table, by_column
 from fedlab.device.device import Device
 from fedlab.device.from_data import devices_from_table
-from fedlab.fedavg import Federation
+from fedlab.federation.federation import Federation
 from fedlab.metrics.auc import Ranking
 from fedlab.metrics.folds import stratified_folds
 from fedlab.models import SoftmaxRegression

@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedlab.history import History
+from fedlab.federation.history import History
 from fedlab.metrics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.federation.history import History
+from fedlab.federation.participation import Participation
 from fedlab.files.arrays import FileKind
-from fedlab.history import History
-from fedlab.participation import Participation
 
 __all__ = ["Checkpoint", "CheckpointError"]
 

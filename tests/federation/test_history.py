@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedlab.history import SERVER, History
+from fedlab.federation.history import SERVER, History
 
 
 def test_a_run_is_one_tidy_frame():

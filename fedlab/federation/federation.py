@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.algorithms import Algorithm, by_name
-from fedlab.checkpoint import Checkpoint
-from fedlab.convergence import Convergence
 from fedlab.core import progress
 from fedlab.core.settings import described
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.device import Device
+from fedlab.federation.checkpoint import Checkpoint
+from fedlab.federation.convergence import Convergence
+from fedlab.federation.history import SERVER, History
+from fedlab.federation.participation import Participation
 from fedlab.fleet import (
     Changing,
     Columnar,
@@ -34,10 +36,8 @@ from fedlab.fleet import (
     cohort_size,
     round_seconds,
 )
-from fedlab.history import SERVER, History
 from fedlab.index.ingest import as_keys
 from fedlab.models.base import Array, Layout, Model
-from fedlab.participation import Participation
 from fedlab.training import (
     Engine,
     LocalSGD,

@@ -22,8 +22,8 @@ from fedlab import (
 from fedlab.algorithms import Scaffold
 from fedlab.data import Drift, by_classes, iid, load_digits
 from fedlab.device.device import Device
+from fedlab.federation.participation import Participation
 from fedlab.index.vectorindex import VectorIndex
-from fedlab.participation import Participation
 from tests.federations import class_device
 
 LOCAL = LocalSGD(epochs=1, batch_size=4, learning_rate=0.05)

@@ -19,9 +19,9 @@ from hypothesis.extra.numpy import arrays
 from fedlab import MLP, Convergence, Federation, LocalSGD
 from fedlab.algorithms import FedNova, Scaffold, by_name
 from fedlab.algorithms import __all__ as public
-from fedlab.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
+from fedlab.federation.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
+from fedlab.federation.history import History
 from fedlab.fleet import Stragglers
-from fedlab.history import History
 from tests.federations import class_device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +98,7 @@ def test_convergence_is_found_again(tmp_path):
 
 PROGRAM = """
 import sys
-from tests.test_checkpoint import ALGORITHMS, federation
+from tests.federation.test_checkpoint import ALGORITHMS, federation
 for place, name in enumerate(ALGORITHMS):
     federation(name).run_to(120, f"{sys.argv[1]}/{place}", every=1)
 """

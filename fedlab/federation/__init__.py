@@ -1,0 +1,7 @@
+"""The round and the run: select, train, send, aggregate, step; measured, saved, resumed."""
+
+from fedlab.federation.convergence import Convergence
+from fedlab.federation.federation import Federation
+from fedlab.federation.history import History
+
+__all__ = ["Convergence", "Federation", "History"]
