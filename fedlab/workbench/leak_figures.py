@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot
 
-from fedlab.search.leaks import leak_summary
+from fedlab.leaks import leak_summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def trade_frame(frame: pd.DataFrame, attacker: Literal["holder", "asker"]) -> pd
     Parameters
     ----------
     frame : DataFrame
-        From `fedlab.search.leaks.measure_leaks`.
+        From `fedlab.leaks.measure_leaks`.
     attacker : {"holder", "asker"}
 
     Returns
@@ -69,7 +69,7 @@ def plot_leaks(
     Parameters
     ----------
     frame : DataFrame
-        From `fedlab.search.leaks.measure_leaks`.
+        From `fedlab.leaks.measure_leaks`.
     attacker : {"holder", "asker"}
         Who attacks: the one who keeps the protected rows, or one who asks and reads distances.
 

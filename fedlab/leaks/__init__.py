@@ -1,21 +1,7 @@
 """What leaks: protections of vectors that others search, and the attacks that they are put to."""
 
-from fedlab.search.leaks.attacks import (
-    Attack,
-    KnownPairs,
-    Linkage,
-    Measured,
-    Membership,
-    Trilateration,
-)
-from fedlab.search.leaks.meter import (
-    ATTACKS,
-    PROTECTIONS,
-    leak_summary,
-    leak_table,
-    measure_leaks,
-)
-from fedlab.search.leaks.protections import (
+from fedlab.leaks.attacks import Attack, KnownPairs, Linkage, Measured, Membership, Trilateration
+from fedlab.leaks.defences import (
     Counts,
     Noise,
     Plain,
@@ -26,8 +12,9 @@ from fedlab.search.leaks.protections import (
     Seen,
     Shares,
 )
-from fedlab.search.leaks.scene import Scene
-from fedlab.search.leaks.trilateration import Prior, trilaterate
+from fedlab.leaks.meter import ATTACKS, PROTECTIONS, leak_summary, leak_table, measure_leaks
+from fedlab.leaks.scene import Scene
+from fedlab.leaks.trilateration import Prior, trilaterate
 
 __all__ = [
     "ATTACKS",

@@ -2,7 +2,7 @@
 
 Two parties look. The **holder** keeps the protected rows and searches them: a cloud, one of two
 servers. The **asker** sends questions and reads distances. A protection says what each of them
-sees; what it is worth is measured (`fedlab.search.leaks.measure_leaks`), never assumed.
+sees; what it is worth is measured (`fedlab.leaks.measure_leaks`), never assumed.
 
 Secrets are drawn from the experiment's seed here, so that results can be repeated. In earnest they
 come from the operating system's entropy.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from fedlab.search.leaks import (
+from fedlab.leaks import (
     PROTECTIONS,
     Counts,
     Noise,
@@ -17,8 +17,8 @@ from fedlab.search.leaks import (
     ScaleAndPerturb,
     Shares,
 )
-from fedlab.search.leaks.protections import QUERIES, ROWS
-from tests.search.leaks.clouds import independent, skewed
+from fedlab.leaks.defences import QUERIES, ROWS
+from tests.leaks.clouds import independent, skewed
 
 ROWS_OF = [each for each in PROTECTIONS if each.searchable]
 every = pytest.mark.parametrize("protection", ROWS_OF, ids=lambda p: f"{p.name} {p.setting}")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedlab.search.leaks import Scene
+from fedlab.leaks import Scene
 
 
 def units(rows):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.search.leaks.trilateration import Prior
+from fedlab.leaks.trilateration import Prior
 
 __all__ = ["laid_of", "lay_upon", "nearest_of", "orthogonal_map", "way_back"]
 

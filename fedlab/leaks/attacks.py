@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.validation import whole_number
-from fedlab.search.leaks.alignment import laid_of, nearest_of, way_back
-from fedlab.search.leaks.protections import Counts, Shares
-from fedlab.search.leaks.scene import (
+from fedlab.leaks.alignment import laid_of, nearest_of, way_back
+from fedlab.leaks.defences import Counts, Shares
+from fedlab.leaks.scene import (
     CANDIDATES,
     FOLDS,
     PAIRS,
@@ -26,7 +26,7 @@ from fedlab.search.leaks.scene import (
     cosines,
     squared_distances,
 )
-from fedlab.search.leaks.trilateration import needed, trilaterate
+from fedlab.leaks.trilateration import needed, trilaterate
 
 __all__ = ["Attack", "KnownPairs", "Linkage", "Measured", "Membership", "Trilateration"]
 
@@ -63,7 +63,7 @@ class Linkage:
     """Link each protected row to its original in a pool of candidates, without one known pair.
 
     The pool holds the device's rows among as many others. Rows are laid upon the candidates
-    (`fedlab.search.leaks.alignment.lay_upon`), then each goes to the nearest.
+    (`fedlab.leaks.alignment.lay_upon`), then each goes to the nearest.
 
     Measures ``linkage``, the share of rows linked rightly, and ``recovery, 0 pairs``, the mean
     cosine of the laid rows to the truth; chance is one among the candidates, and the cosine of the
@@ -183,7 +183,7 @@ class Trilateration:
     -----
     Of n distances to chosen points, d + 1 determine a row of d numbers (one more where distances
     are scaled); twice as many are asked here, so that noise averages out, and what is left of it is
-    weighed against what such rows look like (`fedlab.search.leaks.trilateration.Prior`).
+    weighed against what such rows look like (`fedlab.leaks.trilateration.Prior`).
     """
 
     top: int | None = None

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.search.leaks.alignment import lay_upon
-from fedlab.search.leaks.protections import CHOSEN, QUERIES, ROWS, Protection, Seen
-from fedlab.search.leaks.trilateration import Prior
+from fedlab.leaks.alignment import lay_upon
+from fedlab.leaks.defences import CHOSEN, QUERIES, ROWS, Protection, Seen
+from fedlab.leaks.trilateration import Prior
 
 __all__ = ["Scene", "cosines", "squared_distances"]
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from fedlab.search.leaks import Prior
-from fedlab.search.leaks.alignment import lay_upon, nearest_of, orthogonal_map, way_back
-from tests.search.leaks.clouds import independent, skewed
+from fedlab.leaks import Prior
+from fedlab.leaks.alignment import lay_upon, nearest_of, orthogonal_map, way_back
+from tests.leaks.clouds import independent, skewed
 
 
 def turned(rows, seed=0):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from fedlab.metrics.intervals import mean_interval
-from fedlab.search.leaks import (
+from fedlab.leaks import (
     Counts,
     KnownPairs,
     Linkage,
@@ -20,8 +19,9 @@ from fedlab.search.leaks import (
     leak_table,
     measure_leaks,
 )
-from fedlab.search.leaks.protections import QUERIES, ROWS
-from tests.search.leaks.clouds import skewed
+from fedlab.leaks.defences import QUERIES, ROWS
+from fedlab.metrics.intervals import mean_interval
+from tests.leaks.clouds import skewed
 
 FEW = {"protections": [Plain(), Noise(0.5), Counts(1.0)], "attacks": [Linkage(), Membership()]}
 

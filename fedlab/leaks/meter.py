@@ -13,15 +13,8 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import require, whole_number
 from fedlab.index.ingest import as_vectors
 from fedlab.index.vectorindex import VectorIndex
-from fedlab.search.leaks.attacks import (
-    Attack,
-    KnownPairs,
-    Linkage,
-    Measured,
-    Membership,
-    Trilateration,
-)
-from fedlab.search.leaks.protections import (
+from fedlab.leaks.attacks import Attack, KnownPairs, Linkage, Measured, Membership, Trilateration
+from fedlab.leaks.defences import (
     Counts,
     Noise,
     Plain,
@@ -31,7 +24,7 @@ from fedlab.search.leaks.protections import (
     ScaleAndPerturb,
     Shares,
 )
-from fedlab.search.leaks.scene import SPLIT, Scene
+from fedlab.leaks.scene import SPLIT, Scene
 from fedlab.training import one_blas_thread
 
 if TYPE_CHECKING:

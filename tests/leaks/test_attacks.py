@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fedlab.search.leaks import (
+from fedlab.leaks import (
     Counts,
     KnownPairs,
     Linkage,
@@ -18,8 +18,8 @@ from fedlab.search.leaks import (
     Shares,
     Trilateration,
 )
-from fedlab.search.leaks.protections import Protection, Seen
-from tests.search.leaks.clouds import independent, measured, scene, skewed
+from fedlab.leaks.defences import Protection, Seen
+from tests.leaks.clouds import independent, measured, scene, skewed
 
 ALL = (
     Linkage(),

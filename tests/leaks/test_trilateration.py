@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlab.search.leaks import Prior, trilaterate
-from fedlab.search.leaks.trilateration import needed
+from fedlab.leaks import Prior, trilaterate
+from fedlab.leaks.trilateration import needed
 from tests.helpers import METRICS, distances
-from tests.search.leaks.clouds import skewed
+from tests.leaks.clouds import skewed
 
 
 def points(count, dimensions, seed=0):
