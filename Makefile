@@ -37,7 +37,7 @@ run: .venv/.workbench
 ## lab       open JupyterLab on the index notebook
 lab: .venv/.workbench
 	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
-	  --ServerApp.kernel_spec_manager_class=fedlab.workbench.kernels.OwnKernelSpecs \
+	  --ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs \
 	  --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb $(P)
 
 ## data      pull the data, and run nothing

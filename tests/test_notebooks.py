@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fedlab.workbench import outputs
+from fedlab.workbench.report import outputs
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

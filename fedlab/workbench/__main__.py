@@ -2,7 +2,7 @@
 
 import sys
 
-from fedlab.workbench.cli import main
+from fedlab.workbench.batch.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

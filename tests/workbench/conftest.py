@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlab.workbench import notebooks, report, runner
-from fedlab.workbench.records import Record
+from fedlab.workbench.batch import notebooks, runner
+from fedlab.workbench.batch.records import Record
+from fedlab.workbench.report import pages
 from tests.workbench.building import Memory, notebook, settings, write
 
 FIGURE = """
@@ -103,7 +104,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     found = notebooks.numbered(folder / "notebooks")
     runs = [runner.Run.of(notebook, given.get(notebook.name)) for notebook in found]
     recorded = runner.execute(runs, settings(folder), memory)
-    wrong = report.write_report(recorded, folder / "out", folder / "notebooks", folder)
+    wrong = pages.write_report(recorded, folder / "out", folder / "notebooks", folder)
     assert wrong == ()
     return Batch(folder, {record.name: record for record in recorded}, memory)
 

@@ -40,7 +40,7 @@ def lab(tmp_path: Path) -> Iterator[str]:
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}"),
-        "--ServerApp.kernel_spec_manager_class=fedlab.workbench.kernels.OwnKernelSpecs",
+        "--ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs",
         *(
             "--LabApp.news_url=None",
             "--LabApp.check_for_updates_class="

@@ -1,0 +1,1 @@
+"""Notebooks run in batch, killable, with a record of each run."""

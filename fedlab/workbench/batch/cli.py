@@ -1,0 +1,218 @@
+"""The workbench's command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedlab.workbench.batch import notebooks
+
+if TYPE_CHECKING:
+    from fedlab.workbench.batch.runner import Settings
+
+__all__ = ["main"]
+
+FINE, FAILED, WRONG = 0, 1, 2
+
+_EXAMPLES = f"""examples:
+  python -m fedlab.workbench report
+  python -m fedlab.workbench run 04 -p alpha 0.1 -p seeds 0,1,2
+  python -m fedlab.workbench html out.ipynb
+
+exit status: {FINE} all went well; {FAILED} a notebook failed; {WRONG} the command line was wrong"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        status: int = given.function(given)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("\nstopped; what was finished is kept", file=sys.stderr)
+        return 130
+    return status
+
+
+def _terminated(number: int, _: object) -> None:
+    # Leaving by an exception lets the supervisor end its processes.
+    raise SystemExit(128 + number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fedlab.workbench",
+        description="Run the notebooks in batch and make HTML reports of them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    report = commands.add_parser(
+        "report", help="pull the data, run all numbered notebooks, write reports/index.html"
+    )
+    report.set_defaults(function=_report)
+    _add_running(report)
+    report.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default 1)"
+    )
+
+    run = commands.add_parser("run", help="run one notebook, and make a page of it")
+    run.set_defaults(function=_run)
+    run.add_argument("notebook", help="its number (04), its name or its path")
+    run.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; may be given several times; a list is written 0,1,2",
+    )
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go (default: reports/)",
+    )
+    _add_running(run)
+
+    page = commands.add_parser("html", help="make a page of an executed notebook, beside it")
+    page.set_defaults(function=_html)
+    page.add_argument("notebook", type=Path, help="the path of the executed notebook")
+
+    listing = commands.add_parser("list", help="list the notebooks, their questions and parameters")
+    listing.set_defaults(function=_list)
+
+    for command in (report, run, listing):
+        command.add_argument(
+            "--notebooks",
+            type=Path,
+            default=notebooks.ROOT / "notebooks",
+            metavar="FOLDER",
+            help="where the notebooks are (default: the clone's notebooks/)",
+        )
+    return parser
+
+
+def _add_running(command: argparse.ArgumentParser) -> None:
+    from fedlab.workbench.batch.supervisor import LIMIT_SECONDS
+
+    command.add_argument(
+        "--reports",
+        type=Path,
+        default=notebooks.ROOT / "reports",
+        metavar="FOLDER",
+        help="where reports are kept (default: the clone's reports/)",
+    )
+    command.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_SECONDS,
+        metavar="SECONDS",
+        help="stop a notebook that takes longer (default %(default)g)",
+    )
+    command.add_argument(
+        "--fresh", action="store_true", help="run again even where nothing has changed"
+    )
+
+
+def _report(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch import runner
+    from fedlab.workbench.batch.console import Console
+    from fedlab.workbench.report.pages import write_report
+
+    runs = [runner.Run.of(notebook) for notebook in notebooks.numbered(given.notebooks)]
+    _pull()
+    folder = given.reports / "quick"
+    settings = _settings(given, folder, given.jobs)
+    recorded = runner.execute(runs, settings, Console(runs, sys.stdout))
+    _warn(write_report(recorded, folder, given.notebooks, given.reports))
+    failed = [record.name for record in recorded if record.error]
+    print(f"the report: {given.reports / 'index.html'}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return FAILED if failed else FINE
+
+
+def _run(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch import runner
+    from fedlab.workbench.batch.console import Console
+    from fedlab.workbench.report.pages import write_page
+
+    notebook = notebooks.find(given.notebook, given.notebooks)
+    run = runner.Run.of(notebook, dict(given.parameter))
+    folder = given.output or given.reports / run.label
+    settings = _settings(given, folder, jobs=1)
+    (record,) = runner.execute([run], settings, Console([run], sys.stdout))
+    page = folder / f"{record.name}.html"
+    executed = runner.executed_path(folder, record.name)
+    site = ".." if folder.resolve().parent == given.reports.resolve() else None
+    _warn(write_page(executed, page, notebook.path.parent, record, site))
+    print(f"page: {page}\nexecuted notebook: {executed}")
+    return FAILED if record.error else FINE
+
+
+def _html(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch.records import Record
+    from fedlab.workbench.report.pages import write_page
+
+    page = given.notebook.with_suffix(".html")
+    record = Record.read(given.notebook.with_suffix(".json"))
+    _warn(write_page(given.notebook, page, given.notebook.parent, record, site=None))
+    print(page)
+    return FINE
+
+
+def _list(given: argparse.Namespace) -> int:
+    for notebook in notebooks.numbered(given.notebooks):
+        print(f"{notebook.name}: {notebook.question}")
+        for parameter in notebook.parameters:
+            print(f"    {parameter.name}: {parameter.annotation} = {parameter.default!r}")
+    return FINE
+
+
+def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
+    from fedlab.data.loading.registry import folder as data_folder
+    from fedlab.workbench.batch.runner import Settings
+
+    return Settings(
+        folder=folder,
+        cache=given.reports / ".cache",
+        data=data_folder(),
+        jobs=jobs,
+        limit=given.limit,
+        fresh=given.fresh,
+    )
+
+
+def _pull() -> None:
+    """Bring the data here; where that can't be, the notebooks take what is bundled and say so."""
+    from fedlab.data import DataError, pull, sources
+    from fedlab.data.embedding.minilm import missing_packages
+
+    # Weights that nobody can use here are not worth a long download.
+    unused = {"minilm"} if missing_packages() else set()
+    for name, source in sources().items():
+        if source.bundled or name in unused:
+            continue
+        print(f"data: {name}", flush=True)
+        try:
+            pull(name)
+        except DataError as error:
+            reason = " ".join(str(error).split())
+            print(f"data: {name} can't be had, going on without: {reason}", file=sys.stderr)
+
+
+def _warn(formulas: Sequence[str]) -> None:
+    for reason in formulas:
+        print(f"shown as code: {reason}", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""Says how a batch run goes: in place on a terminal, as sparse log lines anywhere else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from fedlab.workbench.batch.notebooks import labels, load
+from fedlab.workbench.batch.records import Record
+from fedlab.workbench.batch.runner import Progress, Run
+from fedlab.workbench.batch.supervisor import Task
+
+__all__ = ["Console"]
+
+# In a log, no line comes sooner than this after another, or while the same cell runs.
+_LOG_SECONDS, _SAME_CELL_SECONDS = 5.0, 20.0
+
+
+class Console(Progress):
+    """Prints which notebook and cell run, since when, and what is next.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        What is going to run, in order.
+    stream : text file
+        Where to; a terminal gets one line that is redrawn, a file gets a line now and then
+        besides those for the start and the end of a notebook.
+    """
+
+    def __init__(self, runs: Sequence[Run], stream: TextIO) -> None:
+        self._stream, self._live = stream, stream.isatty()
+        self._names = [run.notebook.name for run in runs]
+        self._cells = {run.notebook.name: _count(run) for run in runs}
+        self._next = list(self._names)
+        self._at: dict[str, tuple[float, int, str]] = {}
+        self._said, self._moved = 0.0, False
+
+    def reused(self, record: Record) -> None:
+        """Say that nothing has changed since this run."""
+        self._next.remove(record.name)
+        self._line(f"{self._place(record.name)} unchanged, {record.seconds:.0f} s when it ran")
+
+    def started(self, task: Task) -> None:
+        """Say which notebook starts, and what comes after it."""
+        name = task.notebook.stem
+        self._next.remove(name)
+        self._at[name] = (time.monotonic(), 0, "starting a kernel")
+        if not self._live:
+            self._line(f"{self._place(name)} starts, {self._cells[name]} cells{self._after()}")
+
+    def cell(self, task: Task, number: int, label: str) -> None:
+        """Take note of the cell that runs."""
+        name = task.notebook.stem
+        self._at[name] = (self._at[name][0], number, label)
+        self._moved = True
+
+    def tick(self) -> None:
+        """Draw the line anew, or write one if some time has gone by."""
+        if self._live:
+            self._draw()
+            return
+        quiet = time.monotonic() - self._said
+        if self._at and quiet >= (_LOG_SECONDS if self._moved else _SAME_CELL_SECONDS):
+            self._moved = False
+            for name in self._at:
+                self._line(self._status(name))
+
+    def finished(self, record: Record) -> None:
+        """Say how a notebook ended."""
+        self._at.pop(record.name, None)
+        place = self._place(record.name)
+        if record.error is None:
+            self._line(f"{place} done in {record.seconds:.1f} s")
+            return
+        error = record.error
+        message = (error.message.splitlines() or [""])[0]
+        where = f" in cell {error.cell} of {self._cells[record.name]}" if error.cell else ""
+        self._line(f"{place} FAILED{where} after {record.seconds:.1f} s: {error.name}: {message}")
+
+    def _place(self, name: str) -> str:
+        return f"[{self._names.index(name) + 1}/{len(self._names)}] {name}"
+
+    def _after(self) -> str:
+        return f"; next: {self._next[0]}" if self._next else "; the last one"
+
+    def _status(self, name: str) -> str:
+        began, number, label = self._at[name]
+        where = f"cell {number}/{self._cells[name]}: {label}" if number else label
+        return f"{self._place(name)} {where}, {time.monotonic() - began:.0f} s"
+
+    def _draw(self) -> None:
+        if self._at:
+            status = " | ".join(self._status(name) for name in self._at) + self._after()
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[K{status[:width]}")
+            self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        self._stream.flush()
+        self._said = time.monotonic()
+
+
+def _count(run: Run) -> int:
+    return len(labels(load(run.notebook.path)))

@@ -1,0 +1,102 @@
+"""The kernel that notebooks run in: always this environment's own, and nothing of the user's.
+
+A `python3` kernelspec in the user's home or on JUPYTER_PATH wins over the environment's in
+Jupyter's own search, and then a notebook runs against other packages than those it was written for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+
+__all__ = ["OwnKernelManager", "OwnKernelSpecs", "environment"]
+
+_NAME = "python3"
+# What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
+_FOREIGN = frozenset({"JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "PYTHONSTARTUP"})
+_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
+
+
+class OwnKernelSpecs(KernelSpecManager):
+    """Knows one kernel, `python3`: the interpreter that runs this.
+
+    JupyterLab takes it too: ``jupyter lab
+    --ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs``.
+    """
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        """Name and folder of the only kernel."""
+        import ipykernel.kernelspec
+
+        return {_NAME: ipykernel.kernelspec.RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return how to start the kernel; any other name is refused."""
+        if kernel_name != _NAME:
+            raise NoSuchKernel(kernel_name)
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3 (fedlab)",
+            language="python",
+            metadata={"debugger": True},
+            resource_dir=self.find_kernel_specs()[_NAME],
+        )
+
+    def get_all_specs(self) -> dict[str, Any]:
+        """Return the only kernel's description."""
+        spec = self.get_kernel_spec(_NAME)
+        return {_NAME: {"resource_dir": spec.resource_dir, "spec": spec.to_dict()}}
+
+
+class OwnKernelManager(AsyncKernelManager):
+    """Starts the kernel of `OwnKernelSpecs`, and tells which process it is."""
+
+    @default("kernel_spec_manager")
+    def _own_specs(self) -> KernelSpecManager:
+        return OwnKernelSpecs(parent=self)
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        """Start the kernel and call `self.on_start` with its process id."""
+        await super().start_kernel(**options)
+        type(self).on_start(self.provisioner.pid)  # type: ignore[union-attr]
+
+    @staticmethod
+    def on_start(process: int | None) -> None:
+        """Be told of a new kernel; the worker puts its own function here."""
+
+
+def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:
+    """Environment variables for a worker and its kernels.
+
+    Parameters
+    ----------
+    cache : Path
+        Kept from run to run: matplotlib's list of fonts.
+    scratch : Path
+        Removed after the run: Jupyter's and IPython's files, connection keys among them.
+    threads : int
+        How many threads each numeric library may use.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    folders = {
+        "JUPYTER_CONFIG_DIR": scratch / "config",
+        "JUPYTER_DATA_DIR": scratch / "data",
+        "JUPYTER_RUNTIME_DIR": scratch / "runtime",
+        "IPYTHONDIR": scratch / "ipython",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "XDG_CACHE_HOME": cache,
+    }
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    # The debugger warns of frozen modules on every start; nobody debugs a batch run.
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    share = {f"{library}_NUM_THREADS": str(threads) for library in _THREADS}
+    share["FEDLAB_THREADS"] = str(threads)
+    return {**kept, **{name: str(path) for name, path in folders.items()}, **quiet, **share}

@@ -1,0 +1,142 @@
+"""The numbered notebooks: where they are, what each asks, which parameters it takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fedlab
+from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+__all__ = ["ROOT", "Notebook", "find", "numbered"]
+
+#: The clone that this package was imported from.
+ROOT = Path(fedlab.__file__).resolve().parents[1]
+_NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """What a notebook says of itself before it is run."""
+
+    path: Path
+    title: str
+    question: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: `04_see_non_iid`."""
+        return self.path.stem
+
+    @property
+    def shown_path(self) -> str:
+        """The path as a reader in the clone would type it; only the name if it lies elsewhere."""
+        path = self.path.resolve()
+        return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+    @classmethod
+    def read(cls, path: Path) -> Notebook:
+        """Read the notebook at `path`.
+
+        Raises
+        ------
+        ParameterError
+            When two cells are tagged `parameters`, or the one cell can't be read.
+        """
+        node = load(path)
+        tagged = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
+        if len(tagged) > 1:
+            raise ParameterError(f"{path.stem}: {len(tagged)} cells are tagged `parameters`, not 1")
+        title, question = headline(node)
+        try:
+            parameters = parse(tagged[0].source) if tagged else ()
+        except ParameterError as error:
+            raise ParameterError(f"{path.stem}: {error}") from None
+        return cls(path, title or path.stem, question, parameters)
+
+
+def load(path: Path) -> NotebookNode:
+    """Read the file of a notebook, brought to the current format."""
+    import nbformat
+
+    node: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return node
+
+
+def dump(node: NotebookNode) -> bytes:
+    """Return the file of a notebook."""
+    import nbformat
+
+    return str(nbformat.writes(node)).encode()  # type: ignore[no-untyped-call]
+
+
+def headline(node: NotebookNode) -> tuple[str, str]:
+    """Title and question: the first heading, and the paragraph that follows it."""
+    for cell in node.cells:
+        if cell.cell_type != "markdown":
+            continue
+        before, heading, after = cell.source.partition("# ")
+        if not heading or before.strip():
+            return "", ""
+        title, _, rest = after.partition("\n")
+        paragraphs = [part.strip() for part in re.split(r"\n\s*\n", rest) if part.strip()]
+        return title.strip(), " ".join(paragraphs[0].split()) if paragraphs else ""
+    return "", ""
+
+
+def labels(node: NotebookNode) -> dict[int, str]:
+    """For each code cell that has something to run, its position and what it is about.
+
+    That is the heading which it is the first code cell under, otherwise its own first line.
+    """
+    found: dict[int, str] = {}
+    heading = ""
+    for index, cell in enumerate(node.cells):
+        if cell.cell_type == "markdown":
+            titles = re.findall(r"^#{1,6}\s+(.+)$", cell.source, flags=re.MULTILINE)
+            heading = titles[-1].strip() if titles else heading
+        elif cell.cell_type == "code" and cell.source.strip():
+            found[index] = heading or cell.source.strip().splitlines()[0]
+            heading = ""
+    return found
+
+
+def numbered(folder: Path) -> list[Notebook]:
+    """Return the numbered notebooks in `folder`, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    """
+    paths = sorted(path for path in folder.glob("*.ipynb") if _NUMBERED.fullmatch(path.name))
+    if not paths:
+        raise FileNotFoundError(f"there is no numbered notebook (NN_name.ipynb) in {folder}")
+    return [Notebook.read(path) for path in paths]
+
+
+def find(text: str, folder: Path) -> Notebook:
+    """Find a notebook by its number (`04`), its name (`see_non_iid`) or its path.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none, or more than one; the message lists those that exist.
+    """
+    path = Path(text)
+    if path.suffix == ".ipynb" and path.is_file():
+        return Notebook.read(path)
+    wanted = f"{int(text):02d}" if text.isdigit() else path.stem
+    paths = sorted(folder.glob("*.ipynb"))
+    matches = [p for p in paths if wanted in (p.stem, p.stem[:2], p.stem[3:])]
+    if len(matches) != 1:
+        known = ", ".join(p.stem for p in paths) or f"none in {folder}"
+        several = f" names {len(matches)} notebooks" if matches else " names no notebook"
+        raise FileNotFoundError(f"{text!r}{several}; there are: {known}")
+    return Notebook.read(matches[0])

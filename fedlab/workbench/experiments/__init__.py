@@ -1,0 +1,1 @@
+"""Experiments too long for a cell, one notebook's each."""

@@ -1,0 +1,168 @@
+"""A search engine over devices: its answers, and what they cost beside one index and no federation.
+
+Rows are named over all devices by their keys, as `fedlab.spread` gives them: a row's key is its
+place in the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedlab.device.device import Device
+from fedlab.index.vectorindex import VectorIndex
+from fedlab.search import (
+    FederatedHits,
+    FederatedSearch,
+    Judged,
+    Ledger,
+    Router,
+    federated_recall,
+)
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Compared", "central_index", "compare", "recall_against_bytes"]
+
+#: Letters of a hit's text that are shown: about three lines of a page's table.
+_SHOWN = 120
+
+Float = NDArray[np.float32]
+#: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
+Judge = Callable[[NDArray[np.uint64], NDArray[np.bool_]], Judged]
+
+
+def central_index(devices: Sequence[Device]) -> VectorIndex:
+    """Return one index over all rows of all devices: what federating avoids, to compare with."""
+    first = devices[0].index
+    index = VectorIndex(first.dimensions, first.metric, first.dtype)
+    for device in devices:
+        index.add(device.index.vectors, keys=device.index.keys)
+    return index
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a federated search finds, beside one index over all rows and each device alone.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row for the central index, the federated search, the best device alone (by nDCG) and
+        the mean of all devices alone; their measures, and bytes a query.
+    alone : DataFrame
+        The measures of each device alone, indexed by its id.
+    hits : FederatedHits
+        The federated answer.
+    farthest : float
+        The largest difference of a distance in it from the central one at the same place.
+    """
+
+    table: pd.DataFrame
+    alone: pd.DataFrame
+    hits: FederatedHits
+    farthest: float
+
+
+def compare(devices: Sequence[Device], queries: Float, k: int, judge: Judge) -> Compared:
+    """Search exactly across devices, in one index over all rows, and in each device alone.
+
+    Parameters
+    ----------
+    devices : sequence of Device
+        A key names one row over all of them.
+    queries : (q, d) array
+    k : int
+    judge : callable
+        (q, k) keys and the mask of filled places to `Judged`.
+    """
+    hits = FederatedSearch(devices).search(queries, k)
+    central = central_index(devices).search(queries, k, exact=True)
+    alone = {}
+    for device in devices:
+        own = device.index.search(queries, k, exact=True)
+        alone[device.id] = judge(own.keys, own.found).summary()
+    by_device = pd.DataFrame.from_dict(alone, orient="index")
+    best = max(alone, key=lambda device: alone[device][f"nDCG@{k}"])
+    rows = {
+        "one index over all rows": judge(central.keys, central.found).summary(),
+        "federated, exact": judge(hits.keys, hits.found).summary(),
+        "the best device alone": alone[best],
+        "a device alone, on average": dict(by_device.mean()),
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table["bytes a query"] = [np.nan, _bytes_a_query(hits.ledger, len(queries)), 0.0, 0.0]
+    both = hits.found & central.found
+    farthest = float(np.abs(hits.distances - central.distances)[both].max(initial=0.0))
+    return Compared(table, by_device, hits, farthest)
+
+
+def recall_against_bytes(
+    devices: Sequence[Device],
+    queries: Float,
+    k: int,
+    *,
+    firsts: Sequence[int],
+    asks: Sequence[int],
+    types: Sequence[str],
+    seed: int,
+) -> pd.DataFrame:
+    """Search in many ways, and count what each finds of the exact answer, and sends.
+
+    Parameters
+    ----------
+    firsts : sequence of int
+        k' of the exact search: hits that each device is asked for first.
+    asks : sequence of int
+        Devices that a router asks; each also with queries in the smallest of `types` that keeps a
+        number a byte (i8), the best hits measured again.
+    types : sequence of str
+        In which queries travel to all devices.
+    seed : int
+        Of the router's centroids.
+
+    Returns
+    -------
+    DataFrame
+        A row a way: ``way``, ``setting``, ``recall`` (of the exact k nearest), ``bytes`` (a query),
+        ``certified`` (share of the queries), ``once`` (bytes sent before any query).
+    """
+    truth = FederatedSearch(devices).search(queries, k)
+    router = Router.learn(devices, seed=seed)
+    rows = []
+    for first in firsts:
+        hits = FederatedSearch(devices, first=first).search(queries, k)
+        rows.append(_row("exact, by k'", f"k' = {first}", hits, truth))
+    for ask in asks:
+        hits = FederatedSearch(devices, router=router, ask=ask).search(queries, k)
+        rows.append(_row("routed, devices asked", f"{ask}", hits, truth))
+    for name in types:
+        hits = FederatedSearch(devices, query=name).search(queries, k)
+        rows.append(_row("all devices, query in", name, hits, truth))
+    for ask in asks:
+        both = FederatedSearch(devices, router=router, ask=ask, query="i8", rescore=k)
+        rows.append(_row("routed, and query in i8", f"{ask}", both.search(queries, k), truth))
+    return pd.DataFrame(rows)
+
+
+def _row(way: str, setting: str, hits: FederatedHits, truth: FederatedHits) -> dict[str, Any]:
+    once = hits.ledger.frame().query("round == 0")["bytes"].sum()
+    return {
+        "way": way,
+        "setting": setting,
+        "recall": federated_recall(hits, truth),
+        "bytes": _bytes_a_query(hits.ledger, len(hits)),
+        "certified": float(hits.certified.mean()),
+        "once": int(once),
+    }
+
+
+def _bytes_a_query(ledger: Ledger, queries: int) -> float:
+    """Return bytes in both directions a query, without what was sent before any of them."""
+    return float(ledger.frame().query("round > 0")["bytes"].sum() / queries)

@@ -1,0 +1,378 @@
+"""Figures of the workbench.
+
+Each function draws on given axes or on a figure of its own, and returns ``(figure, axes, frame)``:
+the frame holds the figure's data. Nothing is shown here; `fedlab.workbench.notebook.cells.show` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fedlab.federation.history import History
+from fedlab.metrics.intervals import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "plot_convergence",
+    "plot_counts",
+    "plot_crossing",
+    "plot_intervals",
+    "plot_labels",
+    "plot_lines",
+    "plot_panels",
+    "plot_sorted",
+    "plot_splits",
+    "plot_tradeoff",
+]
+
+Drawn = tuple["Figure", "Axes", pd.DataFrame]
+Runs = Mapping[str, History | Sequence[History]]
+
+_X = {
+    "round": ("round", 1.0),
+    "bytes": ("sent and received (MB)", 1e6),
+    "seconds": ("simulated time (s)", 1.0),
+}
+
+
+def _axes(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
+    if ax is None:
+        return pyplot.subplots(figsize=size)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def convergence_frame(runs: Runs, metric: str, x: str = "round") -> pd.DataFrame:
+    """Return one measure of several runs as a tidy frame: run, seed, x, value."""
+    parts = []
+    for name, histories in runs.items():
+        several = [histories] if isinstance(histories, History) else list(histories)
+        for number, history in enumerate(several):
+            wide = history.wide()
+            if metric not in wide:
+                raise KeyError(f"no {metric!r} in the run {name!r}; there are {list(wide)}")
+            bytes_moved = (wide.bytes_down + wide.bytes_up).cumsum()
+            at = {"round": wide.index, "bytes": bytes_moved, "seconds": wide.seconds.cumsum()}[x]
+            columns = {"run": name, "seed": number, x: np.asarray(at), "value": wide[metric]}
+            parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def plot_convergence(
+    runs: Runs,
+    metric: str,
+    *,
+    x: Literal["round", "bytes", "seconds"] = "round",
+    ylabel: str | None = None,
+    reference: tuple[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Drawn:
+    """Draw a measure as runs go on: a line each; of several seeds, their mean and a band.
+
+    Parameters
+    ----------
+    runs : mapping of name to History, or to Histories of several seeds
+    metric : str
+        A measure of the server's, such as ``test_accuracy``.
+    x : {"round", "bytes", "seconds"}
+        Rounds, bytes moved so far, or simulated seconds so far.
+    ylabel : str, optional
+        What the measure is, with its unit.
+    reference : (name, value), optional
+        A level to compare with, drawn as a dashed line.
+
+    Notes
+    -----
+    The band is Student's 95% interval for the mean over seeds, at each round.
+    """
+    figure, ax = _axes(ax)
+    frame = convergence_frame(runs, metric, x)
+    label, unit = _X[x]
+    for name, run in frame.groupby("run", sort=False):
+        steps = run.groupby("seed").cumcount()
+        at = run.groupby(steps)[x].mean() / unit
+        values = run.groupby(steps).value
+        [line] = ax.plot(at, values.mean(), label=str(name))
+        if len(run.seed.unique()) > 1:
+            bands = [mean_interval(v) for _, v in values if len(v) > 1]
+            low, high = [b.low for b in bands], [b.high for b in bands]
+            ax.fill_between(at[: len(bands)], low, high, color=line.get_color(), alpha=0.18, lw=0)
+    if reference is not None:
+        ax.axhline(reference[1], color="#4D4D4D", ls="--", lw=1.3, label=reference[0])
+    ax.set(xlabel=label, ylabel=ylabel or metric.replace("_", " "))
+    if metric.endswith("accuracy"):  # a band of few seeds may reach where no accuracy can be
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, 0.0), min(top, 1.02))
+    if x == "round":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    if len(runs) > 1 or reference is not None:
+        ax.legend()
+    return figure, ax, frame
+
+
+def plot_panels(
+    groups: Mapping[str, Runs], metric: str, *, ylabel: str | None = None
+) -> tuple[Figure, list[Axes], pd.DataFrame]:
+    """Draw a measure of many runs side by side, a panel a group, each as in `plot_convergence`.
+
+    Parameters
+    ----------
+    groups : mapping of panel title to runs
+    metric : str
+    ylabel : str, optional
+    """
+    size = (4.6 * len(groups), 4.2)
+    figure, grid = pyplot.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
+    panels, frames = list(grid[0]), []
+    for title, axes in zip(groups, panels, strict=True):
+        _, _, frame = plot_convergence(groups[title], metric, ylabel=ylabel, ax=axes)
+        axes.set_title(title, fontsize=11)
+        axes.label_outer()
+        frames.append(frame)
+    return figure, panels, pd.concat(frames, ignore_index=True)
+
+
+def plot_lines(
+    lines: pd.DataFrame, *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
+) -> Drawn:
+    """Draw a line for each column against the frame's index; `log` scales both axes."""
+    figure, ax = _axes(ax)
+    for name in lines.columns:
+        ax.plot(lines.index, lines[name], label=str(name))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        ax.set(xscale="log", yscale="log")
+    ax.legend()
+    return figure, ax, lines
+
+
+def plot_labels(counts: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
+    """Draw each device's mixture of labels: a column a device, darker for a larger share.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        A row a device, a column a label (see `fedlab.data.label_table`).
+
+    Returns
+    -------
+    figure, axes, frame
+        The frame holds the shares; a device's sum to one.
+    """
+    figure, ax = _axes(ax)
+    shares, mesh = _mixtures(counts, ax)
+    _legend_of_shares(figure, mesh, [ax])
+    return figure, ax, shares
+
+
+def plot_splits(splits: Mapping[str, pd.DataFrame]) -> tuple[Figure, list[Axes], pd.DataFrame]:
+    """Draw several splits side by side, each as in `plot_labels`.
+
+    Parameters
+    ----------
+    splits : mapping of title to DataFrame
+        A row a device, a column a label.
+
+    Returns
+    -------
+    figure, list of axes, frame
+        The frame holds the shares of all splits, by title and device.
+    """
+    figure, grid = pyplot.subplots(
+        1, len(splits), figsize=(max(7.0, 2.6 * len(splits)), 3.2), sharey=True, squeeze=False
+    )
+    panels, shares = list(grid[0]), {}
+    for ax, (title, counts) in zip(panels, splits.items(), strict=True):
+        shares[title], mesh = _mixtures(counts, ax)
+        ax.set_title(title)
+        ax.label_outer()
+    _legend_of_shares(figure, mesh, panels)
+    return figure, panels, pd.concat(shares)
+
+
+def _mixtures(counts: pd.DataFrame, ax: Axes) -> tuple[pd.DataFrame, QuadMesh]:
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    # The square root keeps small shares apart from none.
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    mesh = ax.pcolormesh(shares.T, cmap="Blues", norm=norm, edgecolors="white", linewidth=0.6)
+    ax.set(xlabel="device", ylabel="label")
+    ax.set_yticks(np.arange(counts.shape[1]) + 0.5, [str(name) for name in counts.columns])
+    every = -(-len(counts) // 5)
+    ax.set_xticks(np.arange(len(counts))[::every] + 0.5, [str(n) for n in counts.index[::every]])
+    ax.grid(visible=False)
+    return shares, mesh
+
+
+def _legend_of_shares(figure: Figure, mesh: QuadMesh, panels: list[Axes]) -> None:
+    ticks = [0, 0.1, 0.25, 0.5, 1]
+    figure.colorbar(mesh, ax=panels, label="share of the device's rows", ticks=ticks, pad=0.02)
+
+
+def plot_counts(counts: pd.DataFrame, *, ylabel: str = "rows", ax: Axes | None = None) -> Drawn:
+    """Draw stacked bars with their numbers: a bar for each row of the frame, a part a column."""
+    figure, ax = _axes(ax)
+    base = np.zeros(len(counts))
+    for name in counts.columns:
+        values = counts[name].to_numpy(float)
+        bars = ax.bar(range(len(counts)), values, bottom=base, label=str(name), width=0.62)
+        for bar, value, bottom in zip(bars, values, base, strict=True):
+            # A number that does not fit into its part stands beside it.
+            fits = value >= 0.06 * counts.sum(axis=1).max()
+            ax.annotate(
+                f"{value:.0f}",
+                (bar.get_x() + bar.get_width() * (0.5 if fits else 1.05), bottom + value / 2),
+                color="white" if fits else "#222222",
+                ha="center" if fits else "left",
+                va="center",
+                fontsize=10,
+            )
+        base += values
+    ax.set_xticks(range(len(counts)), [str(name) for name in counts.index])
+    ax.set_ylabel(ylabel)
+    ax.set_ylim(0, 1.18 * base.max())
+    ax.grid(axis="x", visible=False)
+    ax.legend(ncols=len(counts.columns), loc="upper right")
+    return figure, ax, counts
+
+
+def plot_intervals(
+    intervals: Mapping[str, Mapping[str, Interval]],
+    *,
+    xlabel: str,
+    zero: str | None = None,
+    ax: Axes | None = None,
+) -> Drawn:
+    """Draw estimates with their intervals: a row for each name, a colour for each series.
+
+    Parameters
+    ----------
+    intervals : mapping of series to mapping of name to Interval
+    xlabel : str
+        What is estimated, with its unit.
+    zero : str, optional
+        What lies right of zero ("federated is better"); draws a line at zero.
+    """
+    names = list(dict.fromkeys(name for series in intervals.values() for name in series))
+    figure, ax = _axes(ax, (7.0, 1.3 + 0.34 * len(names) * max(len(intervals), 1)))
+    entries = []
+    for number, (series, by_name) in enumerate(intervals.items()):
+        shift = (number - (len(intervals) - 1) / 2) * 0.22
+        at = [names.index(name) + shift for name in by_name]
+        middle = np.array([i.estimate for i in by_name.values()])
+        reach = [
+            middle - [i.low for i in by_name.values()],
+            [i.high for i in by_name.values()] - middle,
+        ]
+        ax.errorbar(middle, at, xerr=np.array(reach), fmt="o", label=series, lw=1.8)
+        entries += [(series, n, i.estimate, i.low, i.high) for n, i in by_name.items()]
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.grid(axis="y", visible=False)
+    if zero is not None:
+        ax.axvline(0, color="#4D4D4D", lw=1.2, ls="--")
+        ax.set_title(f"right of the line: {zero}", fontsize=11, fontweight="normal")
+    if len(intervals) > 1:
+        figure.legend(loc="outside lower center", ncols=len(intervals))
+    return figure, ax, pd.DataFrame(entries, columns=["series", "name", "estimate", "low", "high"])
+
+
+def plot_crossing(costs: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
+    """Draw what searching costs in all against how many queries come, building counted.
+
+    Parameters
+    ----------
+    costs : DataFrame
+        A row for each index size: ``rows``, ``build`` (seconds to build the graph), ``scan`` and
+        ``graph`` (seconds a query).
+
+    Returns
+    -------
+    figure, axes, frame
+        The frame is `costs` with ``crossing``: the queries after which the graph has cost less
+        (inf where a graph's query costs more than a scan's).
+    """
+    figure, ax = _axes(ax)
+    saved = costs.scan - costs.graph
+    frame = costs.assign(crossing=np.where(saved > 0, costs.build / saved.where(saved > 0), np.inf))
+    reached = frame.crossing[np.isfinite(frame.crossing)]
+    queries = np.geomspace(10, 10 * reached.max() if len(reached) else 1e6, 200)
+    for (_, row), color in zip(frame.iterrows(), _colors(len(frame)), strict=True):
+        ax.plot(queries, queries * row.scan, color=color, label=f"{row.rows:,.0f} rows")
+        ax.plot(queries, row.build + queries * row.graph, color=color, ls="--")
+        if np.isfinite(row.crossing):
+            ax.plot(row.crossing, row.crossing * row.scan, "o", color=color)
+    ax.plot([], [], color="#4D4D4D", label="scan")
+    ax.plot([], [], color="#4D4D4D", ls="--", label="graph, building counted")
+    ax.set(xscale="log", yscale="log", xlabel="queries asked so far", ylabel="time in all (s)")
+    ax.legend(fontsize=10)
+    return figure, ax, frame
+
+
+def _colors(count: int) -> list[str]:
+    cycle = pyplot.rcParams["axes.prop_cycle"].by_key()["color"]
+    return [cycle[place % len(cycle)] for place in range(count)]
+
+
+def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
+    """Draw what storage costs and keeps: bytes of a vector against recall, one point a type.
+
+    Parameters
+    ----------
+    storage : DataFrame
+        Indexed by storage type: ``bytes`` (of a vector), ``recall`` (0 ... 1), ``speed`` (queries a
+        second).
+    """
+    figure, ax = _axes(ax)
+    ax.scatter(storage.bytes, storage.recall, s=90)
+    middle = storage.bytes.min() / 2 + storage.bytes.max() / 2
+    for name, row in storage.iterrows():
+        left = row.bytes > middle
+        ax.annotate(
+            f"{name}\n{row.speed:,.0f} queries/s",
+            (row.bytes, row.recall),
+            xytext=(-9 if left else 9, -4),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
+            fontsize=11,
+        )
+    lowest = float(storage.recall.min())
+    ax.set_ylim(lowest - max(0.02, 0.6 * (1 - lowest)), 1 + max(0.004, 0.1 * (1 - lowest)))
+    ax.set(xlabel="bytes of a vector", ylabel="recall@10")
+    ax.margins(x=0.12)
+    return figure, ax, storage
+
+
+def plot_sorted(
+    groups: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None = None
+) -> Drawn:
+    """Draw each group's values from worst to best, to see the tail that an average hides.
+
+    Parameters
+    ----------
+    groups : mapping of name to values
+        A device's accuracy each, say.
+    ylabel : str
+    """
+    figure, ax = _axes(ax)
+    parts = []
+    for name, values in groups.items():
+        ordered = np.sort(np.asarray(values, float))
+        share = (np.arange(len(ordered)) + 0.5) / len(ordered)
+        ax.plot(share, ordered, label=name, marker="o", ms=3.5)
+        parts.append(pd.DataFrame({"group": name, "share": share, "value": ordered}))
+    ax.set(xlabel="devices, from the worst to the best", ylabel=ylabel)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+    ax.legend()
+    return figure, ax, pd.concat(parts, ignore_index=True)

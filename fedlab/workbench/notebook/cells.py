@@ -1,0 +1,179 @@
+"""What a notebook's cells call to speak to their reader, live and in a report.
+
+>>> from fedlab.workbench.notebook import cells
+>>> cells.begin()
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from fedlab.core import progress
+from fedlab.workbench.report.outputs import ANSWER, CONTENTS, FIGURE, KEY, PROVENANCE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["STYLE", "answer", "begin", "contents", "is_batch", "provenance", "show"]
+
+#: The style sheet of all figures.
+STYLE = Path(__file__).with_name("fedlab.mplstyle")
+# Above this an SVG is heavier than the same figure in pixels: thousands of points, or an image.
+_SVG_BYTES = 120_000
+_THUMBNAIL_DPI, _PIXELS_DPI = 110, 160
+_CSS_DPI = 96
+SVG, PNG = "image/svg+xml", "image/png"
+_LOG_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class Origin(Protocol):
+    """Anything that can say where data came from."""
+
+    def describe(self) -> str:
+        """Return source, version, hash and rows, in a line or more."""
+
+
+def begin() -> None:
+    """Set the workbench's figure style, and the progress output that fits how this runs.
+
+    Call it once, in the import cell; calling it again changes nothing.
+    """
+    import matplotlib.style
+
+    matplotlib.style.use(STYLE)
+    progress.use(_log_lines if is_batch() else _live_bar)
+
+
+def is_batch() -> bool:
+    """Whether nobody sits in front of this: papermill, nbclient, or no IPython at all.
+
+    Examples
+    --------
+    >>> is_batch()
+    True
+    """
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return True
+    shell = get_ipython()
+    # A front end that can be typed into says so with each cell; papermill and nbclient don't.
+    return not getattr(getattr(shell, "kernel", None), "_allow_stdin", False)
+
+
+def show(figure: Figure, alt: str, main: bool = False) -> None:
+    """Show a figure with its alternative text, and close it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Drawn as SVG, or as PNG where that would be heavy.
+    alt : str
+        What the figure shows, in a sentence or two, for somebody who can't see it.
+    main : bool
+        Whether it stands for the notebook in the report's index.
+
+    Raises
+    ------
+    ValueError
+        When `alt` is empty.
+    """
+    if not alt.strip():
+        raise ValueError("alt is empty: say in a sentence what the figure shows")
+    from matplotlib import pyplot
+
+    said = " ".join(alt.split())
+    drawings = _drawn(figure, thumbnail=main)
+    width = round(figure.get_size_inches()[0] * _CSS_DPI)
+    notes: dict[str, Any] = {kind: {"alt": said} for kind in drawings}
+    if PNG in drawings:
+        notes[PNG]["width"] = width
+    marks = {"role": FIGURE, "alt": said, "main": main}
+    _display({**drawings, "text/plain": said}, {KEY: marks, **notes})
+    pyplot.close(figure)
+
+
+def answer(text: str) -> None:
+    """Show the notebook's answer, with this run's numbers, and mark it for the report's index.
+
+    Parameters
+    ----------
+    text : str
+        Markdown, one or two sentences.
+    """
+    if not text.strip():
+        raise ValueError("the answer is empty: say in a sentence what this run found")
+    said = text.strip()
+    _display({"text/markdown": said, "text/plain": said}, {KEY: {"role": ANSWER}})
+
+
+def contents() -> None:
+    """Show the numbered notebooks with their questions and parameters, as a table with links."""
+    from fedlab.workbench.batch import notebooks
+
+    rows = ["| notebook | its question | what can be changed |", "|---|---|---|"]
+    for notebook in notebooks.numbered(notebooks.ROOT / "notebooks"):
+        names = ", ".join(f"`{parameter.name}`" for parameter in notebook.parameters)
+        link = f"[{notebook.name[:2]} {notebook.title}]({notebook.path.name})"
+        rows.append(f"| {link} | {notebook.question} | {names} |")
+    table = "\n".join(rows)
+    _display({"text/markdown": table, "text/plain": table}, {KEY: {"role": CONTENTS}})
+
+
+def provenance(*origins: Origin) -> None:
+    """Print where the data came from, and mark it for the report's header."""
+    lines = "\n".join(origin.describe() for origin in origins)
+    _display({"text/plain": lines}, {KEY: {"role": PROVENANCE}})
+
+
+def _display(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    from IPython.display import display
+
+    display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _drawn(figure: Figure, thumbnail: bool) -> dict[str, str | bytes]:
+    """The figure as SVG, and as PNG where that is lighter or where the index needs one."""
+    svg = io.BytesIO()
+    # Without a date the same figure gives the same bytes.
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    light = svg.tell() <= _SVG_BYTES
+    drawings: dict[str, str | bytes] = {SVG: svg.getvalue().decode()} if light else {}
+    if thumbnail or not light:
+        drawings[PNG] = _pixels(figure, _THUMBNAIL_DPI if light else _PIXELS_DPI)
+    return drawings
+
+
+def _pixels(figure: Figure, dpi: int) -> bytes:
+    """A PNG of 256 colours: a figure needs no more, and is a third as heavy."""
+    from PIL import Image
+
+    full, reduced = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", transparent=True, dpi=dpi)
+    with Image.open(full) as picture:
+        picture.quantize(256).save(reduced, format="png", optimize=True, dpi=(dpi, dpi))
+    return reduced.getvalue()
+
+
+def _live_bar(items: Iterable[T], total: int, label: str) -> Iterable[T]:
+    from tqdm.auto import tqdm
+
+    drawn: Iterable[T] = tqdm(items, total=total, desc=label, leave=False)
+    return drawn
+
+
+def _log_lines(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Say nothing of what is quick, and a line every ten seconds of what isn't."""
+    began = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - said >= _LOG_SECONDS:
+            said = now
+            print(f"{label}: {done} of {total}, {now - began:.0f} s", flush=True)
+        yield item

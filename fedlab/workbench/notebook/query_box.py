@@ -1,0 +1,108 @@
+"""A box to ask a search engine over devices, in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from IPython.display import display
+
+from fedlab.data import TextEncoder
+from fedlab.search import FederatedSearch
+from fedlab.workbench.experiments.search import _SHOWN
+from fedlab.workbench.notebook import cells, widgets
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+__all__ = ["Engine", "query_box"]
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Questions in words, answered over all devices.
+
+    Attributes
+    ----------
+    search : FederatedSearch
+    encoder : TextEncoder
+        The one by which the devices' rows were made.
+    texts : sequence of str
+        What each key stands for. In a real federation the text would be asked of its device.
+    k : int
+    """
+
+    search: FederatedSearch
+    encoder: TextEncoder
+    texts: Sequence[str]
+    k: int = 5
+
+    def ask(self, question: str) -> tuple[pd.DataFrame, str]:
+        """Return the hits as a table, and in a line what is known of them.
+
+        Raises
+        ------
+        ValueError
+            If no word of the question is known to the encoder.
+        """
+        [vector] = self.encoder([question])
+        if not vector.any():
+            raise ValueError(f"no word of {question!r} is known to the encoder; ask in others")
+        hits = self.search.search(vector, self.k)
+        filled = hits.found[0]
+        places, keys = hits.devices[0][filled], hits.keys[0][filled]
+        table = pd.DataFrame(
+            {
+                "device": [str(self.search.devices[place]) for place in places],
+                "distance": hits.distances[0][filled].round(3),
+                "text": [_shortened(self.texts[int(key)]) for key in keys],
+            }
+        )
+        proof = "proven exact" if hits.certified[0] else "not proven exact"
+        return table, (
+            f"{question!r}: {len(table)} hits from {len(set(places.tolist()))} of "
+            f"{len(self.search.devices)} devices, {proof}, {hits.ledger.bytes:,} bytes in "
+            f"{hits.ledger.rounds} round{'s' if hits.ledger.rounds > 1 else ''}"
+        )
+
+
+def _shortened(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def query_box(engine: Engine, example: str) -> VBox | None:
+    """Show a box for questions, with a first one answered; in batch, the answer to that.
+
+    Parameters
+    ----------
+    engine : Engine
+    example : str
+        The question that stands in the box.
+
+    Returns
+    -------
+    VBox or None
+        The widget, which is also shown; None in a batch run.
+    """
+    if cells.is_batch():
+        _answer(engine, example)
+        return None
+    import ipywidgets
+
+    box = ipywidgets.Text(
+        value=example,
+        description="ask",
+        continuous_update=False,
+        layout=ipywidgets.Layout(width="95%"),
+    )
+    return widgets.live(box, partial(_answer, engine))
+
+
+def _answer(engine: Engine, question: str) -> None:
+    table, said = engine.ask(question)
+    print(said)
+    with pd.option_context("display.max_colwidth", _SHOWN):
+        display(table)  # type: ignore[no-untyped-call]

@@ -1,0 +1,284 @@
+"""Executed notebooks and their records as HTML that opens anywhere, offline, from one file.
+
+A page makes no request, and its content policy forbids any: formulas are MathML, figures inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters import markdown_mistune, strip_ansi
+from nbformat import NotebookNode
+
+from fedlab.workbench.batch.notebooks import headline
+from fedlab.workbench.batch.records import Record
+from fedlab.workbench.report import outputs
+from fedlab.workbench.report.mathml import FormulaError, mathml
+from fedlab.workbench.report.scrub import scrub
+from fedlab.workbench.report.tables import boxed_tables
+
+__all__ = ["Page", "index_page", "notebook_page"]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_CONTROL = '<p class="control">In the live notebook a control stands here.</p>'
+_PRIORITY = [
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/latex",
+    "text/plain",
+]
+
+
+# What may stand as it is in a data URL inside a double-quoted attribute.
+_URL_SAFE = " !$'()*+,-./:;=?@_~"
+_NOTEBOOK_LINK = re.compile(r"(?:\./)?([\w-]+)\.ipynb([#?].*)?")
+_HELD = re.compile(r"[(\[]?<math(?! [^>]*block)[^>]*>(?:(?!</math>).)*</math>[)\].,;:?!]*", re.S)
+_DATA_URL = re.compile(r'("data:image/[^"]*")')
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page's HTML, and the formulas in it that had to be shown as code."""
+
+    html: str
+    failed_formulas: tuple[str, ...] = ()
+
+
+def notebook_page(
+    node: NotebookNode, folder: Path, record: Record | None, site: str | None
+) -> Page:
+    """Make the page of an executed notebook.
+
+    Parameters
+    ----------
+    node : NotebookNode
+        The executed notebook.
+    folder : Path
+        Where the notebook's source lies; pictures that its text names are read from there.
+    record : Record or None
+        What is known of the run, for the page's header.
+    site : str or None
+        Address of the folder of the report's other pages, relative to this one; None where there
+        are none, and links to notebooks become plain text.
+
+    Returns
+    -------
+    Page
+        Errors and parameters escaped, paths of this machine replaced by short names. The notebook's
+        own HTML is trusted.
+    """
+    exporter = _Exporter(site)
+    prepared = _prepared(node)
+    title, _ = headline(prepared)
+    report = {
+        "title": title or (record.title if record else "Notebook"),
+        "home": None if site is None else f"{site}/index.html",
+        "record": record,
+        "answer": outputs.answer(node),
+        "provenance": outputs.provenance(node),
+    }
+    resources = {"metadata": {"path": str(folder)}, "report": report}
+    body, _ = exporter.from_notebook_node(prepared, resources)
+    return Page(_scrubbed(body), tuple(exporter.failed_formulas))
+
+
+def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[str]) -> Page:
+    """Make the index of a set of runs.
+
+    Parameters
+    ----------
+    entries : sequence of (Record, NotebookNode)
+        Each run with its executed notebook, in order.
+    links : sequence of str
+        The address of each one's page, relative to the index.
+    """
+    exporter = _Exporter(site=".")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES / "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        markdown=lambda text: Markup(exporter.markdown(text)),
+        inline=lambda text: Markup(_unwrapped(exporter.markdown(text))),
+        seconds=_seconds,
+    )
+    rows = [
+        {"record": record, "link": link, "figure": _thumbnail(node)}
+        for (record, node), link in zip(entries, links, strict=True)
+    ]
+    body = environment.get_template("overview.html.j2").render(
+        rows=rows, failed=sum(record.error is not None for record, _ in entries)
+    )
+    return Page(_scrubbed(body), tuple(exporter.failed_formulas))
+
+
+class _Renderer(markdown_mistune.IPythonRenderer):
+    """Markdown with formulas as MathML, links to pages, and no picture from elsewhere."""
+
+    def __init__(self, failed: list[str], site: str | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._failed, self._site = failed, site
+
+    def block_math(self, body: str) -> str:
+        return self._formula(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return self._formula(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self._formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        other = _NOTEBOOK_LINK.fullmatch(url)
+        if other and self._site is None:
+            return text
+        address = f"{self._site}/{other[1]}.html{other[2] or ''}" if other else url
+        return str(super().link(text, address, title))
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        if re.match(r"(https?:)?//", url):
+            return str(super().link(text or url, url, title))
+        return str(super().image(text, url, title))
+
+    def _formula(self, body: str, display: str) -> str:
+        try:
+            formula = mathml(body, display)
+        except FormulaError as error:
+            self._failed.append(str(error))
+            return f'<code class="formula">{self.escape_html(body.strip())}</code>'
+        return f'<span class="display">{formula}</span>' if display == "block" else formula
+
+
+class _Exporter(HTMLExporter):
+    def __init__(self, site: str | None) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            template_name="report",
+            extra_template_basedirs=[str(_TEMPLATES)],
+            embed_images=True,
+            exclude_anchor_links=True,
+        )
+        self._site = site
+        self.failed_formulas: list[str] = []
+
+    @property
+    def default_config(self) -> Any:
+        config = super().default_config
+        config.NbConvertBase.display_data_priority = _PRIORITY
+        return config
+
+    def markdown(self, text: str, attachments: Any = None, path: str = "") -> str:
+        renderer = _Renderer(
+            self.failed_formulas,
+            self._site,
+            escape=False,
+            embed_images=True,
+            exclude_anchor_links=True,
+            attachments=attachments or {},
+            path=path,
+        )
+        markup = markdown_mistune.MarkdownWithMath(renderer=renderer).render(text)
+        # A line may otherwise end between a bracket and the formula inside it.
+        held = _HELD.sub(r'<span class="held">\g<0></span>', markup)
+        return boxed_tables(held)
+
+    def default_filters(self) -> Any:
+        yield from super().default_filters()  # type: ignore[no-untyped-call]
+        yield ("markdown2html", self._markdown_filter)
+        yield ("inline", lambda text: _unwrapped(self.markdown(text)))
+        yield ("formula", lambda text: self.markdown(text))
+        yield ("plain", strip_ansi)
+        yield ("seconds", _seconds)
+        yield ("data_url", _data_url)
+        yield ("alt", outputs.alternative_text)
+        yield ("tables", boxed_tables)
+
+    @jinja2.pass_context
+    def _markdown_filter(self, context: Any, source: str) -> str:
+        cell = context.get("cell", {})
+        path = context.get("resources", {}).get("metadata", {}).get("path", "")
+        return self.markdown(source, cell.get("attachments", {}), path)
+
+
+def _prepared(node: NotebookNode) -> NotebookNode:
+    """A copy with one drawing a figure, and a word where a control stands in the live notebook."""
+    copy = outputs.without_banners(node)
+    for cell in copy.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                data.pop("image/png", None)
+            if _WIDGET in data:
+                output.data = {"text/html": _CONTROL}
+    return copy
+
+
+def _scrubbed(body: str) -> str:
+    # Not inside pictures: their letters are random enough to look like a short path now and then.
+    parts = _DATA_URL.split(body)
+    return "".join(part if i % 2 else scrub(part) for i, part in enumerate(parts))
+
+
+def _thumbnail(node: NotebookNode) -> dict[str, str] | None:
+    figure = outputs.main_figure(node)
+    if figure is None:
+        return None
+    alt = outputs.alternative_text(figure)
+    if "image/png" in figure.data:
+        return {"url": _data_url(_reduced(figure.data["image/png"]), "image/png"), "alt": alt}
+    return {"url": _data_url(figure.data["image/svg+xml"], "image/svg+xml"), "alt": alt}
+
+
+def _reduced(png: str) -> str:
+    """The same picture at the index's size, in few colours."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        small = picture.convert("RGBA")
+    small.thumbnail(_THUMBNAIL_PIXELS)
+    written = io.BytesIO()
+    small.quantize(_THUMBNAIL_COLOURS).save(written, format="png", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def _data_url(content: str, kind: str) -> str:
+    if kind == "image/svg+xml":
+        return f"data:{kind},{quote(_smaller(content), safe=_URL_SAFE)}"
+    return f"data:{kind};base64,{''.join(content.split())}"
+
+
+def _smaller(svg: str) -> str:
+    """The same picture without its prologue, its metadata and the space between its elements."""
+    svg = re.sub(
+        r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.S
+    )
+    svg = re.sub(r">\s+<", "><", svg.strip())
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    return svg if "'" in svg else svg.replace('"', "'")
+
+
+def _unwrapped(markup: str) -> str:
+    match = re.fullmatch(r"\s*<p>(.*)</p>\s*", markup, flags=re.S)
+    return match[1] if match and "<p>" not in match[1] else markup
+
+
+@cache
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else f"{int(value) // 60} min {int(value) % 60} s"

@@ -1,0 +1,71 @@
+"""Takes this machine's paths out of what is handed on: the clone, the environment, the home."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from fedlab.workbench.batch.notebooks import ROOT
+
+__all__ = ["scrub"]
+
+_END = r"(?![\w.-])"
+
+
+def scrub(text: str) -> str:
+    """Replace folders of this machine in `text` by short names.
+
+    A path in the clone becomes relative to it; the environment, Python's library, the home and the
+    folder for temporary files become `environment`, `python`, `~` and `temporary`. Works on plain
+    text, HTML and URLs.
+
+    Examples
+    --------
+    >>> scrub(f"File {ROOT}/fedlab/index.py, line 3")
+    'File fedlab/index/vectorindex.py, line 3'
+    """
+    for pattern, name in _patterns():
+        text = pattern.sub(name, text)
+    return text
+
+
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    home = Path.home()
+    folders = {
+        Path(sys.prefix): "environment",
+        Path(sysconfig.get_path("stdlib")): "python",
+        Path(sys.base_prefix) / "lib": "python",
+        ROOT: ".",
+        Path(tempfile.gettempdir()): "temporary",
+        home: "~",
+    }
+    # Longest first: an environment lies in the clone, and the clone in the home.
+    ordered = sorted(folders.items(), key=lambda item: -len(str(item[0])))
+    found = []
+    for folder, name in ordered:
+        # A folder as short as `/` would match everything, and says nothing of this machine.
+        written = [form for form in _forms(folder, home) if len(form) > 2]
+        alternatives = "|".join(map(re.escape, sorted(written, key=len, reverse=True)))
+        if name == "." and written:
+            found.append((re.compile(rf"(?:{alternatives})/(?=[\w.])"), ""))
+        if written:
+            found.append((re.compile(rf"(?:{alternatives}){_END}"), name))
+    found.append((re.compile(r"temporary/ipykernel_\d+/\d+\.py"), "cell"))
+    return found
+
+
+def _forms(folder: Path, home: Path) -> set[str]:
+    """Each way a folder may be written: as it is, resolved, from `~`, in HTML, in a URL."""
+    paths: Iterable[Path] = {folder, folder.resolve()}
+    plain = {str(path) for path in paths}
+    # IPython shortens the home by itself.
+    plain |= {f"~/{p.relative_to(home)}" for p in paths if p != home and p.is_relative_to(home)}
+    return {form for text in plain for form in (text, html.escape(text), quote(text, safe="/~"))}

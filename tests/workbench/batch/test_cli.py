@@ -1,0 +1,139 @@
+"""The command line: one notebook, a report, a page, a list, and its exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+import fedlab.data
+from fedlab.workbench.batch import cli
+from fedlab.workbench.batch.records import Record
+from tests.workbench.building import notebook, write
+
+ANSWER = "from fedlab.workbench import cells\ncells.answer(f'alpha is {alpha}')"
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two notebooks, one of which fails; and no data to pull."""
+    see = notebook("# See\n\nWhat is alpha?", ANSWER, parameters="alpha: float = 0.3")
+    write(see, tmp_path / "notebooks" / "04_see_non_iid.ipynb")
+    write(notebook("# Fail\n\nDoes it?", "1 / 0"), tmp_path / "notebooks" / "05_fail.ipynb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(fedlab.data, "sources", dict)
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    places = ["--notebooks", "notebooks"]
+    if words[0] in ("report", "run"):
+        places += ["--reports", "reports"]
+    return cli.main([*words, *places])
+
+
+def test_report_and_its_second_call(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report") == cli.FAILED
+    first = capsys.readouterr()
+    assert "failed: 05_fail" in first.err
+    assert "FAILED in cell 1 of 1" in first.out
+    assert {path.name for path in (clone / "reports").glob("*.html")} == {
+        "index.html",
+        "04_see_non_iid.html",
+        "05_fail.html",
+    }
+    assert "ZeroDivisionError" in (clone / "reports" / "index.html").read_text()
+    write(notebook("# Mended\n\nDoes it?", "1"), clone / "notebooks" / "05_fail.ipynb")
+    assert run("report") == cli.FINE
+    assert "04_see_non_iid unchanged" in capsys.readouterr().out
+    assert "ZeroDivisionError" not in (clone / "reports" / "index.html").read_text()
+
+
+def test_run_sets_parameters(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "4", "-p", "alpha", "1e-1", "-o", "mine") == cli.FINE
+    record = Record.read(clone / "mine" / "04_see_non_iid.json")
+    assert record is not None
+    assert record.answer == "alpha is 0.1"
+    assert record.command.endswith("04_see_non_iid.ipynb -p alpha 0.1")
+    assert (clone / "mine" / "04_see_non_iid.html").is_file()
+    assert not list(clone.glob("reports/*.html"))
+    assert "mine/04_see_non_iid.html" in capsys.readouterr().out
+
+
+def test_html_makes_a_page_beside_the_notebook(clone: Path) -> None:
+    path = clone / "notebooks" / "04_see_non_iid.ipynb"
+    assert cli.main(["html", str(path)]) == cli.FINE
+    assert "What is alpha?" in path.with_suffix(".html").read_text()
+
+
+def test_list_tells_questions_and_parameters(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list") == cli.FINE
+    assert capsys.readouterr().out.splitlines() == [
+        "04_see_non_iid: What is alpha?",
+        "    alpha: float = 0.3",
+        "05_fail: Does it?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "04", "-p", "alfa", "1"), "did you mean alpha?"),
+        (("run", "04", "-p", "alpha", "fast"), "'fast' is not a number"),
+        (("run", "05", "-p", "alpha", "1"), "takes no parameters"),
+        (("run", "7"), "there are: 04_see_non_iid, 05_fail"),
+        (("run", "04", "--limit", "0"), "above 0"),
+        (("report", "--jobs", "0"), "at least 1"),
+    ],
+)
+def test_a_wrong_line_is_refused_before_anything_runs(
+    words: tuple[str, ...], said: str, clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == cli.WRONG
+    assert said in capsys.readouterr().err
+    assert not (clone / "reports").exists()
+
+
+def test_data_that_can_not_be_had_stop_nothing(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str) -> None:
+        raise fedlab.data.DataUnavailable(f"{name}: no\nnetwork")
+
+    known = {"heart": SimpleNamespace(bundled=False), "digits": SimpleNamespace(bundled=True)}
+    monkeypatch.setattr(fedlab.data, "sources", lambda: known)
+    monkeypatch.setattr(fedlab.data, "pull", refuse)
+    cli._pull()
+    said = capsys.readouterr().err
+    assert said == "data: heart can't be had, going on without: heart: no network\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"    {command} " in said for command in ("report", "run", "html", "list"))
+
+
+def test_the_command_line_starts_without_pandas_or_matplotlib() -> None:
+    script = (
+        "import sys, fedlab.workbench.batch.cli as cli; cli._parser();"
+        "sys.exit(', '.join({'pandas', 'matplotlib', 'papermill'} & set(sys.modules)) or None)"
+    )
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert asked.stderr == ""
+
+
+def test_a_folder_without_notebooks_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nbformat.write(notebook("# A\n\nB?"), tmp_path / "notes.ipynb")
+    assert cli.main(["list", "--notebooks", str(tmp_path)]) == cli.WRONG
+    assert "no numbered notebook" in capsys.readouterr().err

@@ -1,0 +1,187 @@
+"""Parameters: types from annotations, values from command lines, and nothing executed."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from papermill.cli import _resolve_type
+
+from fedlab.workbench.batch.commands import papermill_line, papermill_options, workbench_line
+from fedlab.workbench.batch.parameters import ParameterError, bind, parse
+
+
+def convert(annotation: str, default: str, value: Any) -> Any:
+    return bind(parse(f"x: {annotation} = {default}"), {"x": value}, "nb")["x"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "value", "expected"),
+    [
+        ("bool", "False", "true", True),
+        ("bool", "True", "FALSE", False),
+        ("bool", "True", "0", False),
+        ("bool", "True", np.bool_(False), False),
+        ("float", "0.3", "1e-3", 0.001),
+        ("float", "0.3", "1", 1.0),
+        ("float", "0.3", 2, 2.0),
+        ("float", "0.3", np.float32(0.5), 0.5),
+        ("int", "1", "007", 7),
+        ("int", "1", "-3", -3),
+        ("int", "1", "1_000", 1000),
+        ("int", "1", np.int64(12), 12),
+        ("str", "''", "007", "007"),
+        ("str", "''", "true", "true"),
+        ("str", "'a'", "", ""),
+        ("list[float]", "[1.0]", "0.1, 1", [0.1, 1.0]),
+        ("list[float]", "[1.0]", "[0.1, 1]", [0.1, 1.0]),
+        ("list[int]", "[]", np.array([1, 2]), [1, 2]),
+        ("list[int]", "[]", "3", [3]),
+        ("list[int]", "[1]", "", []),
+        ("list[bool]", "[]", "[true, false]", [True, False]),
+        ("list[str]", "[]", "heart,digits", ["heart", "digits"]),
+        ("list[list[int]]", "[]", "[[1, 2], [3]]", [[1, 2], [3]]),
+        ("tuple[int, ...]", "()", "1,2,3", (1, 2, 3)),
+        ("tuple[str, float]", "('a', 1.0)", "b,2", ("b", 2.0)),
+        ("int | None", "None", "none", None),
+        ("int | None", "None", "5", 5),
+        ("str | None", "None", "None", None),
+        ("Optional[float]", "None", "0.5", 0.5),
+        ("Literal['f16', 'f32']", "'f32'", "f16", "f16"),
+        ("Literal[1, 2]", "1", "2", 2),
+        ("'float'", "0.3", "0.5", 0.5),
+    ],
+)
+def test_values_are_converted(annotation: str, default: str, value: Any, expected: Any) -> None:
+    found = convert(annotation, default, value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "value"),
+    [
+        ("int", "1", "1.5"),
+        ("int", "1", "1e3"),
+        ("int", "1", 1.0),
+        ("int", "1", True),
+        ("int", "1", None),
+        ("float", "1.0", "fast"),
+        ("float", "1.0", "nan"),
+        ("float", "1.0", "inf"),
+        ("float", "1.0", False),
+        ("bool", "True", "maybe"),
+        ("bool", "True", 1),
+        ("str", "''", 7),
+        ("list[int]", "[1]", "1,b"),
+        ("list[int]", "[1]", 5),
+        ("tuple[int, int]", "(1, 2)", "1,2,3"),
+        ("Literal['f16', 'f32']", "'f32'", "f8"),
+        ("int | None", "None", "x"),
+    ],
+)
+def test_what_does_not_fit_is_refused(annotation: str, default: str, value: Any) -> None:
+    with pytest.raises(ParameterError) as caught:
+        convert(annotation, default, value)
+    assert f"`{annotation}`" in str(caught.value)
+    assert "parameter x" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 3",
+        "x: int",
+        "x: int = y",
+        "x: int = int('3')",
+        "x: int = 'a'",
+        "x: dict = {}",
+        "x: complex = 1j",
+        "import os",
+        "x: int = 1\nx: int = 2",
+        "x: int = (",
+        "x: int = __import__('os').system('true')",
+    ],
+)
+def test_a_cell_that_can_not_be_trusted_is_refused(source: str) -> None:
+    with pytest.raises(ParameterError):
+        parse(source)
+
+
+def test_reading_executes_nothing(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    with pytest.raises(ParameterError):
+        parse(f"x: int = open({str(trap)!r}, 'w').write('a')")
+    assert not trap.exists()
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
+    declared = parse("alpha: float = 0.3\nrounds: int = 20")
+    with pytest.raises(ParameterError) as caught:
+        bind(declared, {"alhpa": 0.1}, "04_see_non_iid")
+    message = str(caught.value)
+    assert "did you mean alpha?" in message
+    assert "rounds: int = 20" in message
+    assert "04_see_non_iid" in message
+
+
+def test_a_notebook_without_a_tagged_cell_takes_none() -> None:
+    with pytest.raises(ParameterError, match="takes no parameters"):
+        bind((), {"alpha": 0.1}, "00_index")
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(10**12), 10**12),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4),
+    st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=6), max_size=4),
+    st.none(),
+)
+
+
+def as_papermill_reads(options: list[str]) -> dict[str, Any]:
+    """What papermill's own command line makes of options."""
+    found: dict[str, Any] = {}
+    words = iter(options)
+    for flag in words:
+        if flag == "-y":
+            found.update(yaml.safe_load(next(words)))
+        else:
+            name, value = next(words), next(words)
+            found[name] = value if flag == "-r" else _resolve_type(value)
+    return found
+
+
+@given(VALUES)
+def test_plain_papermill_gets_the_same_value(value: Any) -> None:
+    found = as_papermill_reads(papermill_options({"x": value}))["x"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["007", "1e-3", "True", "nan", "inf", "1_000", "None", "a b", "'"])
+def test_a_text_stays_a_text_for_plain_papermill(text: str) -> None:
+    assert as_papermill_reads(papermill_options({"x": text})) == {"x": text}
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5))
+def test_the_workbench_reads_its_own_line_back(value: list[float]) -> None:
+    words = shlex.split(workbench_line("04.ipynb", {"x": value}))
+    name, text = words[-2:]
+    declared = parse("x: list[float] = []")
+    assert bind(declared, {name: text}, "nb")["x"] == value
+
+
+def test_lines_survive_a_shell() -> None:
+    line = papermill_line("notebooks/a b.ipynb", {"note": "it's $HOME"})
+    assert shlex.split(line)[-1] == "it's $HOME"
+    assert math.isclose(float(shlex.split(papermill_line("a.ipynb", {"x": 1e-7}))[-1]), 1e-7)

@@ -1,0 +1,363 @@
+"""Batch runs: what is recorded, what is reused, and what a bad notebook can't do to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from fedlab.workbench.batch import notebooks, records, runner
+from fedlab.workbench.batch.notebooks import Notebook
+from fedlab.workbench.batch.parameters import ParameterError
+from fedlab.workbench.batch.records import Record
+from tests.workbench.building import (
+    LEAVE_A_CHILD,
+    Memory,
+    gone,
+    notebook,
+    numbers,
+    settings,
+    write,
+)
+from tests.workbench.conftest import Batch
+
+
+def run_of(path: Path, **values: object) -> runner.Run:
+    return runner.Run.of(Notebook.read(path), values)
+
+
+def run_one(path: Path, folder: Path, **values: object) -> tuple[Record, Memory]:
+    memory = Memory()
+    (record,) = runner.execute([run_of(path, **values)], settings(folder), memory)
+    return record, memory
+
+
+# What is recorded
+
+
+def test_a_record_tells_the_run(batch: Batch) -> None:
+    record = batch.records["01_say"]
+    assert record.status == "completed"
+    assert record.title == "Say it all"
+    assert record.question == "Does a page show *everything*, with $\\alpha$?"
+    assert record.answer == "Yes: **5 rounds**, $\\alpha = 0.3$."
+    assert record.parameters == {"rounds": 5, "alpha": 0.3, "note": "<b>&"}
+    assert record.error is None
+    assert set(record.versions) == {"python", "fedlab", "numpy", "usearch"}
+    assert [cell["number"] for cell in record.cells] == list(range(1, 11))
+    assert 0 < sum(cell["seconds"] for cell in record.cells) <= record.seconds
+
+
+def test_a_failure_is_recorded_with_its_cell_and_the_others_go_on(batch: Batch) -> None:
+    error = batch.records["02_fail"].error
+    assert error is not None
+    assert (error.name, error.cell, error.label) == ("ParameterError", 2, "Why")
+    assert "<script>" in error.message
+    assert batch.records["00_index"].status == batch.records["01_say"].status == "completed"
+    assert len(batch.records["02_fail"].cells) == 2
+
+
+def test_what_ran_before_a_failure_is_kept(batch: Batch) -> None:
+    node = nbformat.read(batch.executed / "02_fail.ipynb", as_version=4)
+    assert node.cells[1].outputs[0].text == "before\n"
+    assert not any("papermill-error" in str(cell.metadata) for cell in node.cells)
+    assert len(node.cells) == 5
+
+
+def test_progress_names_each_cell_once(batch: Batch) -> None:
+    told = [(number, label) for name, number, label in batch.memory.cells if name == "01_say"]
+    assert [number for number, _ in told] == list(range(1, 11))
+    assert dict(told)[3] == "Formulas"
+    assert dict(told)[4] == "More"
+    assert dict(told)[5].startswith("pd.DataFrame")
+
+
+def test_nothing_but_results_is_left(batch: Batch) -> None:
+    assert {path.suffix for path in batch.executed.iterdir()} == {".ipynb", ".json"}
+    assert not list((batch.folder / "cache").glob("running-*"))
+    executed = (batch.executed / "01_say.ipynb").read_text()
+    assert "output_path" not in executed
+
+
+# Parameters
+
+
+def test_values_reach_the_notebook_with_their_types(batch: Batch) -> None:
+    record = batch.records["03_types"]
+    assert record.answer == "[7, False, [0.001, 2.0], '1e-3', 0.5]"
+    assert record.set_parameters == {"a": 7, "b": False, "c": [0.001, 2.0], "d": "1e-3", "e": 0.5}
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    path = write(
+        notebook("# A\n\nB?", "1", parameters="alpha: float = 1.0"), tmp_path / "01_a.ipynb"
+    )
+    with pytest.raises(ParameterError, match="did you mean alpha"):
+        run_of(path, alhpa=2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Reuse
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a notebook that leaves a mark each time it is run, after its first run."""
+    folder = tmp_path_factory.mktemp("ran")
+    source = f"with open({str(folder / 'mark')!r}, 'a') as file: file.write('|')"
+    made = notebook("# Count\n\nHow often?", source, parameters="x: int = 1")
+    write(made, folder / "01_count.ipynb")
+    run_one(folder / "01_count.ipynb", folder)
+    return folder
+
+
+@pytest.fixture
+def folder(ran: Path, tmp_path: Path) -> Path:
+    """A copy of `ran` to change."""
+    return Path(shutil.copytree(ran, tmp_path / "copy"))
+
+
+def edit_source(folder: Path, _: pytest.MonkeyPatch) -> None:
+    node = nbformat.read(folder / "01_count.ipynb", as_version=4)
+    node.cells[2].source += "  # a change"
+    nbformat.write(node, folder / "01_count.ipynb")
+
+
+def pull_data(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "data" / "heart").mkdir(parents=True)
+    (folder / "data" / "heart" / "heart.csv").write_text("1")
+
+
+def change_a_source(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_sources", lambda: {"fedlab/index/vectorindex.py": "another"})
+
+
+def another_version(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "versions", lambda: {"numpy": "9"})
+
+
+def tear_the_executed(folder: Path, _: pytest.MonkeyPatch) -> None:
+    executed = folder / "out" / "01_count.ipynb"
+    executed.write_bytes(executed.read_bytes()[:-20])
+
+
+def lose_the_executed(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "out" / "01_count.ipynb").unlink()
+
+
+def tear_the_record(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "out" / "01_count.json").write_text("{")
+
+
+def record_a_failure(folder: Path, _: pytest.MonkeyPatch) -> None:
+    path = folder / "out" / "01_count.json"
+    path.write_text(path.read_text().replace('"completed"', '"failed"'))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit_source,
+        pull_data,
+        change_a_source,
+        another_version,
+        tear_the_executed,
+        lose_the_executed,
+        tear_the_record,
+        record_a_failure,
+    ],
+)
+def test_what_has_changed_is_not_reused(
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_of(folder / "01_count.ipynb")
+    assert runner.standing(run, settings(folder)) is not None
+    change(folder, monkeypatch)
+    assert runner.standing(run, settings(folder)) is None
+
+
+def test_another_value_is_another_run(folder: Path) -> None:
+    assert runner.standing(run_of(folder / "01_count.ipynb", x=1), settings(folder)) is not None
+    assert runner.standing(run_of(folder / "01_count.ipynb", x=2), settings(folder)) is None
+
+
+def test_what_has_not_changed_is_reused(folder: Path, ran: Path) -> None:
+    # Opened and saved in JupyterLab: outputs are no inputs.
+    node = nbformat.read(folder / "01_count.ipynb", as_version=4)
+    node.cells[2].outputs = [nbformat.v4.new_output("stream", text="seen")]
+    nbformat.write(node, folder / "01_count.ipynb")
+    record, memory = run_one(folder / "01_count.ipynb", folder)
+    assert memory.taken == ["01_count"]
+    assert record == Record.read(ran / "out" / "01_count.json")
+
+
+def test_fresh_runs_again(folder: Path, ran: Path) -> None:
+    before = len((ran / "mark").read_text())
+    memory = Memory()
+    runner.execute([run_of(folder / "01_count.ipynb")], settings(folder, fresh=True), memory)
+    assert len((ran / "mark").read_text()) == before + 1
+    assert memory.taken == []
+
+
+# What a bad notebook can't do
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
+    """A hanging notebook, two dying ones, one that kills its worker, and a good one after each."""
+    folder = tmp_path_factory.mktemp("hostile")
+    hang = LEAVE_A_CHILD.format(path=str(folder / "hang"))
+    die = LEAVE_A_CHILD.format(path=str(folder / "worker"))
+    good = notebook("# Good\n\nStill?", "print(1)")
+    bad = {
+        "01_hang": notebook("# Hang\n\nHow long?", "1", hang + "import time; time.sleep(600)"),
+        "03_exit": notebook("# Exit\n\nGone?", "1", "## Leaving", "import os; os._exit(3)"),
+        "05_kill": notebook("# Kill\n\nGone?", die + "os.kill(os.getppid(), 9)\nwhile True: pass"),
+    }
+    for name, node in bad.items():
+        write(node, folder / f"{name}.ipynb")
+    for name in ("02_good", "04_good", "06_good"):
+        write(good, folder / f"{name}.ipynb")
+    runs = [runner.Run.of(found) for found in notebooks.numbered(folder)]
+    return folder, runner.execute(runs, settings(folder, limit=12.0), Memory())
+
+
+def test_the_others_go_on(hostile: tuple[Path, list[Record]]) -> None:
+    statuses = [record.status for record in hostile[1]]
+    assert statuses == ["failed", "completed"] * 3
+
+
+def test_a_hanging_notebook_is_stopped_with_all_it_started(
+    hostile: tuple[Path, list[Record]],
+) -> None:
+    folder, recorded = hostile
+    error = recorded[0].error
+    assert error is not None
+    assert (error.name, error.cell) == ("TimeoutError", 2)
+    assert "12 s" in error.message
+    assert 12 <= recorded[0].seconds < 20
+    assert all(gone(process) for process in numbers(folder / "hang"))
+
+
+def test_what_ran_before_the_limit_is_kept(hostile: tuple[Path, list[Record]]) -> None:
+    node = nbformat.read(hostile[0] / "out" / "01_hang.ipynb", as_version=4)
+    assert node.cells[1].outputs[0].data["text/plain"] == "1"
+
+
+def test_a_dead_kernel_is_recorded(hostile: tuple[Path, list[Record]]) -> None:
+    error = hostile[1][2].error
+    assert error is not None
+    assert (error.name, error.cell, error.label) == ("DeadKernelError", 2, "Leaving")
+
+
+def test_a_dead_worker_is_recorded_and_its_kernel_killed(
+    hostile: tuple[Path, list[Record]],
+) -> None:
+    folder, recorded = hostile
+    error = recorded[4].error
+    assert error is not None
+    assert (error.name, error.cell) == ("WorkerDied", 1)
+    assert str(-signal.SIGKILL) in error.message
+    assert all(gone(process) for process in numbers(folder / "worker"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "processes"
+    source = LEAVE_A_CHILD.format(path=str(path)) + "import time; time.sleep(600)"
+    write(notebook("# Hang\n\nHow long?", source), tmp_path / "nb" / "01_hang.ipynb")
+    command = [sys.executable, "-m", "fedlab.workbench", "run", "01", "--notebooks", "nb"]
+    process = subprocess.Popen(
+        [*command, "--reports", "reports"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (path.exists() and len(numbers(path)) == 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.wait(20)
+        assert all(gone(process) for process in numbers(path))
+        assert not list((tmp_path / "reports").rglob("*.json"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+# Workers, kernels and threads
+
+
+def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path) -> None:
+    before = sorted(foreign_home.rglob("*"))
+    path = write(
+        notebook(
+            "# Kernel\n\nWhose?",
+            "import sys\nfrom matplotlib import pyplot\nfrom fedlab.workbench import cells\n"
+            "cells.begin()\npyplot.subplots()\ncells.answer(sys.executable)",
+        ),
+        tmp_path / "01_kernel.ipynb",
+    )
+    record, _ = run_one(path, tmp_path)
+    assert record.error is None
+    assert record.answer == sys.executable
+    assert sorted(foreign_home.rglob("*")) == before
+
+
+def test_cores_are_shared_out_and_workers_stay_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "cores", lambda: 6)
+    source = (
+        "import json, os\nfrom fedlab.workbench import cells\n"
+        "cells.answer(json.dumps([os.getppid(), os.environ['OMP_NUM_THREADS'],"
+        " os.environ['OPENBLAS_NUM_THREADS']]))"
+    )
+    for name in ("01_a", "02_b", "03_c", "04_d"):
+        write(notebook("# A\n\nB?", source), tmp_path / f"{name}.ipynb")
+    runs = [runner.Run.of(found) for found in notebooks.numbered(tmp_path)]
+    recorded = runner.execute(runs, settings(tmp_path, jobs=2), Memory())
+    said = [json.loads(record.answer) for record in recorded]
+    assert {tuple(threads) for _, *threads in said} == {("3", "3")}
+    assert len({worker for worker, *_ in said}) == 2
+
+
+def test_plain_papermill_runs_the_same_notebook(folder: Path) -> None:
+    _, line = run_of(folder / "01_count.ipynb", x=3).commands()
+    line = line.replace("papermill", f"'{sys.executable}' -m papermill", 1)
+    subprocess.run(line, shell=True, cwd=folder, check=True, capture_output=True)
+    node = nbformat.read(folder / "out.ipynb", as_version=4)
+    assert "x = 3" in node.cells[2].source
+
+
+def test_two_runs_of_one_notebook_need_two_folders(folder: Path) -> None:
+    runs = [run_of(folder / "01_count.ipynb", x=x) for x in (1, 2)]
+    with pytest.raises(ValueError, match="folder of its own"):
+        runner.execute(runs, settings(folder), Memory())
+
+
+def test_what_a_killed_run_left_is_removed(folder: Path) -> None:
+    mine, left = (folder / "cache" / f"running-{p}-x" for p in (os.getpid(), 2**22 + 1))
+    for place in (mine, left):
+        place.mkdir(parents=True)
+    runner._sweep(folder / "cache")
+    assert mine.is_dir()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(("changed", "said"), [({"jobs": 0}, "jobs"), ({"limit": 0.0}, "limit")])
+def test_settings_that_can_not_work_are_refused(
+    changed: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        settings(tmp_path, **changed)

@@ -1,0 +1,72 @@
+"""The leak meter's figure draws recall against the strongest attack, and says which it was."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+
+from fedlab.workbench.figures.leaks import plot_leaks, trade_frame
+
+COLUMNS = ["protection", "setting", "kind", "attacker", "metric", "seed", "value", "chance"]
+
+
+@pytest.fixture(autouse=True)
+def canvas():
+    mpl.use("agg")
+    yield
+    pyplot.close("all")
+
+
+def frame():
+    rows = []
+    for seed, more in ((0, -0.1), (1, 0.1)):
+        rows += [
+            ("noise", "σ=1", "x", "", "recall@10", seed, 0.5 + more, 0.1),
+            ("noise", "σ=1", "x", "holder", "linkage", seed, 0.6 + more, 0.2),
+            ("noise", "σ=1", "x", "holder", "membership", seed, 0.9, 0.5),
+            ("noise", "σ=1", "x", "asker", "membership", seed, 0.4, 0.5),
+            ("noise", "σ=2", "x", "", "recall@10", seed, 0.2, 0.1),
+            ("noise", "σ=2", "x", "holder", "linkage", seed, 0.36, 0.2),
+            ("shares", "", "x", "", "recall@10", seed, 1.0, 0.1),
+            ("shares", "", "x", "holder", "linkage", seed, 0.2, 0.2),
+            ("shares", "", "x", "asker", "membership", seed, 1.0, 0.5),
+            ("counts", "ε=1", "x", "asker", "membership", seed, 0.7, 0.5),
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_the_strongest_attack_is_measured_from_its_chance():
+    trade = trade_frame(frame(), "holder")
+    assert trade.protection.tolist() == ["noise", "noise", "shares"]
+    assert trade.recall.tolist() == pytest.approx([0.5, 0.2, 1.0])
+    # membership: (.9 - .5) / (1 - .5) = .8 beats linkage: (.6 - .2) / (1 - .2) = .5
+    assert trade.success.tolist() == pytest.approx([0.8, 0.2, 0.0])
+    assert trade.attack.tolist() == ["membership", "linkage", "linkage"]
+
+
+def test_below_chance_counts_as_chance_and_counts_have_no_recall():
+    trade = trade_frame(frame(), "asker")
+    assert trade.success.tolist() == pytest.approx([0.0, 1.0])
+    assert "counts" not in set(trade.protection)
+
+
+def test_a_marker_lies_where_the_frame_says():
+    figure, ax, trade = plot_leaks(frame())
+    drawn = np.concatenate([dots.get_offsets() for dots in ax.collections])
+    np.testing.assert_allclose(drawn, trade[["success", "recall"]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["noise", "shares"]
+    assert {text.get_text() for text in ax.texts} == {"σ=1", "σ=2"}
+    assert "holder" in ax.get_xlabel()
+    assert ax.figure is figure
+
+
+def test_it_draws_on_given_axes():
+    _, given = pyplot.subplots()
+    assert plot_leaks(frame(), attacker="asker", ax=given)[1] is given
+
+
+def test_a_frame_without_attacks_is_refused():
+    lone = frame().query("attacker == ''")
+    with pytest.raises(ValueError, match="0 attacks of the holder"):
+        plot_leaks(lone)

@@ -1,0 +1,162 @@
+"""What notebooks call: roles in output metadata, fitting progress, no figure without words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+from jupyter_client.manager import KernelManager
+from matplotlib import pyplot
+from PIL import Image
+
+from fedlab.core import progress
+from fedlab.workbench.batch.jupyter import OwnKernelSpecs
+from fedlab.workbench.notebook import cells
+from fedlab.workbench.report import outputs
+from tests.workbench.conftest import Batch
+
+Shown = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
+    """What was displayed: data and metadata."""
+    kept: Shown = []
+    monkeypatch.setattr(cells, "_display", lambda data, metadata: kept.append((data, metadata)))
+    monkeypatch.setattr(progress, "_current", progress._current)
+    with matplotlib.rc_context():
+        matplotlib.use("agg")
+        cells.begin()
+        yield kept
+
+
+def lines() -> Any:
+    figure, axes = pyplot.subplots()
+    axes.plot([3, 2, 1])
+    return figure
+
+
+def test_roles_survive_papermill(batch: Batch) -> None:
+    node = nbformat.read(batch.executed / "01_say.ipynb", as_version=4)
+    assert outputs.answer(node).startswith("Yes: **5 rounds**")
+    assert outputs.provenance(node) == ["digits, scikit-learn, 1797 rows"]
+    figure = outputs.main_figure(node)
+    assert figure is not None
+    assert outputs.alternative_text(figure) == "One line; it falls."
+
+
+def test_a_front_end_that_can_be_typed_into_is_live() -> None:
+    manager = KernelManager(kernel_name="python3", kernel_spec_manager=OwnKernelSpecs())
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        asked = {"batch": "cells.is_batch()", "bar": "progress._current.__name__"}
+        code = "from fedlab import progress\nfrom fedlab.workbench import cells\ncells.begin()"
+        found = {}
+        for typed in (True, False):
+            reply = client.execute_interactive(
+                code, user_expressions=asked, allow_stdin=typed, timeout=60
+            )
+            said = reply["content"]["user_expressions"]
+            found[typed] = [said[name]["data"]["text/plain"] for name in asked]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert found == {True: ["False", "'_live_bar'"], False: ["True", "'_log_lines'"]}
+
+
+def test_a_figure_is_shown_with_words_and_closed(shown: Shown) -> None:
+    cells.show(lines(), alt="  It\n falls. ")
+    data, metadata = shown[0]
+    assert metadata["fedlab"] == {"role": "figure", "alt": "It falls.", "main": False}
+    assert metadata["image/svg+xml"]["alt"] == "It falls."
+    assert data["image/svg+xml"].lstrip().startswith("<?xml")
+    assert "image/png" not in data
+    assert pyplot.get_fignums() == []
+
+
+def test_a_figure_may_be_shown_twice_with_the_same_bytes(shown: Shown) -> None:
+    figure = lines()
+    cells.show(figure, alt="It falls.")
+    cells.show(figure, alt="It falls.")
+    assert shown[0] == shown[1]
+
+
+def test_a_main_figure_brings_its_thumbnail(shown: Shown) -> None:
+    cells.show(lines(), alt="It falls.", main=True)
+    with Image.open(io.BytesIO(shown[0][0]["image/png"])) as picture:
+        assert picture.width == 7 * 110
+        assert "transparency" in picture.info
+
+
+def test_a_heavy_figure_is_pixels(shown: Shown) -> None:
+    figure, axes = pyplot.subplots()
+    axes.scatter(*np.random.default_rng(0).normal(size=(2, 20_000)))
+    cells.show(figure, alt="A cloud.")
+    data, metadata = shown[0]
+    assert "image/svg+xml" not in data
+    assert metadata["image/png"]["width"] == 7 * 96
+
+
+@pytest.mark.parametrize("alt", ["", "  \n"])
+def test_a_figure_without_words_is_refused(alt: str, shown: Shown) -> None:
+    figure = lines()
+    with pytest.raises(ValueError, match="alt is empty"):
+        cells.show(figure, alt=alt)
+    with pytest.raises(ValueError, match="answer is empty"):
+        cells.answer(alt)
+    assert shown == []
+    pyplot.close(figure)
+
+
+def test_the_first_figure_stands_in_for_a_main_one() -> None:
+    def output(main: bool, alt: str) -> Any:
+        marks = {"role": "figure", "main": main, "alt": alt}
+        return nbformat.v4.new_output("display_data", {}, metadata={"fedlab": marks})
+
+    def node(*made: Any) -> Any:
+        code = nbformat.v4.new_code_cell(outputs=list(made))
+        return nbformat.v4.new_notebook(cells=[code])
+
+    assert outputs.main_figure(node()) is None
+    plain = outputs.main_figure(node(output(False, "a"), output(False, "b")))
+    marked = outputs.main_figure(node(output(False, "a"), output(True, "b"), output(True, "c")))
+    assert (outputs.alternative_text(plain), outputs.alternative_text(marked)) == ("a", "c")  # type: ignore[arg-type]
+
+
+def test_batch_progress_is_quiet_when_quick(
+    shown: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(progress.bar(range(50), total=50, label="rounds")) == list(range(50))
+    assert capsys.readouterr().out == ""
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(cells.time, "monotonic", lambda: next(clock))
+    assert list(progress.bar(range(9), total=9, label="rounds")) == list(range(9))
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["rounds: 2 of 9, 12 s", "rounds: 5 of 9, 24 s", "rounds: 8 of 9, 36 s"]
+
+
+def test_colours_differ_for_the_colour_blind() -> None:
+    """Any two of the cycle stay apart to eyes that lack the red or the green cone.
+
+    The linear maps are those of Viénot, Brettel and Mollon (1999) in linear sRGB.
+    """
+    seen_as = {
+        "protan": [[0.112, 0.888, 0.0], [0.112, 0.888, 0.0], [0.004, -0.004, 1.0]],
+        "deutan": [[0.292, 0.708, 0.0], [0.292, 0.708, 0.0], [-0.022, 0.022, 1.0]],
+    }
+    with matplotlib.rc_context():
+        matplotlib.style.use(cells.STYLE)
+        cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    linear = np.array([matplotlib.colors.to_rgb(colour) for colour in cycle]) ** 2.2
+    for matrix in seen_as.values():
+        seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+        assert apart[np.triu_indices(len(cycle), 1)].min() > 0.1
