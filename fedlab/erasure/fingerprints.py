@@ -237,6 +237,7 @@ class Probes:
 
 
 def _rolling() -> Any:
+    from fedlab.erasure import kernels
 
     return kernels
 

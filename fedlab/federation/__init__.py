@@ -2,6 +2,6 @@
 
 from fedlab.federation.convergence import Convergence
 from fedlab.federation.federation import Federation
-from fedlab.federation.history import History
+from fedlab.federation.history import History, effort_to
 
-__all__ = ["Convergence", "Federation", "History"]
+__all__ = ["Convergence", "Federation", "History", "effort_to"]

@@ -1,6 +1,18 @@
 """One device's vectors: stored, filtered, scanned exactly, searched through an engine, saved."""
 
 from fedlab.index.answers import Hits, Neighbourhoods
+from fedlab.index.certificate import Certificate, CertificateError, content_hash
+from fedlab.index.file import IndexFileError
+from fedlab.index.filters import FilterError
 from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["Hits", "Neighbourhoods", "VectorIndex"]
+__all__ = [
+    "Certificate",
+    "CertificateError",
+    "FilterError",
+    "Hits",
+    "IndexFileError",
+    "Neighbourhoods",
+    "VectorIndex",
+    "content_hash",
+]

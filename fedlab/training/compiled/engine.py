@@ -173,7 +173,7 @@ def _kernels() -> Any:
     # What numba keeps on disk is as good as the file that it is called from is old. Theirs are
     # four, so a change of another one counts as a change of that one.
     folder = Path(__file__).parent
-    ages = {n: (folder / f"{n}.py").stat().st_mtime for n in ("network", "orders", "tiles")}
+    ages = {n: (folder / f"{n}.py").stat().st_mtime for n in ("network", "shuffle", "tiles")}
     if max(ages.values()) > (folder / "kernels.py").stat().st_mtime:
         os.utime(folder / "kernels.py")
     from fedlab.training.compiled import kernels

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fedlab
 from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ROOT", "Notebook", "find", "numbered"]
 
 #: The clone that this package was imported from.
-ROOT = Path(fedlab.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 _NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
 
 

@@ -101,10 +101,10 @@ def bind(
     --------
     >>> bind(parse("alpha: float = 0.3"), {"alpha": "0.1"}, "04_see_non_iid")
     {'alpha': 0.1}
-    >>> bind(parse("alpha: float = 0.3"), {"alfa": "0.1"}, "04_see_non_iid")
+    >>> bind(parse("alpha: float = 0.3"), {"alfa": "0.1"}, "04")
     Traceback (most recent call last):
         ...
-    fedlab.workbench.batch.parameters.ParameterError: 04_see_non_iid has no parameter alfa; did you mean \
+    fedlab.workbench.batch.parameters.ParameterError: 04 has no parameter alfa; did you mean \
 alpha? It has: alpha: float = 0.3
     """
     known = {parameter.name: parameter for parameter in parameters}

@@ -1,6 +1,6 @@
 """The process that runs notebooks for the supervisor, one after another, warm between them.
 
-Started as ``python -m fedlab.workbench.batch.worker``: tasks come in as JSON lines on standard input,
+Started as ``python -m fedlab.workbench.batch.worker``: tasks come as JSON lines on standard input,
 events go out as JSON lines on what was standard output. When the input ends, because the supervisor
 closed it or died, the kernel is killed and the process ends.
 """

@@ -1,1 +1,32 @@
-"""Experiments too long for a cell, one notebook's each."""
+"""Experiments that are too long for a notebook's cells."""
+
+from fedlab.workbench.experiments.clinics import Recipe, cross_validate
+from fedlab.workbench.experiments.files import altered_files, killed_saves, sealing_costs
+from fedlab.workbench.experiments.index import (
+    churn,
+    save_and_open,
+    scan_against_graph,
+    storage_types,
+)
+from fedlab.workbench.experiments.search import (
+    SearchComparison,
+    central_index,
+    compare_searches,
+    recall_against_bytes,
+)
+
+__all__ = [
+    "Recipe",
+    "SearchComparison",
+    "altered_files",
+    "central_index",
+    "churn",
+    "compare_searches",
+    "cross_validate",
+    "killed_saves",
+    "recall_against_bytes",
+    "save_and_open",
+    "scan_against_graph",
+    "sealing_costs",
+    "storage_types",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,7 @@ from fedlab.search import (
     federated_recall,
 )
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Compared", "central_index", "compare", "recall_against_bytes"]
-
-#: Letters of a hit's text that are shown: about three lines of a page's table.
-_SHOWN = 120
+__all__ = ["SearchComparison", "central_index", "compare_searches", "recall_against_bytes"]
 
 Float = NDArray[np.float32]
 #: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
@@ -48,7 +42,7 @@ def central_index(devices: Sequence[Device]) -> VectorIndex:
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class SearchComparison:
     """What a federated search finds, beside one index over all rows and each device alone.
 
     Attributes
@@ -70,7 +64,9 @@ class Compared:
     farthest: float
 
 
-def compare(devices: Sequence[Device], queries: Float, k: int, judge: Judge) -> Compared:
+def compare_searches(
+    devices: Sequence[Device], queries: Float, k: int, judge: Judge
+) -> SearchComparison:
     """Search exactly across devices, in one index over all rows, and in each device alone.
 
     Parameters
@@ -100,7 +96,7 @@ def compare(devices: Sequence[Device], queries: Float, k: int, judge: Judge) -> 
     table["bytes a query"] = [np.nan, _bytes_a_query(hits.ledger, len(queries)), 0.0, 0.0]
     both = hits.found & central.found
     farthest = float(np.abs(hits.distances - central.distances)[both].max(initial=0.0))
-    return Compared(table, by_device, hits, farthest)
+    return SearchComparison(table, by_device, hits, farthest)
 
 
 def recall_against_bytes(

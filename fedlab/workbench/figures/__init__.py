@@ -1,1 +1,38 @@
-"""Figures, each from one tidy frame."""
+"""Figures, each drawn from one tidy frame, which it returns with the figure and its axes."""
+
+from fedlab.workbench.figures.erasure import plot_traces, traces
+from fedlab.workbench.figures.leaks import plot_leaks, trade_frame
+from fedlab.workbench.figures.learning import (
+    convergence_frame,
+    plot_convergence,
+    plot_counts,
+    plot_crossing,
+    plot_intervals,
+    plot_labels,
+    plot_lines,
+    plot_panels,
+    plot_sorted,
+    plot_splits,
+    plot_tradeoff,
+)
+from fedlab.workbench.figures.search import plot_alone, plot_recall_bytes
+
+__all__ = [
+    "convergence_frame",
+    "plot_alone",
+    "plot_convergence",
+    "plot_counts",
+    "plot_crossing",
+    "plot_intervals",
+    "plot_labels",
+    "plot_leaks",
+    "plot_lines",
+    "plot_panels",
+    "plot_recall_bytes",
+    "plot_sorted",
+    "plot_splits",
+    "plot_traces",
+    "plot_tradeoff",
+    "traces",
+    "trade_frame",
+]

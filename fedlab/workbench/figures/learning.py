@@ -1,7 +1,7 @@
 """Figures of the workbench.
 
 Each function draws on given axes or on a figure of its own, and returns ``(figure, axes, frame)``:
-the frame holds the figure's data. Nothing is shown here; `fedlab.workbench.notebook.cells.show` does that.
+the frame holds the figure's data. Nothing is shown here; `notebook.cells.show` does that.
 """
 
 from __future__ import annotations

@@ -12,17 +12,19 @@ from IPython.display import display
 
 from fedlab.data import TextEncoder
 from fedlab.search import FederatedSearch
-from fedlab.workbench.experiments.search import _SHOWN
 from fedlab.workbench.notebook import cells, widgets
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-__all__ = ["Engine", "query_box"]
+__all__ = ["TextSearch", "query_box"]
+
+#: Letters of a hit's text that are shown: about three lines of a page's table.
+_SHOWN = 120
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
+class TextSearch:
     """Questions in words, answered over all devices.
 
     Attributes
@@ -73,12 +75,12 @@ def _shortened(text: str, most: int = 90) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def query_box(engine: Engine, example: str) -> VBox | None:
+def query_box(engine: TextSearch, example: str) -> VBox | None:
     """Show a box for questions, with a first one answered; in batch, the answer to that.
 
     Parameters
     ----------
-    engine : Engine
+    engine : TextSearch
     example : str
         The question that stands in the box.
 
@@ -101,7 +103,7 @@ def query_box(engine: Engine, example: str) -> VBox | None:
     return widgets.live(box, partial(_answer, engine))
 
 
-def _answer(engine: Engine, question: str) -> None:
+def _answer(engine: TextSearch, question: str) -> None:
     table, said = engine.ask(question)
     print(said)
     with pd.option_context("display.max_colwidth", _SHOWN):

@@ -42,10 +42,10 @@ def mathml(latex: str, display: str = "inline") -> str:
     --------
     >>> mathml("w_k").endswith("<msub><mi>w</mi><mi>k</mi></msub></mrow></math>")
     True
-    >>> mathml(r"\nix{w}")
+    >>> mathml(r"\nix")
     Traceback (most recent call last):
         ...
-    fedlab.workbench.report.mathml.FormulaError: can't show `\nix{w}` as MathML: \nix is not understood
+    fedlab.workbench.report.mathml.FormulaError: can't show `\nix` as MathML: \nix is not understood
     """
     from latex2mathml import converter
 

@@ -1,6 +1,6 @@
 """What a notebook said to its report: roles in the metadata of its outputs.
 
-`fedlab.workbench.notebook.cells` writes them; they survive papermill, JupyterLab and a round through git.
+`notebook.cells` writes them; they survive papermill, JupyterLab and a round through git.
 """
 
 from __future__ import annotations

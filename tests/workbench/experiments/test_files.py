@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedlab import VectorIndex
-from fedlab.workbench.experiments import files
+from fedlab.workbench.experiments import files as store_trials
 from tests.helpers import DTYPES, filled, normal
 
 
@@ -18,7 +18,7 @@ def index() -> VectorIndex:
 
 
 def test_only_a_seal_withstands_who_writes_a_new_digest(index):
-    counted = files.altered_files(index, 8, seed=3)
+    counted = store_trials.altered_files(index, 8, seed=3)
     assert counted.loc["nothing (control)"].tolist() == ["0 of 8", "0 of 8"]
     assert counted.loc["a number edited, with a digest that fits"].tolist() == ["0 of 8", "8 of 8"]
     others = counted.drop(["nothing (control)", "a number edited, with a digest that fits"])
@@ -31,8 +31,8 @@ def test_only_a_seal_withstands_who_writes_a_new_digest(index):
 def test_an_edited_file_opens_with_one_number_changed(dtype, tmp_path):
     index = filled(normal(40, 12), "cosine", dtype)
     path = tmp_path / "device.index"
-    content = files._saved(index, path, None)
-    path.write_bytes(files._edited(content, np.random.default_rng(0)))
+    content = store_trials._saved(index, path, None)
+    path.write_bytes(store_trials._edited(content, np.random.default_rng(0)))
     found = VectorIndex.open(path)
     changed = found.vectors != index.vectors
     assert changed.sum() == 1
@@ -44,27 +44,27 @@ def test_an_edited_file_opens_with_one_number_changed(dtype, tmp_path):
 
 
 def test_a_store_that_checks_nothing_is_told_apart(index, monkeypatch):
-    monkeypatch.setattr(files.VectorIndex, "open", lambda path, key, at_least: None)
-    assert (files.altered_files(index, 2) == "0 of 2").all(axis=None)
+    monkeypatch.setattr(store_trials.VectorIndex, "open", lambda path, key, at_least: None)
+    assert (store_trials.altered_files(index, 2) == "0 of 2").all(axis=None)
 
 
 def test_ways_change_files_as_they_are_called():
     draw = np.random.default_rng(0)
     content = np.random.default_rng(1).bytes(20_000)
-    flipped = np.frombuffer(files._flipped(content, 99, 3), np.uint8)
+    flipped = np.frombuffer(store_trials._flipped(content, 99, 3), np.uint8)
     differ = np.flatnonzero(flipped != np.frombuffer(content, np.uint8))
     assert differ.tolist() == [99]
-    moved = files._exchanged(content, draw)
+    moved = store_trials._exchanged(content, draw)
     assert moved != content
     assert sorted(moved) == sorted(content)
-    files = files._Files(b"a" * 100, b"b" * 100, b"")
-    spliced = files._WAYS["the older save's end"](files, draw)
+    files = store_trials._Files(b"a" * 100, b"b" * 100, b"")
+    spliced = store_trials._WAYS["the older save's end"](files, draw)
     assert spliced.lstrip(b"b") == b"a" * spliced.count(b"a")
     assert 0 < spliced.count(b"a") < 100 == len(spliced)
 
 
 def test_killed_saves_leave_whole_files(index):
-    counted = files.killed_saves(index, 3, seed=1)
+    counted = store_trials.killed_saves(index, 3, seed=1)
     assert counted[["kills", "whole", "after the next save"]].tolist() == [3, 3, 0]
     assert 0 <= counted["temporary files"] <= 3
     assert index.generation == 0
@@ -72,11 +72,11 @@ def test_killed_saves_leave_whole_files(index):
 
 def test_a_saver_that_cannot_begin_is_told(index, tmp_path):
     with pytest.raises(RuntimeError, match="ended before it began"):
-        files._kill_a_saver(tmp_path / "absent", files.Key.generate(), 0.0)
+        store_trials._kill_a_saver(tmp_path / "absent", store_trials.Key.generate(), 0.0)
 
 
 def test_sealing_costs_bytes_that_are_known(index):
-    costs = files.sealing_costs(index, times=1)
+    costs = store_trials.sealing_costs(index, times=1)
     assert costs.index.tolist() == ["plain", "sealed", "ratio"]
     # Magic, version and header, the stream's 24 bytes, and 17 a chunk.
     assert 16 + 24 + 17 < costs.bytes["sealed"] - costs.bytes["plain"] < 400

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedlab import VectorIndex
-from fedlab.workbench.experiments import index
-from fedlab.workbench.experiments.index import churn
+from fedlab.workbench.experiments import churn
+from fedlab.workbench.experiments import index as measure
 from tests.helpers import normal
 
 
@@ -19,8 +19,10 @@ def vectors():
 
 def test_recall_counts_true_neighbours():
     truth = np.array([[1, 2, 3], [4, 5, 6]], np.uint64)
-    assert index.recall(truth[:, ::-1], truth) == 1.0
-    assert index.recall(np.array([[1, 2, 9], [7, 8, 9]], np.uint64), truth) == pytest.approx(1 / 3)
+    assert measure.recall(truth[:, ::-1], truth) == 1.0
+    assert measure.recall(np.array([[1, 2, 9], [7, 8, 9]], np.uint64), truth) == pytest.approx(
+        1 / 3
+    )
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def index(vectors):
 
 def test_engines_are_compared_on_indexes_of_several_sizes(index, vectors):
     views = [index.view(0, 200), index]
-    frame = index.scan_against_graph(views, vectors[1000:], k=5)
+    frame = measure.scan_against_graph(views, vectors[1000:], k=5)
     assert frame.rows.tolist() == [200, 1000]
     assert (frame[["build", "scan", "graph", "scan batch", "graph batch"]] > 0).all(axis=None)
     assert frame.recall.between(0.9, 1.0).all()
 
 
 def test_storage_types_are_held_against_the_full_vectors(index, vectors):
-    frame = index.storage_types(index, vectors[1000:], 10, ["f32", "i8"])
+    frame = measure.storage_types(index, vectors[1000:], 10, ["f32", "i8"])
     assert frame.loc["f32", "scan recall"] == 1.0
     assert 0.8 < frame.loc["i8", "scan recall"] < 1.0
     # 64 bytes of numbers against 16 and a scale of 4; keys and links are the same for both.
@@ -49,7 +51,7 @@ def test_storage_types_are_held_against_the_full_vectors(index, vectors):
 def test_a_saved_index_comes_back_and_a_flipped_bit_does_not(vectors):
     index = VectorIndex(16)
     index.add(vectors[:500], labels=np.arange(500))
-    told = index.save_and_open(index, vectors[1000:], k=3)
+    told = measure.save_and_open(index, vectors[1000:], k=3)
     assert told["same answers, to the last bit"] == "yes"
     assert "altered" in told["after one flipped bit"]
 

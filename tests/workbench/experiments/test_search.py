@@ -15,9 +15,9 @@ from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch, judge
 from fedlab.search.queries import QUERY_TYPES, bytes_a_query
-from fedlab.workbench.experiments import search
-from fedlab.workbench.figures import search
-from fedlab.workbench.notebook import cells
+from fedlab.workbench import figures
+from fedlab.workbench.experiments import search as searching
+from fedlab.workbench.notebook import TextSearch, cells, query_box
 from tests.helpers import clustered, filled, gaussians
 
 PUBLIC = [f"{a} {b} {c}" for a in ("cat", "dog", "moon") for b in ("river", "tree")
@@ -46,7 +46,7 @@ def test_the_federated_answer_is_compared_with_brute_force():
     rows, queries = clustered(240, 8), clustered(20, 8, seed=3)
     nearest = ((rows[None] - queries[:, None]) ** 2).sum(axis=2).argsort(axis=1)
     truth = [{int(key)} for key in nearest[:, 2]]  # the third nearest is the right one
-    compared = search.compare(
+    compared = searching.compare_searches(
         devices(rows), queries, 5, lambda keys, found: judge(keys, truth, found)
     )
     for name in ("one index over all rows", "federated, exact"):
@@ -64,7 +64,7 @@ def test_the_federated_answer_is_compared_with_brute_force():
 
 
 def test_ways_find_less_as_they_send_less():
-    ways = search.recall_against_bytes(
+    ways = searching.recall_against_bytes(
         devices(clustered(240, 8)), clustered(20, 8, seed=3), 5,
         firsts=(1, 5), asks=(1, 3, 6), types=("f32", "b1"), seed=0,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def ways():
     rows, of_row, queries = gaussians(rows=20_000, queries=100)
     splits = {"iid": iid(len(rows), 50, 0), "skewed": dirichlet(of_row, 50, 0.1, 0)}
     return {
-        name: search.recall_against_bytes(
+        name: searching.recall_against_bytes(
             [Device(place, filled(rows[part])) for place, part in enumerate(split.rows)],
             queries, 10, firsts=(2, 10), asks=(5, 10, 20, 50), types=QUERY_TYPES, seed=0,
         )
@@ -126,7 +126,7 @@ def test_bytes_are_what_the_formula_says():
     rows, _, queries = gaussians(rows=2_000, queries=50)
     members = devices(rows, 10)
     # For one hit there is one round: all devices are asked for it at once.
-    frame = search.recall_against_bytes(
+    frame = searching.recall_against_bytes(
         members, queries, 1, firsts=(1,), asks=(1, 4), types=QUERY_TYPES, seed=0
     )
     frame = frame[frame.way != "routed, and query in i8"]
@@ -146,7 +146,7 @@ def engine():
         index = VectorIndex(6)
         index.add(vectors[part], keys=np.arange(len(PUBLIC))[part])
         parts.append(Device(name, index))
-    return search.Engine(FederatedSearch(parts), encoder, PUBLIC, k=3)
+    return TextSearch(FederatedSearch(parts), encoder, PUBLIC, k=3)
 
 
 def test_an_engine_answers_in_words():
@@ -161,7 +161,7 @@ def test_an_engine_answers_in_words():
 
 
 def test_in_a_batch_the_box_leaves_its_first_answer(capsys):
-    assert search.query_box(engine(), "dog river") is None
+    assert query_box(engine(), "dog river") is None
     assert "'dog river': 3 hits from" in capsys.readouterr().out
 
 
@@ -169,8 +169,8 @@ def test_live_the_box_answers_what_is_typed(monkeypatch):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr(cells, "is_batch", lambda: False)
     shown = []
-    monkeypatch.setattr(search, "display", shown.append)
-    box = search.query_box(engine(), "dog river")
+    monkeypatch.setattr(searching, "display", shown.append)
+    box = query_box(engine(), "dog river")
     assert shown[0].text.str.contains("dog river").all()
     box.children[0].value = "moon tree snow"
     assert shown[-1].text[0] == "moon tree snow"
@@ -179,8 +179,8 @@ def test_live_the_box_answers_what_is_typed(monkeypatch):
 def test_what_a_box_can_not_answer_it_says(monkeypatch, capsys):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr(cells, "is_batch", lambda: False)
-    monkeypatch.setattr(search, "display", lambda _: None)
-    search.query_box(engine(), "zzz")
+    monkeypatch.setattr(searching, "display", lambda _: None)
+    query_box(engine(), "zzz")
     assert "no word of 'zzz' is known" in capsys.readouterr().out
 
 
@@ -189,7 +189,7 @@ def test_recall_is_drawn_against_bytes():
         "way": ["exact", "exact", "routed", "routed"], "setting": ["k' = 1", "k' = 2", "1", "5"],
         "recall": [1.0, 1.0, 0.2, 0.9], "bytes": [9000, 4000, 500, 2500],
     })  # fmt: skip
-    figure, ax, frame = search.plot_recall_bytes(points)
+    figure, ax, frame = figures.plot_recall_bytes(points)
     first, second = ax.get_lines()
     assert first.get_xdata().tolist() == [4000, 9000]
     assert second.get_ydata().tolist() == [0.2, 0.9]
@@ -202,7 +202,7 @@ def test_recall_is_drawn_against_bytes():
 
 def test_devices_alone_stand_in_order_below_all_together():
     alone = pd.Series({"a": 0.3, "b": 0.1, "c": 0.2})
-    _, ax, frame = search.plot_alone(alone, 0.7, ylabel="nDCG@10")
+    _, ax, frame = figures.plot_alone(alone, 0.7, ylabel="nDCG@10")
     assert frame.device.tolist() == ["b", "c", "a"]
     assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.3]
     [line] = ax.get_lines()
