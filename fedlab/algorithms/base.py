@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedlab.models.base import Array
+from fedlab.core.typing import Array, Places
 from fedlab.training.work import Work
 from fedlab.updates.returned import Returned
 
@@ -25,7 +22,7 @@ class Algorithm(Protocol):
         Arrays, numbers, text, None, and lists and dicts of them; keys are text or whole numbers.
         """
 
-    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+    def work(self, state: State, parameters: Array, places: Places) -> Work:
         """Describe what the devices at `places` do this round."""
 
     def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
@@ -38,7 +35,7 @@ class Stateless:
     def init(self, parameters: Array, devices: int) -> State:
         return {}
 
-    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+    def work(self, state: State, parameters: Array, places: Places) -> Work:
         return Work(parameters)
 
     def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:

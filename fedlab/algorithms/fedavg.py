@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
-from fedlab.models.base import Array
+from fedlab.core.typing import Array
 from fedlab.updates.returned import Returned
 
 __all__ = ["FedAvg"]

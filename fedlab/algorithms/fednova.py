@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.algorithms.base import State, Stateless
-from fedlab.models.base import Array
+from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.training.work import Work
 from fedlab.updates.returned import Returned
 
@@ -52,7 +51,7 @@ class FedNova(Stateless):
         if self.momentum and self.mu:
             raise ValueError("momentum and mu were both given; FedNova's weights know one of them")
 
-    def effective_steps(self, steps: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+    def effective_steps(self, steps: I64, rate: float) -> F64:
         """Return a_k for each device."""
         tau = steps.astype(np.float64)
         if self.momentum:
@@ -62,7 +61,7 @@ class FedNova(Stateless):
             return np.asarray((1 - (1 - rate * self.mu) ** tau) / (rate * self.mu))
         return tau
 
-    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+    def work(self, state: State, parameters: Array, places: Places) -> Work:
         return Work(parameters, mu=self.mu)
 
     def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
-from fedlab.models.base import Array
+from fedlab.core.typing import Array
 from fedlab.updates.returned import Returned
 
 __all__ = ["FedOpt"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.algorithms.base import State, Stateless
-from fedlab.models.base import Array
+from fedlab.core.typing import Array, Places
 from fedlab.training.work import Work
 
 __all__ = ["FedProx"]
@@ -37,5 +36,5 @@ class FedProx(Stateless):
         if not 0 <= self.mu < np.inf:
             raise ValueError(f"mu is {self.mu}; it must be zero or positive")
 
-    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+    def work(self, state: State, parameters: Array, places: Places) -> Work:
         return Work(parameters, mu=self.mu)

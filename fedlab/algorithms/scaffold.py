@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.algorithms.base import State
-from fedlab.models.base import Array
+from fedlab.core.typing import Array, Places
 from fedlab.training.work import Work
 from fedlab.updates.returned import Returned
 
@@ -50,11 +49,11 @@ class Scaffold:
         # Only devices that took part have a variate other than zero: memory follows those.
         return {"server": np.zeros(len(parameters)), "device": {}, "devices": devices}
 
-    def _variates(self, state: State, places: NDArray[np.intp]) -> Array:
+    def _variates(self, state: State, places: Places) -> Array:
         zero = np.zeros_like(state["server"])
         return np.array([state["device"].get(int(place), zero) for place in places])
 
-    def work(self, state: State, parameters: Array, places: NDArray[np.intp]) -> Work:
+    def work(self, state: State, parameters: Array, places: Places) -> Work:
         offset = state["server"] - self._variates(state, places)
         return Work(parameters, offset=offset.astype(parameters.dtype), gradient=self.option == 1)
 

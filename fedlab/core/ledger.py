@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from fedlab.core.typing import I64
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,7 @@ class Ledger:
 
     def __init__(self, devices: Sequence[int | str]) -> None:
         self.devices = tuple(devices)
-        self._entries: list[tuple[int, Direction, str, NDArray[np.int64], NDArray[np.int64]]] = []
+        self._entries: list[tuple[int, Direction, str, I64, I64]] = []
 
     def note(
         self, round: int, direction: Direction, what: str, bytes: ArrayLike, devices: ArrayLike

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
 from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
@@ -20,7 +21,7 @@ from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 
 if TYPE_CHECKING:
-    from fedlab.erasure import Certificate
+    from fedlab.index.certificate import Certificate
 
 __all__ = ["Device", "held_out_rows"]
 
@@ -50,9 +51,9 @@ class Device:
         self.id = id
         self.index = index
         self.profile = profile or Profile()
-        self._held_out: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._held_out: U64 = np.empty(0, np.uint64)
         # What was derived from the index, with the number of edits that it had then.
-        self._places: tuple[int, NDArray[np.intp], NDArray[np.intp]] | None = None
+        self._places: tuple[int, Places, Places] | None = None
         self._known: tuple[int, dict[int, Rows]] | None = None
 
     def __repr__(self) -> str:
@@ -118,21 +119,21 @@ class Device:
         return len(self._split()[1]) if len(self._held_out) else 0
 
     @property
-    def training_keys(self) -> NDArray[np.uint64]:
+    def training_keys(self) -> U64:
         """(r,) keys of the rows to train on, in the order of `training`, read-only."""
         keys = self.index.keys
         return read_only(keys[self._split()[0]]) if len(self._held_out) else keys
 
     @property
-    def validation_keys(self) -> NDArray[np.uint64]:
+    def validation_keys(self) -> U64:
         """(v,) keys of the rows held out, in the order of `validation`, read-only."""
         return read_only(self.index.keys[self._split()[1]])
 
-    def training(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    def training(self) -> tuple[F32, NDArray[Any]]:
         """Return the rows to train on, (n, d) float32 as stored, and their labels, (n,)."""
         return self.training_rows().gathered()
 
-    def validation(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    def validation(self) -> tuple[F32, NDArray[Any]]:
         """Return the rows held out, (n, d) float32 as stored, and their labels, (n,)."""
         return self.held_out_rows().gathered()
 
@@ -157,7 +158,7 @@ class Device:
             known[part] = rows
         return known[part]
 
-    def _split(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _split(self) -> tuple[Places, Places]:
         """Return which rows train, and which are held out in the order of their keys."""
         edits = self.index.edits
         if self._places is None or self._places[0] != edits:
@@ -204,9 +205,7 @@ class Device:
         return self.index.search(vectors, k, where=where)
 
 
-def held_out_rows(
-    labels: NDArray[Any], share: float, seed: int, device: int | str
-) -> NDArray[np.bool_]:
+def held_out_rows(labels: NDArray[Any], share: float, seed: int, device: int | str) -> Bool:
     """Draw which of a device's rows are set aside for validation, as a mask.
 
     Rows are drawn within each class (for at most 20 classes; else over all rows), so that the
@@ -237,7 +236,7 @@ def held_out_rows(
     return chosen
 
 
-def _strata(labels: NDArray[Any]) -> list[NDArray[np.intp]]:
+def _strata(labels: NDArray[Any]) -> list[Places]:
     classes, of_row = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "f" or len(classes) > 20:
         return [np.arange(len(labels))] if len(labels) else []

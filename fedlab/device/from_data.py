@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import Bool
 from fedlab.data import (
     ColumnSums,
     Dataset,
@@ -176,7 +177,7 @@ def devices_from_table(
     label: str | None = None,
     device: str | None = None,
     target: Literal["class", "number"] | None = None,
-    held_out: float | NDArray[np.bool_] = 0.0,
+    held_out: float | Bool = 0.0,
     seed: int = 0,
     metric: Metric = "l2sq",
     dtype: DType = "f32",
@@ -241,9 +242,7 @@ def devices_from_table(
     return TableDevices(devices, preparation, table.classes, sum(part.nbytes for part in sums))
 
 
-def _aside(
-    table: Table, partition: Partition, held_out: float | NDArray[Any], seed: int
-) -> NDArray[np.bool_]:
+def _aside(table: Table, partition: Partition, held_out: float | NDArray[Any], seed: int) -> Bool:
     if isinstance(held_out, np.ndarray):
         if held_out.shape != (len(table),) or held_out.dtype != np.bool_:
             raise ValueError(

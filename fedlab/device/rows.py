@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, Places
+
 __all__ = ["Rows"]
 
 
@@ -26,12 +28,10 @@ class Rows:
     # A round asks a thousand devices for theirs: slots take a third of a frozen dataclass's time.
     __slots__ = ("_memory", "_moments", "chosen", "x", "y")
 
-    def __init__(
-        self, x: NDArray[np.float32], y: NDArray[Any], chosen: NDArray[np.intp] | None = None
-    ) -> None:
+    def __init__(self, x: F32, y: NDArray[Any], chosen: Places | None = None) -> None:
         self.x, self.y, self.chosen = x, y, chosen
         self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
-        self._moments: NDArray[np.float64] | None = None
+        self._moments: F64 | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.chosen is None else len(self.chosen)
@@ -61,7 +61,7 @@ class Rows:
         return self._memory[0]
 
     @property
-    def moments(self) -> NDArray[np.float64]:
+    def moments(self) -> F64:
         """(d + 2, d + 2) mean of z z' with z = (x, 1, y) over the chosen rows."""
         if self._moments is None:
             x, y = self.gathered()
@@ -69,7 +69,7 @@ class Rows:
             self._moments = z.T @ z / len(z)
         return self._moments
 
-    def gathered(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    def gathered(self) -> tuple[F32, NDArray[Any]]:
         """Return the chosen rows, (r, d), and their labels, (r,): a copy, unless all are meant."""
         if self.chosen is None:
             return self.x, self.y

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import U64, Places
 from fedlab.erasure.fingerprints import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
@@ -29,7 +30,7 @@ Path_ = str | os.PathLike[str]
 Blocks = Iterable[Any]
 Name = tuple[str, int]
 #: Bytes of n rows, one after another; where each begins, (n,); the rows' keys, (n,).
-Part = tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.uint64]]
+Part = tuple[NDArray[np.uint8], Places, U64]
 
 #: What no search through an index and its files can see.
 OUT_OF_REACH = (
@@ -269,7 +270,7 @@ def _kept(index: VectorIndex, probes: Probes, forms: set[str]) -> dict[Name, int
     return kept
 
 
-def _codes_of(index: VectorIndex, rows: NDArray[np.intp], dtype: str) -> Iterator[Part]:
+def _codes_of(index: VectorIndex, rows: Places, dtype: str) -> Iterator[Part]:
     table, step = index._table, max(1, _NUMBERS // index.dimensions)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
@@ -281,7 +282,7 @@ def _codes_of(index: VectorIndex, rows: NDArray[np.intp], dtype: str) -> Iterato
         yield codes.ravel(), codes.shape[1] * np.arange(len(codes)), index.keys[part]
 
 
-def _texts_of(name: str, column: NDArray[np.generic], keys: NDArray[np.uint64]) -> Iterator[Part]:
+def _texts_of(name: str, column: NDArray[np.generic], keys: U64) -> Iterator[Part]:
     distinct, first = np.unique(column, return_index=True)
     # Zeros between them, so that two make no third one.
     texts = [(content + bytes(4), place) for _, content, place in beside(name, distinct)]
@@ -292,7 +293,7 @@ def _texts_of(name: str, column: NDArray[np.generic], keys: NDArray[np.uint64]) 
 
 
 def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
-    begins, seen = list[int](), list[tuple[NDArray[np.intp], NDArray[np.uint64]]]()
+    begins, seen = list[int](), list[tuple[Places, U64]]()
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         begin = 0

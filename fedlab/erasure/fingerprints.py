@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.index.encoding import DTYPES, LARGEST, decode, encode
 from fedlab.index.ingest import as_keys, as_labels, as_vectors
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMS", "OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
 
 Bytes = NDArray[np.uint8]
-Words = NDArray[np.uint64]
-Float = NDArray[np.float32]
 
 #: Columns of a table that are the rows themselves, and their keys.
 OF_VECTORS = ("codes", "scales", "squares", "keys")
@@ -49,10 +48,10 @@ class _Length:
 
     size: int
     base: np.uint64
-    hashes: Words
+    hashes: U64
 
     @cached_property
-    def _likely(self) -> NDArray[np.bool_]:
+    def _likely(self) -> Bool:
         # 32 places for each hash turn most windows away, and stay in a cache.
         bits = min(len(self.hashes).bit_length() + 5, 24)
         likely = np.zeros(1 << bits, np.bool_)
@@ -166,7 +165,7 @@ class Probes:
     def _take_given(
         self,
         given: NDArray[Any],
-        rows: Float,
+        rows: F32,
         keys: list[int],
         columns: Mapping[str, NDArray[Any]],
     ) -> None:
@@ -174,7 +173,7 @@ class Probes:
             self._take_codes("f64", rows_as_bytes(given.reshape(rows.shape)), keys)
         self._take(rows, keys, columns)
 
-    def _take(self, rows: Float, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
+    def _take(self, rows: F32, keys: list[int], columns: Mapping[str, NDArray[Any]]) -> None:
         for dtype in FORMS:
             chosen, codes = coded(dtype, rows)
             self._take_codes(dtype, codes, [keys[place] for place in chosen])
@@ -259,7 +258,7 @@ def _repeats_few(pattern: bytes) -> bool:
 # -- what rows look like ---------------------------------------------------------------------------
 
 
-def coded(dtype: str, rows: Float) -> tuple[NDArray[np.intp], Bytes]:
+def coded(dtype: str, rows: F32) -> tuple[Places, Bytes]:
     """Return which rows a storage type, or NumPy's f64, can hold, and their codes, (n, b) bytes."""
     if dtype == "f64":
         return np.arange(len(rows)), rows_as_bytes(rows.astype(np.float64))
@@ -284,7 +283,7 @@ def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
         yield f"{name}, {column.dtype}", content.tobytes(), place
 
 
-def _derived(rows: Float) -> Iterator[tuple[NDArray[np.intp], Float]]:
+def _derived(rows: F32) -> Iterator[tuple[Places, F32]]:
     """Yield (which rows, rows): what each storage type makes of them."""
     for dtype in DTYPES:
         chosen, _ = coded(dtype, rows)

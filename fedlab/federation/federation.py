@@ -15,11 +15,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.algorithms import Algorithm, by_name
 from fedlab.core import progress
 from fedlab.core.settings import described
+from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.device import Device
 from fedlab.federation.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ from fedlab.fleet import (
     round_seconds,
 )
 from fedlab.index.ingest import as_keys
-from fedlab.models.base import Array, Layout, Model
+from fedlab.models.base import Layout, Model
 from fedlab.training import (
     Engine,
     LocalSGD,
@@ -60,7 +61,6 @@ __all__ = ["Federation"]
 
 _MODEL_METHODS = ("check_labels", "initial", "loss_and_gradient", "evaluate")
 
-Places = NDArray[np.intp]
 Remarks = list[tuple[object, str]]
 
 
@@ -239,7 +239,7 @@ class Federation:
             self.history.remark(number, who, text)
         self.history.wall_seconds[number] = time.perf_counter() - began
 
-    def _select(self, number: int) -> tuple[Places, NDArray[np.int64], Remarks]:
+    def _select(self, number: int) -> tuple[Places, I64, Remarks]:
         """Choose the cohort, and how many epochs each of it does."""
         places = choose_places(self._roster, self._cohort, self.seed, number)
         if not len(places):
@@ -255,9 +255,7 @@ class Federation:
             )
         return places[epochs > 0], epochs[epochs > 0], []
 
-    def _train(
-        self, cohort: Sequence[Device], epochs: NDArray[np.int64], work: Work, number: int
-    ) -> Trained:
+    def _train(self, cohort: Sequence[Device], epochs: I64, work: Work, number: int) -> Trained:
         return train_cohort(
             cohort,
             self.model,
@@ -348,7 +346,7 @@ class Federation:
             measured |= {f"test_{name}": value for name, value in on_test.items()}
         return measured
 
-    def _validated(self, parameters: Array) -> dict[str, NDArray[np.float64]]:
+    def _validated(self, parameters: Array) -> dict[str, F64]:
         return validate(
             self._roster.holding, self.model, parameters, threads=self.threads, engine=self.engine
         )
@@ -372,7 +370,7 @@ class Federation:
         measures = self._validated(self._parameters)
         return pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
 
-    def rounds_that_used(self, device: int | str, key: int) -> NDArray[np.int64]:
+    def rounds_that_used(self, device: int | str, key: int) -> I64:
         """Return the rounds whose model learned from a row: its device's update entered them.
 
         A row counts while it was among its device's training rows: held out, it was not used, nor

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import I64, U64, Places
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Participation"]
 
-Keys = NDArray[np.uint64]
 _NONE = np.empty(0, np.uint64)
 
 
@@ -29,8 +29,8 @@ class _Change:
     """Keys that came to a device's training rows before a round, and keys that went."""
 
     round: int
-    came: Keys
-    went: Keys
+    came: U64
+    went: U64
 
 
 class Participation:
@@ -57,7 +57,7 @@ class Participation:
     def note(
         self,
         round: int,
-        places: Sequence[int] | NDArray[np.intp],
+        places: Sequence[int] | Places,
         devices: Sequence[Device] = (),
     ) -> None:
         """Note that the updates of some devices entered a round; again, if it is done again.
@@ -79,13 +79,13 @@ class Participation:
                 self._seen[place] = weakref.ref(index), index.edits
         self._places[round] = np.array(places, np.int32)
 
-    def _compare(self, round: int, place: int, keys: Keys) -> None:
+    def _compare(self, round: int, place: int, keys: U64) -> None:
         known = self._keys_of(place)
         came, went = np.setdiff1d(keys, known), np.setdiff1d(known, keys)
         if len(came) or len(went):
             self._changes.setdefault(place, []).append(_Change(round, came, went))
 
-    def _keys_of(self, place: int) -> Keys:
+    def _keys_of(self, place: int) -> U64:
         """Return the keys that a device trained on when it was last compared."""
         keys = _NONE
         for change in self._changes.get(place, []):
@@ -99,7 +99,7 @@ class Participation:
         places: list[int] = np.unique(np.concatenate(parts)).tolist()
         return places
 
-    def rounds_of(self, place: int, key: int | None = None) -> NDArray[np.int64]:
+    def rounds_of(self, place: int, key: int | None = None) -> I64:
         """Return the rounds that a device's update entered; of a key, while it trained on it."""
         rounds = [round for round, places in self._places.items() if place in places]
         taken = np.array(sorted(rounds), np.int64)
@@ -143,7 +143,7 @@ class Participation:
         return taken
 
 
-def _parts(whole: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+def _parts(whole: NDArray[Any], sizes: I64) -> list[NDArray[Any]]:
     if sizes.sum() != len(whole) or (sizes < 0).any():
         raise ValueError(f"{len(whole)} entries in parts of {sizes.sum()}")
     return [np.array(part) for part in np.split(whole, np.cumsum(sizes)[:-1])][: len(sizes)]

@@ -11,15 +11,13 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.settings import described
+from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 
 __all__ = ["Changing", "Columnar", "Hardware", "Roster"]
-
-Numbers = NDArray[np.float64]
 
 
 @runtime_checkable
@@ -38,24 +36,24 @@ class Columnar(Protocol):
     def dimensions(self) -> int: ...
 
     @property
-    def rows(self) -> NDArray[np.int64]: ...
+    def rows(self) -> I64: ...
 
     @property
-    def availability(self) -> Numbers | None: ...
+    def availability(self) -> F64 | None: ...
 
     @property
-    def bandwidth(self) -> Numbers | None: ...
+    def bandwidth(self) -> F64 | None: ...
 
     @property
-    def compute(self) -> Numbers | None: ...
+    def compute(self) -> F64 | None: ...
 
 
 @dataclass(frozen=True)
 class Hardware:
     """Bandwidth and compute of some devices, as `Profile` has them, (m,) each."""
 
-    bandwidth: Numbers
-    compute: Numbers
+    bandwidth: F64
+    compute: F64
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +72,10 @@ class Roster:
     """
 
     devices: Sequence[Device]
-    able: NDArray[np.intp] | None
-    availability: Numbers | None
-    bandwidth: Numbers | None
-    compute: Numbers | None
+    able: Places | None
+    availability: F64 | None
+    bandwidth: F64 | None
+    compute: F64 | None
     holding: list[Device]
 
     @classmethod
@@ -115,11 +113,11 @@ class Roster:
             digest = described({str(device.id): device.rows for device in self.devices})
         return f"{len(self.devices)} (names and rows {digest})"
 
-    def hardware(self, places: NDArray[np.intp]) -> Hardware:
+    def hardware(self, places: Places) -> Hardware:
         """Return what the devices at some places can do."""
         default = Profile()
 
-        def column(values: Numbers | None, otherwise: float) -> Numbers:
+        def column(values: F64 | None, otherwise: float) -> F64:
             return np.full(len(places), otherwise) if values is None else values[places]
 
         return Hardware(
@@ -127,10 +125,10 @@ class Roster:
         )
 
 
-def _places_of(rows: NDArray[np.int64]) -> NDArray[np.intp] | None:
+def _places_of(rows: I64) -> Places | None:
     return None if rows.all() else np.flatnonzero(rows)
 
 
-def _column(devices: Sequence[Device], name: str) -> Numbers | None:
+def _column(devices: Sequence[Device], name: str) -> F64 | None:
     values = np.array([getattr(device.profile, name) for device in devices], np.float64)
     return None if (values == getattr(Profile(), name)).all() else values

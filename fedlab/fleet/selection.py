@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import Places
 from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.fleet.roster import Roster
@@ -34,7 +34,7 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
     return [devices[place] for place in choose_places(roster, size, seed, round)]
 
 
-def choose_places(roster: Roster, size: int, seed: int, round: int) -> NDArray[np.intp]:
+def choose_places(roster: Roster, size: int, seed: int, round: int) -> Places:
     """Draw the places of a cohort among the devices that have rows, rising (see `choose_cohort`).
 
     Where all devices are reachable this takes time by the cohort, not by the population.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import I64
 
 __all__ = ["Stragglers"]
 
@@ -34,7 +34,7 @@ class Stragglers:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share is {self.share}; it must lie in 0 ... 1")
 
-    def epochs(self, devices: int, full: int, seed: int, round: int) -> NDArray[np.int64]:
+    def epochs(self, devices: int, full: int, seed: int, round: int) -> I64:
         """Return how many epochs each device of a cohort does; 0 for one that is dropped.
 
         Examples

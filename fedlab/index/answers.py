@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedlab.core.typing import F64, I64, U64, Bool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,29 +46,29 @@ class Neighbourhoods:
     array([ True, False])
     """
 
-    offsets: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    distances: NDArray[np.float64]
-    totals: NDArray[np.int64]
+    offsets: I64
+    keys: U64
+    distances: F64
+    totals: I64
 
     def __len__(self) -> int:
         return len(self.totals)
 
-    def __getitem__(self, query: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    def __getitem__(self, query: int) -> tuple[U64, F64]:
         """Return keys and distances of one query's neighbours."""
         start, stop = self.offsets[:-1][query], self.offsets[1:][query]
         return self.keys[start:stop], self.distances[start:stop]
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64]]]:
+    def __iter__(self) -> Iterator[tuple[U64, F64]]:
         return (self[query] for query in range(len(self)))
 
     @property
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> I64:
         """(q,) neighbours of each query that are here."""
         return np.diff(self.offsets)
 
     @property
-    def cut(self) -> NDArray[np.bool_]:
+    def cut(self) -> Bool:
         """(q,) mask of the queries of which a limit kept only the nearest."""
         return self.counts < self.totals
 
@@ -99,16 +100,16 @@ class Hits:
         pass a filter; these the scan answered after all.
     """
 
-    keys: NDArray[np.uint64]
-    distances: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    keys: U64
+    distances: F64
+    counts: I64
     engine: str
-    rescued: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    rescued: I64 = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> Bool:
         """(q, k) mask of the places that are filled."""
         return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab._version import __version__
+from fedlab.core.typing import U64
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
 from fedlab.index.engines import described as engine_described
@@ -199,7 +200,7 @@ class OldMemory:
 
 def certify(
     index: VectorIndex,
-    keys: NDArray[np.uint64],
+    keys: U64,
     before: tuple[int, str],
     memory: OldMemory,
     key: Key | None,

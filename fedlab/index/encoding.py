@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "LARGEST", "Columns", "codes_in", "decode", "encode"]
+from fedlab.core.typing import F32
 
-Float = NDArray[np.float32]
+__all__ = ["DTYPES", "LARGEST", "Columns", "codes_in", "decode", "encode"]
 
 
 Columns = dict[str, NDArray[np.generic]]
@@ -42,7 +42,7 @@ def codes_in(dimensions: int, dtype: str) -> int:
     return -(-dimensions // 8) if dtype == "b1" else dimensions
 
 
-def encode(vectors: Float, dtype: str) -> Columns:
+def encode(vectors: F32, dtype: str) -> Columns:
     """Encode rows: ``codes``, and for i8 and b1 the ``scales`` that undo it.
 
     Parameters
@@ -97,8 +97,8 @@ def encode(vectors: Float, dtype: str) -> Columns:
 
 
 def decode(
-    codes: NDArray[np.generic], scales: Float | None = None, dimensions: int | None = None
-) -> Float:
+    codes: NDArray[np.generic], scales: F32 | None = None, dimensions: int | None = None
+) -> F32:
     """Decode rows to float32; f32 codes are returned as they are, without a copy.
 
     Parameters
@@ -128,11 +128,11 @@ def decode(
     if codes.dtype == np.uint8:
         assert dimensions is not None, "b1 codes don't say how many numbers they hold"
         codes = _SIGNS[codes].reshape(len(codes), 8 * codes.shape[1])[:, :dimensions]
-    values: Float = np.multiply(codes, scales[:, None], dtype=np.float32)
+    values: F32 = np.multiply(codes, scales[:, None], dtype=np.float32)
     return values
 
 
-def _widen(codes: NDArray[np.generic]) -> Float:
+def _widen(codes: NDArray[np.generic]) -> F32:
     """Return finite float16 numbers as float32, exactly; NumPy's own cast takes four times longer.
 
     Sign, exponent and fraction are moved to their places in a float32, whose exponent then is too

@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import Bool
+
 __all__ = ["FilterError", "passing"]
 
 _LONGEST = 2_000
@@ -69,7 +71,7 @@ class FilterError(ValueError):
     """A text that is no filter over the columns that there are; its message shows the place."""
 
 
-def passing(where: Any, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:
+def passing(where: Any, columns: Mapping[str, NDArray[Any]], rows: int) -> Bool:
     """Return which rows pass a filter, as a mask.
 
     Parameters
@@ -129,7 +131,7 @@ class _Filter:
         self._words = self._cut()
         self._root = self._parsed()
 
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Bool:
         value = self._truth(self._root, 0)
         if not isinstance(value, np.ndarray):
             raise self._error(0, f"this asks for no column; there is {_listed(self._columns)}")

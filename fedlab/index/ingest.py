@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F32, F64, U64
 from fedlab.index.encoding import Columns
 from fedlab.index.table import Table
 
@@ -34,7 +35,7 @@ _LONGEST = 1e18
 _SHORTEST = 1e-18
 
 
-def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
+def as_vectors(values: Any, dimensions: int, what: str) -> F32:
     """Return finite float32 rows, (n, dimensions), C-contiguous; one vector counts as one row.
 
     Examples
@@ -77,10 +78,10 @@ def as_vectors(values: Any, dimensions: int, what: str) -> NDArray[np.float32]:
     return rows
 
 
-def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.float32]:
+def as_lengths(rows: F32, metric: str, what: str) -> F32:
     """Return the squared length of each row; refuse those for which the metric is not defined."""
     # einsum widens in small buffers; squaring first would hold a float64 copy of all rows.
-    squares: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    squares: F64 = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     if len(squares) and squares.max() > _LONGEST**2:
         raise ValueError(
             f"{what}: row {squares.argmax()} has length {np.sqrt(squares.max()):.3g}; at most "
@@ -95,7 +96,7 @@ def as_lengths(rows: NDArray[np.float32], metric: str, what: str) -> NDArray[np.
     return squares.astype(np.float32)
 
 
-def as_keys(values: Any, what: str = "keys") -> NDArray[np.uint64]:
+def as_keys(values: Any, what: str = "keys") -> U64:
     """Return keys as a one-dimensional uint64 array.
 
     Examples
@@ -187,7 +188,7 @@ def _all_whole(values: Any) -> bool:
     )
 
 
-def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> NDArray[np.uint64]:
+def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> U64:
     """Return keys for new rows: those given, or the next free ones.
 
     Parameters
@@ -246,7 +247,7 @@ def labels_for(rows: int, labels: ArrayLike | None, table: Table) -> Columns:
     return {"labels": column}
 
 
-def some(keys: NDArray[np.uint64]) -> str:
+def some(keys: U64) -> str:
     """Return the first few keys as text.
 
     Examples

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import U64
 from fedlab.index.encoding import Columns
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _codes(text: NDArray[Any]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(text).view(np.uint32)
 
 
-def frame_of(keys: NDArray[np.uint64], columns: Columns) -> pd.DataFrame:
+def frame_of(keys: U64, columns: Columns) -> pd.DataFrame:
     """Return metadata as a DataFrame of its own memory, a row a key."""
     import pandas as pd
 

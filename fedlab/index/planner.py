@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.index.engines import Proposer
 from fedlab.index.scan import nearest, nearest_chosen, ranked
 from fedlab.index.table import Table
@@ -97,22 +97,11 @@ def filtered_graph_pays(
     return walked < passing and graph_pays(passing, dimensions, batch, built)
 
 
-Float = NDArray[np.float32]
-
-
-Places = NDArray[np.int64]
-
-
-Double = NDArray[np.float64]
-
-
 #: Candidates held at once.
 _MANY = 1 << 20
 
 
-def scanned(
-    table: Table, probes: Float, k: int, metric: str, chosen: NDArray[np.intp] | None
-) -> tuple[Places, Double]:
+def scanned(table: Table, probes: F32, k: int, metric: str, chosen: I64 | None) -> tuple[I64, F64]:
     """Return the k nearest of all rows, or of the chosen ones, exactly: see `fedlab.index.scan`."""
     if chosen is None:
         return nearest(table, probes, k, metric)
@@ -140,10 +129,10 @@ class Walk:
     table: Table
     metric: str
     threads: int
-    chosen: NDArray[np.intp] | None = None
+    chosen: I64 | None = None
     fetched: int | None = None
 
-    def nearest(self, probes: Float, k: int) -> tuple[Places, Double, Places]:
+    def nearest(self, probes: F32, k: int) -> tuple[I64, F64, I64]:
         """Return rows and distances, (q, k), and for which queries the scan had to answer."""
         rows, distances = np.empty((len(probes), k), np.int64), np.empty((len(probes), k))
         # More candidates than k: what compression put out of order is put right by measuring.
@@ -160,9 +149,7 @@ class Walk:
             rescued.append(short)
         return rows, distances, np.concatenate(rescued)
 
-    def _measured(
-        self, probes: Float, k: int, wanted: int
-    ) -> tuple[Places, Double, NDArray[np.bool_]]:
+    def _measured(self, probes: F32, k: int, wanted: int) -> tuple[I64, F64, Bool]:
         """Return the nearest candidates, and for which queries too few are known."""
         near = self.graph.candidates(probes, wanted, self.threads)
         stands = near >= 0

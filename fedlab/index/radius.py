@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, I64
 from fedlab.index.scan import Probes, _blocks, errors, measure
 from fedlab.index.table import Table
 
 __all__ = ["ANSWER", "RadiusTooWide", "within"]
 
-Float = NDArray[np.float32]
-Double = NDArray[np.float64]
-Places = NDArray[np.int64]
-Found = tuple[Places, Places, Double]
+Found = tuple[I64, I64, F64]
 
 #: Neighbours in an answer, before it must be narrowed (1 GB).
 ANSWER = 1 << 26
@@ -36,12 +33,12 @@ class RadiusTooWide(ValueError):
 
 def within(
     table: Table,
-    chosen: NDArray[np.intp],
-    queries: Float,
+    chosen: I64,
+    queries: F32,
     radius: float,
     limit: int | None,
     metric: str,
-) -> tuple[Places, Places, Places, Double]:
+) -> tuple[I64, I64, I64, F64]:
     """Return the chosen rows whose distance in float64 is at most `radius`.
 
     Parameters
@@ -68,7 +65,7 @@ def within(
     """
     totals = np.zeros(len(queries), np.int64)
     counts = np.zeros(len(queries), np.int64)
-    answer: list[tuple[Places, Double]] = [(np.empty(0, np.int64), np.empty(0))]
+    answer: list[tuple[I64, F64]] = [(np.empty(0, np.int64), np.empty(0))]
     room = ANSWER
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
@@ -84,12 +81,12 @@ def within(
 
 def _within_of_few(
     table: Table,
-    chosen: NDArray[np.intp],
-    queries: Float,
+    chosen: I64,
+    queries: F32,
     radius: float,
     limit: int | None,
     metric: str,
-    totals: Places,
+    totals: I64,
     room: int,
 ) -> Found:
     """Return what is within the radius of a few queries, and add up how many are in `totals`."""
@@ -112,7 +109,7 @@ def _within_of_few(
     return _kept(table, found, limit, len(queries))
 
 
-def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator[Found]:
+def _close(block: Table, queries: F32, radius: float, metric: str) -> Iterator[Found]:
     """Yield (query, row of the block, distance) of all pairs within the radius."""
     probes = Probes.of(queries, metric)
     step = max(1, _DECODED // max(queries.shape))
@@ -135,7 +132,7 @@ def _close(block: Table, queries: Float, radius: float, metric: str) -> Iterator
         yield who[near], start + place[near], distance[near]
 
 
-def _most(radius: float, probes: Probes, longest: float) -> Float:
+def _most(radius: float, probes: Probes, longest: float) -> F32:
     """Return the largest float32 score that a row within the radius can have, for each query.
 
     Distances are 1 - cos, 1 - x q and q q + (x x - 2 x q): a number that a query gives, and a score

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.jit import announced
+from fedlab.core.typing import F32, F64, I64, U64
 from fedlab.core.validation import read_only
 from fedlab.index.table import Table
 
@@ -32,9 +33,6 @@ __all__ = [
     "scan",
 ]
 
-Float = NDArray[np.float32]
-Double = NDArray[np.float64]
-Places = NDArray[np.int64]
 
 METRICS = ("cosine", "inner", "l2sq")
 
@@ -61,12 +59,12 @@ class Probes:
     """
 
     metric: str
-    scaled: Float
-    wide: Double
-    lengths: Double
+    scaled: F32
+    wide: F64
+    lengths: F64
 
     @classmethod
-    def of(cls, queries: Float, metric: str) -> Probes:
+    def of(cls, queries: F32, metric: str) -> Probes:
         wide, lengths = np.empty(queries.shape), np.empty(len(queries))
         _kernels().widen(_given(queries), wide, lengths)
         return cls(metric, _scaled(queries, lengths, metric), wide, lengths)
@@ -74,7 +72,7 @@ class Probes:
     def __len__(self) -> int:
         return len(self.wide)
 
-    def __getitem__(self, part: slice | Places) -> Probes:
+    def __getitem__(self, part: slice | I64) -> Probes:
         if isinstance(part, slice) and part.start == 0 and part.stop >= len(self):
             return self
         return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
@@ -99,9 +97,9 @@ class Nearest:
         -1 where there are fewer than k.
     """
 
-    distances: Double
-    keys: NDArray[np.uint64]
-    rows: Places
+    distances: F64
+    keys: U64
+    rows: I64
 
     @classmethod
     def empty(cls, queries: int, k: int) -> Nearest:
@@ -110,7 +108,7 @@ class Nearest:
         return cls(np.empty(shape), np.empty(shape, np.uint64), np.empty(shape, np.int64))
 
     @property
-    def heaps(self) -> tuple[Double, NDArray[np.uint64], Places]:
+    def heaps(self) -> tuple[F64, U64, I64]:
         """What kernels fill."""
         return self.distances, self.keys, self.rows
 
@@ -118,7 +116,7 @@ class Nearest:
         return Nearest(self.distances[part], self.keys[part], self.rows[part])
 
 
-def measure(rows: Float, queries: Float, metric: str) -> Double:
+def measure(rows: F32, queries: F32, metric: str) -> F64:
     """Return the distance of each row to the query beside it, in float64.
 
     Parameters
@@ -138,7 +136,7 @@ def measure(rows: Float, queries: Float, metric: str) -> Double:
     return distances
 
 
-def errors(probes: Probes, longest: float) -> Float:
+def errors(probes: Probes, longest: float) -> F32:
     """Return how far a float32 score can lie from the true one, for each query, (q,).
 
     Scores are -cos, -x q, or x x - 2 x q; `longest` is the length of the longest row.
@@ -148,9 +146,7 @@ def errors(probes: Probes, longest: float) -> Float:
     return found
 
 
-def ranked(
-    table: Table, queries: Float, who: Places, row: Places, k: int, metric: str
-) -> tuple[Places, Double]:
+def ranked(table: Table, queries: F32, who: I64, row: I64, k: int, metric: str) -> tuple[I64, F64]:
     """Measure candidates again and keep the k nearest of each query.
 
     Parameters
@@ -177,7 +173,7 @@ def ranked(
     return found.rows, found.distances
 
 
-def nearest(table: Table, queries: Float, k: int, metric: str) -> tuple[Places, Double]:
+def nearest(table: Table, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
     """Return the k rows nearest to each query, exactly; see `ranked` for the form of the answer.
 
     Parameters
@@ -220,7 +216,7 @@ def _scan_few(table: Table, probes: Probes, found: Nearest) -> int:
     step, measured = max(k, min(_PRODUCTS // count, _DECODED // probes.wide.shape[1])), 0
     for start in range(0, table.rows, step):
         stop = min(start + step, table.rows)
-        products: Float = probes.scaled @ table.decoded(slice(start, stop)).T
+        products: F32 = probes.scaled @ table.decoded(slice(start, stop)).T
         measured += choose(products, start, stop == table.rows, *measuring)
     return measured
 
@@ -250,9 +246,9 @@ def _kernels() -> Any:
     return kernels
 
 
-def _scaled(queries: Float, lengths: Double, metric: str) -> Float:
+def _scaled(queries: F32, lengths: F64, metric: str) -> F32:
     factors = {"cosine": -1.0 / np.maximum(lengths, 1e-30), "inner": -1.0, "l2sq": -2.0}
-    scaled: Float = queries * np.asarray(factors[metric], np.float32).reshape(-1, 1)
+    scaled: F32 = queries * np.asarray(factors[metric], np.float32).reshape(-1, 1)
     return scaled
 
 
@@ -263,9 +259,7 @@ _SCANNED = ("codes", "scales", "squares", "keys")
 _GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
 
 
-def nearest_chosen(
-    table: Table, chosen: NDArray[np.intp], queries: Float, k: int, metric: str
-) -> tuple[Places, Double]:
+def nearest_chosen(table: Table, chosen: I64, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
     """Return the k nearest of the chosen rows for each query, exactly.
 
     Parameters
@@ -296,7 +290,7 @@ def nearest_chosen(
     return rows, distances
 
 
-def _blocks(table: Table, chosen: NDArray[np.intp], dimensions: int) -> Iterator[tuple[int, Table]]:
+def _blocks(table: Table, chosen: I64, dimensions: int) -> Iterator[tuple[int, Table]]:
     """Yield where each block begins among the chosen rows, and its rows as a table."""
     step = max(1, _GATHERED // dimensions)
     for start in range(0, len(chosen), step):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
-from fedlab.index.encoding import DTYPES, Columns, Float, decode
+from fedlab.index.encoding import DTYPES, Columns, decode
 
 __all__ = ["Table"]
 
@@ -51,7 +52,7 @@ class Table:
         return sum(column.nbytes for column in self.columns.values())
 
     @property
-    def squares(self) -> Float:
+    def squares(self) -> F32:
         """(n,) squared length of each decoded row."""
         return self.columns["squares"]  # type: ignore[return-value]
 
@@ -70,7 +71,7 @@ class Table:
             *(read_only(self.columns.get(name, none)) for name in ("scales", "keys", "squares")),
         )
 
-    def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> Float:
+    def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> F32:
         """Return rows as float32, (n, d); under f32 a slice is a view."""
         scales = self.columns.get("scales")
         part = None if scales is None else scales[rows]
@@ -119,7 +120,7 @@ class Table:
                 buffers[name][: self.rows] = self.columns[name]
         return _Room(buffers, self.rows)
 
-    def kept(self, mask: NDArray[np.bool_]) -> Table:
+    def kept(self, mask: Bool) -> Table:
         """Return the rows where `mask` is true, in fresh arrays."""
         columns = {name: column[mask] for name, column in self.columns.items()}
         return Table(columns, dimensions=self.dimensions)
@@ -133,10 +134,10 @@ class Table:
         return replace(self, columns=columns, _room=None)
 
     @cached_property
-    def _order(self) -> NDArray[np.intp]:
+    def _order(self) -> Places:
         return np.argsort(self.columns["keys"], kind="stable")
 
-    def rows_of(self, keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+    def rows_of(self, keys: U64) -> Places:
         """Return the row in which each key stands, -1 where none does."""
         known = self.columns["keys"]
         if not len(known):

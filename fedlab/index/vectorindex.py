@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F32, F64, I64, U64, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.files.keys import Key, Sealer
 from fedlab.index import file, ingest
@@ -124,7 +125,7 @@ class VectorIndex:
         )
 
     @property
-    def keys(self) -> NDArray[np.uint64]:
+    def keys(self) -> U64:
         """(n,) keys in the order of the rows, read-only."""
         return read_only(self._table.columns["keys"])
 
@@ -143,7 +144,7 @@ class VectorIndex:
         return about.frame_of(self.keys, about.metadata_in(self._table.columns))
 
     @property
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> F32:
         """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
         return read_only(self._table.decoded())
 
@@ -183,7 +184,7 @@ class VectorIndex:
         keys: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         metadata: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
-    ) -> NDArray[np.uint64]:
+    ) -> U64:
         """Add rows: all of them, or none if any is refused.
 
         Parameters
@@ -226,7 +227,7 @@ class VectorIndex:
         self._table, self._next_key, self._edits = table, next_key, self._edits + 1
         return np.array(new_keys)
 
-    def get(self, keys: ArrayLike) -> NDArray[np.float32]:
+    def get(self, keys: ArrayLike) -> F32:
         """Return the rows of `keys`, decoded, (n, d): as near to what was put in as `dtype` allows.
 
         Raises
@@ -329,11 +330,11 @@ class VectorIndex:
         part._next_key = self._next_key
         return part
 
-    def rows_of(self, keys: ArrayLike) -> NDArray[np.intp]:
+    def rows_of(self, keys: ArrayLike) -> Places:
         """Return in which row each key stands, -1 where it is not in the index."""
         return self._table.rows_of(as_keys(keys))
 
-    def _present(self, keys: ArrayLike) -> NDArray[np.intp]:
+    def _present(self, keys: ArrayLike) -> Places:
         wanted = as_keys(keys)
         rows = self._table.rows_of(wanted)
         if (rows < 0).any():
@@ -460,7 +461,7 @@ class VectorIndex:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return Neighbourhoods(offsets, self.keys[rows], distances, totals)
 
-    def passing(self, where: ArrayLike | str) -> NDArray[np.bool_]:
+    def passing(self, where: ArrayLike | str) -> Bool:
         """Return which rows pass a filter, (n,), as `search` takes it.
 
         Raises
@@ -488,7 +489,7 @@ class VectorIndex:
     def _to_fetch(self, wanted: int, passing: int) -> int:
         return to_fetch(wanted, len(self), passing, self.engine.breadth)
 
-    def _probes(self, queries: ArrayLike) -> NDArray[np.float32]:
+    def _probes(self, queries: ArrayLike) -> F32:
         probes = as_vectors(queries, self.dimensions, "queries")
         as_lengths(probes, self.metric, "queries")
         return probes
@@ -560,11 +561,11 @@ class VectorIndex:
 
     def _hits(
         self,
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float64],
+        rows: I64,
+        distances: F64,
         k: int,
         engine: str,
-        rescued: NDArray[np.int64],
+        rescued: I64,
     ) -> Hits:
         keys = np.full((len(rows), k), KEY_LIMIT, np.uint64)
         far = np.full((len(rows), k), np.inf)

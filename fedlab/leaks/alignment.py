@@ -6,15 +6,13 @@ With known pairs it is a regression; without any, two clouds of points are laid 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, I64
 from fedlab.leaks.trilateration import Prior
 
 __all__ = ["laid_of", "lay_upon", "nearest_of", "orthogonal_map", "way_back"]
 
-Double = NDArray[np.float64]
-Places = NDArray[np.int64]
-Affine = tuple[Double, Double]
+Affine = tuple[F64, F64]
 
 #: Sizes of error that are tried, relative to the rows' own.
 _ERRORS = (0.0, 0.1, 1.0, 10.0, 1e4)
@@ -24,7 +22,7 @@ _TRIED, _STEPS = 6, 15  # steps from each start, and from the best of them
 _SURE = 0.9  # share of rows paired off that no wrong map comes near
 
 
-def orthogonal_map(a: Double, b: Double) -> Double:
+def orthogonal_map(a: F64, b: F64) -> F64:
     """Return the scaled orthogonal matrix that takes rows `a` nearest to rows `b`.
 
     Parameters
@@ -55,7 +53,7 @@ def orthogonal_map(a: Double, b: Double) -> Double:
     return np.asarray(turn * (values[:rank].sum() / power if power else 0.0))
 
 
-def way_back(a: Double, b: Double, prior: Prior, turned: bool, draw: np.random.Generator) -> Affine:
+def way_back(a: F64, b: F64, prior: Prior, turned: bool, draw: np.random.Generator) -> Affine:
     """Return the map from `a` to `b` that predicts held-out pairs best.
 
     Least squares, by the orthogonal map or by scaling alone, gives estimates. They are weighed
@@ -79,7 +77,7 @@ def way_back(a: Double, b: Double, prior: Prior, turned: bool, draw: np.random.G
         a @ matrix + offset is close to b.
     """
     folds = draw.permutation(len(a)) % min(_FOLDS, len(a))
-    missed: Double = np.zeros(1 + len(_ERRORS))
+    missed: F64 = np.zeros(1 + len(_ERRORS))
     every = None if turned else [prior.weights(error) for error in _errors(prior)]
     for fold in range(folds.max() + 1):
         out = folds == fold
@@ -95,9 +93,7 @@ def _errors(prior: Prior) -> list[float]:
     return [error * float(np.diag(prior.covariance).mean()) for error in _ERRORS]
 
 
-def _ways(
-    a: Double, b: Double, prior: Prior, every: list[Double] | None
-) -> tuple[Double, list[Affine]]:
+def _ways(a: F64, b: F64, prior: Prior, every: list[F64] | None) -> tuple[F64, list[Affine]]:
     """Return a map to estimates, and what can be made of them: nothing, or weighing with errors.
 
     With the weights of `every` error given, the map only scales.
@@ -115,12 +111,12 @@ def _ways(
     return least, ways
 
 
-def _ratio(products: Double, rows: Double) -> float:
+def _ratio(products: F64, rows: F64) -> float:
     power = float(np.square(rows).sum())
     return float(products.sum()) / power if power else 0.0
 
 
-def nearest_of(rows: Double, candidates: Double) -> tuple[Places, Double]:
+def nearest_of(rows: F64, candidates: F64) -> tuple[I64, F64]:
     """Return which candidate is nearest to each row, and the squared distance to it.
 
     Examples
@@ -132,14 +128,14 @@ def nearest_of(rows: Double, candidates: Double) -> tuple[Places, Double]:
     return place, np.square(rows - candidates[place]).sum(axis=1)
 
 
-def _closeness(rows: Double, candidates: Double) -> NDArray[np.float32]:
+def _closeness(rows: F64, candidates: F64) -> F32:
     few = candidates.astype(np.float32)
-    scores: NDArray[np.float32] = rows.astype(np.float32) @ few.T
+    scores: F32 = rows.astype(np.float32) @ few.T
     scores -= np.square(few).sum(axis=1) / 2
     return scores
 
 
-def lay_upon(rows: Double, candidates: Double) -> Double:
+def lay_upon(rows: F64, candidates: F64) -> F64:
     """Return a map that lays protected rows upon candidates, without one known pair.
 
     Starts are rotations that match the principal axes of the two clouds, all axes or the first few,
@@ -185,7 +181,7 @@ def laid_of(count: int) -> int:
     return min(_LAID, (count + 1) // 2)
 
 
-def _starts(rows: Double, candidates: Double) -> list[Double]:
+def _starts(rows: F64, candidates: F64) -> list[F64]:
     size = np.sqrt(np.square(candidates).mean() / max(float(np.square(rows).mean()), 1e-300))
     axes, others = _axes(rows), _axes(candidates)
     along, beside = rows @ axes * size, candidates @ others
@@ -199,7 +195,7 @@ def _starts(rows: Double, candidates: Double) -> list[Double]:
     ]
 
 
-def _signs_of_quantiles(along: Double, beside: Double) -> Double:
+def _signs_of_quantiles(along: F64, beside: F64) -> F64:
     """Which way each axis points, by the nearer distribution (Wasserstein distance)."""
     shares = np.linspace(0.005, 0.995, 200)
     mine = np.quantile(along, shares, axis=0)
@@ -208,16 +204,16 @@ def _signs_of_quantiles(along: Double, beside: Double) -> Double:
     return np.where(nearer, 1.0, -1.0)
 
 
-def _signs_of_third_moments(along: Double, beside: Double) -> Double:
+def _signs_of_third_moments(along: F64, beside: F64) -> F64:
     """Which way each axis points, by moments that noise, if it is symmetrical, leaves alone."""
     return np.asarray(np.sign((along**3).mean(axis=0) * (beside**3).mean(axis=0)))
 
 
-def _axes(rows: Double) -> Double:
+def _axes(rows: F64) -> F64:
     return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1])
 
 
-def _refined(rows: Double, candidates: Double, start: Double, steps: int) -> tuple[Double, int]:
+def _refined(rows: F64, candidates: F64, start: F64, steps: int) -> tuple[F64, int]:
     """Return the map after some steps of closest points, and how many pairs it rests on."""
     found, pairs = start, 0
     for _ in range(steps):

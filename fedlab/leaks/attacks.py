@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F64, I64
 from fedlab.core.validation import whole_number
 from fedlab.leaks.alignment import laid_of, nearest_of, way_back
 from fedlab.leaks.defences import Counts, Shares
@@ -30,8 +31,6 @@ from fedlab.leaks.trilateration import needed, trilaterate
 
 __all__ = ["Attack", "KnownPairs", "Linkage", "Measured", "Membership", "Trilateration"]
 
-Double = NDArray[np.float64]
-Places = NDArray[np.int64]
 Attacker = Literal["", "holder", "asker"]
 
 _UNSEEN = 1_000  # rows on which a map from known pairs is judged
@@ -82,7 +81,7 @@ class Linkage:
         value = float(cosines(recovered, scene.inside).mean())
         yield Measured("holder", "recovery, 0 pairs", value, scene.guess())
 
-    def link(self, scene: Scene) -> tuple[Places, Double]:
+    def link(self, scene: Scene) -> tuple[I64, F64]:
         """Say for each of the device's rows which vector it is taken for.
 
         Returns
@@ -217,14 +216,14 @@ class Trilateration:
         count = 2 * needed("l2sq", scene.inside.shape[1], secret_scale=True)
         points, rows = _points(scene, count), slice(_SOLVED)
         asked, seen = scene.chosen(points), scene.seen
-        views: dict[Attacker, Double] = {"asker": squared_distances(asked.used, seen.used[rows])}
+        views: dict[Attacker, F64] = {"asker": squared_distances(asked.used, seen.used[rows])}
         if isinstance(scene.protection, Shares):
             views["holder"] = squared_distances(asked.held, seen.held[rows])
         for who, distances in views.items():
             found = cosines(self._solve(scene, points, distances), scene.inside[rows])
             yield Measured(who, self.metric, float(found.mean()), scene.guess(rows))
 
-    def _solve(self, scene: Scene, points: Double, distances: Double) -> Double:
+    def _solve(self, scene: Scene, points: F64, distances: F64) -> F64:
         if self.decimals is not None:
             distances = distances.round(self.decimals)
         return trilaterate(
@@ -234,7 +233,7 @@ class Trilateration:
             prior=scene.prior,
         )
 
-    def _in_sight(self, scene: Scene, targets: Places) -> float:
+    def _in_sight(self, scene: Scene, targets: I64) -> float:
         sight = _Sight(scene, self.top or 1)
         first = sight.ask(scene.outside, targets, batch=1)
         found = np.tile(scene.prior.mean, (len(targets), 1))
@@ -244,7 +243,7 @@ class Trilateration:
                 found[target] = self._approach(scene, sight, int(target), start)
         return float(cosines(found, scene.inside[targets]).mean())
 
-    def _approach(self, scene: Scene, sight: _Sight, target: int, start: Double) -> Double:
+    def _approach(self, scene: Scene, sight: _Sight, target: int, start: F64) -> F64:
         """Solve around a point from which the target is seen, and again around the solution."""
         point, found, dimensions = start, scene.prior.mean, len(start)
         count = needed("l2sq", dimensions, secret_scale=True) * 5 // 4 + 8
@@ -274,7 +273,7 @@ class _Sight:
         self._scene, self._k = scene, min(k, len(rows))
         self._rows, self._half = rows.astype(np.float32), np.square(rows).sum(axis=1) / 2
 
-    def ask(self, points: Double, targets: NDArray[np.integer], batch: int) -> Double:
+    def ask(self, points: F64, targets: NDArray[np.integer], batch: int) -> F64:
         """Return each target's distance to each point, NaN where it is out of sight."""
         asked = self._scene.chosen(points, batch).used
         closeness = asked.astype(np.float32) @ self._rows.T
@@ -303,7 +302,7 @@ class Membership:
         members = scene.inside[draw.permutation(len(scene.inside))[:count]]
         others = scene.outside[draw.permutation(len(scene.outside))[:count]]
         candidates = np.concatenate([members, others])
-        scores: dict[Attacker, Double] = {}
+        scores: dict[Attacker, F64] = {}
         if isinstance(scene.protection, Counts):
             near = (squared_distances(candidates, scene.inside) < 1e-9).sum(axis=1)
             scores["asker"] = scene.protection.released(near, scene.seed)
@@ -316,7 +315,7 @@ class Membership:
             yield Measured(who, "membership", _auc(score, count), 0.5)
 
 
-def _auc(scores: Double, members: int) -> float:
+def _auc(scores: F64, members: int) -> float:
     """Return the probability that a member scores above another; ties count one half."""
     from scipy.stats import mannwhitneyu
 
@@ -324,7 +323,7 @@ def _auc(scores: Double, members: int) -> float:
     return float(wins / (members * (len(scores) - members)))
 
 
-def _points(scene: Scene, count: int) -> Double:
+def _points(scene: Scene, count: int) -> F64:
     """Return queries in random directions and of several lengths, so that no unknown hides."""
     draw = scene.draw(POINTS)
     points = draw.normal(size=(count, scene.inside.shape[1]))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.index.encoding import decode, encode
 
@@ -33,7 +34,6 @@ __all__ = [
     "Shares",
 ]
 
-Double = NDArray[np.float64]
 
 #: Parts of a protection's address: its secret, then one for each batch that it is applied to.
 SECRET, ROWS, QUERIES, CHOSEN = range(4)
@@ -53,8 +53,8 @@ class Seen:
         `held` itself except under secret sharing, where no single party has it.
     """
 
-    held: Double
-    used: Double
+    held: F64
+    used: F64
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Protection:
         """The parameters in a few characters."""
         return ""
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         """Return what is seen of vectors.
 
         Parameters
@@ -103,7 +103,7 @@ class Protection:
         """
         raise NotImplementedError
 
-    def public(self, vectors: Double) -> Double:
+    def public(self, vectors: F64) -> F64:
         """Return what anybody can do to vectors without the secret; attacks do it first."""
         return vectors
 
@@ -127,7 +127,7 @@ class Plain(Protection):
     kind = "no protection"
     holder_sees = "the rows"
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         return Seen(vectors, vectors)
 
 
@@ -163,11 +163,11 @@ class Quantised(Protection):
     def setting(self) -> str:
         return {"i8": "8 bits", "b1": "1 bit"}[self.code]
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         rounded = self.public(vectors)
         return Seen(rounded, rounded)
 
-    def public(self, vectors: Double) -> Double:
+    def public(self, vectors: F64) -> F64:
         if self.code == "i8":
             return decode(**encode(vectors.astype(np.float32), "i8")).astype(np.float64)  # type: ignore[arg-type]
         return np.asarray(np.where(vectors >= 0, 1.0, -1.0) / np.sqrt(vectors.shape[1]))
@@ -201,7 +201,7 @@ class Noise(Protection):
     def noise_power(self, dimensions: int) -> float:
         return self.sigma**2
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         noisy = vectors + _gaussian(vectors.shape, self.sigma, seed, part)
         return Seen(noisy, noisy)
 
@@ -249,7 +249,7 @@ class ScaleAndPerturb(Protection):
     def noise_power(self, dimensions: int) -> float:
         return (self.beta / 4) ** 2 * dimensions / (dimensions + 2)
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         scale = np.exp(generator(seed, Purpose.PROTECTION, part=SECRET).uniform(0, np.log(100)))
         draw = generator(seed, Purpose.PROTECTION, part=part)
         direction = draw.normal(size=vectors.shape)
@@ -297,7 +297,7 @@ class Rotation(Protection):
     def noise_power(self, dimensions: int) -> float:
         return self.sigma**2
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         turned = vectors @ _secret_turn(vectors.shape[1], seed)
         if self.sigma:
             turned = turned + _gaussian(vectors.shape, self.sigma, seed, part)
@@ -344,7 +344,7 @@ class Shares(Protection):
         whole_number(self.server, "server", 0, 1)
         whole_number(self.bits, "bits", 1, 24)
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         fixed = np.rint(np.ldexp(vectors, self.bits)).astype(np.int64)
         draw = generator(seed, Purpose.PROTECTION, part=part)
         mask = draw.integers(0, 2**64, size=vectors.shape, dtype=np.uint64)
@@ -352,10 +352,10 @@ class Shares(Protection):
         opened = (shares[0] + shares[1]).view(np.int64)
         return Seen(self._number(shares[self.server].view(np.int64)), self._number(opened))
 
-    def public(self, vectors: Double) -> Double:
+    def public(self, vectors: F64) -> F64:
         return self._number(np.rint(np.ldexp(vectors, self.bits)))
 
-    def _number(self, fixed: NDArray[np.int64] | Double) -> Double:
+    def _number(self, fixed: I64 | F64) -> F64:
         return np.asarray(np.ldexp(fixed.astype(np.float64), -self.bits))
 
 
@@ -393,10 +393,10 @@ class Counts(Protection):
     def setting(self) -> str:
         return "exact" if np.isinf(self.epsilon) else f"ε={self.epsilon:g}"
 
-    def protect(self, vectors: Double, seed: int, part: int = ROWS) -> Seen:
+    def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         raise TypeError("released counts have no rows to be searched; see `released`")
 
-    def released(self, counts: NDArray[np.integer], seed: int) -> Double:
+    def released(self, counts: NDArray[np.integer], seed: int) -> F64:
         """Return counts as they are told, fresh noise on each."""
         draw = generator(seed, Purpose.RELEASE)
         noise = draw.laplace(size=counts.shape) / self.epsilon
@@ -404,14 +404,14 @@ class Counts(Protection):
 
 
 @lru_cache(maxsize=4)
-def _secret_turn(dimensions: int, seed: int) -> Double:
+def _secret_turn(dimensions: int, seed: int) -> F64:
     from scipy.stats import ortho_group
 
     secret = generator(seed, Purpose.PROTECTION, part=SECRET)
     return read_only(ortho_group.rvs(dimensions, random_state=secret))
 
 
-def _gaussian(shape: tuple[int, ...], sigma: float, seed: int, part: int) -> Double:
+def _gaussian(shape: tuple[int, ...], sigma: float, seed: int, part: int) -> F64:
     draw = generator(seed, Purpose.PROTECTION, part=part)
     return np.asarray(draw.normal(scale=sigma / np.sqrt(shape[1]), size=shape))
 

@@ -7,9 +7,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, U64
 from fedlab.core.validation import require, whole_number
 from fedlab.index.ingest import as_vectors
 from fedlab.index.vectorindex import VectorIndex
@@ -34,7 +35,6 @@ from fedlab.metrics.retrieval import recall
 
 __all__ = ["ATTACKS", "PROTECTIONS", "leak_summary", "leak_table", "measure_leaks"]
 
-Double = NDArray[np.float64]
 
 #: What is compared unless something else is asked for.
 PROTECTIONS: tuple[Protection, ...] = (
@@ -176,7 +176,7 @@ def _inside(vectors: int, drawing: bool) -> int:
     return (vectors - _drawn(vectors, drawing) + 1) // 2
 
 
-def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> Double:
+def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> F64:
     array = np.asarray(vectors)
     if dimensions is None:
         if array.ndim != 2 or len(array) < _LEAST or array.shape[1] < 2:
@@ -194,7 +194,7 @@ def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> Doub
     return np.asarray(rows / lengths)
 
 
-def _split(vectors: Double, queries: Double | None, seed: int) -> tuple[Double, Double, Double]:
+def _split(vectors: F64, queries: F64 | None, seed: int) -> tuple[F64, F64, F64]:
     order = generator(seed, Purpose.ATTACK, part=SPLIT).permutation(len(vectors))
     drawn = _drawn(len(order), queries is None)
     honest = vectors[order[:drawn]] if queries is None else queries
@@ -217,7 +217,7 @@ def _recall(scene: Scene) -> float:
     return recall(found, truth)
 
 
-def _nearest(rows: Double, queries: Double, k: int) -> NDArray[np.uint64]:
+def _nearest(rows: F64, queries: F64, k: int) -> U64:
     index = VectorIndex(rows.shape[1], metric="l2sq")
     index.add(rows)
     return index.search(queries, k, exact=True).keys

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64
 from fedlab.leaks.alignment import lay_upon
 from fedlab.leaks.defences import CHOSEN, QUERIES, ROWS, Protection, Seen
 from fedlab.leaks.trilateration import Prior
 
 __all__ = ["Scene", "cosines", "squared_distances"]
 
-Double = NDArray[np.float64]
-Places = NDArray[np.int64]
 
 #: Parts of an attacker's randomness.
 SPLIT, POOL, PAIRS, FOLDS, CANDIDATES, TURN, POINTS = range(7)
@@ -40,9 +38,9 @@ class Scene:
     """
 
     protection: Protection
-    inside: Double
-    outside: Double
-    queries: Double
+    inside: F64
+    outside: F64
+    queries: F64
     k: int
     seed: int
 
@@ -56,12 +54,12 @@ class Scene:
         """The honest queries, protected."""
         return self.protection.protect(self.queries, self.seed, QUERIES)
 
-    def chosen(self, queries: Double, batch: int = 0) -> Seen:
+    def chosen(self, queries: F64, batch: int = 0) -> Seen:
         """Protect an attacker's queries: he comes through the door that all askers come through."""
         return self.protection.protect(queries, self.seed, CHOSEN + batch)
 
     @cached_property
-    def pool(self) -> tuple[Double, Places]:
+    def pool(self) -> tuple[F64, I64]:
         """The attacker's candidates, shuffled; and where in them rows inside and outside are."""
         everything = np.concatenate([self.inside, self.outside])
         place = self.draw(POOL).permutation(len(everything))
@@ -76,7 +74,7 @@ class Scene:
         return Prior.of(self.outside, seen, self.noise_power)
 
     @cached_property
-    def back(self) -> Double:
+    def back(self) -> F64:
         """The map that lays the holder's rows upon the candidates, without any known pair, (d, d).
 
         Its scale is the one at which mean squared lengths agree, noise counted.
@@ -89,7 +87,7 @@ class Scene:
         return np.asarray(turn * np.sqrt(expected / max(_power(held @ turn), 1e-300)))
 
     @cached_property
-    def laid(self) -> Double:
+    def laid(self) -> F64:
         """The holder's rows, laid upon the candidates, (n, d)."""
         return np.asarray(self.seen.held @ self.back)
 
@@ -102,7 +100,7 @@ class Scene:
         """Return an attacker's own randomness; every attack has its part."""
         return generator(self.seed, Purpose.ATTACK, part=part)
 
-    def guess(self, rows: slice | Places = slice(None)) -> float:
+    def guess(self, rows: slice | I64 = slice(None)) -> float:
         """Return the mean cosine to the truth of a guess that uses no view: the mean of such rows.
 
         Parameters
@@ -115,11 +113,11 @@ class Scene:
         return float(cosines(mean, truth).mean())
 
 
-def _power(rows: Double) -> float:
+def _power(rows: F64) -> float:
     return float(np.square(rows).sum(axis=1).mean())
 
 
-def cosines(a: Double, b: Double) -> Double:
+def cosines(a: F64, b: F64) -> F64:
     """Return the cosine of each row with the row beside it.
 
     Examples
@@ -131,7 +129,7 @@ def cosines(a: Double, b: Double) -> Double:
     return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-300))
 
 
-def squared_distances(queries: Double, rows: Double) -> Double:
+def squared_distances(queries: F64, rows: F64) -> F64:
     """Return squared Euclidean distances in float64, (q, n), by one product.
 
     Examples

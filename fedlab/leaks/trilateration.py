@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F64
 from fedlab.index.scan import METRICS
 
 __all__ = ["Prior", "needed", "trilaterate"]
 
-Double = NDArray[np.float64]
 
 _FLAT = 1e-12  # eigenvalues below this share of the largest determine nothing
 
@@ -38,13 +37,13 @@ class Prior:
     array([[3., 0.]])
     """
 
-    mean: Double
-    seen_mean: Double
-    covariance: Double
-    seen_covariance: Double
+    mean: F64
+    seen_mean: F64
+    covariance: F64
+    seen_covariance: F64
 
     @classmethod
-    def of(cls, vectors: Double, seen: Double | None = None, noise: float = 0.0) -> Prior:
+    def of(cls, vectors: F64, seen: F64 | None = None, noise: float = 0.0) -> Prior:
         """Return what vectors like those that are attacked teach.
 
         Parameters
@@ -63,7 +62,7 @@ class Prior:
         blurred = both[1] + noise / x.shape[1] * np.eye(x.shape[1])
         return cls(vectors.mean(axis=0), seen.mean(axis=0), both[0], blurred)
 
-    def given(self, estimates: Double, error: Double | float) -> Double:
+    def given(self, estimates: F64, error: F64 | float) -> F64:
         """Return the best guess at rows, given unbiased estimates of what is seen of them.
 
         Parameters
@@ -74,7 +73,7 @@ class Prior:
         """
         return np.asarray(self.mean + (estimates - self.seen_mean) @ self.weights(error))
 
-    def weights(self, error: Double | float, told: Double | None = None) -> Double:
+    def weights(self, error: F64 | float, told: F64 | None = None) -> F64:
         """Return the matrix that takes an estimate's deviation from the mean to the row's.
 
         Parameters
@@ -105,13 +104,13 @@ def needed(metric: str, dimensions: int, secret_scale: bool = False) -> int:
 
 
 def trilaterate(
-    queries: Double,
-    distances: Double,
+    queries: F64,
+    distances: F64,
     metric: str = "l2sq",
     *,
     secret_scale: bool = False,
     prior: Prior | None = None,
-) -> Double:
+) -> F64:
     """Return the rows that lie at given distances from given points.
 
     Every distance is linear in what is sought: for "l2sq", D - \\|q\\|² = \\|x\\|² - 2 q·x has the
@@ -167,19 +166,19 @@ def trilaterate(
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300))
 
 
-def _scale(queries: Double, distances: Double, squares: Double) -> float:
+def _scale(queries: F64, distances: F64, squares: F64) -> float:
     """The factor before the query's squared length; all rows have the same, so it is averaged."""
     terms = np.hstack([-2 * queries, np.ones((len(queries), 1)), squares])
     scale = float(np.linalg.lstsq(terms, distances.mean(axis=1), rcond=None)[0][-1])
     return scale if abs(scale) > 1e-300 else 1.0
 
 
-def _solved(terms: Double, values: Double, lost: int, prior: Prior | None) -> Double:
+def _solved(terms: F64, values: F64, lost: int, prior: Prior | None) -> F64:
     """Solve terms @ row = values in least squares, for each column of values."""
     squares, axes = np.linalg.eigh(terms.T @ terms)
     told = squares > _FLAT * squares[-1]
     axes_told, squares_told = axes[:, told], squares[told]
-    rows: Double = np.zeros((values.shape[1], terms.shape[1]))
+    rows: F64 = np.zeros((values.shape[1], terms.shape[1]))
     for _ in range(2):  # the second time mends what squaring the terms has lost in digits
         missing = (terms.T @ (values - terms @ rows.T)).T
         rows = rows + (missing @ axes_told / squares_told) @ axes_told.T

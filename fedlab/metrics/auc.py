@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, Places
 from fedlab.metrics.intervals import Interval
 
 __all__ = ["Ranking", "bootstrap_interval"]
-
-Double = NDArray[np.float64]
 
 
 class Ranking:
@@ -43,14 +42,14 @@ class Ranking:
         self.patients = patients
         #: Folds in which a class was missing: no curve, and so no area.
         self.skipped = 0
-        self._folds: list[tuple[NDArray[np.intp], NDArray[np.intp], Double]] = []
+        self._folds: list[tuple[Places, Places, F64]] = []
 
     @property
     def folds(self) -> int:
         """Folds that count."""
         return len(self._folds)
 
-    def add_fold(self, patients: NDArray[np.intp], ill: ArrayLike, scores: ArrayLike) -> None:
+    def add_fold(self, patients: Places, ill: ArrayLike, scores: ArrayLike) -> None:
         """Add the scores of the patients that a fold tests.
 
         Parameters
@@ -67,7 +66,7 @@ class Ranking:
         right = (apart > 0) + 0.5 * (apart == 0)
         self._folds.append((patients[is_ill], patients[~is_ill], right))
 
-    def auc(self, weights: Double) -> Double:
+    def auc(self, weights: F64) -> F64:
         """Return the mean area over the folds, for each of b weightings, (b, patients) -> (b,).
 
         A fold whose weights leave a class empty does not count; NaN if none counts.

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import Bool
 
 __all__ = ["stratified_folds"]
 
 
-def stratified_folds(
-    strata: ArrayLike, folds: int, repeats: int, seed: int
-) -> Iterator[NDArray[np.bool_]]:
+def stratified_folds(strata: ArrayLike, folds: int, repeats: int, seed: int) -> Iterator[Bool]:
     """Yield the test rows of each fold as a mask, fold by fold, repeat by repeat.
 
     Parameters

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F64, I64, Bool
 from fedlab.core.validation import whole_number
 
 __all__ = ["Judged", "judge", "judge_labels", "recall"]
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,23 +35,23 @@ class Judged:
         How many relevant rows there are for each query, found or not.
     """
 
-    grades: Float64
-    best: Float64
-    relevant: NDArray[np.int64]
+    grades: F64
+    best: F64
+    relevant: I64
 
-    def recall(self, k: int | None = None) -> Float64:
+    def recall(self, k: int | None = None) -> F64:
         """Return recall@k, (q,): relevant hits among the first k, by all that are relevant."""
         return np.asarray(self._good(k).sum(axis=1) / self.relevant)
 
-    def success(self, k: int | None = None) -> Float64:
+    def success(self, k: int | None = None) -> F64:
         """Return success@k, (q,): 1 where any of the first k hits is relevant, else 0."""
         return np.asarray(self._good(k).any(axis=1), np.float64)
 
-    def precision(self, k: int | None = None) -> Float64:
+    def precision(self, k: int | None = None) -> F64:
         """Return precision@k, (q,): relevant hits among the first k, by k."""
         return np.asarray(self._good(k).mean(axis=1))
 
-    def reciprocal_rank(self, k: int | None = None) -> Float64:
+    def reciprocal_rank(self, k: int | None = None) -> F64:
         """Return 1 by the place of the first relevant hit, (q,); 0 where there is none.
 
         Its mean is the MRR (Voorhees, TREC-8 1999).
@@ -60,7 +59,7 @@ class Judged:
         good = self._good(k)
         return np.where(good.any(axis=1), 1 / (1 + good.argmax(axis=1)), 0.0)
 
-    def ndcg(self, k: int | None = None) -> Float64:
+    def ndcg(self, k: int | None = None) -> F64:
         """Return nDCG@k, (q,): grades discounted by log2(1 + place), by the best there could be.
 
         Järvelin, Kekäläinen (ACM TOIS 2002), with the grades themselves as gains.
@@ -78,10 +77,10 @@ class Judged:
         }
         return {name: float(values.mean()) for name, values in means.items()}
 
-    def _good(self, k: int | None) -> NDArray[np.bool_]:
+    def _good(self, k: int | None) -> Bool:
         return self._first(self.grades, k) > 0
 
-    def _first(self, grades: Float64, k: int | None) -> Float64:
+    def _first(self, grades: F64, k: int | None) -> F64:
         return grades if k is None else grades[:, : whole_number(k, "k", 1, grades.shape[1])]
 
 
@@ -177,9 +176,7 @@ def judge_labels(
     return Judged(good.astype(np.float64), best.astype(np.float64), counts.astype(np.int64))
 
 
-def _places(
-    hits: ArrayLike, found: ArrayLike | None
-) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def _places(hits: ArrayLike, found: ArrayLike | None) -> tuple[NDArray[np.generic], Bool]:
     table = np.asarray(hits)
     if table.ndim != 2 or not table.shape[1]:
         raise ValueError(f"hits have shape {table.shape}; (queries, k) is needed, k at least 1")
@@ -199,7 +196,7 @@ def _graded(wanted: Collection[int] | Mapping[int, float], row: int) -> dict[int
     return {int(key): float(grade) for key, grade in graded.items()}
 
 
-def _refuse_none_relevant(counts: NDArray[np.int64]) -> None:
+def _refuse_none_relevant(counts: I64) -> None:
     none = np.flatnonzero(counts < 1)
     if none.size:
         raise ValueError(
@@ -207,8 +204,8 @@ def _refuse_none_relevant(counts: NDArray[np.int64]) -> None:
         )
 
 
-def _discounted(grades: Float64) -> Float64:
-    discounts: Float64 = 1 / np.log2(np.arange(2, grades.shape[1] + 2))
+def _discounted(grades: F64) -> F64:
+    discounts: F64 = 1 / np.log2(np.arange(2, grades.shape[1] + 2))
     return np.asarray(grades @ discounts)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedlab.core.typing import Array
 
 __all__ = [
     "Array",
@@ -22,8 +23,6 @@ __all__ = [
     "measure_classes",
     "refuse_other_than_classes",
 ]
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fedlab.models.base import (
-    Array,
-    Layout,
-    cross_entropy,
-    measure_classes,
-    refuse_other_than_classes,
-)
+from fedlab.core.typing import Array
+from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
 __all__ = ["LinearRegression", "SoftmaxRegression"]
 

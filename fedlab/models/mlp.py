@@ -9,13 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.models.base import (
-    Array,
-    Layout,
-    cross_entropy,
-    measure_classes,
-    refuse_other_than_classes,
-)
+from fedlab.core.typing import Array
+from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
 __all__ = ["MLP"]
 

@@ -7,18 +7,17 @@ product of vectors of length at most sqrt(2) stays far from the 2**7 at which it
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedlab.core.typing import F64, U64
 
 __all__ = ["FRACTION", "error_bound", "from_products", "to_words"]
 
-Words = NDArray[np.uint64]
-Double = NDArray[np.float64]
 
 #: Bits behind the point.
 FRACTION = 28
 
 
-def to_words(values: Double) -> Words:
+def to_words(values: F64) -> U64:
     """Round numbers of size below 2**6 to steps of 2**-28; negative ones stand above 2**63.
 
     Examples
@@ -26,11 +25,11 @@ def to_words(values: Double) -> Words:
     >>> to_words(np.array([1.0, -1.0])).tolist() == [2**28, 2**64 - 2**28]
     True
     """
-    words: Words = np.rint(values * 2.0**FRACTION).astype(np.int64).view(np.uint64)
+    words: U64 = np.rint(values * 2.0**FRACTION).astype(np.int64).view(np.uint64)
     return words
 
 
-def from_products(words: Words) -> Double:
+def from_products(words: U64) -> F64:
     """Read sums of products of two such numbers."""
     return np.asarray(words.view(np.int64) * 2.0 ** (-2 * FRACTION))
 

@@ -6,14 +6,11 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fedlab.core.typing import I64
 from fedlab.privacy.noise import Source, discrete_gaussian, discrete_laplace
 
 __all__ = ["Budget", "BudgetError", "Gaussian", "Laplace", "Mechanism"]
 
-Whole = NDArray[np.int64]
 
 _FINE = 1 << 20  # epsilons are rounded down to a multiple of 1 / _FINE
 
@@ -35,7 +32,7 @@ class Laplace:
     def __post_init__(self) -> None:
         _checked_epsilon(self.epsilon)
 
-    def noise(self, sensitivity: int, size: int, source: Source) -> Whole:
+    def noise(self, sensitivity: int, size: int, source: Source) -> I64:
         """Return noise for whole numbers of which one row moves the sum by `sensitivity`."""
         epsilon = Fraction(math.floor(self.epsilon * _FINE), _FINE)
         return discrete_laplace(sensitivity / epsilon, size, source)
@@ -75,7 +72,7 @@ class Gaussian:
         logarithm = -math.log(self.delta)
         return (math.sqrt(logarithm + self.epsilon) - math.sqrt(logarithm)) ** 2
 
-    def noise(self, sensitivity: int, size: int, source: Source) -> Whole:
+    def noise(self, sensitivity: int, size: int, source: Source) -> I64:
         """Return noise for whole numbers of which one row moves the length by `sensitivity`."""
         return discrete_gaussian(self.sigma(sensitivity), size, source)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import I64, Bool
 from fedlab.core.validation import whole_number
 
 __all__ = ["Source", "discrete_gaussian", "discrete_laplace"]
@@ -26,13 +27,11 @@ __all__ = ["Source", "discrete_gaussian", "discrete_laplace"]
 #: Where random bytes come from, given how many.
 Source = Callable[[int], bytes]
 
-Whole = NDArray[np.int64]
-Truth = NDArray[np.bool_]
 
 _LARGEST = 1 << 62
 
 
-def discrete_laplace(scale: Fraction, size: int, source: Source = os.urandom) -> Whole:
+def discrete_laplace(scale: Fraction, size: int, source: Source = os.urandom) -> I64:
     """Draw whole numbers x with probability proportional to exp(-|x| / scale).
 
     Parameters
@@ -59,7 +58,7 @@ def discrete_laplace(scale: Fraction, size: int, source: Source = os.urandom) ->
         raise ValueError(f"scale is {scale}; it must be above 0, in parts below 2**50")
     whole_number(size, "size", 0)
 
-    def tried(count: int) -> tuple[Whole, Truth]:
+    def tried(count: int) -> tuple[I64, Bool]:
         steps = _below(np.full(count, t), source)
         kept = _exp_of_minus(steps, np.full(count, t), source)
         size = (steps + t * _geometric(count, source)) // s
@@ -69,7 +68,7 @@ def discrete_laplace(scale: Fraction, size: int, source: Source = os.urandom) ->
     return _until_kept(tried, size)
 
 
-def discrete_gaussian(sigma: Fraction, size: int, source: Source = os.urandom) -> Whole:
+def discrete_gaussian(sigma: Fraction, size: int, source: Source = os.urandom) -> I64:
     """Draw whole numbers x with probability proportional to exp(-x**2 / (2 sigma**2)).
 
     Parameters
@@ -101,7 +100,7 @@ def discrete_gaussian(sigma: Fraction, size: int, source: Source = os.urandom) -
     centre, factor = sigma**2 / t, 1 / (2 * sigma**2)
     scale = factor / centre.denominator**2
 
-    def tried(count: int) -> tuple[Whole, Truth]:
+    def tried(count: int) -> tuple[I64, Bool]:
         drawn = discrete_laplace(Fraction(t), count, source)
         apart = np.abs(np.abs(drawn) * centre.denominator - centre.numerator)
         if int(apart.max()) ** 2 * scale.numerator >= _LARGEST:
@@ -113,9 +112,9 @@ def discrete_gaussian(sigma: Fraction, size: int, source: Source = os.urandom) -
     return _until_kept(tried, size)
 
 
-def _until_kept(tried: Callable[[int], tuple[Whole, Truth]], size: int) -> Whole:
+def _until_kept(tried: Callable[[int], tuple[I64, Bool]], size: int) -> I64:
     """Draw anew what was not kept, until `size` draws were."""
-    found: list[Whole] = [np.empty(0, np.int64)]
+    found: list[I64] = [np.empty(0, np.int64)]
     missing = size
     while missing:
         # Twice as many as are missing; which are left over does not depend on their values.
@@ -125,7 +124,7 @@ def _until_kept(tried: Callable[[int], tuple[Whole, Truth]], size: int) -> Whole
     return np.concatenate(found)
 
 
-def _exp_of_minus(numerators: Whole, denominators: Whole, source: Source) -> Truth:
+def _exp_of_minus(numerators: I64, denominators: I64, source: Source) -> Bool:
     """Return true with probability exp(-numerator / denominator), for each (algorithm 1)."""
     whole, rest = np.divmod(numerators, denominators)
     true = _exp_of_minus_share(rest, denominators, source)
@@ -138,7 +137,7 @@ def _exp_of_minus(numerators: Whole, denominators: Whole, source: Source) -> Tru
     return true
 
 
-def _exp_of_minus_share(numerators: Whole, denominators: Whole, source: Source) -> Truth:
+def _exp_of_minus_share(numerators: I64, denominators: I64, source: Source) -> Bool:
     """The same for fractions of at most one."""
     odd = np.ones(len(numerators), np.bool_)
     open_, step = np.arange(len(numerators)), 1
@@ -151,7 +150,7 @@ def _exp_of_minus_share(numerators: Whole, denominators: Whole, source: Source) 
         step += 1
 
 
-def _geometric(count: int, source: Source) -> Whole:
+def _geometric(count: int, source: Source) -> I64:
     """Return how often in a row a coin of probability exp(-1) falls true."""
     times = np.zeros(count, np.int64)
     open_ = np.arange(count)
@@ -162,7 +161,7 @@ def _geometric(count: int, source: Source) -> Whole:
     return times
 
 
-def _below(limits: NDArray[Any], source: Source) -> Whole:
+def _below(limits: NDArray[Any], source: Source) -> I64:
     """Draw a uniform whole number of at least 0 below each limit, exactly, by rejection."""
     if len(limits) and int(limits.max()) >= _LARGEST:
         raise OverflowError("a limit beyond 2**62 came; is the source random?")

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64
 from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
@@ -37,8 +38,6 @@ from fedlab.privacy.threat_model import Protection
 
 __all__ = ["NOISY_RELEASE", "Centroids", "release_centroids", "release_counts"]
 
-Double = NDArray[np.float64]
-Whole = NDArray[np.int64]
 
 NOISY_RELEASE = Protection(
     name="noisy release",
@@ -69,7 +68,7 @@ def release_counts(
     *,
     budget: Budget | None = None,
     seed: int | None = None,
-) -> Whole:
+) -> I64:
     """Return how many rows of each class a device has, with noise.
 
     One row changes one count by one, so the noise is that of sensitivity 1.
@@ -124,7 +123,7 @@ def require_privacy(mechanism: object, budget: object) -> None:
         raise TypeError(f"budget is {budget!r}; give Budget(epsilon, delta), or leave it out")
 
 
-def counts_of(device: Device, classes: ArrayLike) -> Whole:
+def counts_of(device: Device, classes: ArrayLike) -> I64:
     """Return how many rows of each class a device has, exactly: for itself only."""
     names = np.asarray(classes)
     if names.ndim != 1 or len(np.unique(names)) < len(names):
@@ -148,8 +147,8 @@ class Centroids:
         What was sent.
     """
 
-    centroids: Double
-    counts: Whole
+    centroids: F64
+    counts: I64
     epsilon: float
     delta: float
     ledger: Ledger
@@ -224,8 +223,8 @@ def release_centroids(
 
 
 def _told(
-    device: Device, centroids: Double, each: Mechanism, clip: float, source: Source
-) -> tuple[Whole, Whole]:
+    device: Device, centroids: F64, each: Mechanism, clip: float, source: Source
+) -> tuple[I64, I64]:
     """Return what one device says: noisy sums in steps of clip / _GRID, and noisy counts."""
     rows = _clipped(device, clip, each.norm)
     # Each distance by itself: in a matrix product a row's last bits can depend on other rows.
@@ -241,7 +240,7 @@ def _told(
     return sums, counts + each.noise(1, len(counts), source)
 
 
-def _clipped(device: Device, clip: float, norm: int) -> Double:
+def _clipped(device: Device, clip: float, norm: int) -> F64:
     rows = device.index.vectors.astype(np.float64)
     if device.index.metric == "cosine":
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -251,7 +250,7 @@ def _clipped(device: Device, clip: float, norm: int) -> Double:
     return np.asarray(rows * np.minimum(1.0, factor))
 
 
-def _moved(centroids: Double, sums: Double, counts: Whole, clip: float) -> Double:
+def _moved(centroids: F64, sums: F64, counts: I64, clip: float) -> F64:
     """Return the means, drawn back into the clipping length; where nothing is near, as before."""
     means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centroids)
     lengths = np.linalg.norm(means, axis=1, keepdims=True)

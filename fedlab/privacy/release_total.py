@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
+from fedlab.core.typing import I64, U64
 from fedlab.core.validation import require, whole_number
 from fedlab.device.compatibility import require_several
 from fedlab.device.device import Device
@@ -66,7 +67,7 @@ class TotalCounts:
         What was sent.
     """
 
-    counts: NDArray[np.int64]
+    counts: I64
     sigma: float
     epsilon: float
     delta: float
@@ -162,7 +163,7 @@ def release_total_counts(
         budget.spend(mechanism, f"total class counts of {len(devices)} devices")
     width = share_of_noise(mechanism, len(devices) - colluding, len(asked[0]))
 
-    def told(place: int) -> NDArray[np.uint64]:
+    def told(place: int) -> U64:
         source = source_of(seed, devices[place], _PART)
         noisy = asked[place] + discrete_gaussian(width, len(asked[place]), source)
         return noisy.view(np.uint64)  # negative numbers stand above 2**63

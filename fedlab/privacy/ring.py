@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from fedlab.core.typing import U64
 
 __all__ = ["multiply_add"]
 
@@ -32,9 +33,7 @@ def _multiply_add(rows, low, high, out):
             out[query, row] += straight + (crossed << _HALF)
 
 
-def multiply_add(
-    rows: NDArray[np.uint64], queries: NDArray[np.uint64], out: NDArray[np.uint64], threads: int = 1
-) -> None:
+def multiply_add(rows: U64, queries: U64, out: U64, threads: int = 1) -> None:
     """Add rows @ queries.T to `out`, modulo 2**64; exact for any number of threads.
 
     Parameters

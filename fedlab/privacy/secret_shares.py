@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import U64
 from fedlab.core.validation import whole_number
 from fedlab.privacy.masks import keystream
 from fedlab.privacy.threat_model import Protection
 
 __all__ = ["TWO_SERVER_SHARES", "Dealer", "Server", "Triples", "share"]
 
-Words = NDArray[np.uint64]
 
 TWO_SERVER_SHARES = Protection(
     name="two-server shares",
@@ -55,7 +55,7 @@ _KEY = 32
 _ROWS, _QUERY, _PRODUCT = 1, 2, 3  # purposes of a server's stream
 
 
-def share(words: Words) -> tuple[Words, Words]:
+def share(words: U64) -> tuple[U64, U64]:
     """Split whole numbers into two parts, each uniform modulo 2**64, that add up to them.
 
     Examples
@@ -66,7 +66,7 @@ def share(words: Words) -> tuple[Words, Words]:
     """
     from nacl.utils import random
 
-    first: Words = np.frombuffer(random(words.nbytes), np.uint64).reshape(words.shape)
+    first: U64 = np.frombuffer(random(words.nbytes), np.uint64).reshape(words.shape)
     return first, words - first
 
 
@@ -84,7 +84,7 @@ class Triples:
 
     first: int
     count: int
-    products: Words | None
+    products: U64 | None
 
 
 class Dealer:
@@ -158,24 +158,24 @@ class Server:
     array([[12, 34, 56]], dtype=uint64)
     """
 
-    def __init__(self, key: bytes, rows: Words, threads: int = 1) -> None:
+    def __init__(self, key: bytes, rows: U64, threads: int = 1) -> None:
         self.threads = whole_number(threads, "threads", 1, 1024)
         self.shape: tuple[int, ...] = rows.shape
         self._key = key
         self._mask = _matrix(key, *rows.shape)
         #: (n, d) what it tells the other server: its share of X - A.
-        self.opening: Words = rows - self._mask
-        self._opened: Words | None = None
+        self.opening: U64 = rows - self._mask
+        self._opened: U64 | None = None
         self._masked = self._answered = 0  # queries below these numbers have been served
 
-    def open(self, opened: Words) -> None:
+    def open(self, opened: U64) -> None:
         """Take in E = X - A, the sum of both servers' `opening`."""
         if opened.shape != self.shape:
             raise ValueError(f"rows of shape {opened.shape} were opened; this holds {self.shape}")
         self._opened = opened
         self.opening = opened[:0]  # the share itself is needed no more
 
-    def mask(self, queries: Words, triples: Triples) -> Words:
+    def mask(self, queries: U64, triples: Triples) -> U64:
         """Return its share of f = q - b for each query, (m, d): to be told to the other server.
 
         Raises
@@ -186,7 +186,7 @@ class Server:
         self._masked = self._once(triples, self._masked, len(queries))
         return queries - _masks(self._key, _numbers(triples), self.shape[1])
 
-    def answer(self, queries: Words, opened: Words, triples: Triples) -> Words:
+    def answer(self, queries: U64, opened: U64, triples: Triples) -> U64:
         """Return its share of each row's product with each query, (m, n).
 
         Parameters
@@ -232,18 +232,18 @@ def _numbers(triples: Triples) -> range:
     return range(triples.first, triples.first + triples.count)
 
 
-def _matrix(key: bytes, rows: int, dimensions: int) -> Words:
+def _matrix(key: bytes, rows: int, dimensions: int) -> U64:
     return _words(key, _ROWS, range(1), rows * dimensions).reshape(rows, dimensions)
 
 
-def _masks(key: bytes, numbers: range, dimensions: int) -> Words:
+def _masks(key: bytes, numbers: range, dimensions: int) -> U64:
     return _words(key, _QUERY, numbers, dimensions)
 
 
-def _products(key: bytes, numbers: range, rows: int) -> Words:
+def _products(key: bytes, numbers: range, rows: int) -> U64:
     return _words(key, _PRODUCT, numbers, rows)
 
 
-def _words(key: bytes, purpose: int, numbers: range, count: int) -> Words:
+def _words(key: bytes, purpose: int, numbers: range, count: int) -> U64:
     streams: list[NDArray[Any]] = [keystream(key, purpose, number, count) for number in numbers]
     return np.stack(streams)

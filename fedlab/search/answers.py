@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.ledger import Ledger
+from fedlab.core.typing import F64, I64, U64, Bool
 
 __all__ = ["FederatedHits", "federated_recall"]
 
@@ -38,11 +38,11 @@ class FederatedHits:
         Devices that answered by a graph; if there is one, nothing is certified.
     """
 
-    devices: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    distances: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    certified: NDArray[np.bool_]
+    devices: I64
+    keys: U64
+    distances: F64
+    counts: I64
+    certified: Bool
     set_aside: Mapping[int | str, str]
     ledger: Ledger
     approximate: tuple[int | str, ...] = ()
@@ -51,7 +51,7 @@ class FederatedHits:
         return len(self.keys)
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> Bool:
         """(q, k) mask of the places that are filled."""
         return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]
 

@@ -18,7 +18,8 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedlab.core.typing import F32, U64
 
 __all__ = ["Commitment", "Opening", "RowTree", "opens"]
 
@@ -67,7 +68,7 @@ class RowTree:
     (True, False)
     """
 
-    def __init__(self, keys: NDArray[np.uint64], rows: NDArray[np.float32]) -> None:
+    def __init__(self, keys: U64, rows: F32) -> None:
         order = np.argsort(keys)
         self._keys = keys[order]
         self._secret = os.urandom(_SIZE)
@@ -88,7 +89,7 @@ class RowTree:
         top = self._levels[-1]
         return Commitment(top[0] if top else bytes(_SIZE), len(self._keys))
 
-    def openings(self, keys: NDArray[np.uint64]) -> tuple[Opening, ...]:
+    def openings(self, keys: U64) -> tuple[Opening, ...]:
         """Return the openings of rows that stand in the tree.
 
         Raises
@@ -116,7 +117,7 @@ class RowTree:
         return hashlib.blake2b(name, key=self._secret, digest_size=16).digest()
 
 
-def opens(commitment: Commitment, key: int, row: NDArray[np.float32], opening: Opening) -> bool:
+def opens(commitment: Commitment, key: int, row: F32, opening: Opening) -> bool:
     """Say whether `row` is the one that was committed to under `key`."""
     at, size = opening.place, commitment.rows
     if not 0 <= at < size:
@@ -135,7 +136,7 @@ def opens(commitment: Commitment, key: int, row: NDArray[np.float32], opening: O
     return not path and found == commitment.root
 
 
-def _leaf(key: int, salt: bytes, row: NDArray[np.float32]) -> bytes:
+def _leaf(key: int, salt: bytes, row: F32) -> bytes:
     content = key.to_bytes(8, "little") + salt + np.asarray(row, "<f4").tobytes()
     return hashlib.blake2b(content, digest_size=_SIZE, person=b"fedlab row").digest()
 

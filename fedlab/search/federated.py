@@ -49,10 +49,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import usable_threads
+from fedlab.core.typing import F32, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
@@ -270,7 +271,7 @@ class _Run:
         self._round = 0
         self._loose: set[int] = set()
 
-    def answered(self, queries: NDArray[np.float32], whom: NDArray[np.bool_] | None) -> Found:
+    def answered(self, queries: F32, whom: Bool | None) -> Found:
         """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
         self._round = self._before
         k, devices = self.k, len(self._search.devices)
@@ -297,10 +298,10 @@ class _Run:
 
     def _asked_again(
         self,
-        queries: NDArray[np.float32],
+        queries: F32,
         stack: Stack,
-        unsure: NDArray[np.bool_],
-        which: NDArray[np.intp],
+        unsure: Bool,
+        which: Places,
     ) -> Found:
         wide = stack.widened(which, self.k)
         rows = {
@@ -312,7 +313,7 @@ class _Run:
         self._ask(questions, wide, rows)
         return wide.merged(self.k)[0]
 
-    def _question(self, queries: NDArray[np.float32], k: int) -> Question:
+    def _question(self, queries: F32, k: int) -> Question:
         way, metric = self._search._way, self._search.metric
         return Question(read_only(queries), k, metric, os.urandom(16), way.query, self._where)
 
@@ -320,7 +321,7 @@ class _Run:
         self,
         questions: Mapping[int, Question],
         stack: Stack,
-        rows: Mapping[int, NDArray[np.intp]],
+        rows: Mapping[int, Places],
     ) -> None:
         """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
 
@@ -342,7 +343,7 @@ class _Run:
         send = lambda place, member: member.ask(questions[place])  # noqa: E731
         self._exchanged(("queries", questions), send, ("hits", take))
 
-    def measured_again(self, queries: NDArray[np.float32], found: Found, k: int) -> Found:
+    def measured_again(self, queries: F32, found: Found, k: int) -> Found:
         """Have all hits measured against the full queries, and return the k nearest of each."""
         who, place = found.filled()
         holder, keys = found.devices[who, place], found.keys[who, place]
@@ -365,7 +366,7 @@ class _Run:
         self._exchanged(("full queries and keys", requests), send, ("distances", take))
         return found.reordered(distances, len(self._search.devices), k)
 
-    def verify(self, queries: NDArray[np.float32], found: Found) -> None:
+    def verify(self, queries: F32, found: Found) -> None:
         """Have the rows of the final hits shown, where that is wanted, and measure them again."""
         if self._search._check == "none":
             return

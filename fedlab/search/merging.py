@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F64, I64, U64, Bool, Places
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.messages import Answer
 
 __all__ = ["Found", "Stack", "copied"]
 
-Columns = tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.int64]]
+Columns = tuple[F64, U64, I64]
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
     """Hits of all m devices for q queries, w places each, and how many each was asked for."""
 
-    distances: NDArray[np.float64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    asked: NDArray[np.int64]
+    distances: F64
+    keys: U64
+    counts: I64
+    asked: I64
 
     @classmethod
     def empty(cls, devices: int, queries: int, width: int) -> Stack:
@@ -41,11 +41,11 @@ class Stack:
     def put_again(
         self,
         place: int,
-        own: NDArray[np.intp],
+        own: Places,
         exact: bool,
-        distances: NDArray[np.float64],
-        keys: NDArray[np.uint64],
-        counts: NDArray[np.int64],
+        distances: F64,
+        keys: U64,
+        counts: I64,
     ) -> str | None:
         """Take a device's longer answer to some queries, which must begin as its first one did."""
         said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]
@@ -56,7 +56,7 @@ class Stack:
         self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
         return None
 
-    def widened(self, which: NDArray[np.intp], width: int) -> Stack:
+    def widened(self, which: Places, width: int) -> Stack:
         """Return the hits for some queries, with more room for each."""
         wide = Stack.empty(len(self.counts), len(which), width)
         held = self.keys.shape[2]
@@ -65,7 +65,7 @@ class Stack:
         wide.counts[:], wide.asked[:] = self.counts[:, which], self.asked[:, which]
         return wide
 
-    def merged(self, k: int) -> tuple[Found, NDArray[np.bool_]]:
+    def merged(self, k: int) -> tuple[Found, Bool]:
         """Return the k nearest of each query, and which devices may hold others, (m, q)."""
         from fedlab.search import kernels
 
@@ -84,11 +84,11 @@ class Stack:
 class Found:
     """The merged hits of q queries, as `FederatedHits` has them; m stands for no device."""
 
-    distances: NDArray[np.float64]
-    devices: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
-    certified: NDArray[np.bool_]
+    distances: F64
+    devices: I64
+    keys: U64
+    counts: I64
+    certified: Bool
 
     @classmethod
     def empty(cls, devices: int, queries: int, k: int) -> Found:
@@ -99,12 +99,12 @@ class Found:
             np.zeros(queries, np.bool_),
         )
 
-    def filled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def filled(self) -> tuple[Places, Places]:
         """Return of which query and at which place each hit is."""
         who, place = np.nonzero(np.arange(self.keys.shape[1])[None, :] < self.counts[:, None])
         return who, place
 
-    def reordered(self, distances: NDArray[np.float64], devices: int, k: int) -> Found:
+    def reordered(self, distances: F64, devices: int, k: int) -> Found:
         """Return the k nearest by other distances, in the order of `filled`; none is certified."""
         who, place = self.filled()
         holder, keys = self.devices[who, place], self.keys[who, place]
@@ -116,7 +116,7 @@ class Found:
         best.keys[at], best.counts[:] = keys[order], np.minimum(self.counts, k)
         return best
 
-    def put(self, which: NDArray[np.intp], better: Found) -> None:
+    def put(self, which: Places, better: Found) -> None:
         """Put other answers in the place of some queries'."""
         for name, values in vars(better).items():
             getattr(self, name)[which] = values

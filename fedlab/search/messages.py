@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fedlab.core.typing import F32, F64, I64, U64
 from fedlab.index.scan import Probes
 from fedlab.search.commitment import Opening
 from fedlab.search.queries import bytes_a_query
@@ -40,7 +38,7 @@ class Question:
         Only rows that pass are meant (see `fedlab.index.filters`).
     """
 
-    queries: NDArray[np.float32]
+    queries: F32
     k: int
     metric: str
     nonce: bytes
@@ -87,9 +85,9 @@ class Answer:
     """
 
     nonce: bytes
-    distances: NDArray[np.float64]
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
+    distances: F64
+    keys: U64
+    counts: I64
     exact: bool = True
 
 
@@ -97,7 +95,7 @@ class Answer:
 class Request:
     """Show me the rows of these keys."""
 
-    keys: NDArray[np.uint64]
+    keys: U64
     nonce: bytes
 
     @property
@@ -120,7 +118,7 @@ class Shown:
     """
 
     nonce: bytes
-    rows: NDArray[np.float32]
+    rows: F32
     openings: tuple[Opening, ...] = ()
 
     @property
@@ -141,9 +139,9 @@ class Remeasure:
     nonce : bytes
     """
 
-    queries: NDArray[np.float32]
-    who: NDArray[np.int64]
-    keys: NDArray[np.uint64]
+    queries: F32
+    who: I64
+    keys: U64
     nonce: bytes
 
     @property
@@ -156,7 +154,7 @@ class Measured:
     """Distances in float64, (m,), in the order of the keys that were asked about."""
 
     nonce: bytes
-    distances: NDArray[np.float64]
+    distances: F64
 
     @property
     def nbytes(self) -> int:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedlab.core.ledger import Ledger
+from fedlab.core.typing import F32, Bool
 from fedlab.core.validation import read_only, whole_number
 from fedlab.search.queries import QUERY_TYPES, pack
 from fedlab.search.routing import Router
@@ -66,13 +64,13 @@ class Way:
         """Whether devices search for what was asked."""
         return self.query == "f32"
 
-    def sent(self, queries: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+    def sent(self, queries: F32, metric: str) -> F32:
         """Return the queries as devices decode them, read-only."""
         if self.exact:
             return read_only(queries)
         return read_only(pack(queries, queries.shape[1], metric, self.query).decoded())
 
-    def whom(self, queries: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    def whom(self, queries: F32) -> Bool | None:
         """Return who is asked what, (queries, devices); None where all are asked all."""
         if self.router is None or self.ask is None:
             return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F32
 from fedlab.index.encoding import DTYPES, codes_in, decode, encode
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
@@ -39,7 +40,7 @@ class PackedQueries:
     dtype: str
     dimensions: int
     codes: NDArray[np.generic]
-    scales: NDArray[np.float32] | None = None
+    scales: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -49,7 +50,7 @@ class PackedQueries:
         """Bytes of all queries; `bytes_a_query` for each."""
         return self.codes.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
-    def decoded(self) -> NDArray[np.float32]:
+    def decoded(self) -> F32:
         """Return what a device searches for, (q, d)."""
         return decode(self.codes, self.scales, self.dimensions)
 

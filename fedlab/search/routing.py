@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
@@ -43,8 +44,8 @@ class Summary:
         Rows in each group.
     """
 
-    centroids: NDArray[np.float32]
-    counts: NDArray[np.int64]
+    centroids: F32
+    counts: I64
 
     def __post_init__(self) -> None:
         shape = np.shape(self.centroids)
@@ -102,9 +103,7 @@ def summarise(device: Device, centroids: int = 8, seed: int = 0) -> Summary:
     return Summary(means[counts > 0], counts[counts > 0])
 
 
-def _k_means(
-    rows: NDArray[np.float32], groups: int, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _k_means(rows: F32, groups: int, seed: int) -> tuple[F32, I64]:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -201,7 +200,7 @@ class Router:
         sizes = [summary.nbytes for summary in self.summaries]
         ledger.note(0, "up", "centroids", sizes, np.arange(len(sizes)))
 
-    def choose(self, queries: ArrayLike, m: int) -> NDArray[np.bool_]:
+    def choose(self, queries: ArrayLike, m: int) -> Bool:
         """Choose the m devices whose centroids lie nearest to each query.
 
         A device is as near as its nearest centroid is, by the devices' own metric; of equally near
@@ -234,7 +233,7 @@ class Router:
             np.put_along_axis(chosen[part], filled[order], True, axis=1)
         return chosen
 
-    def _distances(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _distances(self, queries: F32) -> F64:
         """Return how far each query is from each device that has centroids, (q, filled)."""
         centroids = self._centroids.astype(np.float64)
         squares = np.square(centroids).sum(axis=1)
@@ -245,5 +244,5 @@ class Router:
         elif self.metric == "l2sq":
             scores = squares + 2.0 * scores
         starts = np.cumsum(self._sizes) - self._sizes
-        nearest: NDArray[np.float64] = np.minimum.reduceat(scores, starts[self._sizes > 0], axis=1)
+        nearest: F64 = np.minimum.reduceat(scores, starts[self._sizes > 0], axis=1)
         return nearest

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, I64, U64, Places
 from fedlab.core.validation import read_only
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
 from fedlab.index.scan import measure
@@ -62,9 +62,9 @@ def flaw_in_form(answer: Any, question: Question) -> str | None:
 
 
 def flaw_in_answer(
-    distances: NDArray[np.float64],
-    keys: NDArray[np.uint64],
-    counts: NDArray[np.int64],
+    distances: F64,
+    keys: U64,
+    counts: I64,
     metric: str,
 ) -> str | None:
     """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
@@ -107,7 +107,7 @@ def flaw_in_commitment(commitment: Any) -> str | None:
 def flaw_in_rows(
     shown: Any,
     request: Request,
-    claims: tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float64]],
+    claims: tuple[Places, F32, F64],
     metric: str,
     commitment: Commitment | None,
 ) -> str | None:
@@ -153,9 +153,7 @@ def flaw_in_rows(
     return None
 
 
-def _all_open(
-    openings: Any, request: Request, rows: NDArray[np.float32], commitment: Commitment
-) -> bool:
+def _all_open(openings: Any, request: Request, rows: F32, commitment: Commitment) -> bool:
     if type(openings) is not tuple or len(openings) != len(rows):
         return False
     return all(
@@ -179,6 +177,6 @@ def _same(nonce: Any, other: bytes) -> bool:
     return type(nonce) is bytes and nonce == other
 
 
-def _lengths(queries: NDArray[np.float32]) -> NDArray[np.float64]:
-    squares: NDArray[np.float64] = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+def _lengths(queries: F32) -> F64:
+    squares: F64 = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
     return np.sqrt(squares)

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import address_of
 from fedlab.core.threads import one_blas_thread, usable_threads
+from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
-from fedlab.models.base import Array, Model
+from fedlab.models.base import Model
 from fedlab.training.compiled import engine, moments
 from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
 from fedlab.training.local import LocalSGD, Update, train_device
@@ -53,12 +53,12 @@ class Trained:
         The first one that a device's training raised.
     """
 
-    places: NDArray[np.intp]
+    places: Places
     changes: Array
-    rows: NDArray[np.int64]
-    epochs: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    losses: NDArray[np.float64]
+    rows: I64
+    epochs: I64
+    steps: I64
+    losses: F64
     blocks: dict[str, Array]
     set_aside: dict[int, str]
     error: Exception | None = None
@@ -103,7 +103,7 @@ def train_cohort(
     *,
     seed: int,
     round: int,
-    epochs: NDArray[np.int64] | None = None,
+    epochs: I64 | None = None,
     threads: int | None = None,
     engine: Engine = "auto",
 ) -> Trained:
@@ -153,7 +153,7 @@ def _compiled(
     stack: Stack,
     work: Work,
     local: LocalSGD,
-    epochs: NDArray[np.int64],
+    epochs: I64,
     seed: int,
     round: int,
     threads: int,
@@ -231,7 +231,7 @@ def _plain(
     model: Model,
     work: Work,
     local: LocalSGD,
-    epochs: NDArray[np.int64],
+    epochs: I64,
     seed: int,
     round: int,
     threads: int,

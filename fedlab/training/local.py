@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import Array, Places
 from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
-from fedlab.models.base import Array, Model
+from fedlab.models.base import Model
 from fedlab.training.work import Work
 
 __all__ = ["LocalSGD", "Update", "train_device"]
 
-Some = slice | NDArray[np.intp]
+Some = slice | Places
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class LocalSGD:
                 yield order[start : start + size]
 
 
-def _shuffled(rows: int, words: list[int]) -> NDArray[np.intp]:
+def _shuffled(rows: int, words: list[int]) -> Places:
     order = list(range(rows))
     for last in range(rows - 1, 0, -1):
         other = words[last] * (last + 1) >> 64

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.threads import one_blas_thread, usable_threads
+from fedlab.core.typing import F64, Array
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
-from fedlab.models.base import Array, Model
+from fedlab.models.base import Model
 from fedlab.training.cohort import Engine, engine_of, labels_needed
 from fedlab.training.compiled import engine
 from fedlab.training.compiled.stack import Stack
@@ -20,7 +21,7 @@ __all__ = ["measure", "validate"]
 #: Rows of a test set that one thread takes at a time.
 _PART = 512
 
-Measures = dict[str, NDArray[np.float64]]
+Measures = dict[str, F64]
 
 
 def validate(

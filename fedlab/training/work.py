@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedlab.models.base import Array
+from fedlab.core.typing import Array, Bool, Places
 
 __all__ = ["Work"]
 
@@ -44,7 +41,7 @@ class Work:
     mu: float = 0.0
     anchor: Array | None = None
     offset: Array | None = None
-    trained: NDArray[np.bool_] | None = None
+    trained: Bool | None = None
     gradient: bool = False
 
     @property
@@ -66,7 +63,7 @@ class Work:
         assert start is not None
         return replace(self, start=start, anchor=one(self.anchor), offset=one(self.offset))
 
-    def some(self, places: NDArray[np.intp]) -> Work:
+    def some(self, places: Places) -> Work:
         """Return the work of some devices of the cohort."""
 
         def those(array: Array | None) -> Array | None:

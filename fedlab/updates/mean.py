@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fedlab.models.base import Array
+from fedlab.core.typing import F64, Array
 from fedlab.updates.weights import normalised
 
 __all__ = ["drift", "weighted_average", "weighted_sum"]
@@ -29,7 +29,7 @@ def weighted_sum(vectors: Array | Sequence[Array], weights: Sequence[float] | Ar
     return total
 
 
-def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> NDArray[np.float64]:
+def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> F64:
     """Return sum_k w_k v_k / sum_k w_k, added up in the given order in float64.
 
     Raises

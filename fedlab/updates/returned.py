@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedlab.models.base import Array
+from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.updates.mean import weighted_sum
 
 __all__ = ["Returned"]
@@ -34,11 +31,11 @@ class Returned:
         What else was asked for: ``gradient``.
     """
 
-    places: NDArray[np.intp]
+    places: Places
     changes: Array
-    weights: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    weights: F64
+    steps: I64
+    rows: I64
     rate: float
     blocks: dict[str, Array] = field(default_factory=dict)
 
@@ -47,6 +44,6 @@ class Returned:
         """(p,) float64: the changes' average by the cohort's weights; formed once, on demand."""
         return self.mean(self.changes)
 
-    def mean(self, vectors: Array, weights: NDArray[np.float64] | None = None) -> Array:
+    def mean(self, vectors: Array, weights: F64 | None = None) -> Array:
         """Return sum_k w_k v_k; the weights are the cohort's unless others are given."""
         return weighted_sum(vectors, self.weights if weights is None else weights)

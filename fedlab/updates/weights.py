@@ -8,17 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.typing import F64, I64
 from fedlab.device.device import Device
 
 __all__ = ["Weigher", "Weights", "normalised", "weigher"]
 
-Weigher = Callable[[Sequence[Device], NDArray[np.int64]], NDArray[Any]]
+Weigher = Callable[[Sequence[Device], I64], NDArray[Any]]
 
 
 Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
 
 
-def normalised(weights: ArrayLike, count: int) -> NDArray[np.float64]:
+def normalised(weights: ArrayLike, count: int) -> F64:
     """Return weights scaled to sum to one; refuse what is no weight."""
     w = np.asarray(weights, np.float64)
     if w.shape != (count,) or not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from fedlab.core.typing import F32
 from fedlab.core.validation import read_only, whole_number
 from fedlab.data.embedding.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
 from fedlab.data.embedding.projection import Projection, as_texts
@@ -26,7 +26,6 @@ from fedlab.files.arrays import FileKind
 
 __all__ = ["Embedded", "TextEncoder", "VectorsChanged", "embed", "text_encoder"]
 
-Float32 = npt.NDArray[np.float32]
 How = Literal["auto", "minilm", "hashing"]
 
 _FOLDER = "vectors"
@@ -56,7 +55,7 @@ class Embedded:
         With what, and why if it was chosen: print it, record it.
     """
 
-    vectors: Float32
+    vectors: F32
     how: str
     made: str
 
@@ -84,7 +83,7 @@ class TextEncoder:
     _public: tuple[str, ...] = field(default=(), repr=False)
     _seed: int = field(default=0, repr=False)
 
-    def __call__(self, texts: Sequence[str]) -> Float32:
+    def __call__(self, texts: Sequence[str]) -> F32:
         """Return a float32 row a text, (n, dimensions); nothing is kept.
 
         Raises

@@ -15,16 +15,16 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from fedlab.core.progress import bar
+from fedlab.core.typing import F32, I64, Bool
 from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import source
 
 __all__ = ["DIMENSIONS", "LONGEST", "MiniLM", "minilm", "missing_packages"]
 
-Float32 = npt.NDArray[np.float32]
 
 DIMENSIONS = 384
 #: Word pieces of a text that are read, as in the model's own settings; the rest is left out.
@@ -89,7 +89,7 @@ class MiniLM:
         Word pieces, lower case.
     """
 
-    def __init__(self, weights: dict[str, npt.NDArray[Any]], tokenizer: Any) -> None:
+    def __init__(self, weights: dict[str, NDArray[Any]], tokenizer: Any) -> None:
         words = weights["embeddings.word_embeddings.weight"]
         expect(words.shape == (30_522, DIMENSIONS), "minilm", f"words of shape {words.shape}")
         places = weights["embeddings.position_embeddings.weight"][:LONGEST]
@@ -101,7 +101,7 @@ class MiniLM:
         tokenizer.enable_truncation(LONGEST)
         self._tokenizer = tokenizer
 
-    def __call__(self, texts: Sequence[str]) -> Float32:
+    def __call__(self, texts: Sequence[str]) -> F32:
         """Return unit rows, (n, 384); texts beyond 256 word pieces are cut there."""
         from threadpoolctl import threadpool_limits
 
@@ -117,10 +117,10 @@ class MiniLM:
                 rows[batch] = encoded
         return rows
 
-    def _encoded(self, pieces: list[list[int]]) -> Float32:
+    def _encoded(self, pieces: list[list[int]]) -> F32:
         lengths = np.array([len(ids) for ids in pieces])
-        there: npt.NDArray[np.bool_] = np.arange(max(map(len, pieces))) < lengths.reshape(-1, 1)
-        ids: npt.NDArray[np.int64] = np.zeros(there.shape, np.int64)
+        there: Bool = np.arange(max(map(len, pieces))) < lengths.reshape(-1, 1)
+        ids: I64 = np.zeros(there.shape, np.int64)
         ids[there] = np.concatenate(pieces)
         states = _normed(self._words[ids] + self._places[: ids.shape[1]], self._first)
         hidden = np.expand_dims(np.where(there, 0, -np.inf).astype(np.float32), (1, 2))
@@ -134,7 +134,7 @@ class MiniLM:
 class _Layer:
     """Attention and a network of one hidden layer, each added to its input and normalised."""
 
-    def __init__(self, weights: dict[str, npt.NDArray[Any]], name: str) -> None:
+    def __init__(self, weights: dict[str, NDArray[Any]], name: str) -> None:
         parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
         matrices, offsets = zip(*(_dense_of(weights, part) for part in parts), strict=True)
         self._mixed = np.concatenate(matrices, axis=1), np.concatenate(offsets)
@@ -144,14 +144,14 @@ class _Layer:
         self._down = _dense_of(weights, f"{name}.output.dense")
         self._down_norm = _norm_of(weights, f"{name}.output.LayerNorm")
 
-    def __call__(self, states: Float32, hidden: Float32) -> Float32:
+    def __call__(self, states: F32, hidden: F32) -> F32:
         attended = _affine(self._attention(states, hidden), self._out)
         states = _normed(states + attended, self._out_norm)
         return _normed(
             states + _affine(_gelu(_affine(states, self._up)), self._down), self._down_norm
         )
 
-    def _attention(self, states: Float32, hidden: Float32) -> Float32:
+    def _attention(self, states: F32, hidden: F32) -> F32:
         rows, length, width = states.shape
         split = _affine(states, self._mixed).reshape(rows, length, 3, _HEADS, width // _HEADS)
         query, key, value = split.transpose(2, 0, 3, 1, 4)
@@ -164,22 +164,22 @@ class _Layer:
         return np.asarray(mixed.reshape(rows, length, width), np.float32)
 
 
-def _batches(pieces: list[list[int]]) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(pieces: list[list[int]]) -> Iterator[I64]:
     """Yield rows in batches of like length, so that little is padded."""
     order = np.argsort([len(ids) for ids in pieces], kind="stable")
     for start in range(0, len(order), _BATCH):
         yield order[start : start + _BATCH]
 
 
-def _dense_of(weights: dict[str, npt.NDArray[Any]], name: str) -> tuple[Float32, Float32]:
+def _dense_of(weights: dict[str, NDArray[Any]], name: str) -> tuple[F32, F32]:
     return np.ascontiguousarray(weights[f"{name}.weight"].T), weights[f"{name}.bias"]
 
 
-def _norm_of(weights: dict[str, npt.NDArray[Any]], name: str) -> tuple[Float32, Float32]:
+def _norm_of(weights: dict[str, NDArray[Any]], name: str) -> tuple[F32, F32]:
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
-def _affine(states: Float32, dense: tuple[Float32, Float32]) -> Float32:
+def _affine(states: F32, dense: tuple[F32, F32]) -> F32:
     matrix, offset = dense
     # One large product: NumPy would make many small ones of three dimensions.
     product = states.reshape(-1, len(matrix)) @ matrix
@@ -187,13 +187,13 @@ def _affine(states: Float32, dense: tuple[Float32, Float32]) -> Float32:
     return product.reshape(*states.shape[:-1], -1)
 
 
-def _normed(states: Float32, norm: tuple[Float32, Float32]) -> Float32:
+def _normed(states: F32, norm: tuple[F32, F32]) -> F32:
     centred = states - states.mean(axis=-1, keepdims=True)
     deviation = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + np.float32(1e-12))
     return np.asarray(centred / deviation * norm[0] + norm[1], np.float32)
 
 
-def _gelu(states: Float32) -> Float32:
+def _gelu(states: F32) -> F32:
     from scipy.special import erf
 
     share = states / np.float32(np.sqrt(2))

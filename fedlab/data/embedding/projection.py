@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32
 from fedlab.core.validation import whole_number
 from fedlab.data.embedding.projection_loss import ProjectionLoss, measured
 
 __all__ = ["Projection", "as_texts", "hashed"]
 
-Float32 = npt.NDArray[np.float32]
 #: A scipy sparse matrix or array; scipy's stubs are not needed to run.
 Sparse = Any
 
@@ -106,7 +105,7 @@ class Projection:
     """
 
     matrix: Any
-    weights: Float32 | None
+    weights: F32 | None
     made: str
     sent: int
     texts: bool = True
@@ -207,7 +206,7 @@ class Projection:
         """Numbers in a vector."""
         return int(self.matrix.shape[1])
 
-    def __call__(self, rows: Sequence[str] | Sparse) -> Float32:
+    def __call__(self, rows: Sequence[str] | Sparse) -> F32:
         """Return dense float32 vectors, (n, dimensions).
 
         A text without a word, and an empty sparse row, become a vector of zeros: cosine has no
@@ -247,7 +246,7 @@ class Projection:
         table = table[np.sort(drawn[: whole_number(sample, "sample", k + 1)])]
         return measured(table, self._dense(table), k)
 
-    def _dense(self, table: Sparse) -> Float32:
+    def _dense(self, table: Sparse) -> F32:
         product = table @ self.matrix
         dense = product.toarray() if hasattr(product, "toarray") else product
         return np.ascontiguousarray(dense, dtype=np.float32)
@@ -317,14 +316,14 @@ def _as_sparse(rows: Any) -> Sparse:
     return rows
 
 
-def _rarity(table: Sparse) -> Float32:
+def _rarity(table: Sparse) -> F32:
     """Return ln((1 + n)/(1 + rows with the word)) + 1 for each column."""
     n = table.shape[0]
     having = np.bincount(table.indices, minlength=table.shape[1])
     return np.asarray(np.log((1 + n) / (1 + having)) + 1, np.float32)
 
 
-def _weighted(table: Sparse, weights: Float32 | None) -> Sparse:
+def _weighted(table: Sparse, weights: F32 | None) -> Sparse:
     """Weight columns, and bring rows to length 1 again."""
     from scipy.sparse import csr_array
     from sklearn.preprocessing import normalize

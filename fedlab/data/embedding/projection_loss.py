@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fedlab.core.typing import F32, F64, I64
 from fedlab.metrics.retrieval import recall
 
 __all__ = ["ProjectionLoss", "measured"]
@@ -56,7 +56,7 @@ class ProjectionLoss:
         )
 
 
-def measured(table: Any, vectors: npt.NDArray[np.float32], k: int) -> ProjectionLoss:
+def measured(table: Any, vectors: F32, k: int) -> ProjectionLoss:
     """Compare sparse rows with their vectors, all pairs of them.
 
     Parameters
@@ -83,14 +83,12 @@ def measured(table: Any, vectors: npt.NDArray[np.float32], k: int) -> Projection
     )
 
 
-def _variance(products: npt.NDArray[np.float64]) -> float:
+def _variance(products: F64) -> float:
     """Total variance of rows, from their inner products: mean square less the mean's square."""
     return float(np.trace(products) / len(products) - products.mean())
 
 
-def _nearest(
-    products: npt.NDArray[np.float64], own: npt.NDArray[np.int64], k: int
-) -> npt.NDArray[np.int64]:
+def _nearest(products: F64, own: I64, k: int) -> I64:
     lengths = np.sqrt(np.diagonal(products))
     # A vector of zeros has no direction; it is as far as can be from all others.
     scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
@@ -99,9 +97,7 @@ def _nearest(
     return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
 
 
-def _distortion(
-    before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]
-) -> Mapping[float, float]:
+def _distortion(before: F64, after: F64) -> Mapping[float, float]:
     upper = np.triu_indices(len(before), 1)
     first, second = (_squared(products)[upper] for products in (before, after))
     differ = first > _ALIKE
@@ -110,6 +106,6 @@ def _distortion(
     return MappingProxyType(dict(zip(_QUANTILES, quantiles, strict=True)))
 
 
-def _squared(products: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _squared(products: F64) -> F64:
     squares = np.diagonal(products)
     return np.maximum(squares[:, None] + squares[None, :] - 2 * products, 0)

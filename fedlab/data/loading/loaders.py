@@ -12,7 +12,7 @@ import io
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import DataError, Origin, source
@@ -241,7 +241,7 @@ def parquet_reader() -> Any:
     return parquet
 
 
-def _bundled_origin(name: str, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Origin:
+def _bundled_origin(name: str, x: NDArray[Any], y: NDArray[Any]) -> Origin:
     digest = hashlib.sha256(np.ascontiguousarray(x, "<f8").tobytes())
     digest.update(np.ascontiguousarray(y, "<f8").tobytes())
     return source(name).origin_of(len(y), digest.hexdigest())

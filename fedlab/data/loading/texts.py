@@ -13,8 +13,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
+from fedlab.core.typing import I64
 from fedlab.core.validation import read_only
 from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
@@ -53,7 +54,7 @@ class Texts:
     """
 
     texts: tuple[str, ...]
-    y: npt.NDArray[np.int64]
+    y: I64
     classes: tuple[str, ...]
     origin: Origin
 
@@ -61,7 +62,7 @@ class Texts:
         y = _positions(self.y, len(self.texts), len(self.classes), "y", "texts", "classes")
         object.__setattr__(self, "y", y)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Texts:
+    def take(self, rows: I64) -> Texts:
         """Return some of the texts, in the order given."""
         return replace(self, texts=tuple(self.texts[row] for row in rows), y=self.y[rows])
 
@@ -106,10 +107,10 @@ class Terms:
 
     codes: tuple[str, ...]
     descriptions: tuple[str, ...]
-    chapter: npt.NDArray[np.int64]
+    chapter: I64
     chapters: tuple[str, ...]
     terms: tuple[str, ...]
-    code: npt.NDArray[np.int64]
+    code: I64
     origin: Origin
 
     def __post_init__(self) -> None:
@@ -286,9 +287,7 @@ def _parsed(document: bytes, name: str) -> Element:
     return builder.close()
 
 
-def _positions(
-    values: npt.ArrayLike, n: int, bound: int, what: str, rows: str, named: str
-) -> npt.NDArray[np.int64]:
+def _positions(values: ArrayLike, n: int, bound: int, what: str, rows: str, named: str) -> I64:
     array = np.asarray(values, dtype=np.int64)
     if array.shape != (n,):
         raise ValueError(f"{what} has shape {array.shape}; with {n} {rows} it takes ({n},)")

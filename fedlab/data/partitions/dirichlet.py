@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64, Bool
 
 __all__ = ["SHUFFLES", "LabelSkew"]
 
 SHARES, SHUFFLES = 0, 1  # parts of the address (seed, PARTITION)
 _LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6  # beyond, float64 gammas under- or overflow
 _TRIES_OF_A_HINT = 30
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,7 @@ class LabelSkew:
     (array([60, 40]), True)
     """
 
-    sizes: Counts
+    sizes: I64
     devices: int
     alpha: float
     seed: int
@@ -54,7 +52,7 @@ class LabelSkew:
         how = f"Dirichlet({self.alpha:g}) {self.kind} skew"
         return f"{how} over {self.devices} devices, seed {self.seed}"
 
-    def counts(self, tries: int) -> tuple[Counts, int]:
+    def counts(self, tries: int) -> tuple[I64, int]:
         """Return rows of each class on each device, shape (classes, devices), and tries it took.
 
         Raises
@@ -73,14 +71,14 @@ class LabelSkew:
             f"{self.sizes.sum()} rows; this does: {ways}"
         )
 
-    def _tries(self, tries: int) -> Iterator[Counts]:
+    def _tries(self, tries: int) -> Iterator[I64]:
         draw = generator(self.seed, Purpose.PARTITION, part=SHARES)
         return (self._one_try(draw) for _ in range(tries))
 
-    def _enough(self, counts: Counts) -> bool:
+    def _enough(self, counts: I64) -> bool:
         return bool(counts.sum(axis=0).min() >= self.min_rows)
 
-    def _one_try(self, draw: np.random.Generator) -> Counts:
+    def _one_try(self, draw: np.random.Generator) -> I64:
         counts = np.zeros((len(self.sizes), self.devices), dtype=np.int64)
         filled = np.zeros(self.devices, dtype=np.int64)
         fair = self.sizes.sum() / self.devices
@@ -91,13 +89,11 @@ class LabelSkew:
             filled += counts[label]
         return counts
 
-    def _share(
-        self, room: npt.NDArray[np.bool_], draw: np.random.Generator
-    ) -> npt.NDArray[np.float64]:
+    def _share(self, room: Bool, draw: np.random.Generator) -> F64:
         # Some device has room, and a share falls on it with probability 1 / devices at least.
         alphas = np.full(self.devices, self.alpha)
         while True:
-            share: npt.NDArray[np.float64] = draw.dirichlet(alphas)
+            share: F64 = draw.dirichlet(alphas)
             share[~room] = 0.0
             if share.sum() > 0:
                 share /= share.sum()

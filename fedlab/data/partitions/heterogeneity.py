@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from fedlab.core.typing import F64
 
 __all__ = ["embedding_skew", "label_distance", "label_divergence", "quantity_gini"]
 
-Floats = npt.NDArray[np.float64]
 
-
-def label_divergence(counts: npt.ArrayLike) -> float:
+def label_divergence(counts: ArrayLike) -> float:
     """Return the Jensen-Shannon divergence of the devices' label distributions, in bits.
 
     With w_k the part of all rows that device k has, p_k its shares of labels, and p = Σ w_k p_k::
@@ -53,7 +53,7 @@ def label_divergence(counts: npt.ArrayLike) -> float:
     return max(0.0, float((joint[some] * np.log2(joint[some] / apart[some])).sum()))
 
 
-def label_distance(counts: npt.ArrayLike) -> float:
+def label_distance(counts: ArrayLike) -> float:
     """Return the mean distance of a device's label distribution from the pooled one, 0 ... 1.
 
     With w_k, p_k and p as in `label_divergence`, the weighted mean of total variations::
@@ -86,7 +86,7 @@ def label_distance(counts: npt.ArrayLike) -> float:
     return float(np.abs(joint - apart).sum() / 2)
 
 
-def quantity_gini(sizes: npt.ArrayLike) -> float:
+def quantity_gini(sizes: ArrayLike) -> float:
     """Return the Gini coefficient of the devices' numbers of rows.
 
     Half the mean difference of two devices (drawn with replacement) over the mean size::
@@ -119,7 +119,7 @@ def quantity_gini(sizes: npt.ArrayLike) -> float:
     return float(ranks @ ordered / (n * ordered.sum()))
 
 
-def embedding_skew(vectors: Iterable[npt.ArrayLike]) -> float:
+def embedding_skew(vectors: Iterable[ArrayLike]) -> float:
     """Return the part of the vectors' variance that lies between devices: 0 is IID, 1 the most.
 
     With N rows on n devices, m the mean of all rows and m_k of device k's::
@@ -169,10 +169,10 @@ def embedding_skew(vectors: Iterable[npt.ArrayLike]) -> float:
     return float(1 - per_row / ((within + between) / (total_rows - 1)))
 
 
-def _scatter(vectors: Iterable[npt.ArrayLike]) -> tuple[Floats, Floats, float]:
+def _scatter(vectors: Iterable[ArrayLike]) -> tuple[F64, F64, float]:
     """Return each device's number of rows and mean, and the sum of squares about those means."""
     rows: list[int] = []
-    means: list[Floats] = []
+    means: list[F64] = []
     within = 0.0
     for place, some in enumerate(vectors):
         x = np.asarray(some, dtype=np.float64)
@@ -188,14 +188,14 @@ def _scatter(vectors: Iterable[npt.ArrayLike]) -> tuple[Floats, Floats, float]:
     return np.array(rows, dtype=np.float64), np.array(means), within
 
 
-def _joint(counts: npt.ArrayLike) -> tuple[Floats, Floats]:
+def _joint(counts: ArrayLike) -> tuple[F64, F64]:
     """Return the joint distribution of device and label, and the product of its margins."""
     table = _not_negative(counts, "counts", "(devices, labels)", 2)
     joint = table / table.sum()
     return joint, np.outer(joint.sum(axis=1), joint.sum(axis=0))
 
 
-def _not_negative(values: npt.ArrayLike, name: str, shape: str, ndim: int) -> Floats:
+def _not_negative(values: ArrayLike, name: str, shape: str, ndim: int) -> F64:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it takes {shape}")

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64
 from fedlab.core.validation import whole_number
 from fedlab.data.partitions.partition import Partition, codes_of, split_by
 
 __all__ = ["Drift"]
 
 MOVES = 2  # a part of the address (seed, PARTITION), as SHARES and SHUFFLES are
-
-Moments = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +66,11 @@ class Drift:
 
     start: Partition
     end: Partition
-    labels: npt.ArrayLike = field(repr=False)
+    labels: ArrayLike = field(repr=False)
     first: int
     last: int
     seed: int
-    _moments: Moments = field(init=False, repr=False)
+    _moments: F64 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         whole_number(self.first, "first", 0)
@@ -115,7 +114,7 @@ class Drift:
         how = f"{share:.1%} of the way from ({self.start.how}) to ({self.end.how})"
         return split_by(device_of, self.start.names, f"{how}, seed {self.seed}")
 
-    def _moments_of(self, codes: npt.NDArray[np.int64]) -> Moments:
+    def _moments_of(self, codes: I64) -> F64:
         """Return the share at which each row moves.
 
         The m rows of a cell (a label on its way between two devices) move one after another at

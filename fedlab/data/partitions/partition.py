@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import I64
 from fedlab.data.tables.targets import device_names, rows_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Partition", "PartitionError", "audit", "by_column", "iid", "label_table"]
-
-Rows = npt.NDArray[np.int64]
 
 
 class PartitionError(ValueError):
@@ -59,7 +58,7 @@ class Partition:
     fedlab.data.partitions.partition.PartitionError: 1 row (2) held twice, by 'ward 1', 'ward 2'
     """
 
-    rows: tuple[Rows, ...]
+    rows: tuple[I64, ...]
     names: tuple[int | str, ...]
     total: int
     how: str
@@ -75,7 +74,7 @@ class Partition:
         return tuple(len(rows) for rows in self.rows)
 
     @property
-    def device_of(self) -> Rows:
+    def device_of(self) -> I64:
         """The place, among the devices, of the one that holds each row; shape (total,)."""
         places = np.empty(self.total, dtype=np.int64)
         places[np.concatenate(self.rows)] = np.repeat(np.arange(len(self)), self.sizes)
@@ -154,7 +153,7 @@ def iid(total: int, devices: int, seed: int) -> Partition:
     return Partition(rows, tuple(range(devices)), total, f"IID over {devices} devices, seed {seed}")
 
 
-def by_column(values: npt.ArrayLike) -> Partition:
+def by_column(values: ArrayLike) -> Partition:
     """Give each different value a device of its own, as a hospital, a user or a ward is one.
 
     Parameters
@@ -182,7 +181,7 @@ def by_column(values: npt.ArrayLike) -> Partition:
     return split_by(codes, names, "by column")
 
 
-def label_table(partition: Partition, labels: npt.ArrayLike) -> pd.DataFrame:
+def label_table(partition: Partition, labels: ArrayLike) -> pd.DataFrame:
     """Count each device's rows of each class.
 
     Returns
@@ -214,7 +213,7 @@ def label_table(partition: Partition, labels: npt.ArrayLike) -> pd.DataFrame:
     )
 
 
-def _as_rows(rows: npt.NDArray[Any]) -> Rows:
+def _as_rows(rows: NDArray[Any]) -> I64:
     array = np.asarray(rows)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise PartitionError(
@@ -226,7 +225,7 @@ def _as_rows(rows: npt.NDArray[Any]) -> Rows:
     return array
 
 
-def split_by(device_of: Rows, names: Sequence[int | str], how: str) -> Partition:
+def split_by(device_of: I64, names: Sequence[int | str], how: str) -> Partition:
     """Return the partition in which row r belongs to the device at place ``device_of[r]``."""
     ends = np.cumsum(np.bincount(device_of, minlength=len(names)))[:-1]
     order = np.argsort(device_of, kind="stable")
@@ -244,7 +243,7 @@ def check_devices(total: int, devices: int, min_rows: int) -> None:
         )
 
 
-def codes_of(values: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], list[int | str]]:
+def codes_of(values: ArrayLike) -> tuple[I64, list[int | str]]:
     """Return each value's position among the different ones, and those, sorted."""
     import pandas as pd
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import I64, Bool
 from fedlab.core.validation import whole_number
 from fedlab.data.partitions.dirichlet import SHUFFLES, LabelSkew
 from fedlab.data.partitions.partition import Partition, check_devices, codes_of, split_by
 
 __all__ = ["by_classes", "by_quantity", "dirichlet", "shards"]
 
-Places = npt.NDArray[np.int64]
-
 
 def dirichlet(
-    labels: npt.ArrayLike,
+    labels: ArrayLike,
     devices: int,
     alpha: float,
     seed: int,
@@ -76,7 +75,7 @@ def dirichlet(
 
 
 def by_classes(
-    labels: npt.ArrayLike, devices: int, k: int, seed: int, *, tries: int = 1000
+    labels: ArrayLike, devices: int, k: int, seed: int, *, tries: int = 1000
 ) -> Partition:
     """Give each device rows of exactly k classes: the split that NIID-Bench calls #C=k.
 
@@ -172,7 +171,7 @@ def by_quantity(
     return _deal(np.zeros(total, dtype=np.int64), skew, tries)
 
 
-def shards(labels: npt.ArrayLike, devices: int, seed: int, *, shards_each: int = 2) -> Partition:
+def shards(labels: ArrayLike, devices: int, seed: int, *, shards_each: int = 2) -> Partition:
     """Sort rows by label, cut them into equal shards, and deal `shards_each` to each device.
 
     Rows of one label stay in the order of the data, as in the paper: only the dealing is random.
@@ -216,7 +215,7 @@ def shards(labels: npt.ArrayLike, devices: int, seed: int, *, shards_each: int =
     return split_by(device_of, range(devices), how)
 
 
-def _deal(codes: Places, skew: LabelSkew, tries: int) -> Partition:
+def _deal(codes: I64, skew: LabelSkew, tries: int) -> Partition:
     """Return the partition that shuffles each class's rows and deals them as `skew` counts."""
     counts, used = skew.counts(tries)
     shuffle = generator(skew.seed, Purpose.PARTITION, part=SHUFFLES)
@@ -228,12 +227,12 @@ def _deal(codes: Places, skew: LabelSkew, tries: int) -> Partition:
     return split_by(device_of, range(skew.devices), how)
 
 
-def _even(size: int, parts: int) -> Places:
+def _even(size: int, parts: int) -> I64:
     """Return, for each of `size` places in order, which of the even parts it falls in."""
     return np.sort(np.arange(size) % parts)
 
 
-def _owned(sizes: Places, devices: int, k: int, seed: int, tries: int) -> npt.NDArray[np.bool_]:
+def _owned(sizes: I64, devices: int, k: int, seed: int, tries: int) -> Bool:
     """Return which device owns which class, shape (devices, K)."""
     draw = generator(seed, Purpose.PARTITION)
     own = np.arange(devices)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32, F64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.data.loading.registry import Origin
 from fedlab.data.partitions.partition import Partition, by_column
@@ -28,8 +29,6 @@ _CITATION = (
     "T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith: Federated optimization in "
     "heterogeneous networks. MLSys 2020"
 )
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +48,9 @@ class Synthetic:
 
     train: Dataset
     test: Dataset
-    means: Floats
-    weights: Floats
-    biases: Floats
+    means: F64
+    weights: F64
+    biases: F64
 
     def __post_init__(self) -> None:
         for name in ("means", "weights", "biases"):
@@ -156,9 +155,9 @@ def synthetic_iid(seed: int, *, devices: int = 30) -> Synthetic:
 class _Law:
     """What a device's rows are drawn from: means (60,), weights (60, 10) and biases (10,)."""
 
-    means: Floats
-    weights: Floats
-    biases: Floats
+    means: F64
+    weights: F64
+    biases: F64
 
     @classmethod
     def of_device(cls, draw: np.random.Generator, alpha: float, beta: float) -> _Law:
@@ -169,7 +168,7 @@ class _Law:
             draw.normal(model_mean, 1, CLASSES),
         )
 
-    def rows(self, draw: np.random.Generator) -> tuple[npt.NDArray[np.float32], Floats]:
+    def rows(self, draw: np.random.Generator) -> tuple[F32, F64]:
         """Draw a device's rows, shuffled, and the logits of each."""
         size = int(draw.lognormal(4, 2)) + 50
         x = self.means + draw.standard_normal((size, FEATURES)) * _SPREAD
@@ -202,7 +201,7 @@ def _federation(what: str, draws: Sequence[np.random.Generator], laws: Sequence[
     )
 
 
-def _dataset(what: str, parts: Sequence[tuple[npt.NDArray[np.generic], ...]]) -> Dataset:
+def _dataset(what: str, parts: Sequence[tuple[NDArray[np.generic], ...]]) -> Dataset:
     x, y, device = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     digest = hashlib.sha256(x.astype("<f4").tobytes())
     digest.update(y.astype("<i8").tobytes())

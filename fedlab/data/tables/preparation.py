@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.data.tables.targets import as_text, rows_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ColumnSums", "Preparation"]
 
-Float64 = npt.NDArray[np.float64]
 Categories = Mapping[str, Mapping[str, int]]
 
 
@@ -56,9 +55,9 @@ class ColumnSums:
 
     rows: int
     numeric: tuple[str, ...]
-    count: npt.NDArray[np.int64]
-    mean: Float64
-    m2: Float64
+    count: I64
+    mean: F64
+    m2: F64
     categories: Categories
 
     @classmethod
@@ -175,8 +174,8 @@ class Preparation:
     """
 
     numeric: tuple[str, ...]
-    mean: Float64
-    scale: Float64
+    mean: F64
+    scale: F64
     indicated: tuple[str, ...]
     categories: Mapping[str, tuple[str, ...]]
 
@@ -225,7 +224,7 @@ class Preparation:
         one_hot = (f"{name}={c}" for name, cs in self.categories.items() for c in cs)
         return (*self.numeric, *missing, *one_hot)
 
-    def apply(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    def apply(self, frame: pd.DataFrame) -> tuple[F32, tuple[str, ...]]:
         """Return rows as a matrix, shape (n, d), float32, and the names of its columns.
 
         Raises
@@ -243,7 +242,7 @@ class Preparation:
         return np.concatenate(blocks, axis=1, dtype=np.float32), self.features
 
 
-def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> Float64:
+def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> F64:
     """Return columns as float64, shape (n, c), NaN where a value is missing."""
     from pandas.api import types
 
@@ -265,7 +264,7 @@ def _refuse_unknown(frame: pd.DataFrame, columns: Iterable[str]) -> None:
         raise ValueError(f"there is no column {unknown[0]!r}; there are {list(frame.columns)}")
 
 
-def _first_present(values: Float64, present: npt.NDArray[np.bool_]) -> Float64:
+def _first_present(values: F64, present: Bool) -> F64:
     if len(values) == 0:
         return np.zeros(values.shape[1])
     first = values[present.argmax(axis=0), np.arange(values.shape[1])]
@@ -282,7 +281,7 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in names}
 
 
-def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
     text = column.astype(object).map(as_text, na_action="ignore").to_numpy()
     one_hot = np.empty((len(column), len(known)), dtype=bool)
     for i, category in enumerate(known):

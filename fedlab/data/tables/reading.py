@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
@@ -118,9 +118,9 @@ def read_table(
 
 
 def read_vectors(
-    vectors: str | Path | npt.ArrayLike,
-    labels: str | Path | npt.ArrayLike,
-    device: str | Path | npt.ArrayLike | None = None,
+    vectors: str | Path | ArrayLike,
+    labels: str | Path | ArrayLike,
+    device: str | Path | ArrayLike | None = None,
     *,
     target: Kind | None = None,
 ) -> Dataset:
@@ -205,7 +205,7 @@ def _read(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
     return pd.read_csv(path), path.name, digest
 
 
-def _array(values: str | Path | npt.ArrayLike) -> Any:
+def _array(values: str | Path | ArrayLike) -> Any:
     if not isinstance(values, str | Path):
         return values
     path = Path(values)

@@ -12,7 +12,9 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
+
+from fedlab.core.typing import F64, Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,7 @@ _MOST_NUMBERED_CLASSES = 20
 class Target:
     """Labels as an array: positions in `classes` (int64), or, without classes, float64 numbers."""
 
-    y: npt.NDArray[Any]
+    y: NDArray[Any]
     classes: tuple[int | str, ...] | None
 
     @property
@@ -94,7 +96,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     return _from_numbers(values.to_numpy(dtype=np.float64), name, kind)
 
 
-def _from_numbers(y: npt.NDArray[np.float64], name: str, kind: Kind | None) -> Target:
+def _from_numbers(y: F64, name: str, kind: Kind | None) -> Target:
     infinite = np.flatnonzero(~np.isfinite(y))
     if infinite.size:
         raise ValueError(f"label {name!r} is infinite in {rows_text(infinite)}")
@@ -187,7 +189,7 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def rows_text(rows: npt.NDArray[np.intp]) -> str:
+def rows_text(rows: Places) -> str:
     """Return ``"3 rows (0, 7, 9)"``: how many and the first few, counted from 0.
 
     Examples

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, I64
 from fedlab.core.validation import read_only
 from fedlab.data.loading.registry import Origin
 from fedlab.data.tables.targets import Target
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Dataset", "Table", "WordVectors"]
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +50,12 @@ class Dataset:
     ('float32', 'yes', 2)
     """
 
-    x: Float32
-    y: npt.NDArray[Any]
+    x: F32
+    y: NDArray[Any]
     classes: tuple[int | str, ...] | None
     features: tuple[str, ...]
     origin: Origin
-    device: npt.NDArray[Any] | None = None
+    device: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         with np.errstate(over="ignore"):  # what overflows is refused below, by its row
@@ -85,7 +84,7 @@ class Dataset:
         object.__setattr__(self, "x", read_only(x))
         object.__setattr__(self, "y", read_only(y))
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Dataset:
+    def take(self, rows: I64) -> Dataset:
         """Return a data set of some of the rows, in the order given."""
         device = None if self.device is None else self.device[rows]
         return replace(self, x=self.x[rows], y=self.y[rows], device=device)
@@ -124,7 +123,7 @@ class Table:
     origin: Origin
 
     @property
-    def y(self) -> npt.NDArray[Any]:
+    def y(self) -> NDArray[Any]:
         """Labels as numbers, shape (n,): positions in `classes` (int64), or float64."""
         return self.target.y
 
@@ -134,7 +133,7 @@ class Table:
         return self.target.classes
 
     @property
-    def devices(self) -> npt.NDArray[Any]:
+    def devices(self) -> NDArray[Any]:
         """The device of each row, shape (n,).
 
         Raises
@@ -149,7 +148,7 @@ class Table:
             )
         return self.frame[self.device].to_numpy()
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Table:
+    def take(self, rows: I64) -> Table:
         """Return a table of some of the rows, in the order given; classes stay the same."""
         target = Target(self.y[rows], self.classes)
         return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), target=target)
@@ -172,7 +171,7 @@ class WordVectors:
     """
 
     words: tuple[str, ...]
-    vectors: Float32
+    vectors: F32
     origin: Origin
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, I64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
@@ -28,7 +29,6 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 __all__ = ["Population", "PopulationError", "StoredDevice"]
 
-Numbers = NDArray[np.float64]
 
 DESCRIPTION = "population.json"
 KIND = "fedlab population"
@@ -102,7 +102,7 @@ class Population(Sequence["StoredDevice"]):
         def column(name: str, shape: tuple[int, ...], *types: str) -> NDArray[Any]:
             return _mapped(self.folder / f"{name}.npy", shape, types)
 
-        def profile(name: str) -> Numbers | None:
+        def profile(name: str) -> F64 | None:
             if name not in said.columns:
                 return None
             values = column(name, (said.devices,), "<f8")
@@ -116,7 +116,7 @@ class Population(Sequence["StoredDevice"]):
             self._columns["scales"] = column("scales", (said.rows,), "<f4")
         self._labels = column("labels", (said.rows,), "<i8", "<f8", "text")
         self._offsets = column("offsets", (said.devices + 1,), "<i8")
-        self.rows: NDArray[np.int64] = read_only(_rows_between(self._offsets, said.rows))
+        self.rows: I64 = read_only(_rows_between(self._offsets, said.rows))
         self.ids: range | NDArray[Any] = range(said.devices)
         if "ids" in said.columns:
             self.ids = column("ids", (said.devices,), "<i8", "text")
@@ -164,7 +164,7 @@ class Population(Sequence["StoredDevice"]):
     def _place_of_rows(self, place: int) -> slice:
         return slice(self._offsets.item(place), self._offsets.item(place + 1))
 
-    def _vectors_at(self, rows: slice) -> NDArray[np.float32]:
+    def _vectors_at(self, rows: slice) -> F32:
         scales = self._columns.get("scales")
         part = None if scales is None else scales[rows]
         codes = self._columns["codes"][rows]
@@ -328,7 +328,7 @@ def _mapped(path: Path, shape: tuple[int, ...], types: tuple[str, ...]) -> NDArr
     return np.ndarray(shape, dtype, mapping, begin)
 
 
-def _rows_between(offsets: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+def _rows_between(offsets: I64, rows: int) -> I64:
     """Return the rows of each device, if offsets rise from 0 to the number of rows."""
     between = np.diff(offsets)
     if offsets[0] != 0 or offsets[-1] != rows or between.min(initial=0) < 0:
@@ -339,7 +339,7 @@ def _rows_between(offsets: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return between
 
 
-def refuse_odd_profile(name: str, values: Numbers, error: type[ValueError] = ValueError) -> None:
+def refuse_odd_profile(name: str, values: F64, error: type[ValueError] = ValueError) -> None:
     """Refuse what `Profile` would refuse."""
     if name == "availability":
         good, needed = (values >= 0) & (values <= 1), "it must lie in 0 ... 1"

@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import address_of
+from fedlab.core.typing import I64
 from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.device.population.reading import (
@@ -229,7 +230,7 @@ class _Writer:
             )
         self._add_encoded(block, counts)
 
-    def _blame(self, counts: NDArray[np.int64], x: NDArray[Any], y: NDArray[Any]) -> None:
+    def _blame(self, counts: I64, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Add the devices of a block that was refused one by one, so that an error names it."""
         if x.ndim != 2 or not len(x) == len(y) == counts.sum() or counts.min(initial=0) < 0:
             return
@@ -254,7 +255,7 @@ class _Writer:
             )
         return {**block, "labels": labels}
 
-    def _add_encoded(self, block: Columns, counts: NDArray[np.int64]) -> None:
+    def _add_encoded(self, block: Columns, counts: I64) -> None:
         self._append_to("offsets", self._columns["codes"].rows + np.cumsum(counts))
         self._append_all(block)
         self._devices += len(counts)

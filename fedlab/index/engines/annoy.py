@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
 from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
@@ -22,7 +22,6 @@ from fedlab.index.table import Table
 
 __all__ = ["Annoy"]
 
-Float = NDArray[np.float32]
 
 _METRIC = {"cosine": "angular", "inner": "dot", "l2sq": "euclidean"}
 _MANY = 1 << 20
@@ -117,14 +116,14 @@ class Forest(Entries):
         forest.build(self._engine.trees, n_jobs=threads)
         self._forest, self._row_of = forest, np.arange(table.rows)
 
-    def _fitted(self, rows: Float) -> Float:
+    def _fitted(self, rows: F32) -> F32:
         # Annoy squares lengths in float32 and drops rows whose square vanishes.
         if self._metric != "cosine":
             return rows
         sizes = np.abs(rows).max(axis=1, keepdims=True)
         return np.asarray(rows / np.where(sizes > 0, sizes, np.float32(1)))
 
-    def candidates(self, queries: Float, count: int, threads: int) -> NDArray[np.int64]:
+    def candidates(self, queries: F32, count: int, threads: int) -> I64:
         asked = min(count + min(count, self.removed), self.entries)
         places = np.full((len(queries), asked), -1, np.int64)
 

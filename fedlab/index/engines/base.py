@@ -9,9 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fedlab.core.typing import F32, I64, Bool
 from fedlab.index.table import Table
 
 __all__ = ["Engine", "Proposer", "imported"]
@@ -46,12 +44,10 @@ class Proposer(Protocol):
     def extend(self, table: Table, threads: int) -> None:
         """Take in the rows that the table has and this has not."""
 
-    def without(self, kept: NDArray[np.bool_]) -> Self:
+    def without(self, kept: Bool) -> Self:
         """Return what stands for a table that keeps only the rows where `kept` is true."""
 
-    def candidates(
-        self, queries: NDArray[np.float32], count: int, threads: int
-    ) -> NDArray[np.int64]:
+    def candidates(self, queries: F32, count: int, threads: int) -> I64:
         """Return rows near each query, (q, `count` or more), none twice; -1 fills empty places."""
 
     def nbytes_beside(self, table: Table) -> int:

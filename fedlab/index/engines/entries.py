@@ -12,6 +12,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import I64, Bool
+
 __all__ = ["Entries"]
 
 #: What holds a larger share of removed entries is built anew.
@@ -30,7 +32,7 @@ class Entries:
     """
 
     def __init__(self) -> None:
-        self._row_of: NDArray[np.int64] = np.empty(0, np.int64)
+        self._row_of: I64 = np.empty(0, np.int64)
 
     @property
     def entries(self) -> int:
@@ -46,7 +48,7 @@ class Entries:
     def _too_many_removed(self) -> bool:
         return self.removed > _REMOVED_LIMIT * self.entries
 
-    def without(self, kept: NDArray[np.bool_]) -> Self:
+    def without(self, kept: Bool) -> Self:
         """Return what stands for a table that keeps only the rows where `kept` is true."""
         moved = np.where(kept, np.cumsum(kept) - 1, -1)
         other = copy.copy(self)
@@ -56,7 +58,7 @@ class Entries:
     def _enter(self, rows: NDArray[np.integer]) -> None:
         self._row_of = np.concatenate([self._row_of, rows])
 
-    def _rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _rows_at(self, places: I64) -> I64:
         """Return the rows of entries, -1 where there is none (place -1) or where it is gone."""
-        rows: NDArray[np.int64] = np.where(places >= 0, self._row_of[places], -1)
+        rows: I64 = np.where(places >= 0, self._row_of[places], -1)
         return rows

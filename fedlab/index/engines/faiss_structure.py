@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32, I64
 from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import Table
 
 __all__ = ["CENTROIDS", "FaissProposer", "Settings", "faiss"]
 
-Float = NDArray[np.float32]
 
 #: Of a byte of a product code.
 CENTROIDS = 256
@@ -118,7 +117,7 @@ class FaissProposer(Entries):
         self._index, self._learned_from = index, learned_from
         self._row_of = np.concatenate([row_of, np.arange(known, table.rows)])
 
-    def _sample(self, table: Table) -> Float:
+    def _sample(self, table: Table) -> F32:
         engine = self._engine
         if table.rows < engine.least:
             raise ValueError(
@@ -132,13 +131,13 @@ class FaissProposer(Entries):
         chosen = np.sort(draw.choice(table.rows, engine.most, replace=False))
         return self._fitted(table.decoded(chosen))
 
-    def _fitted(self, rows: Float) -> Float:
+    def _fitted(self, rows: F32) -> F32:
         if self._metric != "cosine":
             return np.ascontiguousarray(rows)
         squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         return np.asarray(rows / np.sqrt(squares)[:, None], np.float32)
 
-    def candidates(self, queries: Float, count: int, threads: int) -> NDArray[np.int64]:
+    def candidates(self, queries: F32, count: int, threads: int) -> I64:
         # Entries whose row is gone take up places in the answer.
         asked = min(count + min(count, self.removed), self.entries)
         with _threads(threads):

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
 from fedlab.index.encoding import DTYPES, LARGEST, codes_in, encode
 from fedlab.index.engines.entries import Entries
@@ -198,9 +199,7 @@ class Graph(Entries):
             )
         self._enter(new)
 
-    def candidates(
-        self, queries: NDArray[np.float32], count: int, threads: int
-    ) -> NDArray[np.int64]:
+    def candidates(self, queries: F32, count: int, threads: int) -> I64:
         """Return rows near each query, (q, `count` or more), -1 where an entry's row is gone."""
         asked = min(self._to_ask(count), self.entries)
         codes = encode(self._fitted(queries), self._dtype)["codes"]
@@ -221,7 +220,7 @@ class Graph(Entries):
         held = self._settings.expansion_search * self.entries
         return max(2 * count, math.ceil(held / max(self.entries - self.removed, 1)))
 
-    def _fitted(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _fitted(self, queries: F32) -> F32:
         """Return queries that rank rows alike and can be encoded (f16 is narrow)."""
         if self._metric == "l2sq":
             return np.clip(queries, -LARGEST[self._dtype], LARGEST[self._dtype])

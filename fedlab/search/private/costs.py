@@ -7,10 +7,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
+from fedlab.core.typing import F32
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.scan import Probes
@@ -98,7 +99,7 @@ def costs(
     return pd.DataFrame(rows, columns=names).set_index("scheme")
 
 
-def _plain(devices: Sequence[Device], probes: NDArray[np.float32], k: int) -> Ledger:
+def _plain(devices: Sequence[Device], probes: F32, k: int) -> Ledger:
     """Every device sends its k nearest, keys and distances, and the server merges them."""
     ledger = Ledger([device.id for device in devices])
     everyone = np.arange(len(devices))

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
+from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
@@ -69,7 +70,7 @@ class FalseCountsError(ValueError):
     """Sums came out that no true counts add up to."""
 
 
-def ordered(distances: NDArray[np.float64], bits: Bits = 64) -> Codes:
+def ordered(distances: F64, bits: Bits = 64) -> Codes:
     """Map distances to whole numbers that stand in the same order, inf included.
 
     Parameters
@@ -96,7 +97,7 @@ def ordered(distances: NDArray[np.float64], bits: Bits = 64) -> Codes:
     return np.asarray(np.where(codes & top, ~codes, codes | top))
 
 
-def distances_of(codes: Codes) -> NDArray[np.float64]:
+def distances_of(codes: Codes) -> F64:
     """Map whole numbers back to the distances that `ordered` made them of."""
     bits = 8 * codes.dtype.itemsize
     top = codes.dtype.type(1 << (bits - 1))
@@ -119,8 +120,8 @@ class KthDistances:
         What was sent.
     """
 
-    distances: NDArray[np.float64]
-    sums: NDArray[np.int64]
+    distances: F64
+    sums: I64
     ledger: Ledger
 
 
@@ -218,7 +219,7 @@ class Search:
         self._refuse_impossible(sums, distances)
         return KthDistances(distances, sums, self.ledger)
 
-    def _refuse_impossible(self, sums: NDArray[np.int64], distances: NDArray[np.float64]) -> None:
+    def _refuse_impossible(self, sums: I64, distances: F64) -> None:
         least = -np.inf if self.metric == "inner" else 0.0
         wrong = ~(distances >= least) | (sums > self.k * len(self.sides)).any(axis=0)
         if wrong.any():
@@ -260,14 +261,14 @@ class Side:
         threshold = self.reach | self.reach.dtype.type((1 << self._bit) - 1)
         return np.asarray((self._near <= threshold[:, None]).sum(axis=1, dtype=np.uint32))
 
-    def decide(self, within: NDArray[np.bool_]) -> None:
+    def decide(self, within: Bool) -> None:
         """Take in whether at least k rows of all devices lie within the threshold."""
         kind = self.reach.dtype.type
         self.reach |= np.where(within, kind(0), kind(1 << self._bit))
         self._bit -= 1
 
 
-def _checked(devices: Sequence[Device], queries: ArrayLike) -> NDArray[np.float32]:
+def _checked(devices: Sequence[Device], queries: ArrayLike) -> F32:
     if len(devices) < 2:
         raise ValueError(f"{len(devices)} devices were given; a sum hides its parts from two on")
     metric, dimensions = one_kind(devices)

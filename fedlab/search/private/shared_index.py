@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlab.core.ledger import Ledger
+from fedlab.core.typing import F32, F64
 from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
@@ -19,8 +20,6 @@ from fedlab.search.answers import FederatedHits
 
 __all__ = ["SharedIndex"]
 
-Words = NDArray[np.uint64]
-Double = NDArray[np.float64]
 
 _BATCH = 64  # queries that are answered at once,
 _SCORES = 1 << 22  # and scores of theirs that are held at once (32 MB, a few times over)
@@ -40,7 +39,7 @@ class _Form:
     metric: str
     scale: float
 
-    def rows(self, vectors: NDArray[np.float32]) -> Double:
+    def rows(self, vectors: F32) -> F64:
         values = vectors.astype(np.float64)
         if self.metric == "cosine":
             return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
@@ -49,7 +48,7 @@ class _Form:
             return values
         return np.column_stack([values, np.square(values).sum(axis=1)])
 
-    def queries(self, vectors: NDArray[np.float32]) -> tuple[Double, Double]:
+    def queries(self, vectors: F32) -> tuple[F64, F64]:
         """Return queries of length one, and what a product must be multiplied by, (q,)."""
         values = vectors.astype(np.float64)
         if self.metric == "l2sq":
@@ -59,7 +58,7 @@ class _Form:
         factors = {"cosine": np.ones(len(values)), "inner": lengths * self.scale}
         return values / lengths[:, None], factors.get(self.metric, lengths * self.scale**2)
 
-    def distances(self, products: Double, vectors: NDArray[np.float32]) -> Double:
+    def distances(self, products: F64, vectors: F32) -> F64:
         if self.metric == "l2sq":
             squares = np.square(vectors, dtype=np.float64).sum(axis=1)
             return np.asarray(np.maximum(products + squares[:, None], 0.0))
@@ -166,7 +165,7 @@ class SharedIndex:
             self._rank(self._distances(probes[part], ledger), self.error(probes[part]), found, part)
         return found
 
-    def error(self, queries: ArrayLike) -> Double:
+    def error(self, queries: ArrayLike) -> F64:
         """Return how far the distance of a row to each query can lie from the true one, (q,)."""
         probes = as_vectors(queries, self.dimensions, "queries")
         _, factors = self._form.queries(probes)
@@ -175,7 +174,7 @@ class SharedIndex:
         rounding = (self.dimensions + 8) * 2.0**-51 * (np.abs(factors) + squares)
         return np.asarray(error_bound(self.dimensions + 1) * np.abs(factors) + rounding)
 
-    def _distances(self, probes: NDArray[np.float32], ledger: Ledger) -> Double:
+    def _distances(self, probes: F32, ledger: Ledger) -> F64:
         """Run the protocol for a batch of queries: what who asks learns, (m, n)."""
         values, factors = self._form.queries(probes)
         parts = share(to_words(values))
@@ -191,7 +190,7 @@ class SharedIndex:
         products = from_products(answers[0] + answers[1]) * factors[:, None]
         return self._form.distances(products, probes)
 
-    def _rank(self, distances: Double, error: Double, found: FederatedHits, part: slice) -> None:
+    def _rank(self, distances: F64, error: F64, found: FederatedHits, part: slice) -> None:
         held = min(found.keys.shape[1], len(self))
         looked = min(held + 1, len(self))  # one further, to see how far away it is
         for query, row in zip(range(part.start, part.stop), distances, strict=False):

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
+from fedlab.core.typing import I64
 from fedlab.device.compatibility import require_several
 from fedlab.device.device import Device
 from fedlab.privacy.secure_sum import Session
@@ -59,7 +60,7 @@ class Vote:
     """
 
     classes: NDArray[Any]
-    counts: NDArray[np.int64]
+    counts: I64
     reach: KthDistances
     ledger: Ledger
 

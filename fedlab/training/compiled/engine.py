@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlab.core.jit import announced
 from fedlab.core.randomness import Purpose
 from fedlab.core.threads import Part, by_cost, share
+from fedlab.core.typing import F64, I64, U64, Array
 from fedlab.device.rows import Rows
-from fedlab.models.base import Array
 from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Work
@@ -37,11 +36,11 @@ _ROW, _PRODUCT = 1e-8, 1e-10
 class Addresses:
     """Where the rows of m devices lie: addresses, and what keeps the memory from being freed."""
 
-    x: NDArray[np.uint64]
-    y: NDArray[np.uint64]
-    chosen: NDArray[np.uint64]
-    held: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    x: U64
+    y: U64
+    chosen: U64
+    held: I64
+    counts: I64
     keep: Sequence[Rows]
 
     @classmethod
@@ -58,12 +57,12 @@ def train(
     stack: Stack,
     work: Work,
     local: LocalSGD,
-    epochs: NDArray[np.int64],
-    addresses: NDArray[np.uint64],
+    epochs: I64,
+    addresses: U64,
     seed: int,
     round: int,
     threads: int,
-) -> tuple[Array, Array, NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[Array, Array, F64, I64]:
     """Return each device's change, gradient (if asked for), mean loss and steps.
 
     Steps are -1 where labels don't fit the network (the change is not set then), -2 where the
@@ -100,9 +99,7 @@ def train(
     return changes, gradients, losses, steps
 
 
-def evaluate(
-    where: Addresses, stack: Stack, parameters: Array, threads: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def evaluate(where: Addresses, stack: Stack, parameters: Array, threads: int) -> tuple[F64, I64]:
     """Return each device's summed loss, and how often its largest score is right."""
     plan, room = _plan(stack, int(where.counts.max(initial=1)))
     start = _stacked(parameters, len(parameters), parameters.dtype)
@@ -126,7 +123,7 @@ def _stacked(array: Array | None, size: int, numbers: np.dtype[Any]) -> Array:
     return np.require(np.atleast_2d(array), numbers, ["C", "W"])
 
 
-def _plan(stack: Stack, batch: int) -> tuple[NDArray[np.int64], int]:
+def _plan(stack: Stack, batch: int) -> tuple[I64, int]:
     """Return the network as the loops read it (see `kernels`), and the rows of a block."""
     from fedlab.training.compiled.tiles import LANES, ROWS
 
@@ -147,7 +144,7 @@ def _up(number: int, multiple: int) -> int:
 # -- threads ---------------------------------------------------------------------------------------
 
 
-def _deal(some: Callable[[Part], None], costs: NDArray[np.float64], threads: int) -> None:
+def _deal(some: Callable[[Part], None], costs: F64, threads: int) -> None:
     """Do devices in as many threads as pay; each writes to rows of its own."""
     with announced("the training loops", "10 to 20"):
         share(by_cost(costs, threads), some, threads)

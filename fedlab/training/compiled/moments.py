@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F64, I64, Array
 from fedlab.device.rows import Rows
-from fedlab.models.base import Array
 from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Work
@@ -22,8 +21,6 @@ __all__ = ["pays", "train"]
 
 #: Forming A takes as long as so many steps over the rows take, for each input: few are worth it.
 _INPUTS = 32
-
-Float = NDArray[np.float64]
 
 
 def pays(stack: Stack, local: LocalSGD, rows: Sequence[Rows]) -> bool:
@@ -38,9 +35,9 @@ def train(
     stack: Stack,
     work: Work,
     local: LocalSGD,
-    epochs: NDArray[np.int64],
+    epochs: I64,
     round: int,
-) -> tuple[Array, Array, Float, NDArray[np.int64]]:
+) -> tuple[Array, Array, F64, I64]:
     """Return each device's change, gradient (if asked for), mean loss and steps.
 
     Steps are -2 where the change holds NaN or inf.
@@ -68,11 +65,11 @@ def train(
     return change, first[: devices if work.gradient else 0].astype(numbers), losses / epochs, steps
 
 
-def _gradient(a: Float, b: Float, w: Float) -> Float:
+def _gradient(a: F64, b: F64, w: F64) -> F64:
     return np.asarray((a @ w[:, :, None])[:, :, 0] - b)
 
 
-def _corrected(gradient: Float, w: Float, anchor: Float, work: Work, local: LocalSGD) -> Float:
+def _corrected(gradient: F64, w: F64, anchor: F64, work: Work, local: LocalSGD) -> F64:
     if local.clip is not None:
         lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
         gradient = gradient * np.minimum(1, local.clip / np.maximum(lengths, local.clip))

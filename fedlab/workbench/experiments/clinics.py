@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, F64, Bool, Places
 from fedlab.data import Table, by_column
 from fedlab.device.device import Device
 from fedlab.device.from_data import devices_from_table
@@ -22,9 +22,6 @@ from fedlab.models import SoftmaxRegression
 from fedlab.training import LocalSGD
 
 __all__ = ["WAYS", "Recipe", "alone", "cross_validate", "federated", "pooled"]
-
-Scores = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,10 @@ class Recipe:
     seed: int
 
 
-Way = Callable[[Table, Mask, Recipe], Scores]
+Way = Callable[[Table, Bool, Recipe], F64]
 
 
-def federated(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+def federated(table: Table, held_out: Bool, recipe: Recipe) -> F64:
     """Return the held-out patients' scores by a model learned together; NaN for the others."""
     made = devices_from_table(table, held_out=held_out)
     model = SoftmaxRegression(made.devices[0].index.dimensions, classes=2, l2=recipe.l2)
@@ -64,22 +61,20 @@ def federated(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
     return scores
 
 
-def _predicted(
-    device: Device, model: SoftmaxRegression, parameters: NDArray[np.float32]
-) -> tuple[NDArray[np.intp], Scores]:
+def _predicted(device: Device, model: SoftmaxRegression, parameters: F32) -> tuple[Places, F64]:
     x, _ = device.validation()
     keys = device.validation_keys.astype(np.intp)
     return keys, model.predict(parameters, x)[:, 1].astype(np.float64)
 
 
-def pooled(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+def pooled(table: Table, held_out: Bool, recipe: Recipe) -> F64:
     """Return the scores by a model that saw all clinics' rows in one place."""
     assert table.device is not None
     one = replace(table, frame=table.frame.assign(**{table.device: "one place"}))
     return federated(one, held_out, recipe)
 
 
-def alone(table: Table, held_out: Mask, recipe: Recipe) -> Scores:
+def alone(table: Table, held_out: Bool, recipe: Recipe) -> F64:
     """Return each clinic's patients' scores by the model of that clinic's rows only."""
     scores = np.full(len(table), np.nan)
     for rows in by_column(table.devices).rows:

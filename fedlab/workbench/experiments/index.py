@@ -11,18 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F32
 from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.metrics.retrieval import recall
 from fedlab.training import one_blas_thread
 
 __all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]
-
-Float = NDArray[np.float32]
-Keys = NDArray[np.uint64]
 
 
 def _seconds(call: Callable[[], object], times: int = 1) -> float:
@@ -36,7 +33,7 @@ def _seconds(call: Callable[[], object], times: int = 1) -> float:
 
 
 def _seconds_a_query(
-    index: VectorIndex, queries: Float, k: int, exact: bool, batch: int | None = None
+    index: VectorIndex, queries: F32, k: int, exact: bool, batch: int | None = None
 ) -> float:
     size = batch or len(queries)
 
@@ -49,7 +46,7 @@ def _seconds_a_query(
         return _seconds(ask, times=3) / len(queries)
 
 
-def scan_against_graph(indexes: Sequence[VectorIndex], queries: Float, k: int) -> pd.DataFrame:
+def scan_against_graph(indexes: Sequence[VectorIndex], queries: F32, k: int) -> pd.DataFrame:
     """Measure both engines on indexes of several sizes; their graphs are built by it.
 
     Returns
@@ -72,7 +69,7 @@ def scan_against_graph(indexes: Sequence[VectorIndex], queries: Float, k: int) -
 
 
 def storage_types(
-    index: VectorIndex, queries: Float, k: int, dtypes: Sequence[DType]
+    index: VectorIndex, queries: F32, k: int, dtypes: Sequence[DType]
 ) -> pd.DataFrame:
     """Measure what each storage type costs and keeps, against the exact answers of `index`.
 
@@ -107,8 +104,8 @@ def _stored_as(index: VectorIndex, dtype: DType) -> VectorIndex:
 
 
 def churn(
-    rows: Float,
-    queries: Float,
+    rows: F32,
+    queries: F32,
     *,
     metric: Metric = "cosine",
     dtypes: Sequence[DType] = ("f32", "f16", "bf16", "i8"),
@@ -160,12 +157,12 @@ def churn(
     return pd.DataFrame(measured)
 
 
-def _recall_of(index: VectorIndex, queries: Float, k: int) -> float:
+def _recall_of(index: VectorIndex, queries: F32, k: int) -> float:
     truth = index.search(queries, k, exact=True).keys
     return recall(index.search(queries, k, exact=False).keys, truth)
 
 
-def _fresh(index: VectorIndex, queries: Float, k: int) -> dict[str, float]:
+def _fresh(index: VectorIndex, queries: F32, k: int) -> dict[str, float]:
     fresh = VectorIndex(index.dimensions, index.metric, index.dtype, engine=index.engine)
     fresh.add(index.vectors)
     graph = index._graph
@@ -173,7 +170,7 @@ def _fresh(index: VectorIndex, queries: Float, k: int) -> dict[str, float]:
     return {"fresh": _recall_of(fresh, queries, k), "removed": graph.removed / graph.entries}
 
 
-def save_and_open(index: VectorIndex, queries: Float, k: int) -> pd.Series[str]:
+def save_and_open(index: VectorIndex, queries: F32, k: int) -> pd.Series[str]:
     """Save an index, open it again, flip one bit of the file, and tell what happened."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "device.index"

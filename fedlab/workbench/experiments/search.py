@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from fedlab.core.typing import F32, U64, Bool
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import (
@@ -27,9 +27,8 @@ from fedlab.search import (
 
 __all__ = ["SearchComparison", "central_index", "compare_searches", "recall_against_bytes"]
 
-Float = NDArray[np.float32]
 #: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
-Judge = Callable[[NDArray[np.uint64], NDArray[np.bool_]], Judged]
+Judge = Callable[[U64, Bool], Judged]
 
 
 def central_index(devices: Sequence[Device]) -> VectorIndex:
@@ -65,7 +64,7 @@ class SearchComparison:
 
 
 def compare_searches(
-    devices: Sequence[Device], queries: Float, k: int, judge: Judge
+    devices: Sequence[Device], queries: F32, k: int, judge: Judge
 ) -> SearchComparison:
     """Search exactly across devices, in one index over all rows, and in each device alone.
 
@@ -101,7 +100,7 @@ def compare_searches(
 
 def recall_against_bytes(
     devices: Sequence[Device],
-    queries: Float,
+    queries: F32,
     k: int,
     *,
     firsts: Sequence[int],
