@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import campaign, engines, filtered, kills, scale, seals, search
+from benchmarks import bits, campaign, engines, filtered, kills, scale, seals, search
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -31,6 +31,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "seal": ("time saving and opening, sealed and not", seals.main),
     "corrupt": ("open corrupted indexes", campaign.main),
     "kill": ("kill saves, and open what they leave", kills.main),
+    "bits": ("compare results with another revision's, bit for bit", bits.main),
 }
 
 WARMUP = 2  # rounds that compile, fill caches, or measure: no steady ones

@@ -1,0 +1,28 @@
+"""Names whose modules are not the same in all trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Parts", "found"]
+
+Parts = Iterator[tuple[str, Any]]
+
+
+def found(name: str, *modules: str) -> Any:
+    """Return what the first of some modules that has it calls `name`.
+
+    Raises
+    ------
+    ImportError
+        If none of them has it; what was wrong with each is said.
+    """
+    wrong = []
+    for module in modules:
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            wrong.append(str(error))
+    raise ImportError(f"no {name}: {'; '.join(wrong)}")
