@@ -3,55 +3,97 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fedlab.algorithms.base import Algorithm, Stateless
 from fedlab.algorithms.fedavg import FedAvg
 from fedlab.algorithms.fednova import FedNova
-from fedlab.algorithms.fedopt import FedOpt
 from fedlab.algorithms.fedprox import FedProx
 from fedlab.algorithms.scaffold import Scaffold
+from fedlab.updates.optimisers import SGD, ServerOptimiser, optimiser
 
 __all__ = [
     "Algorithm",
     "FedAvg",
     "FedNova",
-    "FedOpt",
     "FedProx",
     "Scaffold",
     "Stateless",
+    "WithServer",
     "by_name",
 ]
 
-_KNOWN: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "fedavg": (FedAvg, {}),
-    "fedavgm": (FedAvg, {"momentum": 0.9}),
-    "fedprox": (FedProx, {}),
-    "scaffold": (Scaffold, {}),
-    "fednova": (FedNova, {}),
-    "fedadam": (FedOpt, {"rule": "adam"}),
-    "fedyogi": (FedOpt, {"rule": "yogi"}),
-    "fedadagrad": (FedOpt, {"rule": "adagrad"}),
+
+@dataclass(frozen=True)
+class WithServer:
+    """An algorithm and a server optimiser under one name, as papers have them.
+
+    ``Federation(algorithm=...)`` takes it; FedAdam is FedAvg with Adam.
+    """
+
+    algorithm: Algorithm
+    server: ServerOptimiser
+
+
+_ALGORITHMS: dict[str, Any] = {
+    "fedavg": FedAvg(),
+    "fedprox": FedProx(),
+    "scaffold": Scaffold(),
+    "fednova": FedNova(),
+}
+#: What papers name in one word: federated averaging, and what the server does.
+_WITH_SERVER = {
+    "fedavgm": "momentum",
+    "fedadam": "adam",
+    "fedyogi": "yogi",
+    "fedadagrad": "adagrad",
 }
 
 
-def by_name(name: str, **settings: Any) -> Algorithm:
+def by_name(name: str, **settings: Any) -> Algorithm | WithServer:
     """Return an algorithm by its name in the literature, with hyper-parameters of one's own.
+
+    Parameters
+    ----------
+    name : str
+        Of an algorithm, or of one with a server optimiser: ``fedavgm``, ``fedadam``, ``fedyogi``,
+        ``fedadagrad``.
+    **settings
+        Fields of the algorithm, or of the server optimiser (``rate``, also called ``server_rate``).
 
     Raises
     ------
     ValueError
         If no algorithm has that name; the message lists those there are.
+    TypeError
+        If a setting is none of its.
 
     Examples
     --------
     >>> by_name("fedprox", mu=0.1)
     FedProx(mu=0.1)
+    >>> by_name("fedavgm", momentum=0.5)
+    WithServer(algorithm=FedAvg(), server=SGD(rate=1.0, momentum=0.5))
     """
-    if name.lower() not in _KNOWN:
-        close = difflib.get_close_matches(name.lower(), _KNOWN, n=1)
+    known = [*_ALGORITHMS, *_WITH_SERVER]
+    if name.lower() not in known:
+        close = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no algorithm is called {name!r}{hint}; there are {', '.join(_KNOWN)}")
-    kind, defaults = _KNOWN[name.lower()]
-    algorithm: Algorithm = kind(**{**defaults, **settings})
-    return algorithm
+        raise ValueError(f"no algorithm is called {name!r}{hint}; there are {', '.join(known)}")
+    of_server = _WITH_SERVER.get(name.lower())
+    algorithm: Any = _ALGORITHMS[name.lower()] if of_server is None else FedAvg()
+    server: Any = SGD() if of_server is None else optimiser(of_server)
+    if "server_rate" in settings:
+        settings["rate"] = settings.pop("server_rate")
+    mine, theirs = ({field.name for field in fields(part)} for part in (algorithm, server))
+    if other := sorted(settings.keys() - mine - theirs):
+        raise TypeError(
+            f"{name} has no setting {', '.join(other)}; it has {', '.join(sorted(mine | theirs))}"
+        )
+    algorithm = replace(algorithm, **{n: v for n, v in settings.items() if n in mine})
+    changed = {n: v for n, v in settings.items() if n not in mine}
+    if of_server is None and not changed:
+        found: Algorithm = algorithm
+        return found
+    return WithServer(algorithm, replace(server, **changed))

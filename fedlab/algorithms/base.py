@@ -1,42 +1,78 @@
-"""What an algorithm is: hyper-parameters, an initial state, local work, and the server's step."""
+"""What an algorithm is: local work, what devices report of it, and what the server learns."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from fedlab.core.typing import Array, Places
-from fedlab.training.work import Work
-from fedlab.updates.returned import Returned
+from fedlab.core.typing import F64, Array, Places
+from fedlab.device.states import DeviceStates
+from fedlab.training.local import LocalSGD
+from fedlab.training.work import Phase, Work
+from fedlab.updates.sent import Updates
 
-__all__ = ["Algorithm", "Stateless"]
+__all__ = ["Algorithm", "State", "Stateless"]
 
 State = Any
 
 
 class Algorithm(Protocol):
-    """A frozen dataclass of hyper-parameters with these three methods."""
+    """A frozen dataclass of hyper-parameters with these five methods.
+
+    A class attribute ``weights = "uniform"`` says that it weighs all devices alike, whatever rows
+    they have. How the server moves along what was learned is no matter of an algorithm: see
+    `fedlab.updates.optimisers`.
+    """
+
+    def check(self, local: LocalSGD) -> None:
+        """Raise a ValueError where the algorithm would be wrong under such local training."""
 
     def init(self, parameters: Array, devices: int) -> State:
-        """Return the state before the first round, such as a checkpoint holds.
+        """Return the server's state before the first round, such as a checkpoint holds.
 
         Arrays, numbers, text, None, and lists and dicts of them; keys are text or whole numbers.
         """
 
-    def work(self, state: State, parameters: Array, places: Places) -> Work:
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         """Describe what the devices at `places` do this round."""
 
-    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        """Return the server's next parameters, float64, and the next state; neither in place."""
+    def report(
+        self, state: State, sent: Updates, kept: DeviceStates
+    ) -> tuple[Updates, DeviceStates]:
+        """Return what devices make of their local work: what they send, and what they keep.
+
+        It computes on the devices' side, a row at a time: no device's row depends on another's.
+        """
+
+    def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
+        """Return the change that the server steps along, (p,), and the next state; not in place.
+
+        Parameters
+        ----------
+        state : tree
+        means : mapping of str to arrays
+            The aggregate of each block, (n,), and the weighted mean of each stat, ().
+        devices : int
+            How many updates entered them.
+        """
 
 
 class Stateless:
-    """An algorithm that remembers nothing, lets devices train plainly, and averages."""
+    """An algorithm that remembers nothing, lets devices train plainly, and takes the average."""
+
+    def check(self, local: LocalSGD) -> None:
+        """Any local training will do."""
 
     def init(self, parameters: Array, devices: int) -> State:
         return {}
 
-    def work(self, state: State, parameters: Array, places: Places) -> Work:
-        return Work(parameters)
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
+        return Phase(parameters)
 
-    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        return parameters + returned.average, state
+    def report(
+        self, state: State, sent: Updates, kept: DeviceStates
+    ) -> tuple[Updates, DeviceStates]:
+        return sent, kept
+
+    def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
+        return means["change"], state

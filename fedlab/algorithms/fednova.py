@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.training.work import Work
-from fedlab.updates.returned import Returned
+from fedlab.device.states import DeviceStates
+from fedlab.training.local import LocalSGD
+from fedlab.training.work import Phase, Work
+from fedlab.updates.sent import Updates
 
 __all__ = ["FedNova"]
 
 
 @dataclass(frozen=True)
 class FedNova(Stateless):
-    """x <- x - tau_eff sum_k p_k d_k with d_k = (x - x_k) / a_k and tau_eff = sum_k p_k a_k.
+    """The server learns -tau_eff sum_k p_k d_k, d_k = (x - x_k) / a_k, tau_eff = sum_k p_k a_k.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ class FedNova(Stateless):
         if self.momentum and self.mu:
             raise ValueError("momentum and mu were both given; FedNova's weights know one of them")
 
-    def effective_steps(self, steps: I64, rate: float) -> F64:
+    def effective_steps(self, steps: I64, rate: float | F64) -> F64:
         """Return a_k for each device."""
         tau = steps.astype(np.float64)
         if self.momentum:
@@ -61,10 +64,22 @@ class FedNova(Stateless):
             return np.asarray((1 - (1 - rate * self.mu) ** tau) / (rate * self.mu))
         return tau
 
-    def work(self, state: State, parameters: Array, places: Places) -> Work:
-        return Work(parameters, mu=self.mu)
+    def check(self, local: LocalSGD) -> None:
+        if local.momentum != self.momentum:
+            raise ValueError(
+                f"FedNova(momentum={self.momentum}) was given with LocalSGD(momentum="
+                f"{local.momentum}): its weights would be those of other steps; give both the same"
+            )
 
-    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        a = self.effective_steps(returned.steps, returned.rate)
-        effective = float(returned.weights @ a)
-        return parameters + effective * returned.mean(returned.changes, returned.weights / a), state
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
+        return Phase(parameters, mu=self.mu)
+
+    def report(
+        self, state: State, sent: Updates, kept: DeviceStates
+    ) -> tuple[Updates, DeviceStates]:
+        a = self.effective_steps(sent.stats["steps"], sent.stats["rate"])
+        weighed = {**sent.weighed, "change": sent.weights / a}
+        return replace(sent, weighed=weighed, stats={**sent.stats, "effective": a}), kept
+
+    def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
+        return means["effective"] * means["change"], state

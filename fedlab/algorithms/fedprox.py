@@ -8,14 +8,15 @@ import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.core.typing import Array, Places
-from fedlab.training.work import Work
+from fedlab.device.states import DeviceStates
+from fedlab.training.work import Phase, Work
 
 __all__ = ["FedProx"]
 
 
 @dataclass(frozen=True)
 class FedProx(Stateless):
-    """Devices minimise f_k(y) + mu / 2 |y - x|^2; the server averages.
+    """Devices minimise f_k(y) + mu / 2 |y - x|^2; the server learns the average.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class FedProx(Stateless):
 
     Examples
     --------
-    >>> FedProx(mu=1.0).work({}, np.zeros(2), np.arange(3)).mu
+    >>> FedProx(mu=1.0).work({}, np.zeros(2), np.arange(3), DeviceStates()).mu
     1.0
     """
 
@@ -36,5 +37,5 @@ class FedProx(Stateless):
         if not 0 <= self.mu < np.inf:
             raise ValueError(f"mu is {self.mu}; it must be zero or positive")
 
-    def work(self, state: State, parameters: Array, places: Places) -> Work:
-        return Work(parameters, mu=self.mu)
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
+        return Phase(parameters, mu=self.mu)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from fedlab.algorithms.base import State
-from fedlab.core.typing import Array, Places
-from fedlab.training.work import Work
-from fedlab.updates.returned import Returned
+from fedlab.core.typing import F64, Array, Places
+from fedlab.device.states import DeviceStates
+from fedlab.training.local import LocalSGD
+from fedlab.training.work import Phase, Work
+from fedlab.updates.sent import Updates
 
 __all__ = ["Scaffold"]
 
@@ -19,53 +22,69 @@ __all__ = ["Scaffold"]
 class Scaffold:
     """Devices step along g + c - c_i; the server averages uniformly.
 
+    A device keeps its variate c_i, and sends its change and how c_i changed; the server keeps c.
+
     Parameters
     ----------
     option : {2, 1}
         How a device renews its control variate: 2, from its own change, c_i - c + (x - y) / (K
         eta); 1, the gradient of its whole loss at x, which costs another pass over its rows.
-    server_rate : float
-        eta_g.
 
     Source: Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated learning",
-    ICML 2020, algorithm 1. All variates start at zero, and c is their mean over *all* devices.
+    ICML 2020, algorithm 1. All variates start at zero, and c is their mean over *all* devices; the
+    paper's eta_g is the server's step: ``server=SGD(rate)``.
 
     Examples
     --------
-    >>> Scaffold().init(np.zeros(2), devices=10)["server"]
+    >>> Scaffold().init(np.zeros(2), devices=10)["control"]
     array([0., 0.])
     """
 
     option: Literal[1, 2] = 2
-    server_rate: float = 1.0
+
+    weights: ClassVar[Literal["uniform"]] = "uniform"
 
     def __post_init__(self) -> None:
         if self.option not in (1, 2):
             raise ValueError(f"option is {self.option}; choose 1 or 2")
-        if not 0 < self.server_rate < np.inf:
-            raise ValueError(f"server_rate is {self.server_rate}; it must be a positive number")
+
+    def check(self, local: LocalSGD) -> None:
+        for name in ("momentum", "weight_decay", "clip"):
+            if self.option == 2 and getattr(local, name):
+                raise ValueError(
+                    f"Scaffold(option=2) was given with LocalSGD({name}={getattr(local, name)}): "
+                    "(x - y) / (K eta) is then no gradient; leave it out, or take option=1"
+                )
 
     def init(self, parameters: Array, devices: int) -> State:
-        # Only devices that took part have a variate other than zero: memory follows those.
-        return {"server": np.zeros(len(parameters)), "device": {}, "devices": devices}
+        return {"control": np.zeros(len(parameters)), "devices": devices}
 
-    def _variates(self, state: State, places: Places) -> Array:
-        zero = np.zeros_like(state["server"])
-        return np.array([state["device"].get(int(place), zero) for place in places])
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
+        offset = state["control"] - self._controls(state, places, kept)
+        return Phase(parameters, offset=offset.astype(parameters.dtype), gradient=self.option == 1)
 
-    def work(self, state: State, parameters: Array, places: Places) -> Work:
-        offset = state["server"] - self._variates(state, places)
-        return Work(parameters, offset=offset.astype(parameters.dtype), gradient=self.option == 1)
+    def _controls(self, state: State, places: Places, kept: DeviceStates) -> F64:
+        return kept.rows("control", places, np.zeros_like(state["control"]))
 
-    def step(self, state: State, parameters: Array, returned: Returned) -> tuple[Array, State]:
-        old = self._variates(state, returned.places)
+    def report(
+        self, state: State, sent: Updates, kept: DeviceStates
+    ) -> tuple[Updates, DeviceStates]:
+        blocks = dict(sent.blocks)
+        old, change = self._controls(state, sent.places, kept), blocks["change"]
         if self.option == 1:
-            new = returned.blocks["gradient"].astype(np.float64)
+            new = blocks.pop("gradient").astype(np.float64)
         else:
-            taken = (returned.steps * returned.rate)[:, None]
-            new = old - state["server"] - returned.changes / taken
-        server = state["server"] + (new - old).sum(axis=0) / state["devices"]
-        device = {**state["device"], **dict(zip(returned.places.tolist(), new, strict=True))}
-        uniform = np.full(len(new), 1 / len(new))
-        moved = parameters + self.server_rate * returned.mean(returned.changes, uniform)
-        return moved, {**state, "server": server, "device": device}
+            new = (
+                old
+                - state["control"]
+                - change / (sent.stats["steps"] * sent.stats["rate"])[:, None]
+            )
+        # What is kept is what was sent, so that c stays the mean of the c_i to rounding.
+        blocks["control"] = (new - old).astype(change.dtype)
+        return replace(sent, blocks=blocks), kept.put(
+            "control", sent.places, old + blocks["control"]
+        )
+
+    def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
+        control = state["control"] + devices / state["devices"] * means["control"]
+        return means["change"], {**state, "control": control}

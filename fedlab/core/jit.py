@@ -1,14 +1,16 @@
-"""Say so, once, when numba begins to compile rather than finds its work on disk."""
+"""What numba compiles: said when it begins, and forgotten on disk when it is out of date."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-__all__ = ["announced"]
+__all__ = ["announced", "forget_stale"]
 
 
 @contextmanager
@@ -18,6 +20,26 @@ def announced(what: str, seconds: str) -> Iterator[None]:
 
     with event.install_listener("numba:compile", _listener(what, seconds)):
         yield
+
+
+def forget_stale(entries: Iterable[Any], sources: Iterable[ModuleType]) -> None:
+    """Remove what numba keeps on disk of some functions, if it is older than other sources.
+
+    numba knows the age of the file in which a function stands, not of those that it calls into.
+
+    Parameters
+    ----------
+    entries : iterable of compiled functions
+    sources : iterable of modules
+        Where functions stand that are compiled into them.
+    """
+    newest = max(Path(str(module.__file__)).stat().st_mtime_ns for module in sources)
+    for entry in entries:
+        function = entry.py_func
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-*.nbi"
+        for index in Path(entry.stats.cache_path).glob(name):
+            if index.stat().st_mtime_ns < newest:
+                index.unlink(missing_ok=True)
 
 
 @cache

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.device.states import DeviceStates
 from fedlab.federation.history import History
 from fedlab.federation.participation import Participation
+from fedlab.federation.state import RunState
 from fedlab.files.arrays import FileKind
 
 __all__ = ["Checkpoint", "CheckpointError"]
@@ -38,30 +40,14 @@ class Checkpoint:
     Attributes
     ----------
     settings : dict of str
-        What the run is made of, in words (see `fedlab.core.settings`); refuses another run.
-    round : int
-        Rounds done.
-    parameters : (p,) array
-    state : tree
-        The algorithm's: arrays, numbers, text, None, and lists and dicts of them.
-    history : History
+        What the run is made of, in words (see `Plan.settings`); refuses another run.
+    state : RunState
+        Trees in it are arrays, numbers, text, None, and lists and dicts of them.
     participation : Participation
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "run.checkpoint")
-    >>> state = {"velocity": np.ones(2), "device": {7: np.zeros(2)}}
-    >>> Checkpoint({"seed": "0"}, 3, np.zeros(2), state, History()).write(path)
-    >>> Checkpoint.read(path).state
-    {'velocity': array([1., 1.]), 'device': {7: array([0., 0.])}}
     """
 
     settings: dict[str, str]
-    round: int
-    parameters: NDArray[Any]
-    state: Any
-    history: History
+    state: RunState
     participation: Participation = field(default_factory=Participation)
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -70,15 +56,21 @@ class Checkpoint:
         Raises
         ------
         TypeError
-            If the algorithm's state holds something that a file can't.
+            If a state holds something that a file can't.
         """
-        arrays = {f"history {name}": array for name, array in self.history.arrays().items()}
-        for name, array in self.participation.arrays().items():
-            arrays[f"participation {name}"] = array
-        arrays["parameters"] = self.parameters
-        tree = _flattened(self.state, "state", arrays)
-        known = {"settings": self.settings, "round": self.round, "state": tree}
+        state, arrays = self.state, dict[str, NDArray[Any]]()
+        for prefix, part in self._parts(state, self.participation).items():
+            arrays |= {f"{prefix} {name}": array for name, array in part.arrays().items()}
+        arrays["parameters"] = state.parameters
+        known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}
+        trees = {"algorithm": state.algorithm, "server": state.server, "stages": state.stages}
+        for name, tree in trees.items():
+            known[name] = _flattened(tree, f"{name} state", arrays)
         CHECKPOINT.write(path, known, arrays)
+
+    @staticmethod
+    def _parts(state: RunState, participation: Participation) -> dict[str, Any]:
+        return {"history": state.history, "kept": state.kept, "participation": participation}
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -93,15 +85,21 @@ class Checkpoint:
         """
         known, arrays = CHECKPOINT.read(path)
         try:
-            return cls(
-                dict(known["settings"]),
-                int(known["round"]),
-                np.array(arrays["parameters"]),
-                _unflattened(known["state"], arrays),
-                History.of(_named("history ", arrays)),
-                Participation.of(_named("participation ", arrays)),
+            state = RunState(
+                round=int(known["round"]),
+                parameters=np.array(arrays["parameters"]),
+                algorithm=_unflattened(known["algorithm"], arrays),
+                server=_unflattened(known["server"], arrays),
+                stages=tuple(_unflattened(known["stages"], arrays)),
+                kept=DeviceStates.of(_named("kept ", arrays)),
+                has_trained=bool(known["trained"]),
+                history=History.of(_named("history ", arrays)),
             )
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            taken = Participation.of(_named("participation ", arrays))
+            return cls(dict(known["settings"]), state, taken)
+        except (
+            *(AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError),
+        ) as error:
             raise CheckpointError(
                 f"{os.fspath(path)} does not hold what its header says ({error}); begin anew"
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,12 +46,21 @@ class Convergence:
             raise ValueError(f"tolerance is {self.tolerance}; it must be zero or positive")
         whole_number(self.patience, "patience", 1)
 
-    def reached(self, values: Sequence[float]) -> bool:
+    def reached(self, values: Iterable[float]) -> bool:
         """Say whether the values of all rounds so far, oldest first, mean standstill."""
-        if self.metric == "update_norm":
-            last = values[-self.patience :]
-            return len(last) == self.patience and max(last) <= self.tolerance
+        watch = self.watch()
+        return any([watch(value) for value in values][-1:])
+
+    def watch(self) -> Callable[[float], bool]:
+        """Return what is told each round's value, and says whether that is standstill."""
         best, since = np.inf, 0
-        for value in values:
-            best, since = (value, 0) if value < best - self.tolerance else (best, since + 1)
-        return since >= self.patience
+
+        def standing(value: float) -> bool:
+            nonlocal best, since
+            if self.metric == "update_norm":
+                since = since + 1 if value <= self.tolerance else 0
+            else:
+                best, since = (value, 0) if value < best - self.tolerance else (best, since + 1)
+            return since >= self.patience
+
+        return standing

@@ -6,23 +6,67 @@ differ from run to run, and everything here must not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.typing import F64, Places
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SERVER", "History", "effort_to"]
+__all__ = ["SERVER", "History", "Report", "effort_to"]
 
 #: Who measured what concerns the federation as a whole.
 SERVER = "server"
 
 
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a round gave, as `Federation.rounds` yields it.
+
+    Attributes
+    ----------
+    round : int
+    measures : mapping of str to float
+        Of the federation as a whole, by metric.
+    devices : mapping of str to (m,) arrays
+        Columns by metric, and ``id``: of single devices, where they are recorded.
+    remarks : tuple of (who, text)
+        What the numbers don't say: who was left out, and why.
+    senders : (k,) int array
+        Places of the devices whose updates entered the model.
+    wall_seconds : float
+    """
+
+    round: int
+    measures: Mapping[str, float]
+    devices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    remarks: tuple[tuple[object, str], ...] = ()
+    senders: Places = field(default_factory=lambda: np.empty(0, np.intp))
+    wall_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some parties' measures of a round, (parties, metrics), with remarks and seconds."""
+
+    round: int
+    who: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    numbers: F64 = field(default_factory=lambda: np.empty((0, 0)))
+    remarks: tuple[tuple[str, str], ...] = ()
+    seconds: float | None = None
+
+
 class History:
     """Measurements by round: (round, who, metric, value), and remarks in words.
+
+    It only grows, a block a round. A history that a run has made stays as it is: the next round
+    makes another one, which shares all blocks with it.
 
     Examples
     --------
@@ -36,67 +80,82 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, str, str, float]] = []
-        # The same by party and metric: a run that looks for convergence asks each round.
-        self._points: dict[tuple[str, str], dict[int, float]] = {}
-        self._remarks: list[tuple[int, str, str]] = []
-        self.wall_seconds: dict[int, float] = {}
+        self._log: list[_Block] = []
+        self._length = 0
+
+    # -- growing -----------------------------------------------------------------------------
 
     def record(self, round: int, who: object, **measures: float) -> None:
-        """Note measurements of a round; `who` is `SERVER` or a device's id."""
-        for metric, value in measures.items():
-            self._note(round, str(who), metric, float(value))
-
-    def _note(self, round: int, who: str, metric: str, value: float) -> None:
-        self._entries.append((round, who, metric, value))
-        self._points.setdefault((who, metric), {})[round] = value
+        """Note measurements of a round by hand; `who` is `SERVER` or a device's id."""
+        values = np.array([list(measures.values())], np.float64)
+        self._append(_Block(round, (str(who),), tuple(measures), values))
 
     def remark(self, round: int, who: object, text: str) -> None:
         """Note in words what the numbers don't say: who was left out of a round, and why."""
-        self._remarks.append((round, str(who), text))
+        self._append(_Block(round, remarks=((str(who), text),)))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all of it as arrays of numbers and text, for a file."""
-        rounds, who, metrics, values = _columns(self._entries, 4)
-        remarked, whose, texts = _columns(self._remarks, 3)
-        timed, seconds = _columns(list(self.wall_seconds.items()), 2)
-        return {
-            "rounds": np.array(rounds, np.int64),
-            "who": np.array(who, np.str_),
-            "metrics": np.array(metrics, np.str_),
-            "values": np.array(values, np.float64),
-            "remark_rounds": np.array(remarked, np.int64),
-            "remark_who": np.array(whose, np.str_),
-            "remark_texts": np.array(texts, np.str_),
-            "timed_rounds": np.array(timed, np.int64),
-            "wall_seconds": np.array(seconds, np.float64),
-        }
+    def time(self, round: int, seconds: float) -> None:
+        """Note how long a round took."""
+        self._append(_Block(round, seconds=seconds))
 
-    @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> History:
-        """Return the history whose `arrays` these are."""
+    def and_then(self, report: Report) -> History:
+        """Return the history with a further round; this one stays as it is."""
+        longer = History()
+        longer._log, longer._length = self._log, self._length
+        server = np.array([list(report.measures.values())], np.float64)
+        remarks = tuple((str(who), text) for who, text in report.remarks)
+        blocks = [
+            _Block(
+                *(report.round, (SERVER,), tuple(report.measures), server),
+                *(remarks, report.wall_seconds),
+            )
+        ]
+        if report.devices:
+            columns = {name: column for name, column in report.devices.items() if name != "id"}
+            values = np.column_stack([column.astype(np.float64) for column in columns.values()])
+            names = tuple(str(name) for name in report.devices["id"])
+            blocks.append(_Block(report.round, names, tuple(columns), values))
+        longer._append(*blocks)
+        return longer
 
-        def rows(*names: str) -> list[tuple[Any, ...]]:
-            return list(zip(*(arrays[name].tolist() for name in names), strict=True))
+    def _append(self, *blocks: _Block) -> None:
+        if len(self._log) != self._length:  # another one has grown from here: a log of its own
+            self._log = self._log[: self._length]
+        self._log.extend(blocks)
+        self._length += len(blocks)
 
-        history = cls()
-        for entry in rows("rounds", "who", "metrics", "values"):
-            history._note(*entry)
-        history._remarks = rows("remark_rounds", "remark_who", "remark_texts")
-        history.wall_seconds = dict(rows("timed_rounds", "wall_seconds"))
-        return history
+    def _blocks(self) -> Sequence[_Block]:
+        return self._log if len(self._log) == self._length else self._log[: self._length]
+
+    # -- reading -----------------------------------------------------------------------------
+
+    @property
+    def wall_seconds(self) -> dict[int, float]:
+        """How long each round took."""
+        return {b.round: b.seconds for b in self._blocks() if b.seconds is not None}
 
     def frame(self) -> pd.DataFrame:
         """Return everything measured, one row a measurement: round, who, metric, value."""
         import pandas as pd
 
-        return pd.DataFrame(self._entries, columns=["round", "who", "metric", "value"])
+        return pd.DataFrame(self._columns(), columns=["round", "who", "metric", "value"])
+
+    def _columns(self) -> dict[str, Any]:
+        blocks = [block for block in self._blocks() if block.numbers.size]
+        sizes = [block.numbers.size for block in blocks]
+        return {
+            "round": np.repeat(np.array([b.round for b in blocks], np.int64), sizes),
+            "who": [who for b in blocks for who in b.who for _ in b.metrics],
+            "metric": [metric for b in blocks for _ in b.who for metric in b.metrics],
+            "value": np.concatenate([np.empty(0), *(b.numbers.ravel() for b in blocks)]),
+        }
 
     def remarks(self) -> pd.DataFrame:
         """Return the remarks: round, who, text."""
         import pandas as pd
 
-        return pd.DataFrame(self._remarks, columns=["round", "who", "text"])
+        rows = [(b.round, *remark) for b in self._blocks() for remark in b.remarks]
+        return pd.DataFrame(rows, columns=["round", "who", "text"])
 
     def series(self, metric: str, who: object = SERVER) -> pd.Series[float]:
         """Return one measure of one party, indexed by round.
@@ -108,12 +167,18 @@ class History:
         """
         import pandas as pd
 
-        points = self._points.get((str(who), metric))
+        points = dict(self._points(metric, str(who)))
         if not points:
-            known = sorted(measured for party, measured in self._points if party == str(who))
+            known = sorted({m for b in self._blocks() if str(who) in b.who for m in b.metrics})
             raise KeyError(f"no {metric!r} of {who!s} in this history; there are {known}")
         index = pd.Index(list(points), name="round")
         return pd.Series(list(points.values()), index, dtype=np.float64, name=metric)
+
+    def _points(self, metric: str, who: str) -> Iterator[tuple[int, float]]:
+        for block in self._blocks():
+            if metric in block.metrics and who in block.who:
+                column = block.metrics.index(metric)
+                yield block.round, float(block.numbers[block.who.index(who), column])
 
     def last(self, metric: str, who: object = SERVER) -> float:
         """Return the latest value of a measure (see `series`)."""
@@ -126,9 +191,55 @@ class History:
             index="round", columns="metric", values="value"
         )
 
+    # -- files -------------------------------------------------------------------------------
 
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * count
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays of numbers and text, for a file."""
+        columns, blocks = self._columns(), self._blocks()
+        who, whose = _coded(columns["who"])
+        metrics, of_metric = _coded(columns["metric"])
+        remarks = [(b.round, *remark) for b in blocks for remark in b.remarks]
+        seconds = self.wall_seconds
+        return {
+            "rounds": columns["round"],
+            "who": whose,
+            "who names": who,
+            "metrics": of_metric,
+            "metric names": metrics,
+            "values": columns["value"],
+            "remark rounds": np.array([r for r, _, _ in remarks], np.int64),
+            "remark who": np.array([w for _, w, _ in remarks], np.str_),
+            "remark texts": np.array([text for _, _, text in remarks], np.str_),
+            "timed rounds": np.array(list(seconds), np.int64),
+            "wall seconds": np.array(list(seconds.values()), np.float64),
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> History:
+        """Return the history whose `arrays` these are."""
+        history = cls()
+        who = arrays["who names"][arrays["who"]].tolist()
+        metrics = arrays["metric names"][arrays["metrics"]].tolist()
+        rounds, values = arrays["rounds"].tolist(), arrays["values"].tolist()
+        parts: dict[tuple[int, str], dict[str, float]] = {}
+        for round, party, metric, value in zip(rounds, who, metrics, values, strict=True):
+            parts.setdefault((round, party), {})[metric] = value
+        for (round, party), measures in parts.items():
+            history.record(round, party, **measures)
+        said = (arrays[f"remark {name}"].tolist() for name in ("rounds", "who", "texts"))
+        for round, party, text in zip(*said, strict=True):
+            history.remark(round, party, text)
+        timed = (arrays[name].tolist() for name in ("timed rounds", "wall seconds"))
+        for round, seconds in zip(*timed, strict=True):
+            history.time(round, seconds)
+        return history
+
+
+def _coded(names: Iterable[str]) -> tuple[NDArray[np.str_], NDArray[np.int32]]:
+    """Return the different names, and which of them stands at each place."""
+    known: dict[str, int] = {}
+    codes = np.array([known.setdefault(name, len(known)) for name in names], np.int32)
+    return np.array(list(known), np.str_), codes
 
 
 def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
@@ -158,10 +269,14 @@ def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
     there = np.flatnonzero(values >= target)
     if not len(there):
         return {"rounds": np.nan, "bytes": np.nan, "seconds": np.nan}
-    until = values.index[: there[0] + 1]
-    sums = {name: history.series(name)[until].sum() for name in ("bytes_up", "bytes_down")}
+    last = values.index[there[0]]
+
+    def until(name: str) -> float:
+        return float(history.series(name).loc[:last].sum())
+
+    rounds = float(len(history.series("seconds").loc[:last]))
     return {
-        "rounds": float(len(until)),
-        "bytes": float(sums["bytes_up"] + sums["bytes_down"]),
-        "seconds": float(history.series("seconds")[until].sum()),
+        "rounds": rounds,
+        "bytes": until("bytes_up") + until("bytes_down"),
+        "seconds": until("seconds"),
     }

@@ -13,13 +13,13 @@ __all__ = ["round_seconds"]
 OPERATIONS = 6.0
 
 
-def round_seconds(profile: Profile | Hardware, nbytes: float, parameters: int, rows: Any) -> Any:
+def round_seconds(profile: Profile | Hardware, nbytes: Any, parameters: int, rows: Any) -> Any:
     """Return the simulated seconds of a device's round, or of several: receive, train, send.
 
     Parameters
     ----------
     profile : Profile, or Hardware of m devices
-    nbytes : float
+    nbytes : float, or (m,) array
         What it receives and sends.
     parameters : int
         Size of the model.

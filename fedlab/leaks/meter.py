@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, U64
 from fedlab.core.validation import require, whole_number
 from fedlab.index.ingest import as_vectors
@@ -26,7 +27,6 @@ from fedlab.leaks.defences import (
     Shares,
 )
 from fedlab.leaks.scene import SPLIT, Scene
-from fedlab.training import one_blas_thread
 
 if TYPE_CHECKING:
     import pandas as pd

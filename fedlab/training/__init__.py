@@ -1,26 +1,27 @@
 """Local training: what devices do with a model between two messages."""
 
-from fedlab.core.threads import cores, one_blas_thread
-from fedlab.training.cohort import Engine, Trained, engine_of, train_cohort
+from fedlab.training.cohort import Trained, train_cohort
 from fedlab.training.compiled.engine import prepare
+from fedlab.training.compiled.trainer import Compiled
 from fedlab.training.local import LocalSGD, Update, train_device
+from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
 from fedlab.training.validation import measure, validate
-from fedlab.training.work import Work
-from fedlab.updates.returned import Returned
+from fedlab.training.work import Phase, Work
 
 __all__ = [
-    "Engine",
+    "Backend",
+    "Compiled",
     "LocalSGD",
-    "Returned",
+    "Phase",
+    "Plain",
     "Trained",
+    "Trainer",
     "Update",
     "Work",
-    "cores",
-    "engine_of",
     "measure",
-    "one_blas_thread",
     "prepare",
     "train_cohort",
     "train_device",
+    "trainer_of",
     "validate",
 ]

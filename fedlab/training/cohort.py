@@ -1,52 +1,48 @@
-"""A whole cohort at once, through one of two doors to the same answer.
+"""A whole cohort, part by part: what its devices make of their work, and who was set aside.
 
-The compiled door trains built-in models in machine code; the plain one calls `train_device` for any
-model. Which one opens depends on the model and the shapes alone, and their results agree to float
-tolerance. A device that fails, or sends back what can't be averaged, is set aside
-with a reason: it never stops the others.
+A device that fails, or sends back what can't be averaged, is set aside with a reason: it never
+stops the others. Parts are as large as memory allows; results don't depend on how they are cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fedlab.core.randomness import address_of
-from fedlab.core.threads import one_blas_thread, usable_threads
 from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.device.device import Device
-from fedlab.device.rows import Rows
+from fedlab.device.dispatch import Dispatch
 from fedlab.models.base import Model
-from fedlab.training.compiled import engine, moments
-from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
-from fedlab.training.local import LocalSGD, Update, train_device
-from fedlab.training.work import Work
+from fedlab.training.local import LocalSGD
+from fedlab.training.trainer import NOT_FINITE, Backend, Ready, Trainer, trainer_of
+from fedlab.training.work import Phase, Work, phases_of
 
-__all__ = ["Engine", "Trained", "engine_of", "labels_needed", "train_cohort"]
+__all__ = ["Trained", "train_cohort", "train_in_parts"]
 
-Engine = Literal["auto", "compiled", "plain"]
+#: Bytes of all changes that are held at once.
+_HELD = 1 << 28
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trained:
-    """What those of a cohort sent back whose updates can be averaged, row by row.
+    """What those of some devices gave whose updates can be averaged, row by row.
 
     Attributes
     ----------
     places : (k,) int array
         Which devices of the cohort, rising.
-    changes : (k, p) array
-        Parameters after local work minus those at its start, all finite.
+    blocks : dict of (k, p) arrays
+        What was asked for: ``change``, parameters after local work minus those at its start, and
+        others.
+    kept : dict of (k, p) arrays
+        Where phases ended that devices keep, by name.
     rows, epochs, steps : (k,) int arrays
         Rows trained on, passes over them, gradient steps.
     losses : (k,) float64 array
         Mean loss over a device's steps, each on its batch before the step.
-    blocks : dict of (k, p) arrays
-        What else the algorithm asked for.
     set_aside : dict of int to str
         The others: place in the cohort, and why.
     error : Exception, optional
@@ -54,45 +50,25 @@ class Trained:
     """
 
     places: Places
-    changes: Array
+    blocks: dict[str, Array]
+    kept: dict[str, Array]
     rows: I64
     epochs: I64
     steps: I64
     losses: F64
-    blocks: dict[str, Array]
     set_aside: dict[int, str]
     error: Exception | None = None
+
+    @property
+    def changes(self) -> Array:
+        """(k, p) block ``change``."""
+        return self.blocks["change"]
 
     @property
     def none_could(self) -> bool:
         """Whether every device failed, so that the fault is hardly any device's own."""
         failed = [why for why in self.set_aside.values() if why != NOT_FINITE]
         return not len(self.places) and 0 < len(failed) == len(self.set_aside)
-
-    @property
-    def nbytes_each(self) -> int:
-        """Bytes of one device's update: the change and other blocks, and three numbers of eight."""
-        numbers = [block.shape[1] * block.itemsize for block in self.blocks.values()]
-        return int(self.changes.shape[1] * self.changes.itemsize + sum(numbers) + 3 * 8)
-
-
-def engine_of(model: Model, engine: Engine = "auto") -> Stack | None:
-    """Return the stack by which the compiled door knows a model, or None: the plain door.
-
-    Raises
-    ------
-    ValueError
-        If an engine is asked for that there isn't, or that can't train the model.
-    """
-    if engine not in ("auto", "compiled", "plain"):
-        raise ValueError(f"engine is {engine!r}; choose 'auto', 'compiled' or 'plain'")
-    stack = None if engine == "plain" else stack_of(model)
-    if engine == "compiled" and stack is None:
-        raise ValueError(
-            f"the compiled engine does not know {type(model).__name__}; choose engine='plain' or "
-            "'auto'"
-        )
-    return stack
 
 
 def train_cohort(
@@ -102,10 +78,11 @@ def train_cohort(
     local: LocalSGD,
     *,
     seed: int,
-    round: int,
-    epochs: I64 | None = None,
+    round: int | ArrayLike,
+    epochs: ArrayLike | None = None,
+    rates: ArrayLike | None = None,
     threads: int | None = None,
-    engine: Engine = "auto",
+    engine: Backend = "auto",
 ) -> Trained:
     """Train a model on each device of a cohort.
 
@@ -113,13 +90,14 @@ def train_cohort(
     ----------
     devices : sequence of Device
     model : Model
-    work : Work, or (p,) array
+    work : Phase, tuple of Phases, or (p,) array
         Of the cohort; plain parameters just start there.
     local : LocalSGD
-    seed, round : int
-        Where the orders of the batches are drawn.
-    epochs : (m,) int array, optional
-        Passes of each device, if not those of `local`.
+    seed : int
+    round : int, or (m,) ints
+        Where the orders of the batches are drawn; one for all, or one for each device.
+    epochs, rates : number or (m,) array, optional
+        Passes and step size of each device, if not those of `local`.
     threads : int, optional
         By default all processors for built-in models; one where a model's own code runs, which
         need not be made for several. Results don't depend on it.
@@ -139,150 +117,119 @@ def train_cohort(
     >>> trained.changes, trained.set_aside
     (array([[0.5, 0.3]], dtype=float32), {1: 'ValueError: it has no rows to train on'})
     """
-    work = work if isinstance(work, Work) else Work(work)
-    passes = np.full(len(devices), local.epochs) if epochs is None else epochs
-    threads = threads or (usable_threads() if stack_of(model) else 1)
-    stack = engine_of(model, engine)
-    if stack is None or (engine == "auto" and suits_blas(stack, local.batch_size)):
-        return _plain(devices, model, work, local, passes, seed, round, threads)
-    return _compiled(devices, stack, work, local, passes, seed, round, threads)
+    count = len(devices)
+    rounds = np.broadcast_to(np.asarray(round, np.int64), count)
+    own = [local.rate(int(number)) for number in rounds] if rates is None else rates
+    order = Dispatch(
+        rounds,
+        np.array(np.broadcast_to(np.asarray(own, np.float64), count)),
+        np.broadcast_to(np.asarray(local.epochs if epochs is None else epochs, np.int64), count),
+        np.zeros(count, np.int64),
+    )
+    parts = list(
+        train_in_parts(
+            *(devices, trainer_of(model, engine), work, local, order), seed=seed, threads=threads
+        )
+    )
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+
+    def joined(name: str) -> dict[str, Array]:
+        whole = {key: [getattr(part, name)[key] for part in parts] for key in getattr(first, name)}
+        return {key: np.concatenate(blocks) for key, blocks in whole.items()}
+
+    columns = ("places", "rows", "epochs", "steps", "losses")
+    return Trained(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
+        blocks=joined("blocks"),
+        kept=joined("kept"),
+        set_aside={place: why for part in parts for place, why in part.set_aside.items()},
+        error=next((part.error for part in parts if part.error), None),
+    )
 
 
-def _compiled(
+def train_in_parts(
     devices: Sequence[Device],
-    stack: Stack,
-    work: Work,
+    trainer: Trainer,
+    work: Work | Array,
     local: LocalSGD,
-    epochs: I64,
+    order: Dispatch,
+    *,
     seed: int,
-    round: int,
-    threads: int,
+    threads: int | None = None,
+    held: int = _HELD,
+) -> Iterator[Trained]:
+    """Yield what the devices of a cohort give, some of them at a time, in their order.
+
+    Parameters
+    ----------
+    devices, work, local, seed, threads
+        See `train_cohort`.
+    trainer : Trainer
+    order : Dispatch
+    held : int
+        Bytes of changes that are held at once; a part has one device at least.
+    """
+    phases = phases_of(work)
+    if phases[0].start is None:
+        raise ValueError("the first phase has no start; give the server's parameters")
+    width = sum(1 + phase.gradient for phase in phases)
+    each = width * phases[0].start.shape[-1] * phases[0].start.itemsize
+    ready = trainer.gather(devices)
+    step = max(1, held // max(each, 1))
+    for begin in range(0, max(len(devices), 1), step):
+        within = (ready.places >= begin) & (ready.places < begin + step)
+        aside = {p: why for p, why in ready.aside.items() if begin <= p < begin + step}
+        yield _trained(
+            *(ready, trainer, phases, local, order, ready.places[within], aside),
+            *(seed, threads),
+        )
+
+
+def _trained(
+    ready: Ready,
+    trainer: Trainer,
+    phases: tuple[Phase, ...],
+    local: LocalSGD,
+    order: Dispatch,
+    places: Places,
+    aside: dict[int, str],
+    seed: int,
+    threads: int | None,
 ) -> Trained:
-    rows, aside, error = _gather(devices, stack)
-    ready = np.array(list(rows), np.intp)
-    passes = np.asarray(epochs[ready], np.int64)
-    parts, mine = list(rows.values()), work.some(ready)
-    if not parts:
-        return _nobody(work, aside, error)
-    counts = np.array([len(part) for part in parts], np.int64)
-    if moments.pays(stack, local, parts):
-        trained = moments.train(parts, stack, mine, local, passes, round)
-    else:
-        addresses = np.array([address_of(devices[place].id) for place in ready], np.uint64)
-        where = engine.Addresses.of(parts)
-        trained = engine.train(where, stack, mine, local, passes, addresses, seed, round, threads)
-    changes, gradients, losses, steps = trained
-    blocks = {"gradient": gradients} if work.gradient else {}
-    good = steps >= 0
-    for block in blocks.values():
-        good &= np.isfinite(block).all(axis=1)
-    aside |= dict.fromkeys(ready[~good].tolist(), NOT_FINITE)
-    aside |= dict.fromkeys(ready[steps == -1].tolist(), labels_needed(stack))
+    """Let the devices at some places do all phases, one after another."""
+    error, good = ready.error, np.ones(len(places), np.bool_)
+    blocks, kept = dict[str, Array](), dict[str, Array]()
+    mine, end = order.some(places), None
+    numbers: tuple[I64, I64, F64] | None = None
+    epochs = np.zeros(len(places), np.int64)
+    for phase in phases:
+        given = phase.some(places)
+        given = given if given.start is not None else replace(given, start=end)
+        passes = mine.epochs if phase.epochs is None else np.full(len(places), phase.epochs)
+        turn = replace(mine, epochs=passes, begun=epochs.copy())
+        done = trainer.train(ready, places, given, local, turn, seed=seed, threads=threads)
+        aside |= {int(places[one]): why for one, why in done.aside.items()}
+        good[list(done.aside)] = False
+        error, epochs = error or done.error, epochs + passes
+        assert given.start is not None
+        if phase.keep is not None or len(phases) > 1:
+            end = given.start + done.changes
+        if phase.keep is not None and end is not None:
+            kept[phase.keep] = end
+        if phase.send is not None:
+            blocks[phase.send] = done.changes
+        if done.gradients is not None:
+            blocks["gradient"] = done.gradients
+        if numbers is None or phase.send is not None:
+            numbers = done.rows, done.steps, done.losses
+    assert numbers is not None
+    rows, steps, losses = numbers
     if not good.all():
-        changes, blocks = changes[good], {name: block[good] for name, block in blocks.items()}
+        blocks = {name: block[good] for name, block in blocks.items()}
+        kept = {name: block[good] for name, block in kept.items()}
     return Trained(
-        *(ready[good], changes, counts[good], passes[good], steps[good], losses[good]),
-        *(blocks, aside, error),
+        *(places[good], blocks, kept, rows[good], epochs[good], steps[good], losses[good]),
+        *(dict(sorted(aside.items())), error),
     )
-
-
-def _nobody(work: Work, aside: dict[int, str], error: Exception | None) -> Trained:
-    whole, nothing = np.empty(0, np.int64), np.empty((0, work.start.shape[-1]), work.start.dtype)
-    blocks = {"gradient": nothing} if work.gradient else {}
-    return Trained(whole, nothing, whole, whole, whole, np.empty(0), blocks, aside, error)
-
-
-NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
-
-
-def labels_needed(stack: Stack) -> str:
-    """Return what is said of labels that are no classes of a network."""
-    return f"labels other than class numbers 0 ... {stack.widths[-1] - 1}"
-
-
-def _gather(
-    devices: Sequence[Device], stack: Stack
-) -> tuple[dict[int, Rows], dict[int, str], Exception | None]:
-    """Ask devices for their rows: those that fit the network, and why others don't, by place."""
-    rows, aside, first = dict[int, Rows](), dict[int, str](), None
-    for place, device in enumerate(devices):
-        try:
-            part = device.training_rows()
-            if not len(part):
-                raise ValueError("it has no rows to train on")
-            if part.x.shape[1] != stack.widths[0]:
-                raise ValueError(f"vectors of {part.x.shape[1]}, not {stack.widths[0]} numbers")
-            _ = part.memory
-            rows[place] = part
-        except Exception as error:
-            aside[place], first = _reason(error), first or error
-    return rows, aside, first
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-# -- the plain door -------------------------------------------------------------------------------
-
-
-def _plain(
-    devices: Sequence[Device],
-    model: Model,
-    work: Work,
-    local: LocalSGD,
-    epochs: I64,
-    seed: int,
-    round: int,
-    threads: int,
-) -> Trained:
-    errors: dict[int, Exception] = {}
-
-    def train(place: int) -> Update | str:
-        try:
-            update = train_device(
-                *(devices[place], model, work.of(place), local),
-                seed=seed,
-                round=round,
-                epochs=int(epochs[place]),
-            )
-        except Exception as error:
-            errors[place] = error
-            return _reason(error)
-        return _complaint(update, work) or update
-
-    with one_blas_thread():
-        if threads == 1:
-            results = [train(place) for place in range(len(devices))]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                results = list(pool.map(train, range(len(devices))))
-    good = {p: update for p, update in enumerate(results) if isinstance(update, Update)}
-    size, updates = work.start.shape[-1], list(good.values())
-    names = ["gradient"] if work.gradient else []
-
-    def stacked(parts: Sequence[Array]) -> Array:
-        return np.array(parts) if parts else np.empty((0, size), work.start.dtype)
-
-    return Trained(
-        places=np.array(list(good), np.intp),
-        changes=stacked([update.change for update in updates]),
-        rows=np.array([update.rows for update in updates], np.int64),
-        epochs=np.array([update.epochs for update in updates], np.int64),
-        steps=np.array([update.steps for update in updates], np.int64),
-        losses=np.array([update.loss for update in updates], np.float64),
-        blocks={name: stacked([update.blocks[name] for update in updates]) for name in names},
-        set_aside={p: why for p, why in enumerate(results) if isinstance(why, str)},
-        error=errors[min(errors)] if errors else None,
-    )
-
-
-def _complaint(update: Update, work: Work) -> str | None:
-    """Return why an update can't be averaged, or None."""
-    size = work.start.shape[-1]
-    for name, block in {"change": update.change, **update.blocks}.items():
-        if block.shape != (size,):
-            return f"its {name} has shape {block.shape}; ({size},) is needed"
-        if not np.isfinite(block).all():
-            return NOT_FINITE
-    return None

@@ -12,7 +12,7 @@ from fedlab.core.typing import Array, Places
 from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.models.base import Model
-from fedlab.training.work import Work
+from fedlab.training.work import Phase
 
 __all__ = ["LocalSGD", "Update", "train_device"]
 
@@ -75,15 +75,23 @@ class LocalSGD:
         return self.learning_rate * self.decay ** (round - 1)
 
     def batches(
-        self, rows: int, seed: int, round: int, device: int | str, epochs: int | None = None
+        self,
+        rows: int,
+        seed: int,
+        round: int,
+        device: int | str,
+        epochs: int | None = None,
+        begun: int = 0,
     ) -> Iterator[Some]:
         """Yield the rows of each step: a fresh order each epoch, drawn at the device's address.
+
+        `begun` epochs of the round were done before.
 
         The order is Durstenfeld's shuffle on the words w of the address: for i from the last row
         down to the second, row i changes places with row floor(w_i (i + 1) / 2^64).
         """
         size = rows if self.batch_size is None else self.batch_size
-        for epoch in range(self.epochs if epochs is None else epochs):
+        for epoch in range(begun, begun + (self.epochs if epochs is None else epochs)):
             if size >= rows:
                 yield slice(None)
                 continue
@@ -124,21 +132,18 @@ class Update:
     loss: float
     blocks: dict[str, Array] = field(default_factory=dict)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the wire: the change and other blocks, and three numbers of eight bytes."""
-        return self.change.nbytes + sum(b.nbytes for b in self.blocks.values()) + 3 * 8
-
 
 def train_device(
     device: Device,
     model: Model,
-    work: Work | Array,
+    work: Phase | Array,
     local: LocalSGD,
     *,
     seed: int,
     round: int,
     epochs: int | None = None,
+    rate: float | None = None,
+    begun: int = 0,
 ) -> Update:
     """Train a model on a device's rows, and return what changed.
 
@@ -150,13 +155,15 @@ def train_device(
     device : Device
         With at least one row to train on.
     model : Model
-    work : Work of one device, or (p,) array
+    work : Phase of one device, or (p,) array
         Where to start and what to add to gradients; plain parameters just start there.
     local : LocalSGD
     seed, round : int
         Where the order of the batches is drawn.
-    epochs : int, optional
-        Passes of this device, if not those of `local`.
+    epochs, rate : int, float, optional
+        Passes and step size of this device, if not those of `local`.
+    begun : int
+        Passes that it has done before in this round; orders of rows go on from there.
 
     Examples
     --------
@@ -172,40 +179,43 @@ def train_device(
     >>> update.change, update.steps
     (array([0.5, 0.3], dtype=float32), 1)
     """
-    work = work if isinstance(work, Work) else Work(work)
+    phase = work if isinstance(work, Phase) else Phase(work)
+    start = phase.start
+    if start is None:
+        raise ValueError("a device's first phase needs a start")
     x, y = device.training()
     if not len(x):
         raise ValueError("it has no rows to train on")
     model.check_labels(y)
     epochs = local.epochs if epochs is None else epochs
-    trained = work.start.copy()
-    rate = trained.dtype.type(local.rate(round))
+    trained = start.copy()
+    step_size = trained.dtype.type(local.rate(round) if rate is None else rate)
     velocity = np.zeros_like(trained)
     losses = []
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in local.batches(len(x), seed, round, device.id, epochs):
+        for rows in local.batches(len(x), seed, round, device.id, epochs, begun):
             loss, gradient = model.loss_and_gradient(trained, x[rows], y[rows])
             if np.shape(gradient) != trained.shape:
                 raise ValueError(
                     f"{type(model).__name__}.loss_and_gradient gave a gradient of shape "
                     f"{np.shape(gradient)}; {trained.shape} is needed"
                 )
-            direction = _corrected(gradient, trained, work, local)
+            direction = _corrected(gradient, trained, phase, local)
             if local.momentum:
                 velocity *= local.momentum
                 velocity += direction
                 direction = velocity
-            trained -= rate * direction
+            trained -= step_size * direction
             losses.append(loss)
         blocks = {}
-        if work.gradient:
-            blocks["gradient"] = model.loss_and_gradient(work.start, x, y)[1]
-    change, loss = trained - work.start, float(np.mean(losses))
+        if phase.gradient:
+            blocks["gradient"] = model.loss_and_gradient(start, x, y)[1]
+    change, loss = trained - start, float(np.mean(losses))
     return Update(change, len(x), epochs, len(losses), loss, blocks)
 
 
-def _corrected(gradient: Array, point: Array, work: Work, local: LocalSGD) -> Array:
+def _corrected(gradient: Array, point: Array, phase: Phase, local: LocalSGD) -> Array:
     """Return g, clipped, + weight_decay y + mu (y - anchor) + offset, where parameters train."""
     if local.clip is not None:
         length = float(np.linalg.norm(gradient))
@@ -213,11 +223,11 @@ def _corrected(gradient: Array, point: Array, work: Work, local: LocalSGD) -> Ar
             gradient = gradient * gradient.dtype.type(local.clip / length)
     if local.weight_decay:
         gradient = gradient + gradient.dtype.type(local.weight_decay) * point
-    if work.mu:
-        anchor = work.start if work.anchor is None else work.anchor
-        gradient = gradient + gradient.dtype.type(work.mu) * (point - anchor)
-    if work.offset is not None:
-        gradient = gradient + work.offset
-    if work.trained is not None:
-        gradient = np.where(work.trained, gradient, gradient.dtype.type(0))
+    if phase.mu:
+        anchor = phase.start if phase.anchor is None else phase.anchor
+        gradient = gradient + gradient.dtype.type(phase.mu) * (point - anchor)
+    if phase.offset is not None:
+        gradient = gradient + phase.offset
+    if phase.trained is not None:
+        gradient = np.where(phase.trained, gradient, gradient.dtype.type(0))
     return gradient

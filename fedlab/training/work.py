@@ -1,7 +1,7 @@
-"""What a round asks of its devices, and what comes back: plain data, so that one loop serves all.
+"""What a round asks of its devices: plain data, so that one loop serves all algorithms.
 
-An algorithm never runs on a device. It describes local work: where to start, and what is added to
-the gradient g at the point y,
+An algorithm never runs on a device. It describes local work as one or several phases, each with a
+start and what is added to the gradient g at the point y,
 
     g + mu (y - anchor) + offset,
 
@@ -10,21 +10,23 @@ which carries proximal terms, control variates and dynamic regularisation throug
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedlab.core.typing import Array, Bool, Places
 
-__all__ = ["Work"]
+__all__ = ["Phase", "Work", "phases_of"]
 
 
-@dataclass(frozen=True)
-class Work:
-    """Local work of a cohort of m devices on p parameters.
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """One of the things that m devices do in turn, on p parameters.
 
     Attributes
     ----------
-    start : (p,) or (m, p) array
-        Where local training begins: the server's model, or one point for each device.
+    start : (p,) or (m, p) array, optional
+        Where local training begins: the server's model, or one point for each device. Without,
+        where the phase before ended.
     mu : float
         Strength of the pull towards `anchor`.
     anchor : (p,) or (m, p) array, optional
@@ -33,16 +35,27 @@ class Work:
         Added to every gradient.
     trained : (p,) mask, optional
         Parameters that train; the others stay at the start. By default all.
+    epochs : int, optional
+        Passes over a device's rows, if not those of the local training.
     gradient : bool
-        Whether devices also return the gradient of their whole loss at the start.
+        Whether devices also send the gradient of their whole loss at the start, as the block
+        ``gradient``.
+    send : str or None
+        The block in which the change over this phase travels.
+    keep : str, optional
+        The name under which a device keeps where the phase ended (see
+        `fedlab.device.states.DeviceStates`).
     """
 
-    start: Array
+    start: Array | None = None
     mu: float = 0.0
     anchor: Array | None = None
     offset: Array | None = None
     trained: Bool | None = None
+    epochs: int | None = None
     gradient: bool = False
+    send: str | None = "change"
+    keep: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -53,22 +66,28 @@ class Work:
         sent = [self.start, self.anchor, self.offset]
         return sum(array.shape[-1] * array.itemsize for array in sent if array is not None)
 
-    def of(self, place: int) -> Work:
+    def of(self, place: int) -> Phase:
         """Return the work of the device at a place in the cohort: one point, anchor, offset."""
+        return self._each(lambda array: array[place])
 
-        def one(array: Array | None) -> Array | None:
-            return array if array is None or array.ndim == 1 else array[place]
-
-        start = one(self.start)
-        assert start is not None
-        return replace(self, start=start, anchor=one(self.anchor), offset=one(self.offset))
-
-    def some(self, places: Places) -> Work:
+    def some(self, places: Places | slice) -> Phase:
         """Return the work of some devices of the cohort."""
+        return self._each(lambda array: array[places])
 
+    def _each(self, taken: Callable[[Array], Array]) -> Phase:
         def those(array: Array | None) -> Array | None:
-            return array if array is None or array.ndim == 1 else array[places]
+            return array if array is None or array.ndim == 1 else taken(array)
 
-        start = those(self.start)
-        assert start is not None
-        return replace(self, start=start, anchor=those(self.anchor), offset=those(self.offset))
+        return replace(
+            self, start=those(self.start), anchor=those(self.anchor), offset=those(self.offset)
+        )
+
+
+Work = Phase | tuple[Phase, ...]
+
+
+def phases_of(work: Work | Array) -> tuple[Phase, ...]:
+    """Return work as its phases; plain parameters just start there."""
+    if isinstance(work, tuple):
+        return work
+    return (work if isinstance(work, Phase) else Phase(work),)

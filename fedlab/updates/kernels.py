@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["distances_squared", "weighted_sum"]
+__all__ = ["add_weighted", "squares"]
 
 # No reordering and no fused multiplication: the bits are those of the plain loop.
 _COMPILED = {"nogil": True, "cache": True}
@@ -17,29 +17,24 @@ _WIDTH = 1024
 
 
 @njit(**_COMPILED)
-def weighted_sum(vectors, weights, total):
-    """Write sum_k w_k v_k to `total`, (p,) float64; vectors are (m, p)."""
+def add_weighted(vectors, weights, total):
+    """Add sum_k w_k v_k to `total`, (p,) float64; vectors are (m, p)."""
     count, size = vectors.shape
     for start in range(0, size, _WIDTH):
         stop = min(start + _WIDTH, size)
         part = total[start:stop]
-        part[:] = 0
         for row in range(count):
             weight, numbers = weights[row], vectors[row, start:stop]
-            if row == 0:
-                for place in range(len(part)):
-                    part[place] = np.float64(numbers[place]) * weight
-            else:
-                for place in range(len(part)):
-                    part[place] += np.float64(numbers[place]) * weight
+            for place in range(len(part)):
+                part[place] += np.float64(numbers[place]) * weight
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def distances_squared(vectors, average, result):
-    """Write |v_k - v|^2 to `result`, (m,) float64."""
+def squares(vectors, result):
+    """Write |v_k|^2 to `result`, (m,) float64."""
     for row in range(len(vectors)):
         numbers, total = vectors[row], 0.0
-        for place in range(len(average)):
-            apart = np.float64(numbers[place]) - average[place]
-            total += apart * apart
+        for place in range(len(numbers)):
+            number = np.float64(numbers[place])
+            total += number * number
         result[row] = total

@@ -1,4 +1,4 @@
-"""Weighted averages of what devices send: whose weights, how they add up, how far apart."""
+"""A weighted average of updates, and how far apart they lie."""
 
 from __future__ import annotations
 
@@ -10,26 +10,10 @@ from numpy.typing import ArrayLike
 from fedlab.core.typing import F64, Array
 from fedlab.updates.weights import normalised
 
-__all__ = ["drift", "weighted_average", "weighted_sum"]
+__all__ = ["client_drift", "weighted_average"]
 
 
-def weighted_sum(vectors: Array | Sequence[Array], weights: Sequence[float] | Array) -> Array:
-    """Return sum_k w_k v_k in float64, added up in the given order, so that bits don't vary."""
-    if not len(vectors):
-        raise ValueError("there are no vectors to add up; give at least one")
-    if isinstance(vectors, np.ndarray):
-        from fedlab.updates import kernels
-
-        total = np.empty(vectors.shape[1])
-        kernels.weighted_sum(vectors, np.asarray(weights, np.float64), total)
-        return total
-    total = np.multiply(vectors[0], weights[0], dtype=np.float64)
-    for weight, vector in zip(weights[1:], vectors[1:], strict=True):
-        total += np.multiply(vector, weight, dtype=np.float64)
-    return total
-
-
-def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> F64:
+def weighted_average(vectors: Array | Sequence[Array], weights: ArrayLike) -> F64:
     """Return sum_k w_k v_k / sum_k w_k, added up in the given order in float64.
 
     Raises
@@ -42,27 +26,37 @@ def weighted_average(vectors: Sequence[Array], weights: ArrayLike) -> F64:
     >>> weighted_average([np.array([1.0, 0.0]), np.array([0.0, 1.0])], [3, 1])
     array([0.75, 0.25])
     """
-    return weighted_sum(vectors, normalised(weights, len(vectors)))
+    shares = normalised(weights, len(vectors))
+    total = np.multiply(vectors[0], shares[0], dtype=np.float64)
+    for share, vector in zip(shares[1:], vectors[1:], strict=True):
+        total += np.multiply(vector, share, dtype=np.float64)
+    return np.asarray(total)
 
 
-def drift(vectors: Array | Sequence[Array], weights: ArrayLike, average: Array) -> float:
+def client_drift(squares: ArrayLike, weights: ArrayLike, average: Array) -> float:
     """Return how far updates lie apart, relative to their average's length.
 
     The root of sum_k p_k |v_k - v|^2, divided by |v|, with p_k the weights scaled to sum to one and
-    v the weighted average: 0 where all devices agree, and without bound where they cancel out.
+    v the weighted average: 0 where all devices agree, and without bound where they cancel out. It
+    is found from each update's length alone, as sum_k p_k |v_k|^2 - |v|^2.
+
+    Parameters
+    ----------
+    squares : (m,) array
+        |v_k|^2.
+    weights : (m,) array
+    average : (n,) array
+        v.
 
     Examples
     --------
-    >>> drift([np.array([1.0, 1.0]), np.array([1.0, -1.0])], [1, 1], np.array([1.0, 0.0]))
+    >>> client_drift([2.0, 2.0], [1, 1], np.array([1.0, 0.0]))
     1.0
     """
     w = np.asarray(weights, np.float64)
-    apart = np.empty(len(vectors))
-    if isinstance(vectors, np.ndarray):
-        from fedlab.updates import kernels
-
-        kernels.distances_squared(vectors, average, apart)
-    else:
-        apart[:] = [np.square(vector - average).sum() for vector in vectors]
-    length = float(np.linalg.norm(average))
-    return float(np.sqrt(np.dot(w / w.sum(), apart))) / length if length else 0.0
+    mean = float(np.dot(w / w.sum(), np.asarray(squares, np.float64)))
+    length = float(np.dot(average, average))
+    apart = mean - length
+    if apart < 1e-12 * mean:  # rounding alone
+        return 0.0
+    return float(np.sqrt(apart / length)) if length else 0.0

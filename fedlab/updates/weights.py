@@ -14,8 +14,6 @@ from fedlab.device.device import Device
 __all__ = ["Weigher", "Weights", "normalised", "weigher"]
 
 Weigher = Callable[[Sequence[Device], I64], NDArray[Any]]
-
-
 Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
 
 
@@ -30,10 +28,16 @@ def normalised(weights: ArrayLike, count: int) -> F64:
     return np.asarray(w / w.sum())
 
 
-def weigher(weights: Weights, devices: Iterable[Device]) -> Weigher:
+def weigher(weights: Weights, devices: Iterable[Device] = ()) -> Weigher:
     """Return what weighs devices: by rows, uniformly, or by numbers of one's own.
 
     It takes devices and their rows, (m,), and returns their weights, (m,).
+
+    Parameters
+    ----------
+    weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
+    devices : iterable of Device
+        Those for which a mapping must have a number; of others it is found out when they are asked.
     """
     if isinstance(weights, str):
         if weights == "rows":
@@ -41,13 +45,21 @@ def weigher(weights: Weights, devices: Iterable[Device]) -> Weigher:
         if weights == "uniform":
             return lambda devices, rows: np.ones(len(rows))
     elif isinstance(weights, Mapping):
-        missing = [device.id for device in devices if device.id not in weights]
-        if missing:
-            raise ValueError(f"weights name no number for the devices {missing[:5]}")
-        return lambda devices, rows: np.array([float(weights[device.id]) for device in devices])
+        _refuse_missing(weights, devices)
+
+        def looked_up(devices: Sequence[Device], rows: I64) -> NDArray[Any]:
+            _refuse_missing(weights, devices)
+            return np.array([float(weights[device.id]) for device in devices])
+
+        return looked_up
     elif callable(weights):
         return lambda devices, rows: np.array([float(weights(device)) for device in devices])
     raise ValueError(
         f"weights is {weights!r}; choose 'rows', 'uniform', a mapping of device id to number, or a "
         "function of a device"
     )
+
+
+def _refuse_missing(weights: Mapping[int | str, float], devices: Iterable[Device]) -> None:
+    if missing := [device.id for device in devices if device.id not in weights]:
+        raise ValueError(f"weights name no number for the devices {missing[:5]}")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fedlab import Federation, LinearRegression, LocalSGD
-from fedlab.algorithms import FedAvg, FedNova, FedOpt, FedProx, Scaffold, by_name
+from fedlab.algorithms import FedAvg, FedNova, FedProx, Scaffold, WithServer, by_name
 from fedlab.fleet import Stragglers
-from fedlab.updates.returned import Returned
+from fedlab.updates import SGD, Adagrad, Adam, Yogi
 from tests.federations import quadratic, regression_device
 
 RATE = 0.2
@@ -17,7 +17,17 @@ def five():
     return [regression_device(n, rows=20 + 10 * n, inputs=3, seed=7) for n in range(5)]
 
 
-def learn(devices, algorithm, rounds, epochs=5, cohort=None, rate=RATE, weights="uniform", **local):
+def learn(
+    devices,
+    algorithm,
+    rounds,
+    epochs=5,
+    cohort=None,
+    rate=RATE,
+    weights="uniform",
+    server=None,
+    **local,
+):
     federation = Federation(
         devices,
         LinearRegression(3),
@@ -25,6 +35,7 @@ def learn(devices, algorithm, rounds, epochs=5, cohort=None, rate=RATE, weights=
         local=LocalSGD(epochs=epochs, batch_size=None, learning_rate=rate, **local),
         cohort=cohort,
         weights=weights,
+        server=server,
         parameters=np.zeros(4),
     )
     federation.run(rounds)
@@ -68,9 +79,9 @@ def test_scaffold_s_server_variate_is_always_the_mean_of_the_devices(five):
     federation = learn(five, Scaffold(), 0, cohort=2)
     for _ in range(12):
         federation.round()
-        state = federation._state
-        mean = sum(state["device"].values()) / len(five)
-        np.testing.assert_allclose(state["server"], mean, atol=1e-12)
+        state = federation.state
+        mean = state.kept.column("control")[1].sum(axis=0) / len(five)
+        np.testing.assert_allclose(state.algorithm["control"], mean, atol=1e-12)
 
 
 def fednova_round(federation, stragglers):
@@ -125,22 +136,11 @@ def test_fednova_with_equal_steps_is_fedavg(five):
     np.testing.assert_allclose(a.parameters, b.parameters, atol=1e-12)
 
 
-def one_change(value):
-    return Returned(
-        places=np.array([0]),
-        changes=np.array([[value]]),
-        weights=np.array([1.0]),
-        steps=np.array([1]),
-        rows=np.array([1]),
-        rate=0.1,
-    )
-
-
 @pytest.mark.parametrize(("convention", "first"), [("paper", 0.096723), ("flower", 0.071851)])
 def test_fedadam_s_first_step(convention, first):
-    adam = FedOpt("adam", rate=0.1, convention=convention)
+    adam = Adam(rate=0.1, convention=convention)
     start = np.zeros(1)
-    moved, state = adam.step(adam.init(start, 1), start, one_change(0.3))
+    moved, state = adam.step(adam.init(start), start, np.array([0.3]))
     assert moved[0] == pytest.approx(first, abs=5e-7)
     assert (start[0], state["steps"]) == (0.0, 1)
 
@@ -149,19 +149,19 @@ def test_second_moments_follow_reddi_et_al():
     square, v = 0.09, 0.5
     start = np.zeros(1)
     expected = {
-        "adagrad": v + square,
-        "yogi": v - 0.01 * square * np.sign(v - square),
-        "adam": 0.99 * v + 0.01 * square,
+        Adagrad: v + square,
+        Yogi: v - 0.01 * square * np.sign(v - square),
+        Adam: 0.99 * v + 0.01 * square,
     }
     for rule, after in expected.items():
         state = {"m": np.zeros(1), "v": np.array([v]), "steps": 0}
-        moved, state = FedOpt(rule, rate=0.1).step(state, start, one_change(0.3))
+        moved, state = rule(rate=0.1).step(state, start, np.array([0.3]))
         assert state["v"][0] == pytest.approx(after)
         assert moved[0] == pytest.approx(0.1 * 0.03 / (np.sqrt(after) + 1e-3))
 
 
 def test_server_momentum_is_the_heavy_ball(five):
-    federation = learn(five, FedAvg(momentum=0.5), 0, epochs=1)
+    federation = learn(five, FedAvg(), 0, epochs=1, server=SGD(momentum=0.5))
     h = sum(quadratic(d)[0] for d in five) / 5
     b = sum(quadratic(d)[0] @ quadratic(d)[1] for d in five) / 5
     x, v = np.zeros(4), np.zeros(4)
@@ -193,10 +193,10 @@ def test_clipped_steps_are_no_longer_than_allowed_and_decay_shortens_them(five):
 
 def test_an_algorithm_of_one_s_own_needs_no_change_of_the_engine(five):
     class Halfway(FedAvg):
-        def step(self, state, parameters, returned):
-            return parameters + returned.mean(returned.changes) / 2, state
+        def learn(self, state, means, devices):
+            return means["change"] / 2, state
 
-    a, b = learn(five, Halfway(), 3), learn(five, FedAvg(server_rate=0.5), 3)
+    a, b = learn(five, Halfway(), 3), learn(five, FedAvg(), 3, server=SGD(rate=0.5))
     np.testing.assert_array_equal(a.parameters, b.parameters)
 
 
@@ -210,7 +210,9 @@ def test_stragglers_are_dropped_or_do_part_of_their_work(five):
 
 
 def test_names_of_the_literature_find_their_algorithm():
-    assert by_name("FedAdam", rate=0.5) == FedOpt("adam", rate=0.5)
+    assert by_name("FedAdam", rate=0.5) == WithServer(FedAvg(), Adam(rate=0.5))
+    assert by_name("fedavgm") == WithServer(FedAvg(), SGD(momentum=0.9))
+    assert by_name("scaffold", server_rate=0.5) == WithServer(Scaffold(), SGD(rate=0.5))
     assert by_name("scaffold") == Scaffold()
     with pytest.raises(ValueError, match=r"did you mean 'fedprox'\?"):
         by_name("fedprx")
@@ -221,9 +223,10 @@ def test_names_of_the_literature_find_their_algorithm():
     [
         lambda: FedProx(mu=-1),
         lambda: Scaffold(option=3),
-        lambda: FedOpt("sgd"),
-        lambda: FedOpt(beta1=1.0),
-        lambda: FedAvg(momentum=1.0),
+        lambda: Adam(convention="torch"),
+        lambda: Adam(beta1=1.0),
+        lambda: SGD(momentum=1.0),
+        lambda: SGD(rate=0.0),
         lambda: FedNova(momentum=0.9, mu=1.0),
         lambda: Stragglers(share=2),
     ],

@@ -8,39 +8,39 @@ Source: Acar et al., "Federated learning based on dynamic regularization", ICLR 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from fedlab import MLP, Federation, LinearRegression, LocalSGD
-from fedlab.training import Work
+from fedlab.algorithms import Stateless
+from fedlab.training import Phase
 from tests.algorithms.test_facts import optimum
 from tests.federations import class_device, regression_device
 
 
 @dataclass(frozen=True)
-class FedDyn:
+class FedDyn(Stateless):
     """Devices minimise f_k(y) - <g_k, y> + alpha / 2 |y - x|^2; g_k remembers their gradient."""
 
     alpha: float = 0.5
+    weights: ClassVar[str] = "uniform"
 
     def init(self, parameters, devices):
-        return {"g": {}, "h": np.zeros(len(parameters)), "devices": devices}
+        return {"h": np.zeros(len(parameters)), "devices": devices}
 
-    def _remembered(self, state, places):
-        nothing = np.zeros_like(state["h"])
-        return np.array([state["g"].get(int(place), nothing) for place in places])
+    def work(self, state, parameters, places, kept):
+        offset = -kept.rows("g", places, np.zeros_like(state["h"])).astype(parameters.dtype)
+        return Phase(parameters, mu=self.alpha, offset=offset)
 
-    def work(self, state, parameters, places):
-        offset = -self._remembered(state, places).astype(parameters.dtype)
-        return Work(parameters, mu=self.alpha, offset=offset)
+    def report(self, state, sent, kept):
+        old = kept.rows("g", sent.places, np.zeros_like(state["h"]))
+        return sent, kept.put("g", sent.places, old - self.alpha * sent.blocks["change"])
 
-    def step(self, state, parameters, returned):
-        g = self._remembered(state, returned.places) - self.alpha * returned.changes
-        h = state["h"] - self.alpha / state["devices"] * returned.changes.sum(axis=0)
-        moved = parameters + returned.changes.mean(axis=0) - h / self.alpha
-        known = {**state["g"], **dict(zip(returned.places.tolist(), g, strict=True))}
-        return moved, {**state, "g": known, "h": h}
+    def learn(self, state, means, devices):
+        h = state["h"] - self.alpha * devices / state["devices"] * means["change"]
+        return means["change"] - h / self.alpha, {**state, "h": h}
 
 
 @pytest.mark.parametrize("engine", ["compiled", "plain"])

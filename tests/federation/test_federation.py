@@ -21,7 +21,7 @@ from fedlab import (
 )
 from fedlab.algorithms import FedAvg
 from fedlab.fleet import Stragglers
-from fedlab.updates.mean import drift, weighted_average
+from fedlab.updates import SGD, weighted_average
 from tests.federations import class_device, quadratic, regression_device
 
 FULL = LocalSGD(epochs=1, batch_size=None, learning_rate=0.1)
@@ -122,19 +122,6 @@ def test_weights_need_not_sum_to_one(five):
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ValueError, match="non-negative"):
         weighted_average([np.zeros(2), np.ones(2)], weights)
-
-
-def test_drift_is_the_spread_of_updates_around_their_average():
-    draw = np.random.default_rng(0)
-    vectors, weights = list(draw.normal(size=(6, 9)) + 1), draw.random(6)
-    average = weighted_average(vectors, weights)
-    p = weights / weights.sum()
-    # The weighted variance's shift formula: E|v - m|^2 = E|v|^2 - |m|^2.
-    spread = p @ np.square(vectors).sum(axis=1) - average @ average
-    assert drift(vectors, weights, average) == pytest.approx(
-        np.sqrt(spread) / np.linalg.norm(average)
-    )
-    assert drift([average] * 3, [1, 2, 3], average) == 0.0
 
 
 # -- devices of every kind -----------------------------------------------------------------------
@@ -253,7 +240,7 @@ def test_who_has_trained_once_and_fails_later_is_only_left_out():
         ({"algorithm": FedAvg}, r"algorithm is the class FedAvg; give an object: FedAvg\(...\)"),
         (
             {"algorithm": None},
-            "algorithm of type NoneType was given, which has no init, work, step",
+            "algorithm of type NoneType was given, which has no check, init, work, report, learn",
         ),
         ({"model": "mlp"}, "model of type str was given, which has no layout, inputs"),
     ],
@@ -266,18 +253,24 @@ def test_what_is_no_model_or_algorithm_is_refused_by_what_it_lacks(five, setting
 
 def test_a_step_of_another_shape_or_in_place_is_refused(five):
     class Column(FedAvg):
-        def step(self, state, parameters, returned):
-            return (parameters + returned.average)[:, None], state
+        def learn(self, state, means, devices):
+            return means["change"][:, None], state
 
-    class InPlace(FedAvg):
-        def step(self, state, parameters, returned):
-            parameters += returned.average
+    class ColumnStep(SGD):
+        def step(self, state, parameters, change):
+            return (parameters + change)[:, None], state
+
+    class InPlace(SGD):
+        def step(self, state, parameters, change):
+            parameters += change
             return parameters, state
 
-    with pytest.raises(ValueError, match=r"Column.step gave parameters of shape \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"Column.learn gave a change of shape \(4, 1\)"):
         Federation(five, LinearRegression(3), algorithm=Column()).round()
+    with pytest.raises(ValueError, match=r"ColumnStep.step gave parameters of shape \(4, 1\)"):
+        Federation(five, LinearRegression(3), server=ColumnStep()).round()
     with pytest.raises(ValueError, match="read-only"):
-        Federation(five, LinearRegression(3), algorithm=InPlace()).round()
+        Federation(five, LinearRegression(3), server=InPlace()).round()
 
 
 def test_below_the_quorum_a_round_is_skipped_and_said():
@@ -297,8 +290,8 @@ def test_below_the_quorum_a_round_is_skipped_and_said():
 @pytest.mark.parametrize("engine", ["compiled", "plain"])
 def test_a_server_step_beyond_the_numbers_leaves_the_model_and_says_so(engine):
     devices = [class_device(n, [0, 1] * 5) for n in range(3)]
-    algorithm = FedAvg(server_rate=1e300)
-    federation = Federation(devices, SoftmaxRegression(4, 2), algorithm=algorithm, engine=engine)
+    model, server = SoftmaxRegression(4, 2), SGD(rate=1e300)
+    federation = Federation(devices, model, server=server, engine=engine)
     federation.round()
     assert np.isfinite(federation.parameters).all()
     assert "the server's step gives NaN or inf" in federation.history.remarks().text[0]

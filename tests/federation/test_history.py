@@ -21,7 +21,7 @@ def test_a_run_is_one_tidy_frame():
 
 def test_wall_times_and_remarks_stay_out_of_what_determinism_compares():
     history = History()
-    history.wall_seconds[1] = 0.25
+    history.time(1, 0.25)
     history.remark(1, "ward", "left out: no rows")
     assert history.frame().empty
     assert history.remarks().to_numpy().tolist() == [[1, "ward", "left out: no rows"]]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedlab import MLP, Device, LinearRegression, LocalSGD, SoftmaxRegression, VectorIndex
-from fedlab.training import Work, train_cohort
+from fedlab.training import Phase, train_cohort
 from tests.federations import class_device
 
 MODELS = [
@@ -89,13 +89,13 @@ def works(model, devices):
     start = start_of(model, np.float64)
     one, each = 0.1 * draw.normal(size=size), 0.1 * draw.normal(size=(count, size))
     mask = draw.random(size) < 0.5
-    yield Work(start, mu=0.7)
-    yield Work(start, mu=0.7, anchor=start + one)
-    yield Work(start, mu=0.7, anchor=start + each)
-    yield Work(start, offset=one)
-    yield Work(start, offset=each, gradient=True)
-    yield Work(start + each, mu=0.2)
-    yield Work(start, mu=0.5, offset=one, trained=mask)
+    yield Phase(start, mu=0.7)
+    yield Phase(start, mu=0.7, anchor=start + one)
+    yield Phase(start, mu=0.7, anchor=start + each)
+    yield Phase(start, offset=one)
+    yield Phase(start, offset=each, gradient=True)
+    yield Phase(start + each, mu=0.2)
+    yield Phase(start, mu=0.5, offset=one, trained=mask)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=repr)

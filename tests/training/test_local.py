@@ -101,14 +101,6 @@ def test_held_out_rows_are_not_trained_on():
     assert a.rows == 14
 
 
-def test_an_update_counts_its_bytes():
-    device = class_device("d", [0, 1, 1])
-    update = train_device(
-        device, SoftmaxRegression(4, 2), np.zeros(10, np.float32), LocalSGD(), seed=0, round=1
-    )
-    assert update.nbytes == 4 * 10 + 3 * 8
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"epochs": 0}, {"epochs": 1.5}, {"batch_size": 0}, {"learning_rate": 0}, {"epochs": True}],

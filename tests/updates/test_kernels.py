@@ -1,30 +1,43 @@
-"""Compiled sums over a cohort have the bits of the plain ones."""
+"""Sums over a cohort: the plain loop's bits, in whatever parts rows come."""
 
 import numpy as np
 import pytest
 
-from fedlab.updates.mean import drift, weighted_sum
+from fedlab.updates import Mean
+from fedlab.updates.kernels import squares
+from fedlab.updates.mean import client_drift, weighted_average
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (50, 11), (20, 1024), (7, 5000)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_weighted_sum_does_not_depend_on_the_door(shape, dtype):
-    draw = np.random.default_rng(shape)
-    vectors = (draw.normal(size=shape) * 10.0 ** draw.integers(-6, 6, shape)).astype(dtype)
-    weights = draw.random(shape[0])
-    plain = weighted_sum(list(vectors), weights)
-    assert weighted_sum(vectors, weights).tobytes() == plain.tobytes()
-    assert weighted_sum(vectors, weights).dtype == np.float64
+@pytest.mark.parametrize("numbers", [np.float32, np.float64])
+@pytest.mark.parametrize(("devices", "size"), [(1, 1), (3, 1023), (7, 1024), (5, 2500)])
+def test_a_mean_has_the_bits_of_the_plain_loop_however_rows_are_cut(numbers, devices, size):
+    draw = np.random.default_rng(devices * size)
+    vectors = draw.normal(size=(devices, size)).astype(numbers)
+    weights = draw.random(devices)
+    weights /= weights.sum()
+    expected = np.zeros(size)
+    for weight, vector in zip(weights, vectors, strict=True):
+        expected += weight * vector.astype(np.float64)
+    for part in (1, 2, devices):
+        held = Mean().begin(size)
+        for start in range(0, devices, part):
+            rows = slice(start, start + part)
+            held = Mean().add(held, vectors[rows], weights[rows])
+        assert Mean().done(held, share=1.0).tobytes() == expected.tobytes()
+    np.testing.assert_allclose(weighted_average(list(vectors), weights), expected, rtol=1e-12)
 
 
-def test_drift_does_not_depend_on_the_door():
+def test_client_drift_is_the_spread_of_updates_around_their_average():
     draw = np.random.default_rng(0)
-    vectors, weights = draw.normal(size=(9, 300)).astype(np.float32), draw.random(9)
-    average = weighted_sum(vectors, weights / weights.sum())
-    plain = drift(list(vectors), weights, average)
-    assert drift(vectors, weights, average) == pytest.approx(plain, rel=1e-12)
-
-
-def test_nothing_to_add_up_is_refused():
-    with pytest.raises(ValueError, match="at least one"):
-        weighted_sum(np.empty((0, 3)), [])
+    vectors, weights = draw.normal(size=(6, 900)) + 1, draw.random(6)
+    average = weighted_average(vectors, weights)
+    lengths = np.empty(6)
+    squares(vectors, lengths)
+    np.testing.assert_allclose(lengths, np.square(vectors).sum(axis=1), rtol=1e-12)
+    apart = np.square(vectors - average).sum(axis=1)
+    expected = np.sqrt(np.average(apart, weights=weights)) / np.linalg.norm(average)
+    assert client_drift(lengths, weights, average) == pytest.approx(expected, rel=1e-10)
+    same = np.tile(vectors[:1], (6, 1))
+    squares(same, lengths)
+    assert client_drift(lengths, weights, weighted_average(same, weights)) == 0.0
+    assert client_drift([1.0, 1.0], [1, 1], np.zeros(2)) == 0.0

@@ -5,23 +5,22 @@ numba compiles the loops when they are first used, which takes some seconds, and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedlab.core.jit import announced
+from fedlab.core.jit import announced, forget_stale
 from fedlab.core.randomness import Purpose
 from fedlab.core.threads import Part, by_cost, share
 from fedlab.core.typing import F64, I64, U64, Array
+from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
-from fedlab.training.work import Work
+from fedlab.training.work import Phase
 
 __all__ = ["Addresses", "evaluate", "prepare", "train"]
 
@@ -55,41 +54,45 @@ class Addresses:
 def train(
     where: Addresses,
     stack: Stack,
-    work: Work,
+    phase: Phase,
     local: LocalSGD,
-    epochs: I64,
-    addresses: U64,
+    order: Dispatch,
+    names: U64,
     seed: int,
-    round: int,
     threads: int,
+    largest: int | None = None,
 ) -> tuple[Array, Array, F64, I64]:
     """Return each device's change, gradient (if asked for), mean loss and steps.
 
     Steps are -1 where labels don't fit the network (the change is not set then), -2 where the
-    change holds NaN or inf.
+    change holds NaN or inf. `largest` is the most rows of a device in all of the cohort, of which
+    these devices are a part: blocks of rows are cut by it.
     """
-    count, numbers, size = len(epochs), work.start.dtype, work.start.shape[-1]
-    start = _stacked(work.start, size, numbers)
-    anchors, offsets = (_stacked(a, size, numbers) for a in (work.anchor, work.offset))
-    largest = int(where.counts.max(initial=1))
+    assert phase.start is not None
+    count, numbers, size = len(order), phase.start.dtype, phase.start.shape[-1]
+    start = _stacked(phase.start, size, numbers)
+    anchors, offsets = (_stacked(a, size, numbers) for a in (phase.anchor, phase.offset))
+    largest = largest or int(where.counts.max(initial=1))
     plan, room = _plan(stack, min(largest, local.batch_size or largest))
     changes = np.empty((count, size), numbers)
-    gradients = np.empty((count if work.gradient else 0, size), numbers)
+    gradients = np.empty((count if phase.gradient else 0, size), numbers)
     losses, steps = np.zeros(count), np.zeros(count, np.int64)
-    settings = [local.rate(round), local.weight_decay, work.mu, local.momentum, local.clip or 0.0]
-    costs = (_ROW + _PRODUCT * size) * (where.counts * epochs).astype(np.float64)
+    settings = [local.weight_decay, phase.mu, local.momentum, local.clip or 0.0]
+    costs = (_ROW + _PRODUCT * size) * (where.counts * order.epochs).astype(np.float64)
 
     def some(which: Part) -> None:
         _kernels().train_devices(
             *(which, where.x, where.y, where.chosen, where.held, where.counts),
-            *(addresses, epochs, plan, room, stack.squared, numbers.type(stack.l2)),
+            *(names, order.rounds.astype(np.uint64), order.rates.astype(numbers)),
+            *(np.asarray(order.epochs, np.int64), order.begun),
+            *(plan, room, stack.squared, numbers.type(stack.l2)),
             *(local.batch_size or 0, np.array(settings, numbers), start),
             *(anchors, offsets),
-            np.zeros(0, numbers) if work.trained is None else work.trained.astype(numbers),
-            np.array([seed, Purpose.BATCHES, round], np.uint64),
+            np.zeros(0, numbers) if phase.trained is None else phase.trained.astype(numbers),
+            np.array([seed, Purpose.BATCHES], np.uint64),
             *(changes, losses, steps),
         )
-        if work.gradient:
+        if phase.gradient:
             _kernels().gradient_devices(
                 *(which, where.x, where.y, where.chosen, where.held, where.counts),
                 *(plan, room, stack.squared, numbers.type(stack.l2), start, gradients),
@@ -100,9 +103,13 @@ def train(
 
 
 def evaluate(where: Addresses, stack: Stack, parameters: Array, threads: int) -> tuple[F64, I64]:
-    """Return each device's summed loss, and how often its largest score is right."""
+    """Return each device's summed loss, and how often its largest score is right.
+
+    Parameters are one model's, (p,), or one for each device, (m, p).
+    """
+    size = parameters.shape[-1]
     plan, room = _plan(stack, int(where.counts.max(initial=1)))
-    start = _stacked(parameters, len(parameters), parameters.dtype)
+    start = _stacked(parameters, size, parameters.dtype)
     losses, hits = np.zeros(len(where.counts)), np.zeros(len(where.counts), np.int64)
 
     def some(which: Part) -> None:
@@ -111,7 +118,7 @@ def evaluate(where: Addresses, stack: Stack, parameters: Array, threads: int) ->
             *(plan, room, stack.squared, start, losses, hits),
         )
 
-    costs = (_ROW + _PRODUCT * len(parameters) / 3) * where.counts.astype(np.float64)
+    costs = (_ROW + _PRODUCT * size / 3) * where.counts.astype(np.float64)
     _deal(some, costs, threads)
     return losses, hits
 
@@ -160,19 +167,15 @@ def prepare() -> None:
     """
     rows = Rows(np.zeros((2, 1), np.float32), np.zeros(2, np.int64))
     where, stack, start = Addresses.of([rows]), Stack((1, 2)), np.zeros(4, np.float32)
-    one, local = np.ones(1, np.int64), LocalSGD()
-    train(where, stack, Work(start), local, one, one.astype(np.uint64), 0, 1, threads=1)
+    order, names = Dispatch.alike(1, 1, 0.1, 1), np.ones(1, np.uint64)
+    train(where, stack, Phase(start), LocalSGD(), order, names, 0, threads=1)
     evaluate(where, stack, start, threads=1)
 
 
 @cache
 def _kernels() -> Any:
-    # What numba keeps on disk is as good as the file that it is called from is old. Theirs are
-    # four, so a change of another one counts as a change of that one.
-    folder = Path(__file__).parent
-    ages = {n: (folder / f"{n}.py").stat().st_mtime for n in ("network", "shuffle", "tiles")}
-    if max(ages.values()) > (folder / "kernels.py").stat().st_mtime:
-        os.utime(folder / "kernels.py")
-    from fedlab.training.compiled import kernels
+    from fedlab.training.compiled import kernels, network, shuffle, tiles
 
+    entries = (kernels.train_devices, kernels.gradient_devices, kernels.evaluate_devices)
+    forget_stale(entries, sources=(network, shuffle, tiles))
     return kernels

@@ -115,7 +115,10 @@ def train_devices(
     held,
     counts,
     addresses,
+    rounds,
+    step_sizes,
     epochs,
+    begun,
     plan,
     room,
     squared,
@@ -140,16 +143,18 @@ def train_devices(
         Where a device's float32 rows, float64 labels and intp row numbers lie (0: all rows).
     held, counts : (m,) int64
         Rows there, and rows to train on.
-    addresses, epochs : (m,) uint64, int64
+    addresses, rounds : (m,) uint64
+    step_sizes : (m,) array, in the parameters' type
+    epochs, begun : (m,) int64
     plan, room, squared, l2 : the network, the rows of a block, whether its loss is squared
     batch : int
         Rows of a step; 0 takes all.
-    steps_of : (5,) array
-        Rate, weight decay, mu, momentum, clip (0: none), in the parameters' type.
+    steps_of : (4,) array
+        Weight decay, mu, momentum, clip (0: none), in the parameters' type.
     start, anchors, offsets : (1 or m, p) arrays; (0, p) where there is none
     trained : (p,) or (0,) mask
-    address : (3,) uint64
-        Seed, purpose, round.
+    address : (2,) uint64
+        Seed, purpose.
     changes : (m, p) array, written to
     losses, steps : (m,) arrays, written to; steps are -1 where labels don't fit the network, -2
         where the change holds NaN or inf
@@ -158,11 +163,8 @@ def train_devices(
     home, weights = np.zeros(size, numbers), np.zeros(size, numbers)
     pack(plan, start[0], home)
     anchor, offset = np.zeros(size, numbers), np.zeros(size, numbers)
-    rate, decay, mu, momentum, clip = steps_of
-    rates = np.array([rate, decay, l2, mu], numbers)
-    # A step along all but the loss is w <- kept w + toward (for weights, and for biases).
-    kept = np.array([0, 1 - rate * (decay + l2 + mu), 1 - rate * (decay + mu)], numbers)
-    kept[0] = decay > 0 or l2 > 0 or mu > 0 or len(offsets) > 0
+    decay, mu, momentum, clip = steps_of
+    rates, kept = np.zeros(4, numbers), np.zeros(3, numbers)
     toward = np.zeros(size, numbers)
     formed = momentum > 0 or clip > 0 or len(trained) > 0
     mask, velocity = np.ones(1, numbers), np.zeros(1, numbers)
@@ -178,11 +180,15 @@ def train_devices(
         mask = np.zeros(size, numbers)
         pack(plan, trained, mask)
     for device in which:
-        count = counts[device]
+        count, rate = counts[device], step_sizes[device]
         x, y, rows = _rows_of(device, x_at, y_at, chosen_at, held, counts, plan)
         if not squared and not _labels_fit(y, rows, count, classes):
             steps[device] = -1
             continue
+        rates[0], rates[1], rates[2], rates[3] = rate, decay, l2, mu
+        # A step along all but the loss is w <- kept w + toward (for weights, and for biases).
+        kept[0] = decay > 0 or l2 > 0 or mu > 0 or len(offsets) > 0
+        kept[1], kept[2] = 1 - rate * (decay + l2 + mu), 1 - rate * (decay + mu)
         begin = start[device if len(start) > 1 else 0]
         if len(start) > 1:
             pack(plan, begin, home)
@@ -210,8 +216,8 @@ def train_devices(
             if per_step < count:
                 _copy(rows, order, count)
                 draw_words(
-                    *(words, count, address[0], address[1], address[2]),
-                    *(addresses[device], np.uint64(epoch)),
+                    *(words, count, address[0], address[1], rounds[device]),
+                    *(addresses[device], np.uint64(begun[device] + epoch)),
                 )
                 shuffle(order, count, words)
             for first in range(0, count, per_step):
@@ -279,6 +285,8 @@ def evaluate_devices(
     pack(plan, start[0], weights)
     block, acts, _, _ = scratch(plan, room, start)
     for device in which:
+        if len(start) > 1:
+            pack(plan, start[device], weights)
         count = counts[device]
         x, y, rows = _rows_of(device, x_at, y_at, chosen_at, held, counts, plan)
         if not squared and not _labels_fit(y, rows, count, plan[-1, OUTPUTS]):

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlab.core.typing import F64, I64, Array
+from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
-from fedlab.training.work import Work
+from fedlab.training.work import Phase
 
 __all__ = ["pays", "train"]
 
@@ -23,9 +24,8 @@ __all__ = ["pays", "train"]
 _INPUTS = 32
 
 
-def pays(stack: Stack, local: LocalSGD, rows: Sequence[Rows]) -> bool:
-    """Return whether moments are the way, by shapes alone."""
-    most = max(map(len, rows), default=0)
+def pays(stack: Stack, local: LocalSGD, most: int) -> bool:
+    """Return whether moments are the way, by shapes alone; `most` rows are on a device."""
     full = local.batch_size is None or local.batch_size >= most
     return stack.squared and full and stack.widths[0] <= _INPUTS
 
@@ -33,22 +33,23 @@ def pays(stack: Stack, local: LocalSGD, rows: Sequence[Rows]) -> bool:
 def train(
     rows: Sequence[Rows],
     stack: Stack,
-    work: Work,
+    phase: Phase,
     local: LocalSGD,
-    epochs: I64,
-    round: int,
+    order: Dispatch,
 ) -> tuple[Array, Array, F64, I64]:
     """Return each device's change, gradient (if asked for), mean loss and steps.
 
     Steps are -2 where the change holds NaN or inf.
     """
-    devices, numbers = len(rows), work.start.dtype
+    assert phase.start is not None
+    devices, numbers, epochs = len(rows), phase.start.dtype, order.epochs
+    rates = order.rates[:, None]
     size = stack.widths[0] + 1
     moments = np.array([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
     a, b, c = moments[:, :-1, :-1], moments[:, :-1, -1], moments[:, -1, -1]
     decayed = np.append(np.full(size - 1, stack.l2), 0.0)
-    start = np.broadcast_to(np.asarray(work.start, np.float64), (devices, size))
-    anchor = start if work.anchor is None else np.asarray(work.anchor, np.float64)
+    start = np.broadcast_to(np.asarray(phase.start, np.float64), (devices, size))
+    anchor = start if phase.anchor is None else np.asarray(phase.anchor, np.float64)
     w, velocity, losses = start.copy(), np.zeros((devices, size)), np.zeros(devices)
     first = _gradient(a, b, w) + decayed * w
     with np.errstate(over="ignore", invalid="ignore"):
@@ -57,23 +58,23 @@ def train(
             active = epochs > step
             half = (w * (gradient - b)).sum(axis=1) + c + (decayed * w * w).sum(axis=1)
             losses += np.where(active, half / 2, 0)
-            direction = _corrected(gradient + decayed * w, w, anchor, work, local)
+            direction = _corrected(gradient + decayed * w, w, anchor, phase, local)
             velocity = local.momentum * velocity + direction
-            w = np.where(active[:, None], w - local.rate(round) * velocity, w)
+            w = np.where(active[:, None], w - rates * velocity, w)
         change = (w - start).astype(numbers)
     steps = np.where(np.isfinite(change).all(axis=1), epochs, -2)
-    return change, first[: devices if work.gradient else 0].astype(numbers), losses / epochs, steps
+    return change, first[: devices if phase.gradient else 0].astype(numbers), losses / epochs, steps
 
 
 def _gradient(a: F64, b: F64, w: F64) -> F64:
     return np.asarray((a @ w[:, :, None])[:, :, 0] - b)
 
 
-def _corrected(gradient: F64, w: F64, anchor: F64, work: Work, local: LocalSGD) -> F64:
+def _corrected(gradient: F64, w: F64, anchor: F64, phase: Phase, local: LocalSGD) -> F64:
     if local.clip is not None:
         lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
         gradient = gradient * np.minimum(1, local.clip / np.maximum(lengths, local.clip))
-    gradient = gradient + local.weight_decay * w + work.mu * (w - anchor)
-    if work.offset is not None:
-        gradient = gradient + work.offset
-    return gradient if work.trained is None else gradient * work.trained
+    gradient = gradient + local.weight_decay * w + phase.mu * (w - anchor)
+    if phase.offset is not None:
+        gradient = gradient + phase.offset
+    return gradient if phase.trained is None else gradient * phase.trained

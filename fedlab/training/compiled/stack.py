@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
+from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 
 __all__ = ["Stack", "stack_of", "suits_blas"]
 
@@ -45,19 +45,16 @@ def suits_blas(stack: Stack, batch_size: int | None) -> bool:
     return parameters >= _MANY and (batch_size is None or batch_size >= _LARGE)
 
 
-def stack_of(model: Model) -> Stack | None:
-    """Return a built-in model as a stack, or None: somebody else's class may compute anything.
+def stack_of(model: LinearRegression | SoftmaxRegression | MLP) -> Stack:
+    """Return a built-in model as a stack.
 
     Examples
     --------
     >>> stack_of(MLP(784, (64,), 10))
     Stack(widths=(784, 64, 10), squared=False, l2=0.0)
     """
-    # The exact class: one that is derived from these may have another loss.
-    if type(model) is LinearRegression:
+    if isinstance(model, LinearRegression):
         return Stack((model.inputs, 1), squared=True, l2=model.l2)
-    if type(model) is SoftmaxRegression:
+    if isinstance(model, SoftmaxRegression):
         return Stack((model.inputs, model.classes), l2=model.l2)
-    if type(model) is MLP:
-        return Stack((model.inputs, *model.hidden, model.classes))
-    return None
+    return Stack((model.inputs, *model.hidden, model.classes))

@@ -20,8 +20,9 @@ from typing import Any
 from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
+from fedlab.core.threads import cores
 from fedlab.files import atomic
-from fedlab.training import cores, prepare
+from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import Notebook, dump, load

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F32
 from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.metrics.retrieval import recall
-from fedlab.training import one_blas_thread
 
 __all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]
 

@@ -1,0 +1,70 @@
+"""What a model is worth: on the server's test rows, and on what devices hold out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlab.core.typing import Array
+from fedlab.federation.plan import Plan
+from fedlab.fleet import Roster
+from fedlab.models.base import Model
+from fedlab.training import measure, validate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["checked_test", "evaluated", "validated"]
+
+
+def checked_test(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Return test rows and labels as arrays, or say what doesn't fit the model."""
+    rows, labels = np.asarray(x), np.asarray(y)
+    if rows.ndim != 2 or rows.shape[1] != model.inputs or len(rows) != len(labels):
+        raise ValueError(
+            f"test rows of shape {rows.shape} with {len(labels)} labels were given; "
+            f"(n, {model.inputs}) with n labels are needed"
+        )
+    model.check_labels(labels)
+    return rows, labels
+
+
+def evaluated(
+    plan: Plan, fleet: Roster, parameters: Array, threads: int | None
+) -> dict[str, float]:
+    """Return the measures of a model: ``validation_...`` over all held-out rows, ``test_...``."""
+    measured: dict[str, float] = {}
+    if fleet.holding:
+        by_device = validate(
+            fleet.holding, plan.model, parameters, threads=threads, engine=plan.backend
+        )
+        rows = by_device.pop("rows")
+        for name, values in by_device.items():
+            measured[f"validation_{name}"] = float(np.average(values, weights=rows))
+    if plan.evaluation.test is not None:
+        on_test = measure(
+            *plan.evaluation.test, plan.model, parameters, threads=threads, engine=plan.backend
+        )
+        measured |= {f"test_{name}": value for name, value in on_test.items()}
+    return measured
+
+
+def validated(plan: Plan, fleet: Roster, parameters: Array, threads: int | None) -> pd.DataFrame:
+    """Return a model's measures on each device's held-out rows, one row a device.
+
+    Raises
+    ------
+    ValueError
+        If no device has rows held out.
+    """
+    import pandas as pd
+
+    if not fleet.holding:
+        raise ValueError(
+            "no device has rows held out; use Device.hold_out first, or measure on rows of "
+            "your own with Federation(test=...)"
+        )
+    measures = validate(fleet.holding, plan.model, parameters, threads=threads, engine=plan.backend)
+    return pd.DataFrame(measures, pd.Index([d.id for d in fleet.holding], name="device"))

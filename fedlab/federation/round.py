@@ -1,0 +1,316 @@
+"""The round, readable from top to bottom: select, train, send, aggregate, step, measure.
+
+`play` is a function of a plan and a state: it returns the next state, and changes nothing.
+
+Source: McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
+AISTATS 2017, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fedlab.core.threads import one_blas_thread
+from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.core.validation import read_only
+from fedlab.device.device import Device
+from fedlab.device.dispatch import Dispatch
+from fedlab.device.states import DeviceStates
+from fedlab.federation.evaluation import evaluated
+from fedlab.federation.history import SERVER, Report
+from fedlab.federation.plan import Plan, rows_of
+from fedlab.federation.state import RunState
+from fedlab.fleet import Roster, choose_places, round_seconds
+from fedlab.training import Trained
+from fedlab.training.cohort import train_in_parts
+from fedlab.training.work import phases_of
+from fedlab.updates import Updates
+from fedlab.updates.mean import client_drift
+from fedlab.updates.stages import At
+from fedlab.updates.weights import normalised
+
+__all__ = ["play"]
+
+Remarks = list[tuple[object, str]]
+
+
+@dataclass
+class _Came:
+    """What has come from a cohort so far: sums of blocks, and columns of single devices' numbers.
+
+    Columns stand in the cohort's order; `at` holds places in the federation.
+    """
+
+    kept: DeviceStates
+    stages: tuple[Any, ...]
+    sums: dict[str, Any] = field(default_factory=dict)
+    at: list[Places] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    set_aside: dict[int, str] = field(default_factory=dict)
+    error: Exception | None = None
+    hopeless: bool = True
+
+    def note(self, places: Places, **columns: Any) -> None:
+        self.at.append(places)
+        for name, column in columns.items():
+            self.columns.setdefault(name, []).append(column)
+
+    def column(self, name: str) -> F64:
+        return np.concatenate([np.empty(0), *self.columns.get(name, [])])
+
+    @property
+    def places(self) -> Places:
+        return np.concatenate([np.empty(0, np.intp), *self.at])
+
+
+def play(
+    plan: Plan, fleet: Roster, state: RunState, threads: int | None
+) -> tuple[RunState, Report]:
+    """Return the state after a further round, and what the round gave.
+
+    Parameters
+    ----------
+    plan : Plan
+    fleet : Roster
+        The devices of this round.
+    state : RunState
+        It stays as it is, and good to go on from.
+    threads : int, optional
+        Devices that train at once.
+
+    Raises
+    ------
+    RuntimeError
+        If no device has ever trained and none could now: a model or data at fault.
+    """
+    began, number = time.perf_counter(), state.round + 1
+    with one_blas_thread():
+        places, epochs, remarks = _selected(plan, fleet, number)
+        cohort = [fleet.devices[place] for place in places]
+        came, down = _trained(plan, state, cohort, places, epochs, number, threads)
+        _refuse_hopeless(state, came)
+        remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
+        after, moves, skipped = _stepped(plan, state, came)
+        measures = {
+            **_cost(plan, fleet, came, down, len(places)),
+            **_summary(came),
+            **moves,
+            **(
+                evaluated(plan, fleet, after.parameters, threads)
+                if number % plan.evaluation.every == 0
+                else {}
+            ),
+        }
+    report = Report(
+        number,
+        measures,
+        _of_devices(fleet, came, plan) if plan.evaluation.record == "devices" else {},
+        (*remarks, *skipped),
+        came.places if not skipped else came.places[:0],
+        time.perf_counter() - began,
+    )
+    after = replace(
+        after,
+        round=number,
+        has_trained=state.has_trained or len(came.places) > 0,
+        history=state.history.and_then(report),
+    )
+    return after, report
+
+
+# -- select ---------------------------------------------------------------------------------------
+
+
+def _selected(plan: Plan, fleet: Roster, number: int) -> tuple[Places, I64, Remarks]:
+    """Choose the cohort, and how many epochs each of it does."""
+    places = choose_places(fleet, plan.cohort, plan.seed, number)
+    if not len(places):
+        return places, np.empty(0, np.int64), [(SERVER, "no device was reachable")]
+    if plan.stragglers is None:
+        return places, np.full(len(places), plan.local.epochs), []
+    epochs = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
+    if not epochs.any():
+        why = "all of the cohort straggled, and was dropped"
+        return places[:0], epochs[:0], [(SERVER, why)]
+    return places[epochs > 0], epochs[epochs > 0], []
+
+
+# -- train, and send ------------------------------------------------------------------------------
+
+
+def _trained(
+    plan: Plan,
+    state: RunState,
+    cohort: Sequence[Device],
+    places: Places,
+    epochs: I64,
+    number: int,
+    threads: int | None,
+) -> tuple[_Came, int]:
+    """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
+    came = _Came(state.kept, state.stages)
+    work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
+    weights = _weights(plan, cohort)
+    order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
+    parts = train_in_parts(
+        *(cohort, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
+    )
+    for part in parts:
+        came.set_aside |= part.set_aside
+        came.error = came.error or part.error
+        came.hopeless &= part.none_could
+        if len(part.places):
+            _take(plan, state, came, part, places[part.places], weights[part.places], number)
+    return came, sum(phase.nbytes for phase in phases_of(work))
+
+
+def _weights(plan: Plan, cohort: Sequence[Device]) -> F64:
+    """Return the cohort's weights, which sum to one."""
+    raw = np.asarray(plan.weigh(cohort, rows_of(cohort)), np.float64)
+    return normalised(raw, len(cohort)) if raw.any() else np.zeros(len(cohort))
+
+
+def _take(
+    plan: Plan,
+    state: RunState,
+    came: _Came,
+    part: Trained,
+    places: Places,
+    weights: F64,
+    number: int,
+) -> None:
+    """Let devices report, send their updates through the stages, and add them to the sums."""
+    stats = {
+        "rows": part.rows,
+        "epochs": part.epochs,
+        "steps": part.steps,
+        "loss": part.losses,
+        "rate": np.full(len(places), plan.local.rate(number)),
+    }
+    kept = came.kept
+    for name, rows in part.kept.items():
+        kept = kept.put(name, places, rows)
+    sent = Updates(places, part.blocks, weights, stats)
+    sent, kept = plan.algorithm.report(state.algorithm, sent, kept)
+    sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, At(plan.seed, number))
+    plan.chain.fold(came.sums, sent)
+    columns = {name: column.astype(np.float64) for name, column in sent.stats.items()}
+    columns |= {f"weight of {name}": sent.weights_of(name) for name in sent.stats}
+    if plan.chain.shows_rows and "change" in sent.blocks:
+        from fedlab.updates import kernels
+
+        columns["square"] = np.empty(len(sent))
+        kernels.squares(sent.blocks["change"], columns["square"])
+    came.note(sent.places, weight=sent.weights, nbytes=sent.nbytes.astype(np.float64), **columns)
+
+
+def _refuse_hopeless(state: RunState, came: _Came) -> None:
+    """Raise where nobody has ever trained and nobody could now: a model or data at fault."""
+    if came.set_aside and came.hopeless and not state.has_trained:
+        why = next(iter(came.set_aside.values()))
+        raise RuntimeError(
+            f"none of the {len(came.set_aside)} devices of the first cohort could train. "
+            f"The first one: {why}"
+        ) from came.error
+
+
+# -- aggregate, and step --------------------------------------------------------------------------
+
+
+def _stepped(
+    plan: Plan, state: RunState, came: _Came
+) -> tuple[RunState, dict[str, float], Remarks]:
+    """Let the algorithm learn from what came, and the server step, if enough did."""
+    still = {"update_norm": 0.0, "drift": 0.0}
+    if (usable := len(came.places)) < plan.quorum:
+        few = {0: "no usable update", 1: "1 usable update"}
+        told = few.get(usable, f"{usable} usable updates")
+        return state, still, [(SERVER, f"skipped: {told}; the quorum is {plan.quorum}")]
+    weights = came.column("weight")
+    normalised(weights, usable)  # refuses what is no weight
+    # Where all came, weights sum to one but for rounding: nothing is divided.
+    share = float(weights.sum()) if came.set_aside else 1.0
+    means = plan.chain.done(came.sums, share)
+    for name in came.columns:
+        if f"weight of {name}" in came.columns:
+            weighed = came.column(f"weight of {name}")
+            means[name] = np.asarray(weighed @ came.column(name) / share)
+    change, algorithm = plan.algorithm.learn(state.algorithm, means, usable)
+    if np.shape(change) != state.parameters.shape:
+        raise ValueError(
+            f"{type(plan.algorithm).__name__}.learn gave a change of shape {np.shape(change)}; "
+            f"{state.parameters.shape} is needed"
+        )
+    # Read-only, since what is written to it in place would count as no step at all.
+    stepped, server = plan.server.step(state.server, read_only(state.parameters), change)
+    if np.shape(stepped) != state.parameters.shape:
+        raise ValueError(
+            f"{type(plan.server).__name__}.step gave parameters of shape {np.shape(stepped)}; "
+            f"{state.parameters.shape} is needed"
+        )
+    with np.errstate(over="ignore"):
+        moved: Array = np.asarray(stepped, state.parameters.dtype)
+    if not np.isfinite(moved).all():
+        why = "skipped: the server's step gives NaN or inf; try lower rates"
+        return state, still, [(SERVER, why)]
+    moves = {"update_norm": float(np.linalg.norm(stepped - state.parameters))}
+    if "square" in came.columns:
+        moves["drift"] = client_drift(came.column("square"), weights, means["change"])
+    after = replace(
+        state,
+        parameters=moved,
+        algorithm=algorithm,
+        server=server,
+        stages=came.stages,
+        kept=came.kept,
+    )
+    return after, moves, []
+
+
+# -- measure --------------------------------------------------------------------------------------
+
+
+def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict[str, float]:
+    """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
+    return {
+        "bytes_down": float(down * asked),
+        "bytes_up": float(came.column("nbytes").sum()),
+        "seconds": float(_seconds(plan, fleet, came, down).max(initial=0.0)),
+    }
+
+
+def _seconds(plan: Plan, fleet: Roster, came: _Came, down: int) -> F64:
+    seconds: F64 = round_seconds(
+        fleet.hardware(came.places),
+        down + came.column("nbytes"),
+        plan.model.layout.size,
+        came.column("rows") * came.column("epochs"),
+    )
+    return seconds
+
+
+def _summary(came: _Came) -> dict[str, float]:
+    rows = came.column("rows")
+    summary = {"devices": float(len(rows)), "rows": float(rows.sum())}
+    if len(rows):
+        summary["train_loss"] = float(np.average(came.column("loss"), weights=rows))
+    return summary
+
+
+def _of_devices(fleet: Roster, came: _Came, plan: Plan) -> dict[str, Any]:
+    """Return the columns of single devices, where those are recorded."""
+    if not len(came.places):
+        return {}
+    return {
+        "id": np.array([fleet.devices[place].id for place in came.places], object),
+        "rows": came.column("rows"),
+        "epochs": came.column("epochs"),
+        "steps": came.column("steps"),
+        "train_loss": came.column("loss"),
+        "bytes_up": came.column("nbytes"),
+    }

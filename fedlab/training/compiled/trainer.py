@@ -1,0 +1,138 @@
+"""The compiled door, registered for the models whose loops it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlab.core.randomness import address_of
+from fedlab.core.threads import usable_threads
+from fedlab.core.typing import Array, Places
+from fedlab.device.device import Device
+from fedlab.device.dispatch import Dispatch
+from fedlab.device.rows import Rows
+from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
+from fedlab.training.compiled import engine, moments
+from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
+from fedlab.training.local import LocalSGD
+from fedlab.training.trainer import (
+    NOT_FINITE,
+    Backend,
+    Measures,
+    Part,
+    Plain,
+    Ready,
+    Trainer,
+    reason,
+    refuse_unknown,
+    trainer_of,
+)
+from fedlab.training.work import Phase
+
+__all__ = ["Compiled", "labels_needed"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Networks of affine layers, in machine code, on all processors.
+
+    Parameters
+    ----------
+    model : Model
+    stack : Stack
+        The model as the loops take it.
+    chosen : bool
+        Whether large models in large batches go through NumPy's BLAS (see `suits_blas`).
+    """
+
+    model: Model
+    stack: Stack
+    chosen: bool = True
+    name: str = "compiled"
+
+    def gather(self, devices: Sequence[Device]) -> Ready:
+        rows, aside, first = dict[int, Rows](), dict[int, str](), None
+        for place, device in enumerate(devices):
+            try:
+                part = device.training_rows()
+                if not len(part):
+                    raise ValueError("it has no rows to train on")
+                if part.x.shape[1] != self.stack.widths[0]:
+                    raise ValueError(
+                        f"vectors of {part.x.shape[1]}, not {self.stack.widths[0]} numbers"
+                    )
+                _ = part.memory
+                rows[place] = part
+            except Exception as error:
+                aside[place], first = reason(error), first or error
+        return Ready(devices, np.array(list(rows), np.intp), rows, aside, first)
+
+    def train(
+        self,
+        ready: Ready,
+        places: Places,
+        phase: Phase,
+        local: LocalSGD,
+        order: Dispatch,
+        *,
+        seed: int,
+        threads: int | None,
+    ) -> Part:
+        threads = threads or usable_threads()
+        if self.chosen and suits_blas(self.stack, local.batch_size):
+            plain = Plain(self.model)
+            return plain.train(ready, places, phase, local, order, seed=seed, threads=threads)
+        parts = [ready.rows[place] for place in places.tolist()]
+        largest = max(map(len, ready.rows.values()), default=1)
+        if moments.pays(self.stack, local, largest):
+            trained = moments.train(parts, self.stack, phase, local, order)
+        else:
+            names = [address_of(ready.devices[place].id) for place in places.tolist()]
+            trained = engine.train(
+                *(engine.Addresses.of(parts), self.stack, phase, local, order),
+                *(np.array(names, np.uint64), seed, threads, largest),
+            )
+        changes, gradients, losses, steps = trained
+        good = steps >= 0
+        if phase.gradient:
+            good &= np.isfinite(gradients).all(axis=1)
+        aside = dict.fromkeys(np.flatnonzero(~good).tolist(), NOT_FINITE)
+        aside |= dict.fromkeys(np.flatnonzero(steps == -1).tolist(), labels_needed(self.stack))
+        counts = np.array([len(part) for part in parts], np.int64)
+        return Part(changes, gradients if phase.gradient else None, losses, counts, steps, aside)
+
+    def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
+        if any(part.x.shape[1] != self.stack.widths[0] for part in rows):
+            raise ValueError(
+                f"rows of other than {self.stack.widths[0]} numbers; the model takes those"
+            )
+        where = engine.Addresses.of(rows)
+        losses, hits = engine.evaluate(where, self.stack, parameters, threads or usable_threads())
+        if (hits < 0).any():
+            raise ValueError(labels_needed(self.stack))
+        losses /= where.counts
+        if self.stack.squared:
+            return {"loss": losses, "mse": 2 * losses}
+        return {"loss": losses, "accuracy": hits / where.counts}
+
+
+def labels_needed(stack: Stack) -> str:
+    """Return what is said of labels that are no classes of a network."""
+    return f"labels other than class numbers 0 ... {stack.widths[-1] - 1}"
+
+
+@trainer_of.register(LinearRegression)
+@trainer_of.register(SoftmaxRegression)
+@trainer_of.register(MLP)
+def _built_in(
+    model: LinearRegression | SoftmaxRegression | MLP, backend: Backend = "auto"
+) -> Trainer:
+    refuse_unknown(backend)
+    # The exact class: one that is derived from these may have another loss.
+    if type(model) not in (LinearRegression, SoftmaxRegression, MLP):
+        return trainer_of.dispatch(object)(model, backend)
+    if backend == "plain":
+        return Plain(model)
+    return Compiled(model, stack_of(model), chosen=backend == "auto")

@@ -1,0 +1,243 @@
+"""Who trains and measures a model: a trainer, found by the model's class.
+
+`trainer_of` is a `functools.singledispatch`: a trainer of one's own is registered from outside,
+
+    trainer_of.register(MyModel, lambda model, backend="auto": MyTrainer(model))
+
+Every trainer must give what the plain loop gives (`train_device`), to float tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Literal, Protocol
+
+import numpy as np
+
+from fedlab.core.threads import one_blas_thread
+from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.device.device import Device
+from fedlab.device.dispatch import Dispatch
+from fedlab.device.rows import Rows
+from fedlab.models.base import Model
+from fedlab.training.local import LocalSGD, Update, train_device
+from fedlab.training.work import Phase
+
+__all__ = [
+    "NOT_FINITE",
+    "Backend",
+    "Measures",
+    "Part",
+    "Plain",
+    "Ready",
+    "Trainer",
+    "reason",
+    "trainer_of",
+]
+
+Backend = Literal["auto", "compiled", "plain"]
+Measures = dict[str, F64]
+
+NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A cohort whose devices were asked for their rows.
+
+    Attributes
+    ----------
+    devices : sequence of Device
+    places : (r,) int array
+        Those that can train, as far as is known.
+    rows : dict of int to Rows
+        Theirs, by place, where the trainer wants them beforehand.
+    aside : dict of int to str
+        The others, and why.
+    error : Exception, optional
+        The first one that was raised.
+    """
+
+    devices: Sequence[Device]
+    places: Places
+    rows: dict[int, Rows] = field(default_factory=dict)
+    aside: dict[int, str] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @property
+    def largest(self) -> int:
+        """Most rows of a device."""
+        return max(map(len, self.rows.values()), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a phase gave on k devices; those of whom `aside` speaks hold no numbers of meaning.
+
+    Attributes
+    ----------
+    changes : (k, p) array
+    gradients : (k, p) array, or None
+    losses : (k,) float64 array
+    rows, steps : (k,) int64 arrays
+    aside : dict of int to str
+        By place among the k.
+    error : Exception, optional
+    """
+
+    changes: Array
+    gradients: Array | None
+    losses: F64
+    rows: I64
+    steps: I64
+    aside: Mapping[int, str]
+    error: Exception | None = None
+
+
+class Trainer(Protocol):
+    """A door to local training and evaluation; the plain one is the reference for all."""
+
+    @property
+    def name(self) -> str:
+        """Return "compiled", "plain", or a name of one's own: a checkpoint knows it."""
+
+    def gather(self, devices: Sequence[Device]) -> Ready:
+        """Ask devices for their rows."""
+
+    def train(
+        self,
+        ready: Ready,
+        places: Places,
+        phase: Phase,
+        local: LocalSGD,
+        order: Dispatch,
+        *,
+        seed: int,
+        threads: int | None,
+    ) -> Part:
+        """Train the devices at some places, for which phase and order are."""
+
+    def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
+        """Return, by measure, its mean on each set of rows, (m,).
+
+        Parameters are one model's, (p,), or one for each, (m, p).
+        """
+
+
+@singledispatch
+def trainer_of(model: Model, backend: Backend = "auto") -> Trainer:
+    """Return the trainer of a model: the plain loop, unless another one knows its class.
+
+    Raises
+    ------
+    ValueError
+        If a backend is asked for that there isn't, or that can't train the model.
+    """
+    refuse_unknown(backend)
+    if backend == "compiled":
+        raise ValueError(
+            f"the compiled engine does not know {type(model).__name__}; choose engine='plain' or "
+            "'auto'"
+        )
+    return Plain(model)
+
+
+def refuse_unknown(backend: str) -> None:
+    """Raise a ValueError unless there is such a backend."""
+    if backend not in ("auto", "compiled", "plain"):
+        raise ValueError(f"engine is {backend!r}; choose 'auto', 'compiled' or 'plain'")
+
+
+def reason(error: Exception) -> str:
+    """Return in words what a device's training raised."""
+    return f"{type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The loop of `train_device`, device by device; for any model.
+
+    One thread, unless several are asked for: a model's own code need not be made for them.
+    """
+
+    model: Model
+    name: str = "plain"
+
+    def gather(self, devices: Sequence[Device]) -> Ready:
+        """Leave the devices as they are: each is asked when its turn comes."""
+        return Ready(devices, np.arange(len(devices)))
+
+    def train(
+        self,
+        ready: Ready,
+        places: Places,
+        phase: Phase,
+        local: LocalSGD,
+        order: Dispatch,
+        *,
+        seed: int,
+        threads: int | None,
+    ) -> Part:
+        assert phase.start is not None
+        errors: dict[int, Exception] = {}
+
+        def train(one: int) -> Update | str:
+            try:
+                update = train_device(
+                    *(ready.devices[places[one]], self.model, phase.of(one), local),
+                    seed=seed,
+                    round=int(order.rounds[one]),
+                    epochs=int(order.epochs[one]),
+                    rate=float(order.rates[one]),
+                    begun=int(order.begun[one]),
+                )
+            except Exception as error:
+                errors[one] = error
+                return reason(error)
+            return _complaint(update, phase.start.shape[-1]) or update  # type: ignore[union-attr]
+
+        with one_blas_thread():
+            if (threads or 1) == 1:
+                results = [train(one) for one in range(len(places))]
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    results = list(pool.map(train, range(len(places))))
+        made = np.zeros((len(places), phase.start.shape[-1]), phase.start.dtype)
+        part = Part(
+            made,
+            np.zeros_like(made) if phase.gradient else None,
+            np.zeros(len(places)),
+            np.zeros(len(places), np.int64),
+            np.zeros(len(places), np.int64),
+            {one: why for one, why in enumerate(results) if isinstance(why, str)},
+            errors[min(errors)] if errors else None,
+        )
+        for one, update in enumerate(results):
+            if isinstance(update, Update):
+                part.changes[one], part.losses[one] = update.change, update.loss
+                part.rows[one], part.steps[one] = update.rows, update.steps
+                if part.gradients is not None:
+                    part.gradients[one] = update.blocks["gradient"]
+        return part
+
+    def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
+        each = np.broadcast_to(parameters, (len(rows), parameters.shape[-1]))
+        with one_blas_thread():
+            found = [
+                self.model.evaluate(own, *part.gathered())
+                for own, part in zip(each, rows, strict=True)
+            ]
+        return {name: np.array([measures[name] for measures in found]) for name in found[0]}
+
+
+def _complaint(update: Update, size: int) -> str | None:
+    """Return why an update can't be averaged, or None."""
+    for name, block in {"change": update.change, **update.blocks}.items():
+        if block.shape != (size,):
+            return f"its {name} has shape {block.shape}; ({size},) is needed"
+        if not np.isfinite(block).all():
+            return NOT_FINITE
+    return None

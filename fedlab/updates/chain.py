@@ -1,0 +1,105 @@
+"""From what devices send to what the server learns: stages, then an aggregator.
+
+A chain is checked when it is built: each stage says what it needs of what comes in, and a
+combination that makes no sense is refused with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlab.core.typing import F64
+from fedlab.core.validation import require
+from fedlab.device.states import DeviceStates
+from fedlab.updates.aggregators import Aggregator, Mean
+from fedlab.updates.sent import Updates
+from fedlab.updates.stages import At, Stage
+
+__all__ = ["Chain", "ChainError"]
+
+#: What holds of updates as they leave local training, and what is said where it doesn't.
+_AT_FIRST = frozenset({"rows", "linear"})
+_SAID = {
+    "rows": "each device's own numbers, which can't be read any more",
+    "linear": "blocks whose weighted sum means something",
+    "integer": "whole numbers; put a stage before it that makes them",
+    "hidden": "updates that only a sum can be read of; put a mask before it",
+}
+
+
+class ChainError(ValueError):
+    """Stages that don't go together."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages in their order, and the aggregator that ends them.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+    aggregator : Aggregator
+
+    Raises
+    ------
+    ChainError
+        If a stage, or the aggregator, needs what those before it don't leave.
+
+    Examples
+    --------
+    >>> from fedlab.updates.stages import Cast, ClipNorm
+    >>> Chain((ClipNorm(1.0), Cast())).aggregator
+    Mean()
+    """
+
+    stages: tuple[Stage, ...] = ()
+    aggregator: Aggregator = Mean()  # noqa: RUF009 (a frozen value)
+
+    def __post_init__(self) -> None:
+        holds = _AT_FIRST
+        for place, stage in enumerate(self.stages):
+            require(stage, f"stage {place + 1}", "needs", "gives", "takes", "init", "apply")
+            self._refuse(stage, holds, self.stages[:place])
+            holds = holds - stage.takes | stage.gives
+        require(self.aggregator, "aggregator", "needs", "begin", "add", "done")
+        self._refuse(self.aggregator, holds, self.stages)
+
+    def _refuse(self, part: Any, holds: frozenset[str], before: Sequence[Stage]) -> None:
+        for need in sorted(part.needs - holds):
+            guilty = [type(stage).__name__ for stage in before if need in stage.takes]
+            raise ChainError(
+                f"{type(part).__name__} needs {_SAID.get(need, need)}"
+                + (f" after {guilty[-1]}; put it before that one" if guilty else "")
+            )
+
+    @property
+    def shows_rows(self) -> bool:
+        """Whether the server can read each device's own blocks."""
+        return all("rows" not in stage.takes for stage in self.stages)
+
+    def init(self, size: int) -> tuple[Any, ...]:
+        """Return the stages' states before the first round."""
+        return tuple(stage.init(size) for stage in self.stages)
+
+    def apply(
+        self, states: tuple[Any, ...], sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, tuple[Any, ...], DeviceStates]:
+        """Send updates through all stages."""
+        after = []
+        for stage, state in zip(self.stages, states, strict=True):
+            sent, state, kept = stage.apply(state, sent, kept, at)
+            after.append(state)
+        return sent, tuple(after), kept
+
+    def fold(self, sums: dict[str, Any], sent: Updates) -> None:
+        """Add updates to what has come so far, block by block; `sums` is written to."""
+        for name, block in sent.blocks.items():
+            if name not in sums:
+                sums[name] = self.aggregator.begin(block.shape[1])
+            sums[name] = self.aggregator.add(sums[name], block, sent.weights_of(name))
+
+    def done(self, sums: Mapping[str, Any], share: float) -> dict[str, F64]:
+        """Return each block's aggregate; `share` is what the weights that came sum to."""
+        return {name: self.aggregator.done(total, share) for name, total in sums.items()}

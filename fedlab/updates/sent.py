@@ -1,0 +1,74 @@
+"""What a cohort sends: named blocks, one row a device, with places, weights and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlab.core.typing import F64, I64, Array, Bool, Places
+
+__all__ = ["Updates"]
+
+#: Bytes of an update's three numbers: rows, steps, loss.
+_NUMBERS = 3 * 8
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """What m devices send, row by row in the cohort's order.
+
+    Attributes
+    ----------
+    places : (m,) int array
+        Which devices of the federation.
+    blocks : mapping of str to (m, n) arrays
+        By name: ``change``, the parameters after local work minus those at its start, and what else
+        the algorithm sends.
+    weights : (m,) float64 array
+        How much each device counts.
+    stats : mapping of str to (m,) arrays
+        Numbers that each device tells: ``rows``, ``epochs``, ``steps``, ``loss``, ``rate``.
+    weighed : mapping of str to (m,) float64 arrays
+        Weights of single blocks or stats, where they are not `weights`.
+    sizes : mapping of str to (m,) int arrays
+        Bytes of single blocks as they travel, where a stage has coded them.
+    """
+
+    places: Places
+    blocks: Mapping[str, Array]
+    weights: F64
+    stats: Mapping[str, NDArray[Any]]
+    weighed: Mapping[str, F64] = field(default_factory=dict)
+    sizes: Mapping[str, I64] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def weights_of(self, name: str) -> F64:
+        """Return the weights of a block or stat, (m,)."""
+        return self.weighed.get(name, self.weights)
+
+    @property
+    def nbytes(self) -> I64:
+        """(m,) bytes that leave each device: its blocks, and three numbers of eight bytes."""
+        total = np.full(len(self), _NUMBERS, np.int64)
+        for name, block in self.blocks.items():
+            total += self.sizes.get(name, block.shape[1] * block.itemsize)
+        return total
+
+    def with_blocks(self, **blocks: Array) -> Updates:
+        """Return the updates with some blocks put in place of those of the same names."""
+        sizes = {name: size for name, size in self.sizes.items() if name not in blocks}
+        return replace(self, blocks={**self.blocks, **blocks}, sizes=sizes)
+
+    def of(self, which: Bool) -> Updates:
+        """Return the updates of some of the devices."""
+        columns = {
+            name: {key: column[which] for key, column in getattr(self, name).items()}
+            for name in ("blocks", "stats", "weighed", "sizes")
+        }
+        return replace(self, places=self.places[which], weights=self.weights[which], **columns)
