@@ -68,7 +68,7 @@ def by_cost(costs: NDArray[np.float64], threads: int) -> list[Part]:
     Examples
     --------
     >>> [part.tolist() for part in by_cost(np.array([0.1, 1.0, 0.1]), threads=2)]
-    [[1], [0], [2]]
+    [[1], [0, 2]]
     """
     if costs.sum() < _WORTH_A_THREAD:
         threads = 1

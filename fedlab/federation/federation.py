@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,6 @@ class Federation:
             has_trained=False,
             history=history,
         )
-        self._settings = self.plan.settings(self._began_with, start)
 
     # -- what stands where -------------------------------------------------------------------
 
@@ -395,6 +395,11 @@ class Federation:
         return values
 
     # -- files -------------------------------------------------------------------------------
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        # Once: rows that move or come later make no other run of this one.
+        return self.plan.settings(self._began_with, self.state.parameters)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a file what the next round depends on; a kill leaves the old file or the new."""

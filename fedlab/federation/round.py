@@ -204,6 +204,7 @@ def _take(
     if plan.chain.shows_rows and "change" in sent.blocks:
         from fedlab.updates import kernels
 
+        columns["entering"] = sent.weights_of("change")
         columns["square"] = np.empty(len(sent))
         kernels.squares(sent.blocks["change"], columns["square"])
     came.note(sent.places, weight=sent.weights, nbytes=sent.nbytes.astype(np.float64), **columns)
@@ -260,7 +261,9 @@ def _stepped(
         return state, still, [(SERVER, why)]
     moves = {"update_norm": float(np.linalg.norm(stepped - state.parameters))}
     if "square" in came.columns:
-        moves["drift"] = client_drift(came.column("square"), weights, means["change"])
+        entering = came.column("entering")  # an algorithm's weights need not sum to one
+        average = means["change"] * (share / entering.sum())
+        moves["drift"] = client_drift(came.column("square"), entering, average)
     after = replace(
         state,
         parameters=moved,

@@ -36,7 +36,7 @@ IMPORTS = """
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
-from fedlab.workbench import cells
+from fedlab.workbench.notebook import cells
 cells.begin()
 """
 GOOD = notebook(
@@ -63,7 +63,7 @@ FAILING = notebook(
     "# Fail\n\nWhat happens when a cell fails?",
     "print('before')",
     "## Why",
-    "import os, sys\nfrom fedlab.workbench import parameters\n"
+    "import os, sys\nfrom fedlab.workbench.batch import parameters\n"
     "parameters.bind((), {'<script>alert(1)</script>': 1}, ' '.join(\n"
     "    [os.getcwd(), sys.prefix, os.path.expanduser('~'), parameters.__file__]))",
     "print('never')",
@@ -71,7 +71,7 @@ FAILING = notebook(
 
 TYPES = notebook(
     "# Types\n\nWhich?",
-    "from fedlab.workbench import cells\ncells.answer(repr([a, b, c, d, e]))",
+    "from fedlab.workbench.notebook import cells\ncells.answer(repr([a, b, c, d, e]))",
     parameters="a: int = 1\nb: bool = True\nc: list[float] = [1.0]\nd: str = ''\n"
     "e: float | None = None",
 )

@@ -22,7 +22,7 @@ TOKEN = "only-for-this-test"
 
 SLIDER = notebook(
     "# Slide\n\nDoes it answer?",
-    "import numpy as np\nfrom fedlab.workbench import cells, widgets\ncells.begin()",
+    "import numpy as np\nfrom fedlab.workbench.notebook import cells, widgets\ncells.begin()",
     "box = widgets.split_slider(np.repeat(np.arange(5), 60), devices=6, alpha=1.0, seed=0)",
 )
 

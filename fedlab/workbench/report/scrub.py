@@ -28,7 +28,7 @@ def scrub(text: str) -> str:
 
     Examples
     --------
-    >>> scrub(f"File {ROOT}/fedlab/index.py, line 3")
+    >>> scrub(f"File {ROOT}/fedlab/index/vectorindex.py, line 3")
     'File fedlab/index/vectorindex.py, line 3'
     """
     for pattern, name in _patterns():

@@ -15,7 +15,7 @@ from fedlab.workbench.batch import cli
 from fedlab.workbench.batch.records import Record
 from tests.workbench.building import notebook, write
 
-ANSWER = "from fedlab.workbench import cells\ncells.answer(f'alpha is {alpha}')"
+ANSWER = "from fedlab.workbench.notebook import cells\ncells.answer(f'alpha is {alpha}')"
 
 
 @pytest.fixture

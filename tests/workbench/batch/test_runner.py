@@ -303,7 +303,7 @@ def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path
     path = write(
         notebook(
             "# Kernel\n\nWhose?",
-            "import sys\nfrom matplotlib import pyplot\nfrom fedlab.workbench import cells\n"
+            "import sys\nfrom matplotlib import pyplot\nfrom fedlab.workbench.notebook import cells\n"
             "cells.begin()\npyplot.subplots()\ncells.answer(sys.executable)",
         ),
         tmp_path / "01_kernel.ipynb",
@@ -319,7 +319,7 @@ def test_cores_are_shared_out_and_workers_stay_warm(
 ) -> None:
     monkeypatch.setattr(runner, "cores", lambda: 6)
     source = (
-        "import json, os\nfrom fedlab.workbench import cells\n"
+        "import json, os\nfrom fedlab.workbench.notebook import cells\n"
         "cells.answer(json.dumps([os.getppid(), os.environ['OMP_NUM_THREADS'],"
         " os.environ['OPENBLAS_NUM_THREADS']]))"
     )

@@ -169,7 +169,7 @@ def test_live_the_box_answers_what_is_typed(monkeypatch):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr(cells, "is_batch", lambda: False)
     shown = []
-    monkeypatch.setattr(searching, "display", shown.append)
+    monkeypatch.setattr("fedlab.workbench.notebook.text_search.display", shown.append)
     box = query_box(engine(), "dog river")
     assert shown[0].text.str.contains("dog river").all()
     box.children[0].value = "moon tree snow"
@@ -179,7 +179,7 @@ def test_live_the_box_answers_what_is_typed(monkeypatch):
 def test_what_a_box_can_not_answer_it_says(monkeypatch, capsys):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr(cells, "is_batch", lambda: False)
-    monkeypatch.setattr(searching, "display", lambda _: None)
+    monkeypatch.setattr("fedlab.workbench.notebook.text_search.display", lambda _: None)
     query_box(engine(), "zzz")
     assert "no word of 'zzz' is known" in capsys.readouterr().out
 

@@ -30,7 +30,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_clone_s_files_become_relative() -> None:
     assert (
-        scrub(f'File "{ROOT}/fedlab/index.py", line 3')
+        scrub(f'File "{ROOT}/fedlab/index/vectorindex.py", line 3')
         == 'File "fedlab/index/vectorindex.py", line 3'
     )
 
@@ -41,12 +41,12 @@ def test_environment_and_temporary_files_get_names() -> None:
 
 
 def test_each_way_of_writing_a_path_is_found(at: Path) -> None:
-    inside = f"{at}/my 'work'/fedlab/fedlab/index.py"
+    inside = f"{at}/my 'work'/fedlab/fedlab/index/vectorindex.py"
     for written in (
         inside,
         html.escape(inside),
         quote(inside),
-        "~/my 'work'/fedlab/fedlab/index.py",
+        "~/my 'work'/fedlab/fedlab/index/vectorindex.py",
     ):
         assert scrub(written) == "fedlab/index/vectorindex.py"
     assert scrub(f"{at}/notes.txt") == "~/notes.txt"
