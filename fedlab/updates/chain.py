@@ -22,7 +22,7 @@ __all__ = ["Chain", "ChainError"]
 #: What holds of updates as they leave local training, and what is said where it doesn't.
 _AT_FIRST = frozenset({"rows", "linear"})
 _SAID = {
-    "rows": "each device's own numbers, which can't be read any more",
+    "rows": "each device's own numbers",
     "linear": "blocks whose weighted sum means something",
     "integer": "whole numbers; put a stage before it that makes them",
     "hidden": "updates that only a sum can be read of; put a mask before it",
@@ -67,11 +67,12 @@ class Chain:
         self._refuse(self.aggregator, holds, self.stages)
 
     def _refuse(self, part: Any, holds: frozenset[str], before: Sequence[Stage]) -> None:
+        way = "put it before that one" if hasattr(part, "apply") else "take another aggregator"
         for need in sorted(part.needs - holds):
             guilty = [type(stage).__name__ for stage in before if need in stage.takes]
             raise ChainError(
                 f"{type(part).__name__} needs {_SAID.get(need, need)}"
-                + (f" after {guilty[-1]}; put it before that one" if guilty else "")
+                + (f", which {guilty[-1]} takes away; {way}" if guilty else "")
             )
 
     @property

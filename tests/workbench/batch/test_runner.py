@@ -303,7 +303,8 @@ def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path
     path = write(
         notebook(
             "# Kernel\n\nWhose?",
-            "import sys\nfrom matplotlib import pyplot\nfrom fedlab.workbench.notebook import cells\n"
+            "import sys\nfrom matplotlib import pyplot\n"
+            "from fedlab.workbench.notebook import cells\n"
             "cells.begin()\npyplot.subplots()\ncells.answer(sys.executable)",
         ),
         tmp_path / "01_kernel.ipynb",

@@ -58,7 +58,8 @@ def test_a_front_end_that_can_be_typed_into_is_live() -> None:
     try:
         client.wait_for_ready(timeout=60)
         asked = {"batch": "cells.is_batch()", "bar": "progress._current.__name__"}
-        code = "from fedlab.core import progress\nfrom fedlab.workbench.notebook import cells\ncells.begin()"
+        code = "from fedlab.core import progress\n"
+        code += "from fedlab.workbench.notebook import cells\ncells.begin()"
         found = {}
         for typed in (True, False):
             reply = client.execute_interactive(

@@ -1,0 +1,145 @@
+"""A run is a plan and a state: an iterator of reports that others wrap, and that nothing tears."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlab import Convergence, Federation, LocalSGD, SoftmaxRegression
+from fedlab.federation import Report
+from fedlab.federation import federation as module
+from fedlab.federation.plan import Plan
+from tests.federations import class_device
+
+
+def made(**given: Any) -> Federation:
+    devices = [class_device(n, [0, 1, 2] * (2 + n)).hold_out(0.2, seed=0) for n in range(6)]
+    settings = {"cohort": 3, "local": LocalSGD(batch_size=4), "seed": 4, **given}
+    return Federation(devices, SoftmaxRegression(4, 3), **settings)
+
+
+def test_rounds_are_one_run_whoever_wraps_them() -> None:
+    whole, wrapped = made(), made()
+    whole.run(5)
+    told = []
+    for report in wrapped.rounds():  # a monitor, or a pruner
+        told.append(report)
+        assert wrapped.round_number == report.round
+        if report.round == 5:
+            break
+    assert wrapped.parameters.tobytes() == whole.parameters.tobytes()
+    assert wrapped.history.frame().equals(whole.history.frame())
+    losses = [report.measures["validation_loss"] for report in told]
+    assert losses == whole.history.series("validation_loss").tolist()
+    assert [len(list(made().rounds(count))) for count in (0, 3)] == [0, 3]
+
+
+def test_a_state_and_its_history_stay_as_they_were() -> None:
+    one = made(algorithm="scaffold", server="adam")
+    one.run(3)
+    before, kept = one.state, one.state.kept.column("control")[1]
+    history = before.history
+    told = history.frame()
+    one.run(4)
+    assert (before.round, len(history.frame())) == (3, len(told))
+    assert history.frame().equals(told)
+    assert before.kept.column("control")[1].tobytes() == kept.tobytes()
+    after = one.parameters
+    one.state = before  # back, and on again: the same bits
+    one.run(4)
+    assert one.parameters.tobytes() == after.tobytes()
+    assert one.history.series("rows").index.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(FrozenInstanceError):
+        before.round = 9  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        one.plan.seed = 9  # type: ignore[misc]
+
+
+def test_an_interrupt_anywhere_in_a_round_leaves_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """After training, after participation was noted, or within: never half a round."""
+    whole = made()
+    whole.run(6)
+
+    def interrupted(what: str) -> Federation:
+        one = made()
+        one.run(3)
+        noted = one._participation.note
+        with monkeypatch.context() as patch:
+            if what == "in play":
+                patch.setattr(module, "play", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            else:
+
+                def torn(*given: Any) -> None:
+                    noted(*given)
+                    raise KeyboardInterrupt
+
+                patch.setattr(one._participation, "note", torn)
+            with pytest.warns(UserWarning, match="interrupted after round 3"):
+                one.run_to(6, tmp_path / what)
+        assert (one.stopped, one.round_number) == ("interrupted", 3)
+        assert one.history.series("rows").index.tolist() == [1, 2, 3]
+        keys = one.devices[2].training_keys.tolist()
+        assert all(max(one.rounds_that_used(2, key), default=0) <= 3 for key in keys)
+        return one
+
+    for what in ("in play", "after the note"):
+        one = interrupted(what)
+        one.run(3)
+        assert one.parameters.tobytes() == whole.parameters.tobytes()
+        again = made()
+        again.run_to(6, tmp_path / what)
+        assert again.parameters.tobytes() == whole.parameters.tobytes()
+        key = int(again.devices[2].training_keys[0])
+        assert again.rounds_that_used(2, key).tolist() == whole.rounds_that_used(2, key).tolist()
+
+
+def test_settings_come_from_the_plan_s_fields() -> None:
+    one = made()
+    told = one._settings
+    of_plan = {part.name for part in fields(Plan) if part.metadata.get("set", True)}
+    assert of_plan <= told.keys()
+    assert not {"evaluation", "trainer", "backend", "weigh"} & told.keys()
+
+
+def test_the_model_is_measured_every_so_many_rounds() -> None:
+    each, seldom = made(), made(evaluate_every=3)
+    each.run(7)
+    seldom.run(7)
+    assert seldom.history.series("validation_loss").index.tolist() == [3, 6]
+    assert seldom.history.series("train_loss").index.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert seldom.parameters.tobytes() == each.parameters.tobytes()
+    seldom = made(evaluate_every=2)
+    seldom.run(40, Convergence("validation_loss", tolerance=10.0, patience=3))
+    assert (seldom.stopped, seldom.round_number) == ("converged", 8)
+    with pytest.raises(ValueError, match="evaluate_every"):
+        made(evaluate_every=0)
+
+
+def test_single_devices_are_recorded_on_request(tmp_path: Any) -> None:
+    plain, told = made(), made(record="devices")
+    plain.run(4)
+    told.run_to(4, tmp_path / "run")
+    frame = told.history.frame()
+    assert frame[frame.who == "server"].reset_index(drop=True).equals(plain.history.frame())
+    each = frame[frame.who != "server"]
+    assert set(each.metric) == {"rows", "epochs", "steps", "train_loss", "bytes_up"}
+    sums = each.groupby(["round", "metric"]).value.sum().unstack()
+    assert sums.rows.tolist() == plain.history.series("rows").tolist()
+    assert sums.bytes_up.tolist() == plain.history.series("bytes_up").tolist()
+    again = made(record="devices")
+    again.load(tmp_path / "run")
+    assert again.history.frame().equals(frame)
+    with pytest.raises(ValueError, match="choose 'cohort' or 'devices'"):
+        made(record="all")
+
+
+def test_reports_are_values() -> None:
+    report = next(made().rounds())
+    assert isinstance(report, Report)
+    assert report.senders.tolist() == sorted(report.senders.tolist())
+    assert np.isfinite(list(report.measures.values())).all()
