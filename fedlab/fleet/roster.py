@@ -17,7 +17,7 @@ from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 
-__all__ = ["Changing", "Columnar", "Hardware", "Roster"]
+__all__ = ["Changing", "Columnar", "Hardware", "Roster", "in_order"]
 
 
 @runtime_checkable
@@ -30,10 +30,16 @@ class Changing(Protocol):
 
 @runtime_checkable
 class Columnar(Protocol):
-    """Devices that know their numbers as columns; a column is None where all have the default."""
+    """Devices that know their numbers as columns; a column is None where all have the default.
+
+    `order` holds their places by rising id (see `in_order`); None where they stand so.
+    """
 
     @property
     def dimensions(self) -> int: ...
+
+    @property
+    def order(self) -> I64 | None: ...
 
     @property
     def rows(self) -> I64: ...
@@ -58,13 +64,13 @@ class Hardware:
 
 @dataclass(frozen=True, eq=False)
 class Roster:
-    """Devices in their order, those among them that have rows to train on, and their profiles.
+    """Devices by rising id, those among them that have rows to train on, and their profiles.
 
     Attributes
     ----------
     devices : sequence of Device
     able : (a,) int array, or None
-        Places of the devices that have rows; None if all have.
+        Places of the devices that have rows, by rising id; None if that is all, as they stand.
     availability, bandwidth, compute : (n,) array, or None
         None if all have the default.
     holding : list of Device
@@ -84,12 +90,13 @@ class Roster:
         if isinstance(devices, Columnar):
             return cls(
                 devices,
-                able=_places_of(devices.rows),
+                able=_places_of(devices.rows, devices.order),
                 availability=devices.availability,
                 bandwidth=devices.bandwidth,
                 compute=devices.compute,
                 holding=[],
             )
+        devices = in_order(devices)
         return cls(
             devices,
             able=_places_of(np.array([device.rows for device in devices], np.int64)),
@@ -125,7 +132,24 @@ class Roster:
         )
 
 
-def _places_of(rows: I64) -> Places | None:
+def in_order(devices: Sequence[Device]) -> list[Device]:
+    """Return devices by rising id, numbers before text.
+
+    Cohorts, sums over devices, and what devices keep follow this order: the one in which a list
+    was given makes no other run.
+
+    Examples
+    --------
+    >>> from fedlab.index import VectorIndex
+    >>> [device.id for device in in_order([Device(n, VectorIndex(2)) for n in ("b", 10, "a", 9)])]
+    [9, 10, 'a', 'b']
+    """
+    return sorted(devices, key=lambda device: (isinstance(device.id, str), device.id))
+
+
+def _places_of(rows: I64, order: I64 | None = None) -> Places | None:
+    if order is not None:
+        return np.asarray(order[rows[order] > 0], np.intp)
     return None if rows.all() else np.flatnonzero(rows)
 
 

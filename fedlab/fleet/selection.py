@@ -20,7 +20,7 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
     """Draw up to `size` devices uniformly, without replacement, among those reachable.
 
     A device is reachable in a round with the probability `Profile.availability`. The cohort stands
-    in the order of `devices`, in which sums are taken.
+    in the order of ids (see `fedlab.fleet.roster.in_order`), in which sums are taken.
 
     Examples
     --------
@@ -31,11 +31,11 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
     10
     """
     roster = replace(Roster.of(devices), able=None)
-    return [devices[place] for place in choose_places(roster, size, seed, round)]
+    return [roster.devices[place] for place in choose_places(roster, size, seed, round)]
 
 
 def choose_places(roster: Roster, size: int, seed: int, round: int) -> Places:
-    """Draw the places of a cohort among the devices that have rows, rising (see `choose_cohort`).
+    """Draw the places of a cohort among the devices that have rows, by id (see `choose_cohort`).
 
     Where all devices are reachable this takes time by the cohort, not by the population.
     """

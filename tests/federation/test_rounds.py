@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import Convergence, Federation, LocalSGD, SoftmaxRegression
+from fedlab import (
+    Convergence,
+    Federation,
+    LocalSGD,
+    Population,
+    SoftmaxRegression,
+    write_population,
+)
 from fedlab.federation import Report
 from fedlab.federation import federation as module
 from fedlab.federation.plan import Plan
@@ -143,3 +150,44 @@ def test_reports_are_values() -> None:
     assert isinstance(report, Report)
     assert report.senders.tolist() == sorted(report.senders.tolist())
     assert np.isfinite(list(report.measures.values())).all()
+
+
+def test_the_order_in_which_devices_are_given_makes_no_other_run(tmp_path: Any) -> None:
+    """Of a list, of a population, with numbers and with text for ids; nor does a store's order."""
+    names: list[list[Any]] = [[3, 40, 5, 1, 22, 6], ["b", "a", "ward 10", "ward 9", "c", "z"]]
+    for ids in names:
+        ends = []
+        for order in (range(6), (5, 3, 1, 0, 4, 2)):
+            devices = [class_device(ids[n], [0, 1, 2] * (2 + n)) for n in order]
+            settings = {"cohort": 3, "seed": 4, "algorithm": "scaffold", "record": "devices"}
+            path = tmp_path / f"{ids[0]} {order[0]}"
+            write_population(path, devices, dimensions=4, metric="l2sq")
+            for given in (devices, Population(path)):
+                one = Federation(
+                    given, SoftmaxRegression(4, 3), local=LocalSGD(batch_size=4), **settings
+                )
+                one.run(4)
+                ends.append((one.parameters.tobytes(), one.history.frame().to_csv()))
+                if given is devices:
+                    assert [d.id for d in one.devices] == sorted(ids)
+        assert len(set(ends)) == 1
+    shares = {"cohort": 2, "seed": 0}
+    mixed = [class_device(name, [0, 1]) for name in ("a", 2, 10, "9")]
+    federation = Federation(mixed, SoftmaxRegression(4, 2), **shares)
+    assert [device.id for device in federation.devices] == [2, 10, "9", "a"]
+
+
+def test_a_changing_list_keeps_the_order_of_ids(tmp_path: Any) -> None:
+    class Moving:
+        def __init__(self, order: tuple[int, ...]) -> None:
+            self.order = order
+
+        def at(self, round: int) -> list[Any]:
+            return [class_device(n, [0, 1, 2] * (1 + (n + round) % 3)) for n in self.order]
+
+    ends = set()
+    for order in ((0, 1, 2, 3), (2, 0, 3, 1)):
+        one = Federation(Moving(order), SoftmaxRegression(4, 3), cohort=2)
+        one.run(5)
+        ends.add(one.parameters.tobytes())
+    assert len(ends) == 1

@@ -7,6 +7,7 @@ A population is a folder: a small JSON file with its parameters and sizes, and p
     labels     (rows,)       int64, float64 or text
     offsets    (devices + 1,)  device i has the rows offsets[i] ... offsets[i + 1] - 1
     ids        (devices,)    text or int64; left out where a device's id is its place
+    order      (devices,)    places by rising id; left out where devices stand so
     bandwidth, compute, availability  (devices,)  left out where all have the default `Profile`
 
 Nothing of it is read before somebody asks for it, and a device's index is made when somebody asks

@@ -67,6 +67,8 @@ class Population(Sequence["StoredDevice"]):
         Rows of each device.
     ids : range, or (n,) array of int64 or text
         Ids of the devices, distinct.
+    order : (n,) int64 array, or None
+        Places of the devices by rising id; None where they stand so.
     bandwidth, compute, availability : (n,) float64 array, or None
         The devices' profiles by column (see `Profile`); None where all have the default.
 
@@ -120,6 +122,11 @@ class Population(Sequence["StoredDevice"]):
         self.ids: range | NDArray[Any] = range(said.devices)
         if "ids" in said.columns:
             self.ids = column("ids", (said.devices,), "<i8", "text")
+        self.order: I64 | None = None
+        if "order" in said.columns:
+            self.order = column("order", (said.devices,), "<i8")
+            if not np.array_equal(np.sort(self.order), np.arange(said.devices)):
+                raise PopulationError(f"order.npy in {self.folder.name} names no order of devices")
         self.bandwidth = profile("bandwidth")
         self.compute = profile("compute")
         self.availability = profile("availability")
@@ -275,7 +282,7 @@ def _described(folder: Path) -> _Description:
         kind, version = described["kind"], described["version"]
         if kind == KIND and version == VERSION:
             columns = described["columns"]
-            if not set(columns) <= {"ids", *PROFILE}:
+            if not set(columns) <= {"ids", "order", *PROFILE}:
                 raise ValueError(f"columns {columns}")
             return _Description(
                 VectorIndex(described["dimensions"], described["metric"], described["dtype"]),

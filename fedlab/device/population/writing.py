@@ -164,6 +164,7 @@ class _Writer:
         self._devices = 0
         self._columns: dict[str, _Column] = {}
         self._addresses = array("Q")
+        self._ids: list[NDArray[Any]] = []
         self._profiles: list[Profile] = []
         self._append_to("offsets", np.zeros(1, np.int64))
         self._append_all(encode(np.empty((0, template.dimensions), np.float32), template.dtype))
@@ -283,6 +284,7 @@ class _Writer:
             names = np.array([whole_number(n, "an id", 0, 2**63 - 1) for n in ids], np.int64)
         _refuse_long(names)
         self._append_to("ids", names)
+        self._ids.append(names)
         self._addresses.extend(map(address_of, names.tolist()))
 
     def _refuse_same_ids(self) -> None:
@@ -296,6 +298,14 @@ class _Writer:
                 f"the devices {first} and {second} have the same id, or ids of the same address; "
                 "each needs one of its own"
             )
+
+    def _add_order(self) -> None:
+        """Add the places of devices by rising id, unless they stand so."""
+        if self._ids:
+            ids = np.concatenate(self._ids)
+            order = np.argsort(ids, kind="stable")
+            if (order[1:] < order[:-1]).any():
+                self._append_to("order", order.astype(np.int64))
 
     def profiles(self) -> dict[str, ArrayLike]:
         """Return the profiles of devices that brought one, by column."""
@@ -322,6 +332,7 @@ class _Writer:
     def finish(self) -> None:
         """Bring all columns to the disk, and write what they are."""
         self._refuse_same_ids()
+        self._add_order()
         if "labels" not in self._columns:
             self._append_to("labels", np.empty(0, np.int64))
         for column in self._columns.values():
@@ -334,7 +345,7 @@ class _Writer:
             "dtype": self._template.dtype,
             "devices": self._devices,
             "rows": self._columns["codes"].rows,
-            "columns": [name for name in ("ids", *PROFILE) if name in self._columns],
+            "columns": [name for name in ("ids", "order", *PROFILE) if name in self._columns],
         }
         write_bytes(self._folder / DESCRIPTION, json.dumps(described, indent=1).encode())
 
