@@ -30,6 +30,9 @@ class CheckpointError(ValueError):
     """A file is not a whole, unaltered checkpoint, or belongs to another run."""
 
 
+#: What a header can raise that says other than what is there.
+_ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
+
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
 
 
@@ -73,8 +76,16 @@ class Checkpoint:
         return {"history": state.history, "kept": state.kept, "participation": participation}
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
+    def read(
+        cls, path: str | os.PathLike[str], keep_in: str | os.PathLike[str] | None = None
+    ) -> Checkpoint:
         """Read a file that `write` made.
+
+        Parameters
+        ----------
+        path : path-like
+        keep_in : path-like, optional
+            The folder in which devices kept what they keep.
 
         Raises
         ------
@@ -91,15 +102,13 @@ class Checkpoint:
                 algorithm=_unflattened(known["algorithm"], arrays),
                 server=_unflattened(known["server"], arrays),
                 stages=tuple(_unflattened(known["stages"], arrays)),
-                kept=DeviceStates.of(_named("kept ", arrays)),
+                kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),
                 history=History.of(_named("history ", arrays)),
             )
             taken = Participation.of(_named("participation ", arrays))
             return cls(dict(known["settings"]), state, taken)
-        except (
-            *(AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError),
-        ) as error:
+        except _ODD as error:
             raise CheckpointError(
                 f"{os.fspath(path)} does not hold what its header says ({error}); begin anew"
             ) from error

@@ -89,6 +89,9 @@ class Federation:
         How devices train: see `train_cohort`. Results agree to float tolerance.
     parameters : array, optional
         Where to begin, instead of the model's own start; float64 parameters compute in float64.
+    keep_in : path-like, optional
+        A folder of this run's own in which devices keep what they keep (control variates, models
+        of their own), where that is too large for memory. A checkpoint speaks of its files.
 
     Attributes
     ----------
@@ -133,6 +136,7 @@ class Federation:
         threads: int | None = None,
         engine: Backend = "auto",
         parameters: ArrayLike | None = None,
+        keep_in: str | os.PathLike[str] | None = None,
     ) -> None:
         require(model, "model", "layout", "inputs", *_MODEL_METHODS)
         method, steps = _with_server(algorithm, server)
@@ -173,6 +177,9 @@ class Federation:
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         self._participation = Participation()
+        self._keep_in, self._saved = keep_in, dict[str, DeviceStates]()
+        if keep_in is not None:
+            os.makedirs(keep_in, exist_ok=True)
         history = History()
         for who, text in remarks:
             history.remark(0, who, text)
@@ -183,7 +190,7 @@ class Federation:
             algorithm=method.init(start, self._roster.count),
             server=steps.init(start),
             stages=self.plan.chain.init(len(start)),
-            kept=DeviceStates(),
+            kept=DeviceStates(keep_in),
             has_trained=False,
             history=history,
         )
@@ -403,7 +410,12 @@ class Federation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a file what the next round depends on; a kill leaves the old file or the new."""
-        Checkpoint(self._settings, self.state, self._participation).write(path)
+        state = self.state
+        before = self._saved.get(os.fspath(path))
+        state.kept.pin()  # first: a kill in between leaves files too many, and none too few
+        Checkpoint(self._settings, state, self._participation).write(path)
+        self._saved[os.fspath(path)] = state.kept
+        state.kept.pin(before)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go back, or forward, to where `save` wrote a file.
@@ -413,11 +425,12 @@ class Federation:
         CheckpointError
             If the file is torn, altered, or of another run; nothing has changed then.
         """
-        saved = Checkpoint.read(path)
+        saved = Checkpoint.read(path, self._keep_in)
         saved.refuse_other(self._settings, path)
         start = _checked(saved.state.parameters, self.layout)
         self._participation = saved.participation
         self.state = replace(saved.state, parameters=start)
+        self._saved[os.fspath(path)] = saved.state.kept
 
     # -- what it is worth, and what it used ----------------------------------------------------
 

@@ -269,3 +269,43 @@ def test_any_tree_of_arrays_comes_back_as_it_was(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("tree") / "run"
     holding(state).write(path)
     assert same(Checkpoint.read(path).state.algorithm, state)
+
+
+KEEPING = """
+import os, sys
+from tests.federation.test_checkpoint import federation
+from fedlab.files import atomic
+path, folder, step = sys.argv[1:]
+count = 0
+def counted(function):
+    def call(*given):
+        global count
+        count += 1
+        if count == int(step):
+            os._exit(9)
+        return function(*given)
+    return call
+os.replace, os.fsync = counted(os.replace), counted(os.fsync)
+federation("scaffold", keep_in=folder).run_to(5, path, every=1)
+"""
+
+
+def test_what_devices_keep_in_files_outlives_a_kill_between_its_write_and_the_commit(tmp_path):
+    """A kill at each replacement and each flush to the disk, of kept rows and of checkpoints."""
+    whole = federation("scaffold")
+    whole.run(5)
+    environment, step, status = {**os.environ, "PYTHONPATH": str(ROOT)}, 0, 9
+    path, folder = tmp_path / "run", tmp_path / "kept"
+    while status:
+        step += 3  # what is there already is not written again: steps differ from start to start
+        command = [sys.executable, "-c", KEEPING, str(path), str(folder), str(step)]
+        status = subprocess.run(command, env=environment, check=False, timeout=120).returncode
+        assert status in (0, 9)
+    again = federation("scaffold", keep_in=folder)
+    again.load(path)
+    assert_same(again, whole)
+    kept = [one.state.kept.column("control")[1] for one in (again, whole)]
+    assert kept[0].tobytes() == kept[1].tobytes()
+    assert step > 3
+    with pytest.raises(CheckpointError, match="keep_in"):
+        federation("scaffold").load(path)
