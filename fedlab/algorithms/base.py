@@ -51,7 +51,8 @@ class Algorithm(Protocol):
         ----------
         state : tree
         means : mapping of str to arrays
-            The aggregate of each block, (n,), and the weighted mean of each stat, ().
+            The aggregate of each block, (n,), and the weighted mean of each stat that `report`
+            added, ().
         devices : int
             How many updates entered them.
         """

@@ -54,6 +54,7 @@ class _Came:
     set_aside: dict[int, str] = field(default_factory=dict)
     error: Exception | None = None
     hopeless: bool = True
+    in_parts: bool = False
 
     def note(self, places: Places, **columns: Any) -> None:
         self.at.append(places)
@@ -61,11 +62,12 @@ class _Came:
             self.columns.setdefault(name, []).append(column)
 
     def column(self, name: str) -> F64:
-        return np.concatenate([np.empty(0), *self.columns.get(name, [])])
+        parts: list[F64] = self.columns.get(name, [])
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
 
     @property
     def places(self) -> Places:
-        return np.concatenate([np.empty(0, np.intp), *self.at])
+        return self.at[0] if len(self.at) == 1 else np.concatenate([np.empty(0, np.intp), *self.at])
 
 
 def play(
@@ -155,7 +157,7 @@ def _trained(
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
     came = _Came(state.kept, state.stages)
     work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
-    weights = _weights(plan, cohort)
+    weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
         *(cohort, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
@@ -164,15 +166,32 @@ def _trained(
         came.set_aside |= part.set_aside
         came.error = came.error or part.error
         came.hopeless &= part.none_could
+        if weights is None:
+            whole = len(part.places) + len(part.set_aside) == len(cohort)
+            weights = _weights(plan, cohort, part if whole else None)
+            came.in_parts = not whole
         if len(part.places):
             _take(plan, state, came, part, places[part.places], weights[part.places], number)
     return came, sum(phase.nbytes for phase in phases_of(work))
 
 
-def _weights(plan: Plan, cohort: Sequence[Device]) -> F64:
-    """Return the cohort's weights, which sum to one."""
-    raw = np.asarray(plan.weigh(cohort, rows_of(cohort)), np.float64)
-    return normalised(raw, len(cohort)) if raw.any() else np.zeros(len(cohort))
+def _weights(plan: Plan, cohort: Sequence[Device], whole: Trained | None) -> F64:
+    """Return the cohort's weights, which sum to one, (m,).
+
+    Over those whose updates came, if all have come at once; else, as nobody knows who will be set
+    aside, over all of the cohort.
+    """
+    weights = np.zeros(len(cohort))
+    if whole is None:
+        raw = np.asarray(plan.weigh(cohort, rows_of(cohort)), np.float64)
+        return normalised(raw, len(cohort)) if raw.any() else weights
+    if len(whole.places):
+        senders = cohort
+        if len(whole.places) < len(cohort):
+            senders = [cohort[place] for place in whole.places]
+        raw = np.asarray(plan.weigh(senders, whole.rows), np.float64)
+        weights[whole.places] = normalised(raw, len(senders)) if raw.any() else 0.0
+    return weights
 
 
 def _take(
@@ -199,8 +218,11 @@ def _take(
     sent, kept = plan.algorithm.report(state.algorithm, sent, kept)
     sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, At(plan.seed, number))
     plan.chain.fold(came.sums, sent)
-    columns = {name: column.astype(np.float64) for name, column in sent.stats.items()}
-    columns |= {f"weight of {name}": sent.weights_of(name) for name in sent.stats}
+    columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
+    # Of what all devices tell, nothing is averaged for the algorithm; of what it added, all is.
+    columns |= {
+        f"weight of {name}": sent.weights_of(name) for name in sent.stats if name not in stats
+    }
     if plan.chain.shows_rows and "change" in sent.blocks:
         from fedlab.updates import kernels
 
@@ -233,14 +255,15 @@ def _stepped(
         told = few.get(usable, f"{usable} usable updates")
         return state, still, [(SERVER, f"skipped: {told}; the quorum is {plan.quorum}")]
     weights = came.column("weight")
-    normalised(weights, usable)  # refuses what is no weight
-    # Where all came, weights sum to one but for rounding: nothing is divided.
-    share = float(weights.sum()) if came.set_aside else 1.0
+    if not weights.any():
+        normalised(weights, usable)  # says what is wrong with them
+    # Weights of those that came sum to one, unless some were missing of many parts.
+    share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
     means = plan.chain.done(came.sums, share)
-    for name in came.columns:
-        if f"weight of {name}" in came.columns:
-            weighed = came.column(f"weight of {name}")
-            means[name] = np.asarray(weighed @ came.column(name) / share)
+    for weight in came.columns:
+        if weight.startswith("weight of "):
+            name = weight.removeprefix("weight of ")
+            means[name] = np.asarray(came.column(weight) @ came.column(name) / share)
     change, algorithm = plan.algorithm.learn(state.algorithm, means, usable)
     if np.shape(change) != state.parameters.shape:
         raise ValueError(

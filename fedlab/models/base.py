@@ -7,6 +7,7 @@ twelve digits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,7 +43,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        return sum(int(np.prod(shape)) for _, shape in self.shapes)
+        return sum(math.prod(shape) for _, shape in self.shapes)
 
     def views(self, vector: Array) -> dict[str, Array]:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""

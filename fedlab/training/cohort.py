@@ -178,7 +178,13 @@ def train_in_parts(
     each = width * phases[0].start.shape[-1] * phases[0].start.itemsize
     ready = trainer.gather(devices)
     step = max(1, held // max(each, 1))
-    for begin in range(0, max(len(devices), 1), step):
+    if step >= len(devices):
+        yield _trained(
+            *(ready, trainer, phases, local, order, ready.places, dict(ready.aside)),
+            *(seed, threads),
+        )
+        return
+    for begin in range(0, len(devices), step):
         within = (ready.places >= begin) & (ready.places < begin + step)
         aside = {p: why for p, why in ready.aside.items() if begin <= p < begin + step}
         yield _trained(
@@ -201,17 +207,22 @@ def _trained(
     """Let the devices at some places do all phases, one after another."""
     error, good = ready.error, np.ones(len(places), np.bool_)
     blocks, kept = dict[str, Array](), dict[str, Array]()
-    mine, end = order.some(places), None
+    everybody, end = len(places) == len(order), None
+    mine = order if everybody else order.some(places)
     numbers: tuple[I64, I64, F64] | None = None
     epochs = np.zeros(len(places), np.int64)
     for phase in phases:
-        given = phase.some(places)
+        given = phase if everybody else phase.some(places)
         given = given if given.start is not None else replace(given, start=end)
-        passes = mine.epochs if phase.epochs is None else np.full(len(places), phase.epochs)
-        turn = replace(mine, epochs=passes, begun=epochs.copy())
+        passes, turn = mine.epochs, mine
+        if phase.epochs is not None:
+            passes = np.full(len(places), phase.epochs)
+        if len(phases) > 1 or phase.epochs is not None:
+            turn = replace(mine, epochs=passes, begun=epochs)
         done = trainer.train(ready, places, given, local, turn, seed=seed, threads=threads)
-        aside |= {int(places[one]): why for one, why in done.aside.items()}
-        good[list(done.aside)] = False
+        if done.aside:
+            aside |= {int(places[one]): why for one, why in done.aside.items()}
+            good[list(done.aside)] = False
         error, epochs = error or done.error, epochs + passes
         assert given.start is not None
         if phase.keep is not None or len(phases) > 1:

@@ -85,7 +85,8 @@ class Compiled:
             plain = Plain(self.model)
             return plain.train(ready, places, phase, local, order, seed=seed, threads=threads)
         parts = [ready.rows[place] for place in places.tolist()]
-        largest = max(map(len, ready.rows.values()), default=1)
+        counts = np.array([len(part) for part in parts], np.int64)
+        largest = int(counts.max(initial=1)) if len(parts) == len(ready.rows) else ready.largest
         if moments.pays(self.stack, local, largest):
             trained = moments.train(parts, self.stack, phase, local, order)
         else:
@@ -100,7 +101,6 @@ class Compiled:
             good &= np.isfinite(gradients).all(axis=1)
         aside = dict.fromkeys(np.flatnonzero(~good).tolist(), NOT_FINITE)
         aside |= dict.fromkeys(np.flatnonzero(steps == -1).tolist(), labels_needed(self.stack))
-        counts = np.array([len(part) for part in parts], np.int64)
         return Part(changes, gradients if phase.gradient else None, losses, counts, steps, aside)
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
