@@ -150,7 +150,7 @@ class Federation:
         self._changing = devices if isinstance(devices, Changing) else None
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
-        stored = isinstance(self._roster.devices, Columnar)
+        self._stored = isinstance(self._roster.devices, Columnar)
         weights = _own_weights(method, weights)
         size = cohort_size(cohort, self._roster.count)
         self.plan = Plan(
@@ -165,7 +165,7 @@ class Federation:
             server=steps,
             seed=seed,
             engine=trainer.name,
-            weigh=weigher(weights, () if stored else self._roster.devices),
+            weigh=weigher(weights, () if self._stored else self._roster.devices),
             trainer=trainer,
             backend=engine,
             evaluation=Evaluation(
@@ -278,8 +278,7 @@ class Federation:
         state, report = play(self.plan, self._roster, self.state, self.threads)
         if len(report.senders):
             # Noted first: noting a round again, after an interrupt, changes nothing.
-            stored = isinstance(self.devices, Columnar)
-            senders = [] if stored else [self.devices[place] for place in report.senders]
+            senders = [] if self._stored else [self.devices[place] for place in report.senders]
             self._participation.note(report.round, report.senders, senders)
         self.state = state
         return report
@@ -478,11 +477,11 @@ class Federation:
         KeyError
             If no such device is in the federation.
         """
-        wanted, stored = as_keys([key])[0], isinstance(self.devices, Columnar)
+        wanted = as_keys([key])[0]
         place = self._place_of(device)
-        if stored and wanted not in self.devices[place].index:
+        if self._stored and wanted not in self.devices[place].index:
             return np.empty(0, np.int64)
-        rounds = self._participation.rounds_of(place, None if stored else int(wanted))
+        rounds = self._participation.rounds_of(place, None if self._stored else int(wanted))
         return rounds[rounds <= self.round_number]
 
     def _place_of(self, device: int | str) -> int:

@@ -37,6 +37,8 @@ from fedlab.updates.weights import normalised
 __all__ = ["play"]
 
 Remarks = list[tuple[object, str]]
+#: Names of columns that hold the weights of other ones.
+_WEIGHT = "weight of "
 
 
 @dataclass
@@ -53,6 +55,7 @@ class _Came:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     set_aside: dict[int, str] = field(default_factory=dict)
     error: Exception | None = None
+    averaged: set[str] = field(default_factory=set)
     hopeless: bool = True
     in_parts: bool = False
 
@@ -219,10 +222,9 @@ def _take(
     sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, At(plan.seed, number))
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
-    # Of what all devices tell, nothing is averaged for the algorithm; of what it added, all is.
-    columns |= {
-        f"weight of {name}": sent.weights_of(name) for name in sent.stats if name not in stats
-    }
+    for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
+        columns[_WEIGHT + name] = sent.weights_of(name)
+        came.averaged.add(name)
     if plan.chain.shows_rows and "change" in sent.blocks:
         from fedlab.updates import kernels
 
@@ -260,10 +262,8 @@ def _stepped(
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
     means = plan.chain.done(came.sums, share)
-    for weight in came.columns:
-        if weight.startswith("weight of "):
-            name = weight.removeprefix("weight of ")
-            means[name] = np.asarray(came.column(weight) @ came.column(name) / share)
+    for name in came.averaged:
+        means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
     change, algorithm = plan.algorithm.learn(state.algorithm, means, usable)
     if np.shape(change) != state.parameters.shape:
         raise ValueError(
