@@ -33,6 +33,10 @@ class Rows:
         self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
         self._moments: F64 | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has memory of its own: where this one's lies must not travel along.
+        return Rows, (self.x, self.y, self.chosen)
+
     def __len__(self) -> int:
         return len(self.x) if self.chosen is None else len(self.chosen)
 

@@ -172,10 +172,14 @@ def train_in_parts(
         Bytes of changes that are held at once; a part has one device at least.
     """
     phases = phases_of(work)
-    if phases[0].start is None:
+    first = phases[0].start
+    if first is None:
         raise ValueError("the first phase has no start; give the server's parameters")
+    numbers = np.result_type(np.asarray(first).dtype, np.float32)
+    size = trainer.model.layout.size
+    phases = tuple(phase.checked(len(devices), size, numbers) for phase in phases)
     width = sum(1 + phase.gradient for phase in phases)
-    each = width * phases[0].start.shape[-1] * phases[0].start.itemsize
+    each = width * size * numbers.itemsize
     ready = trainer.gather(devices)
     step = max(1, held // max(each, 1))
     if step >= len(devices):

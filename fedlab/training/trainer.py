@@ -101,6 +101,10 @@ class Trainer(Protocol):
     """A door to local training and evaluation; the plain one is the reference for all."""
 
     @property
+    def model(self) -> Model:
+        """What is trained."""
+
+    @property
     def name(self) -> str:
         """Return "compiled", "plain", or a name of one's own: a checkpoint knows it."""
 

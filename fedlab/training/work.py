@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from fedlab.core.typing import Array, Bool, Places
+from fedlab.core.validation import whole_number
 
 __all__ = ["Phase", "Work", "phases_of"]
 
@@ -73,6 +77,38 @@ class Phase:
     def some(self, places: Places | slice) -> Phase:
         """Return the work of some devices of the cohort."""
         return self._each(lambda array: array[places])
+
+    def checked(self, devices: int, size: int, numbers: np.dtype[Any]) -> Phase:
+        """Return the work with arrays in one type, or say what fits no cohort of such devices.
+
+        Whoever made it: compiled loops read these arrays without looking at their shapes.
+        """
+        shapes = (size,), (devices, size)
+        arrays: dict[str, Any] = {}
+        for name in ("start", "anchor", "offset"):
+            if (given := getattr(self, name)) is None:
+                continue
+            array = np.asarray(given)
+            if array.shape not in shapes or array.dtype.kind not in "fiu":
+                raise ValueError(
+                    f"a phase's {name} is {array.dtype} of shape {array.shape}; {devices} devices "
+                    f"with {size} parameters take numbers of shape {shapes[0]} or {shapes[1]}"
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"a phase's {name} holds NaN or inf")
+            arrays[name] = array.astype(numbers, copy=False)
+        if self.trained is not None:
+            mask = np.asarray(self.trained)
+            if mask.shape != (size,) or mask.dtype != np.bool_:
+                raise ValueError(
+                    f"a phase's mask of what trains is {mask.dtype} of shape {mask.shape}; truth "
+                    f"values of shape {(size,)} are needed"
+                )
+        if not np.isfinite(self.mu) or self.mu < 0:
+            raise ValueError(f"a phase's mu is {self.mu}; it must be zero or positive")
+        if self.epochs is not None:
+            whole_number(self.epochs, "a phase's epochs", 1)
+        return replace(self, **arrays)
 
     def _each(self, taken: Callable[[Array], Array]) -> Phase:
         def those(array: Array | None) -> Array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -251,3 +253,42 @@ def test_a_trainer_is_registered_from_outside_for_a_model_s_class() -> None:
     assert Counting.trained == [2, 2, 2]
     assert one.plan.engine == "counting"
     assert one.parameters.tobytes() == other.parameters.tobytes()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"offset": np.ones(3)}, r"offset is float64 of shape \(3,\); 5 devices with 51"),
+        ({"offset": np.ones((2, 51))}, r"numbers of shape \(51,\) or \(5, 51\)"),
+        ({"anchor": np.zeros((51, 1)), "mu": 1.0}, "anchor is float64"),
+        ({"start": np.zeros(50)}, "start is float64"),
+        ({"start": np.full(51, np.nan)}, "start holds NaN or inf"),
+        ({"offset": np.array(["a"] * 51)}, "offset is <U1"),
+        ({"trained": np.ones(3, bool)}, "mask of what trains is bool"),
+        ({"trained": np.arange(51)}, "mask of what trains is int64"),
+        ({"mu": float("nan")}, "mu is nan"),
+        ({"epochs": 0}, "epochs"),
+    ],
+)
+def test_work_that_fits_no_cohort_is_refused_at_the_door(
+    engine: Any, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        train_cohort(
+            *(devices(), MODEL, Phase(**{"start": start(), **given}), LOCAL),
+            seed=0,
+            round=1,
+            engine=engine,
+        )
+
+
+def test_copies_of_devices_train_on_memory_of_their_own() -> None:
+    some = devices()
+    wanted = train_cohort(some, MODEL, start(), LOCAL, seed=0, round=1).changes
+    copies = pickle.loads(pickle.dumps(some)), copy.deepcopy(some)
+    del some
+    _ = [np.random.default_rng(0).normal(size=1000) for _ in range(500)]
+    for twin in copies:
+        again = train_cohort(twin, MODEL, start(), LOCAL, seed=0, round=1).changes
+        assert again.tobytes() == wanted.tobytes()
