@@ -22,14 +22,25 @@ import numpy as np
 from fedlab.files.keys import Key
 from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.workbench.experiments.files import cut, flipped, spliced
 
-__all__ = ["Campaign", "main"]
+__all__ = ["Campaign", "main", "two_indexes"]
 
 OPENED, REFUSED, WRONG_ERROR = 10, 11, 12
 _CHUNK = (1 << 20) + 17
 
 Draw = np.random.Generator
 Corruption = Callable[[bytes, Draw], bytes]
+
+
+def two_indexes(rows: int) -> Iterator[VectorIndex]:
+    """Yield two indexes of the same sizes, with labels and a graph."""
+    for seed in (0, 1):
+        draw = np.random.default_rng(seed)
+        index = VectorIndex(32, "l2sq", "f16")
+        index.add(draw.normal(size=(rows, 32)), labels=draw.integers(0, 9, rows))
+        index.build_graph()
+        yield index
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,7 @@ class Campaign:
         """Save two indexes of three chunks and more, with labels and a graph."""
         key, other = Key.generate(), Key.generate()
         sealed, plain = [], []
-        for seed in (0, 1):
-            draw = np.random.default_rng(seed)
-            index = VectorIndex(32, "l2sq", "f16")
-            index.add(draw.normal(size=(rows, 32)), labels=draw.integers(0, 9, rows))
-            index.build_graph()
+        for index in two_indexes(rows):
             index.save(folder / "sealed", key)
             index.save(folder / "plain")
             sealed.append((folder / "sealed").read_bytes())
@@ -96,15 +103,8 @@ class Campaign:
             whole = (self.sealed if sealed else self.plain)[0]
             content = corrupt(whole, draw)
             if content == whole:  # what was drawn changed nothing, so that this is no corruption
-                content = _flip(whole, draw, 0, len(whole))
+                content = flipped(whole, draw)
             yield name, sealed, self.key, content
-
-
-def _flip(content: bytes, draw: Draw, start: int, stop: int) -> bytes:
-    place = int(draw.integers(start, min(stop, len(content))))
-    altered = bytearray(content)
-    altered[place] ^= 1 << int(draw.integers(8))
-    return bytes(altered)
 
 
 def _shared(files: tuple[bytes, bytes]) -> dict[str, Corruption]:
@@ -117,16 +117,14 @@ def _shared(files: tuple[bytes, bytes]) -> dict[str, Corruption]:
         return content[:start] + struct.pack("<I", value) + content[start + 4 :]
 
     return {
-        "a flip in the header": lambda content, draw: _flip(content, draw, 0, 300),
-        "a flip anywhere": lambda content, draw: _flip(content, draw, 0, len(content)),
-        "a flip near the end": lambda c, draw: _flip(c, draw, len(c) - 2000, len(c)),
+        "a flip in the header": lambda content, draw: flipped(content, draw, 0, 300),
+        "a flip anywhere": flipped,
+        "a flip near the end": lambda c, draw: flipped(c, draw, len(c) - 2000),
         "a length field": length_field,
-        "cut": lambda content, draw: content[: int(draw.integers(len(content)))],
+        "cut": cut,
         "bytes behind the end": lambda c, draw: c + draw.bytes(int(draw.integers(1, 100))),
-        "a splice of two files": lambda c, draw: (lambda place: c[:place] + second[place:])(
-            int(draw.integers(1, min(len(c), len(second))))
-        ),
-        "zeros over a range": lambda c, draw: _zeroed(c, draw),
+        "a splice of two files": lambda content, draw: spliced(content, second, draw),
+        "zeros over a range": _zeroed,
     }
 
 

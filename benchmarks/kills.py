@@ -24,11 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.campaign import two_indexes
+from benchmarks.seals import uniform_index
 from fedlab.files import atomic
 from fedlab.files.keys import Key
 from fedlab.files.sealing import unsealed
 from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.workbench.experiments.timing import seconds_in_turn
 
 __all__ = ["CALLS", "METHODS", "Target", "at_moments", "at_random", "main", "moments"]
 
@@ -211,7 +214,9 @@ def at_moments(name: str, target: Target, leftover: bool = False, every: int = 1
 def at_random(name: str, target: Target, kills: int, seed: int = 0) -> Counts:
     """Kill saves at random times, uniform over what a whole one takes."""
     draw = np.random.default_rng(seed)
-    longest, counts = _seconds(target), Counter[str]()
+    [longest] = seconds_in_turn({"save": target.save})["save"]
+    target.restore()
+    counts = Counter[str]()
     while counts["kills"] < kills:
         child = os.fork()
         if not child:
@@ -230,35 +235,18 @@ def at_random(name: str, target: Target, kills: int, seed: int = 0) -> Counts:
     return {f"{name}, at random": counts}
 
 
-def _seconds(target: Target) -> float:
-    began = time.perf_counter()
-    target.save()
-    taken = time.perf_counter() - began
-    target.restore()
-    return taken
-
-
 # -- the campaign ----------------------------------------------------------------------------------
 
 
 def _small(folder: Path, key: Key | None) -> Target:
     """A file of three chunks and more, with labels and a graph."""
-    made = []
-    for seed in (0, 1):
-        draw = np.random.default_rng(seed)
-        index = VectorIndex(32, "l2sq", "f16")
-        index.add(draw.normal(size=(12_000, 32)), labels=draw.integers(0, 9, 12_000))
-        index.build_graph()
-        made.append(index)
-    return Target.of(_place(folder), made[0], made[1], key)
+    old, new = two_indexes(12_000)
+    return Target.of(_place(folder), old, new, key)
 
 
 def _large(folder: Path, key: Key | None, megabytes: int) -> Target:
     rows = megabytes * 1_000_000 // (4 * 384 + 8)
-    index = VectorIndex(384, "l2sq")
-    draw, step = np.random.default_rng(0), 10_000
-    for start in range(0, rows, step):
-        index.add(draw.random((min(step, rows - start), 384), np.float32))
+    index = uniform_index(rows)
     return Target.of(_place(folder), index, index.view(0, rows - 1), key)
 
 

@@ -12,19 +12,20 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fedlab.files.atomic import write_bytes
-from fedlab.files.keys import Key
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.workbench.experiments.files import sealing_steps
+from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = ["Measured", "main", "measured"]
+__all__ = ["STEPS", "Measured", "main", "measured", "uniform_index"]
 
+STEPS = ("plain write", "plain save", "sealed save", "plain read", "plain open", "sealed open")
 _DIMENSIONS = 384
 
 
@@ -38,7 +39,7 @@ class Measured:
     graph : bool
         Whether the index had one.
     step : str
-        "plain write", "plain save", "sealed save", "plain read", "plain open", "sealed open".
+        One of `STEPS`.
     megabytes : float
         Size of the plain file.
     seconds : float
@@ -62,24 +63,12 @@ class Measured:
 
 def measured(rows: int, graph: bool, folder: Path, repeats: int) -> list[Measured]:
     """Measure all steps on one index of float32 rows."""
-    index, key = _index(rows, graph), Key.generate()
-    plain, sealed, raw = (folder / name for name in ("plain", "sealed", "raw"))
-    index.save(plain)
-    index.save(sealed, key)
-    content = plain.read_bytes()
-    steps: dict[str, Callable[[], object]] = {
-        "plain write": lambda: _write(raw, content),
-        "plain save": lambda: index.save(plain),
-        "sealed save": lambda: index.save(sealed, key),
-        "plain read": raw.read_bytes,
-        "plain open": lambda: VectorIndex.open(plain),
-        "sealed open": lambda: VectorIndex.open(sealed, key),
-    }
-    # One after another in each repeat, so that a slow spell of the machine meets all of them.
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats):
-        for name, call in steps.items():
-            taken[name].append(_seconds(call))
+    index, raw = uniform_index(rows, graph), folder / "raw"
+    ours = sealing_steps(index, folder)
+    ours["plain save"]()
+    content = (folder / "plain").read_bytes()
+    steps = {"plain write": lambda: _write(raw, content), "plain read": raw.read_bytes, **ours}
+    taken = seconds_in_turn({name: steps[name] for name in STEPS}, repeats)
     medians = {name: float(np.median(values)) for name, values in taken.items()}
     return [
         Measured(
@@ -90,7 +79,8 @@ def measured(rows: int, graph: bool, folder: Path, repeats: int) -> list[Measure
     ]
 
 
-def _index(rows: int, graph: bool) -> VectorIndex:
+def uniform_index(rows: int, graph: bool = False) -> VectorIndex:
+    """Return an index of rows drawn from the unit cube, 384 numbers each."""
     index = VectorIndex(_DIMENSIONS, "l2sq")
     draw, step = np.random.default_rng(0), 10_000
     for start in range(0, rows, step):
@@ -105,12 +95,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

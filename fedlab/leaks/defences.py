@@ -4,8 +4,9 @@ Two parties look. The **holder** keeps the protected rows and searches them: a c
 servers. The **asker** sends questions and reads distances. A protection says what each of them
 sees; what it is worth is measured (`fedlab.leaks.measure_leaks`), never assumed.
 
+Where the library protects by the same means (`Shares`, `Counts`), its own code is what is measured.
 Secrets are drawn from the experiment's seed here, so that results can be repeated. In earnest they
-come from the operating system's entropy.
+come from the operating system's entropy, which is what that code takes unless told otherwise.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.core.typing import F64, I64
+from fedlab.core.typing import F64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.index.encoding import decode, encode
+from fedlab.privacy.fixed_point import from_words, to_words
+from fedlab.privacy.mechanisms import Laplace
+from fedlab.privacy.secret_shares import share
 
 __all__ = [
     "Counts",
@@ -67,8 +71,6 @@ class Protection:
         What it is called, and what it is: "obfuscation, not encryption", for example.
     holder_sees, asker_sees : str
         In a sentence.
-    trades : str
-        The parameter that trades recall for secrecy; empty if there is none.
     secret_scale, secret_axes : bool
         Whether distances come multiplied by a number, or rows turned, as only the key's owner
         knows.
@@ -80,7 +82,6 @@ class Protection:
     kind: ClassVar[str]
     holder_sees: ClassVar[str]
     asker_sees: ClassVar[str] = "distances to the rows, true to their last bit"
-    trades: ClassVar[str] = ""
     secret_scale: ClassVar[bool] = False
     secret_axes: ClassVar[bool] = False
     searchable: ClassVar[bool] = True
@@ -153,7 +154,6 @@ class Quantised(Protection):
     kind = "compression"
     holder_sees = "the rows, rounded"
     asker_sees = "distances to the rounded rows"
-    trades = "code"
 
     def __post_init__(self) -> None:
         if self.code not in ("i8", "b1"):
@@ -189,7 +189,6 @@ class Noise(Protection):
     kind = "noise, without a privacy guarantee for it"
     holder_sees = "the rows with noise"
     asker_sees = "distances to the noisy rows, from a noisy query"
-    trades = "sigma"
 
     def __post_init__(self) -> None:
         _positive(self.sigma, "sigma")
@@ -236,7 +235,6 @@ class ScaleAndPerturb(Protection):
     kind = _OBFUSCATION
     holder_sees = "the rows, all scaled alike and each moved a little"
     asker_sees = "distances, scaled and blurred"
-    trades = "beta"
     secret_scale = True
 
     def __post_init__(self) -> None:
@@ -283,7 +281,6 @@ class Rotation(Protection):
     kind = _OBFUSCATION
     holder_sees = "the rows, turned: every length and angle among them, but for the noise"
     asker_sees = "distances, true but for the noise"
-    trades = "sigma"
     secret_axes = True
 
     def __post_init__(self) -> None:
@@ -308,16 +305,15 @@ class Rotation(Protection):
 class Shares(Protection):
     """Additive shares modulo 2**64 on two servers, each of which sees uniform numbers.
 
-    A number x becomes round(2**bits x) in fixed point, one server gets a uniform r, the other
-    x - r. The two together compute exact products of shared numbers; here we look at what one of
-    them holds, and at the distances that the asker is told in the end.
+    A number is split as `fedlab.search.private.SharedIndex` splits it: in fixed point
+    (`fedlab.privacy.fixed_point`), by `fedlab.privacy.secret_shares.share`. The two servers
+    together compute exact products of shared numbers; here we look at what one of them holds, and
+    at the distances that the asker is told in the end.
 
     Parameters
     ----------
     server : {0, 1}
-        Whose share the holder has: r, or x - r.
-    bits : int
-        Binary places, 1 ... 24.
+        Whose share the holder has.
 
     Notes
     -----
@@ -332,7 +328,6 @@ class Shares(Protection):
     """
 
     server: Literal[0, 1] = 1
-    bits: int = 20
 
     name = "shares"
     kind = "secret sharing, if the two servers don't collude"
@@ -342,34 +337,27 @@ class Shares(Protection):
 
     def __post_init__(self) -> None:
         whole_number(self.server, "server", 0, 1)
-        whole_number(self.bits, "bits", 1, 24)
 
     def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
-        fixed = np.rint(np.ldexp(vectors, self.bits)).astype(np.int64)
         draw = generator(seed, Purpose.PROTECTION, part=part)
-        mask = draw.integers(0, 2**64, size=vectors.shape, dtype=np.uint64)
-        shares = (mask, fixed.view(np.uint64) - mask)
-        opened = (shares[0] + shares[1]).view(np.int64)
-        return Seen(self._number(shares[self.server].view(np.int64)), self._number(opened))
+        shares = share(to_words(vectors), draw.bytes)
+        return Seen(from_words(shares[self.server]), from_words(shares[0] + shares[1]))
 
     def public(self, vectors: F64) -> F64:
-        return self._number(np.rint(np.ldexp(vectors, self.bits)))
-
-    def _number(self, fixed: I64 | F64) -> F64:
-        return np.asarray(np.ldexp(fixed.astype(np.float64), -self.bits))
+        return from_words(to_words(vectors))
 
 
 @dataclass(frozen=True)
 class Counts(Protection):
-    """No rows are searched: an asker learns how many lie near a query, with Laplace noise.
+    """No rows are searched: an asker learns how many lie near a query, with noise.
+
+    The noise is that of `fedlab.privacy.release.release_counts`: discrete Laplace, sampled exactly.
 
     Parameters
     ----------
     epsilon : float
         Privacy loss of one count; inf for the exact count. Adding or removing a row changes a count
-        by at most one, so noise of scale 1 / epsilon makes it epsilon-differentially private
-        (Dwork, McSherry, Nissim and Smith, "Calibrating noise to sensitivity in private data
-        analysis", TCC 2006). Losses of several counts add up.
+        by at most one (see `fedlab.privacy.mechanisms.Laplace`). Losses of several counts add up.
 
     Examples
     --------
@@ -383,11 +371,11 @@ class Counts(Protection):
     kind = "differential privacy, for one count"
     holder_sees = "nothing: rows stay on the device"
     asker_sees = "how many rows lie near a query, with noise"
-    trades = "epsilon"
     searchable = False
 
     def __post_init__(self) -> None:
-        _positive(self.epsilon, "epsilon", finite=False)
+        if not np.isposinf(self.epsilon):
+            Laplace(self.epsilon)  # which refuses what is none
 
     @property
     def setting(self) -> str:
@@ -398,9 +386,10 @@ class Counts(Protection):
 
     def released(self, counts: NDArray[np.integer], seed: int) -> F64:
         """Return counts as they are told, fresh noise on each."""
-        draw = generator(seed, Purpose.RELEASE)
-        noise = draw.laplace(size=counts.shape) / self.epsilon
-        return np.asarray(counts + noise)
+        if np.isinf(self.epsilon):
+            return counts.astype(np.float64)
+        source = generator(seed, Purpose.RELEASE).bytes
+        return (counts + Laplace(self.epsilon).noise(1, len(counts), source)).astype(np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -416,7 +405,6 @@ def _gaussian(shape: tuple[int, ...], sigma: float, seed: int, part: int) -> F64
     return np.asarray(draw.normal(scale=sigma / np.sqrt(shape[1]), size=shape))
 
 
-def _positive(value: float, name: str, finite: bool = True) -> None:
-    if not value > 0 or (finite and not np.isfinite(value)):
-        bound = "a finite number above 0" if finite else "a number above 0, or inf"
-        raise ValueError(f"{name} is {value}; it must be {bound}")
+def _positive(value: float, name: str) -> None:
+    if not 0 < value < np.inf:
+        raise ValueError(f"{name} is {value}; it must be a finite number above 0")

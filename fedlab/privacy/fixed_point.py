@@ -10,7 +10,7 @@ import numpy as np
 
 from fedlab.core.typing import F64, U64
 
-__all__ = ["FRACTION", "error_bound", "from_products", "to_words"]
+__all__ = ["FRACTION", "error_bound", "from_products", "from_words", "to_words"]
 
 
 #: Bits behind the point.
@@ -27,6 +27,17 @@ def to_words(values: F64) -> U64:
     """
     words: U64 = np.rint(values * 2.0**FRACTION).astype(np.int64).view(np.uint64)
     return words
+
+
+def from_words(words: U64) -> F64:
+    """Read such numbers.
+
+    Examples
+    --------
+    >>> from_words(to_words(np.array([0.25, -1.0])))
+    array([ 0.25, -1.  ])
+    """
+    return np.asarray(words.view(np.int64) * 2.0**-FRACTION)
 
 
 def from_products(words: U64) -> F64:

@@ -17,6 +17,7 @@ answers from each server, n numbers from the dealer). `TWO_SERVER_SHARES` says w
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from fedlab.core.typing import U64
 from fedlab.core.validation import whole_number
 from fedlab.privacy.masks import keystream
+from fedlab.privacy.noise import Source
 from fedlab.privacy.threat_model import Protection
 
 __all__ = ["TWO_SERVER_SHARES", "Dealer", "Server", "Triples", "share"]
@@ -55,8 +57,11 @@ _KEY = 32
 _ROWS, _QUERY, _PRODUCT = 1, 2, 3  # purposes of a server's stream
 
 
-def share(words: U64) -> tuple[U64, U64]:
+def share(words: U64, source: Source = os.urandom) -> tuple[U64, U64]:
     """Split whole numbers into two parts, each uniform modulo 2**64, that add up to them.
+
+    Random bytes come from `source`, by default the operating system: a seeded one, for an
+    experiment that can be repeated, keeps no secret.
 
     Examples
     --------
@@ -64,9 +69,7 @@ def share(words: U64) -> tuple[U64, U64]:
     >>> first + second
     array([1, 2, 3], dtype=uint64)
     """
-    from nacl.utils import random
-
-    first: U64 = np.frombuffer(random(words.nbytes), np.uint64).reshape(words.shape)
+    first: U64 = np.frombuffer(source(words.nbytes), np.uint64).reshape(words.shape)
     return first, words - first
 
 

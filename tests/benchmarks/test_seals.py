@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.seals import main, measured
-
-STEPS = ("plain write", "plain save", "sealed save", "plain read", "plain open", "sealed open")
+from benchmarks.seals import STEPS, main, measured
 
 
 def test_the_command_measures_all_steps_and_writes_them_to_a_file(tmp_path, capsys):

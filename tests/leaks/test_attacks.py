@@ -145,11 +145,11 @@ def test_a_row_that_is_never_in_sight_is_not_recovered():
 
 
 def test_membership_of_noisy_counts_is_what_laplace_noise_allows():
-    # P(1 + L > L') for independent Laplace noise of scale 1/eps is 1 - exp(-eps)(1 + eps/2)/2.
+    # P(1 + L > L') + P(1 + L = L') / 2 for independent discrete Laplace noise of scale 1/eps.
     vectors = skewed(4020, 6)
     for epsilon in (0.5, 1.0, 3.0):
         [found] = Membership().measure(scene(Counts(epsilon), vectors))
-        expected = 1 - np.exp(-epsilon) * (1 + epsilon / 2) / 2
+        expected = 1 / (1 + np.exp(-epsilon))
         assert found.value == pytest.approx(expected, abs=0.05)
     [exact] = Membership().measure(scene(Counts(np.inf), vectors))
     assert exact.value == 1.0

@@ -18,6 +18,7 @@ from fedlab.leaks import (
     Shares,
 )
 from fedlab.leaks.defences import QUERIES, ROWS
+from fedlab.privacy.fixed_point import FRACTION
 from tests.leaks.clouds import independent, skewed
 
 ROWS_OF = [each for each in PROTECTIONS if each.searchable]
@@ -40,7 +41,6 @@ def test_what_it_is_and_who_sees_what_is_said(protection):
     assert (protection.kind == "obfuscation, not encryption") == obfuscates
     assert protection.holder_sees
     assert protection.asker_sees
-    assert not protection.trades or hasattr(protection, protection.trades)
 
 
 def test_a_rotation_keeps_all_distances_and_shows_no_coordinate():
@@ -91,17 +91,17 @@ def test_noise_has_its_size_and_is_new_for_queries(protection):
 def test_a_share_is_uniform_whatever_the_rows_are(server):
     for rows in (np.ones((400, 10)), np.zeros((400, 10)), skewed(400, 10)):
         held = Shares(server).protect(rows, 7, ROWS).held
-        places = held.ravel() * 2.0**20 / 2.0**64 + 0.5
+        places = held.ravel() * 2.0**FRACTION / 2.0**64 + 0.5
         assert stats.kstest(places, "uniform").pvalue > 0.001
 
 
 def test_both_shares_together_give_fixed_point_numbers():
     rows = skewed(50, 10)
-    one, other = (Shares(server, bits=20).protect(rows, 7, ROWS) for server in (0, 1))
-    np.testing.assert_allclose(one.used, rows, atol=2.0**-21)
+    one, other = (Shares(server).protect(rows, 7, ROWS) for server in (0, 1))
+    np.testing.assert_allclose(one.used, rows, atol=2.0 ** -(FRACTION + 1))
     np.testing.assert_array_equal(one.used, other.used)
-    # Their sum is the row, up to a multiple of 2**64 / 2**20 and to float64's digits.
-    total = (one.held + other.held) / 2.0**44
+    # Their sum is the row, up to a multiple of 2**64 / 2**28 and to float64's digits.
+    total = (one.held + other.held) / 2.0 ** (64 - FRACTION)
     np.testing.assert_allclose(total, total.round(), atol=1e-9)
 
 
@@ -111,10 +111,14 @@ def test_one_bit_is_the_sign_and_eight_bits_are_close():
     np.testing.assert_allclose(Quantised("i8").public(rows), rows, atol=1 / 254)
 
 
-def test_released_counts_have_laplace_noise_of_scale_one_over_epsilon():
+def test_released_counts_have_discrete_laplace_noise_of_scale_one_over_epsilon():
     counts = np.zeros(20_000, np.int64)
     noise = Counts(0.5).released(counts, seed=0)
-    assert stats.kstest(noise, stats.laplace(scale=2).cdf).pvalue > 0.01
+    sizes = np.bincount(np.minimum(np.abs(noise), 12).astype(int))
+    shares = stats.dlaplace(0.5).pmf(np.arange(12)) * np.where(np.arange(12), 2, 1)
+    expected = 20_000 * np.append(shares, 1 - shares.sum())
+    assert stats.chisquare(sizes, expected).pvalue > 0.01
+    assert stats.binomtest((noise > 0).sum(), (noise != 0).sum()).pvalue > 0.01
     with pytest.raises(TypeError, match="no rows"):
         Counts(0.5).protect(np.eye(2), 0)
 
@@ -127,9 +131,9 @@ def test_released_counts_have_laplace_noise_of_scale_one_over_epsilon():
         (lambda: Rotation(-1.0), "sigma is -1.0"),
         (lambda: ScaleAndPerturb(np.nan), "beta is nan"),
         (lambda: Quantised("f16"), "choose 'i8' or 'b1'"),
-        (lambda: Counts(0.0), "above 0, or inf"),
+        (lambda: Counts(0.0), "epsilon is 0.0"),
+        (lambda: Counts(-np.inf), "epsilon is -inf"),
         (lambda: Shares(2), "server is 2"),
-        (lambda: Shares(bits=40), "bits is 40"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(make, said):

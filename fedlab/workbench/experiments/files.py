@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,12 +16,24 @@ import numpy as np
 import pandas as pd
 
 from fedlab.files.keys import Key
-from fedlab.index.file import IndexFileError
+from fedlab.index.file import INDEX, IndexFileError
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = ["altered_files", "killed_saves", "sealing_costs"]
+__all__ = [
+    "altered_files",
+    "cut",
+    "flipped",
+    "killed_saves",
+    "sealing_costs",
+    "sealing_steps",
+    "spliced",
+]
 
-_PRELUDE, _DIGEST, _BLOCK = 24, 32, 4096
+_BLOCK = 4096
+
+Draw = np.random.Generator
+Call = Callable[[], object]
 
 
 def sealing_costs(index: VectorIndex, times: int = 3) -> pd.DataFrame:
@@ -37,27 +45,30 @@ def sealing_costs(index: VectorIndex, times: int = 3) -> pd.DataFrame:
         Indexed by "plain", "sealed" and "ratio": ``save`` and ``open`` (seconds, the least of
         `times`), ``bytes`` of the file.
     """
-    measured = {}
     with _saved_aside(index) as folder:
-        for name, key in (("plain", None), ("sealed", Key.generate())):
-            path = folder / name
-            measured[name] = {
-                "save": _least_seconds(partial(index.save, path, key), times),
-                "open": _least_seconds(partial(VectorIndex.open, path, key), times),
-                "bytes": path.stat().st_size,
-            }
-    frame = pd.DataFrame(measured).T
+        taken = seconds_in_turn(sealing_steps(index, folder), times)
+        sorts = ["plain", "sealed"]
+        columns = {
+            what: [min(taken[f"{sort} {what}"]) for sort in sorts] for what in ("save", "open")
+        }
+        columns["bytes"] = [float((folder / sort).stat().st_size) for sort in sorts]
+    frame = pd.DataFrame(columns, sorts)
     frame.loc["ratio"] = frame.loc["sealed"] / frame.loc["plain"]
     return frame
 
 
-def _least_seconds(call: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+def sealing_steps(index: VectorIndex, folder: Path) -> dict[str, Call]:
+    """Return what is timed: saving to the files "plain" and "sealed" of a folder, and opening them.
+
+    The key is made and forgotten here.
+    """
+    plain, sealed, key = folder / "plain", folder / "sealed", Key.generate()
+    return {
+        "plain save": partial(index.save, plain),
+        "sealed save": partial(index.save, sealed, key),
+        "plain open": partial(VectorIndex.open, plain),
+        "sealed open": partial(VectorIndex.open, sealed, key),
+    }
 
 
 @contextmanager
@@ -101,7 +112,9 @@ def altered_files(index: VectorIndex, trials: int, seed: int = 0) -> pd.DataFram
         for sort, key in (("plain", None), ("sealed", Key.generate())):
             draw = np.random.default_rng(seed)
             path = folder / "device.index"
-            files = _Files(*(_saved(index, path, whose) for whose in (key, key, None)))
+            older, newer = (_saved(index, path, key) for _ in range(2))
+            index.save(folder / "plain")
+            files = _Files(older, newer, folder / "plain")
             least = index.generation - 1  # that of the second file
             for what, alter in _WAYS.items():
                 refused = sum(
@@ -113,14 +126,14 @@ def altered_files(index: VectorIndex, trials: int, seed: int = 0) -> pd.DataFram
 
 @dataclass(frozen=True)
 class _Files:
-    """Three saves of one index, one after another; the last one without a seal."""
+    """Three saves of one index, one after another; the last one, without a seal, as a file."""
 
     older: bytes
     newer: bytes
-    plain: bytes
+    plain: Path
 
 
-Alter = Callable[[_Files, np.random.Generator], bytes]
+Alter = Callable[[_Files, Draw], bytes]
 
 
 def _saved(index: VectorIndex, path: Path, key: Key | None) -> bytes:
@@ -137,13 +150,25 @@ def _is_refused(path: Path, content: bytes, key: Key | None, least: int) -> bool
     return False
 
 
-def _flipped(content: bytes, place: int, bit: int) -> bytes:
+def flipped(content: bytes, draw: Draw, start: int = 0, stop: int | None = None) -> bytes:
+    """Flip one bit, of one of the bytes from `start` to before `stop`."""
     altered = bytearray(content)
-    altered[place] ^= 1 << bit
+    altered[draw.integers(start, len(content[:stop]))] ^= 1 << int(draw.integers(8))
     return bytes(altered)
 
 
-def _exchanged(content: bytes, draw: np.random.Generator) -> bytes:
+def cut(content: bytes, draw: Draw) -> bytes:
+    """Leave out the end."""
+    return content[: int(draw.integers(len(content)))]
+
+
+def spliced(content: bytes, other: bytes, draw: Draw) -> bytes:
+    """Put the other's end in the place of one's own."""
+    place = int(draw.integers(1, min(len(content), len(other))))
+    return content[:place] + other[place:]
+
+
+def _exchanged(content: bytes, draw: Draw) -> bytes:
     """Exchange two halves of a range, as a disk that mixes up its blocks would."""
     half = min(_BLOCK, len(content) // 4)
     start = int(draw.integers(len(content) - 2 * half))
@@ -151,30 +176,24 @@ def _exchanged(content: bytes, draw: np.random.Generator) -> bytes:
     return content[:start] + content[middle:stop] + content[start:middle] + content[stop:]
 
 
-def _edited(content: bytes, draw: np.random.Generator) -> bytes:
-    """Change one stored number by its last bit, and write the digest that then fits."""
-    size = struct.unpack_from("<I", content, 12)[0]
-    codes = json.loads(content[_PRELUDE : _PRELUDE + size])["arrays"][0]
-    number = int(draw.integers(math.prod(codes["shape"])))
-    place = _PRELUDE + size + number * np.dtype(codes["type"]).itemsize
-    altered = _flipped(content[:-_DIGEST], place, 0)
-    return altered + hashlib.blake2b(altered, digest_size=_DIGEST).digest()
-
-
-def _any(content: bytes, draw: np.random.Generator) -> int:
-    return int(draw.integers(1, len(content)))
+def _edited(path: Path, draw: Draw) -> bytes:
+    """Change one stored number by its last bit, under a digest that then fits."""
+    parameters, arrays = INDEX.read(path)
+    name, codes = next(iter(arrays.items()))
+    altered = codes.copy()
+    numbers = altered.view(np.uint8).reshape(altered.size, -1)
+    numbers[draw.integers(len(numbers)), 0] ^= 1
+    edited = path.with_name("edited")
+    INDEX.write(edited, parameters, {**arrays, name: altered})
+    return edited.read_bytes()
 
 
 _WAYS: dict[str, Alter] = {
     "nothing (control)": lambda files, draw: files.newer,
-    "one bit flipped": lambda files, draw: _flipped(
-        files.newer, _any(files.newer, draw), int(draw.integers(8))
-    ),
-    "cut short": lambda files, draw: files.newer[: _any(files.newer, draw)],
+    "one bit flipped": lambda files, draw: flipped(files.newer, draw),
+    "cut short": lambda files, draw: cut(files.newer, draw),
     "two blocks exchanged": lambda files, draw: _exchanged(files.newer, draw),
-    "the older save's end": lambda files, draw: (
-        files.newer[: (place := _any(files.older, draw))] + files.older[place:]
-    ),
+    "the older save's end": lambda files, draw: spliced(files.newer, files.older, draw),
     "the older save put back": lambda files, draw: files.older,
     "a number edited, with a digest that fits": lambda files, draw: _edited(files.plain, draw),
 }
@@ -216,8 +235,8 @@ def killed_saves(index: VectorIndex, kills: int, seed: int = 0) -> pd.Series[int
     counts = dict.fromkeys(("kills", "whole", "temporary files", "after the next save"), 0)
     with _saved_aside(index) as folder:
         path = folder / "device.index"
-        seconds = _least_seconds(partial(index.save, path, key), 2)
-        for moment in draw.uniform(0, 5 * seconds, kills):
+        seconds = seconds_in_turn({"save": partial(index.save, path, key)}, 2)["save"]
+        for moment in draw.uniform(0, 5 * min(seconds), kills):
             _kill_a_saver(path, key, float(moment))
             counts["kills"] += 1
             counts["temporary files"] += len(list(folder.iterdir())) - 1

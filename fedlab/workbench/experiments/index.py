@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,18 +17,13 @@ from fedlab.core.typing import F32
 from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.metrics.retrieval import recall
+from fedlab.workbench.experiments.timing import seconds_in_turn
 
 __all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]
 
 
 def _seconds(call: Callable[[], object], times: int = 1) -> float:
-    """Return the median wall time of some calls."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+    return float(np.median(seconds_in_turn({"": call}, times)[""]))
 
 
 def _seconds_a_query(
@@ -163,8 +157,7 @@ def _recall_of(index: VectorIndex, queries: F32, k: int) -> float:
 
 
 def _fresh(index: VectorIndex, queries: F32, k: int) -> dict[str, float]:
-    fresh = VectorIndex(index.dimensions, index.metric, index.dtype, engine=index.engine)
-    fresh.add(index.vectors)
+    fresh = _stored_as(index, index.dtype)
     graph = index._graph
     assert graph is not None
     return {"fresh": _recall_of(fresh, queries, k), "removed": graph.removed / graph.entries}
@@ -178,8 +171,9 @@ def save_and_open(index: VectorIndex, queries: F32, k: int) -> pd.Series[str]:
         opening = _seconds(lambda: VectorIndex.open(path))
         before, after = (one.search(queries, k) for one in (index, VectorIndex.open(path)))
         same = (before.keys == after.keys).all() and (before.distances == after.distances).all()
-        size = path.stat().st_size
-        _flip_a_bit(path, size // 2)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
         try:
             VectorIndex.open(path)
             flipped = "opened"
@@ -187,7 +181,7 @@ def save_and_open(index: VectorIndex, queries: F32, k: int) -> pd.Series[str]:
             flipped = str(error).partition(";")[0]
     return pd.Series(
         {
-            "size of the file": f"{size / 1e6:.1f} MB",
+            "size of the file": f"{len(content) / 1e6:.1f} MB",
             "time to save": f"{saving:.2f} s",
             "time to open": f"{opening:.2f} s",
             "same answers, to the last bit": "yes" if same else "no",
@@ -195,11 +189,3 @@ def save_and_open(index: VectorIndex, queries: F32, k: int) -> pd.Series[str]:
         },
         name="measured",
     )
-
-
-def _flip_a_bit(path: Path, place: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
+
+from fedlab.workbench.figures.axes import Drawn, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from fedlab.erasure import Audit
 
@@ -47,9 +47,7 @@ def _kind(place: str) -> str:
     return "graph" if "graph" in place else "columns"
 
 
-def plot_traces(
-    audits: Mapping[str, Audit], ax: Axes | None = None
-) -> tuple[Figure, Axes, pd.DataFrame]:
+def plot_traces(audits: Mapping[str, Audit], ax: Axes | None = None) -> Drawn:
     """Draw where erased rows were found: a group of bars for each audit.
 
     Parameters
@@ -57,7 +55,7 @@ def plot_traces(
     audits : mapping of name to Audit
         Of the same rows, after removing them in different ways.
     """
-    figure, ax = pyplot.subplots() if ax is None else (ax.figure, ax)
+    figure, ax = axes_of(ax)
     frame = traces(audits)
     places = np.arange(len(frame))
     for number, kind in enumerate(frame.columns):
@@ -69,4 +67,4 @@ def plot_traces(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(ylabel="erased rows found", ylim=(0, 1.15 * max(1, frame.to_numpy().max())))
     ax.legend(title="in", loc="upper right")
-    return figure, ax, frame  # type: ignore[return-value]
+    return figure, ax, frame

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot
 
 from fedlab.leaks import leak_summary
+from fedlab.workbench.figures.axes import Drawn, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_leaks", "trade_frame"]
 
@@ -60,7 +59,7 @@ def plot_leaks(
     *,
     attacker: Literal["holder", "asker"] = "holder",
     ax: Axes | None = None,
-) -> tuple[Figure, Axes, pd.DataFrame]:
+) -> Drawn:
     """Draw recall against the strongest attack: a marker for each protection and setting.
 
     Settings of one protection are joined by a line. Top left is what one would like to have: a
@@ -79,7 +78,7 @@ def plot_leaks(
         The frame is that of `trade_frame`.
     """
     trade = trade_frame(frame, attacker)
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     for number, (name, group) in enumerate(trade.groupby("protection", sort=False)):
         # Markers that fall on one another differ in form, and lie upon each other by size.
         place = number % len(_MARKERS)
@@ -102,10 +101,6 @@ def plot_leaks(
     # Below the axes: a marker may lie anywhere in them.
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return figure, ax, trade
-
-
-def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
-    return pyplot.subplots() if ax is None else (ax.figure, ax)  # type: ignore[return-value]
 
 
 def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:

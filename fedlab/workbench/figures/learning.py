@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fedlab.federation.history import History
 from fedlab.metrics.intervals import Interval, mean_interval
+from fedlab.workbench.figures.axes import Drawn, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,6 @@ __all__ = [
     "plot_tradeoff",
 ]
 
-Drawn = tuple["Figure", "Axes", pd.DataFrame]
 Runs = Mapping[str, History | Sequence[History]]
 
 _X = {
@@ -44,12 +44,6 @@ _X = {
     "bytes": ("sent and received (MB)", 1e6),
     "seconds": ("simulated time (s)", 1.0),
 }
-
-
-def _axes(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
-    if ax is None:
-        return pyplot.subplots(figsize=size)
-    return ax.figure, ax  # type: ignore[return-value]
 
 
 def convergence_frame(runs: Runs, metric: str, x: str = "round") -> pd.DataFrame:
@@ -95,7 +89,7 @@ def plot_convergence(
     -----
     The band is Student's 95% interval for the mean over seeds, at each round.
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     frame = convergence_frame(runs, metric, x)
     label, unit = _X[x]
     for name, run in frame.groupby("run", sort=False):
@@ -146,7 +140,7 @@ def plot_lines(
     lines: pd.DataFrame, *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
 ) -> Drawn:
     """Draw a line for each column against the frame's index; `log` scales both axes."""
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     for name in lines.columns:
         ax.plot(lines.index, lines[name], label=str(name))
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -169,7 +163,7 @@ def plot_labels(counts: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     figure, axes, frame
         The frame holds the shares; a device's sum to one.
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     shares, mesh = _mixtures(counts, ax)
     _legend_of_shares(figure, mesh, [ax])
     return figure, ax, shares
@@ -220,7 +214,7 @@ def _legend_of_shares(figure: Figure, mesh: QuadMesh, panels: list[Axes]) -> Non
 
 def plot_counts(counts: pd.DataFrame, *, ylabel: str = "rows", ax: Axes | None = None) -> Drawn:
     """Draw stacked bars with their numbers: a bar for each row of the frame, a part a column."""
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     base = np.zeros(len(counts))
     for name in counts.columns:
         values = counts[name].to_numpy(float)
@@ -263,7 +257,7 @@ def plot_intervals(
         What lies right of zero ("federated is better"); draws a line at zero.
     """
     names = list(dict.fromkeys(name for series in intervals.values() for name in series))
-    figure, ax = _axes(ax, (7.0, 1.3 + 0.34 * len(names) * max(len(intervals), 1)))
+    figure, ax = axes_of(ax, (7.0, 1.3 + 0.34 * len(names) * max(len(intervals), 1)))
     entries = []
     for number, (series, by_name) in enumerate(intervals.items()):
         shift = (number - (len(intervals) - 1) / 2) * 0.22
@@ -302,7 +296,7 @@ def plot_crossing(costs: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
         The frame is `costs` with ``crossing``: the queries after which the graph has cost less
         (inf where a graph's query costs more than a scan's).
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     saved = costs.scan - costs.graph
     frame = costs.assign(crossing=np.where(saved > 0, costs.build / saved.where(saved > 0), np.inf))
     reached = frame.crossing[np.isfinite(frame.crossing)]
@@ -333,7 +327,7 @@ def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
         Indexed by storage type: ``bytes`` (of a vector), ``recall`` (0 ... 1), ``speed`` (queries a
         second).
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     ax.scatter(storage.bytes, storage.recall, s=90)
     middle = storage.bytes.min() / 2 + storage.bytes.max() / 2
     for name, row in storage.iterrows():
@@ -365,7 +359,7 @@ def plot_sorted(
         A device's accuracy each, say.
     ylabel : str
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     parts = []
     for name, values in groups.items():
         ordered = np.sort(np.asarray(values, float))

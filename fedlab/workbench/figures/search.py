@@ -5,26 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from fedlab.workbench.figures.axes import Drawn, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_alone", "plot_recall_bytes"]
-
-Drawn = tuple["Figure", "Axes", pd.DataFrame]
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 #: Where a line's points are named: to each line its own side, so that names seldom meet.
 _BESIDE = (((0, -18), "center"), ((-7, 6), "right"), ((-7, 6), "right"), ((7, -14), "left"))
-
-
-def _axes(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
-    if ax is None:
-        return pyplot.subplots(figsize=size)
-    return ax.figure, ax  # type: ignore[return-value]
 
 
 def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
@@ -35,7 +27,7 @@ def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     points : DataFrame
         ``way``, ``setting``, ``recall`` (0 ... 1), ``bytes`` (a query).
     """
-    figure, ax = _axes(ax, (7.0, 4.6))
+    figure, ax = axes_of(ax, (7.0, 4.6))
     for place, (way, part) in enumerate(points.groupby("way", sort=False)):
         line = part.sort_values("bytes")
         [drawn] = ax.plot(
@@ -78,7 +70,7 @@ def plot_alone(
     ylabel : str
         What is measured.
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     ordered = alone.sort_values()
     ax.bar(range(1, len(ordered) + 1), ordered.to_numpy(), label="a device alone")
     ax.axhline(federated, color="#D55E00", ls="--", label="all devices, searched together")

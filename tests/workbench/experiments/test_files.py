@@ -31,8 +31,8 @@ def test_only_a_seal_withstands_who_writes_a_new_digest(index):
 def test_an_edited_file_opens_with_one_number_changed(dtype, tmp_path):
     index = filled(normal(40, 12), "cosine", dtype)
     path = tmp_path / "device.index"
-    content = store_trials._saved(index, path, None)
-    path.write_bytes(store_trials._edited(content, np.random.default_rng(0)))
+    index.save(path)
+    path.write_bytes(store_trials._edited(path, np.random.default_rng(0)))
     found = VectorIndex.open(path)
     changed = found.vectors != index.vectors
     assert changed.sum() == 1
@@ -51,16 +51,16 @@ def test_a_store_that_checks_nothing_is_told_apart(index, monkeypatch):
 def test_ways_change_files_as_they_are_called():
     draw = np.random.default_rng(0)
     content = np.random.default_rng(1).bytes(20_000)
-    flipped = np.frombuffer(store_trials._flipped(content, 99, 3), np.uint8)
+    flipped = np.frombuffer(store_trials.flipped(content, draw, 99, 100), np.uint8)
     differ = np.flatnonzero(flipped != np.frombuffer(content, np.uint8))
     assert differ.tolist() == [99]
     moved = store_trials._exchanged(content, draw)
     assert moved != content
     assert sorted(moved) == sorted(content)
-    files = store_trials._Files(b"a" * 100, b"b" * 100, b"")
-    spliced = store_trials._WAYS["the older save's end"](files, draw)
+    spliced = store_trials.spliced(b"b" * 100, b"a" * 100, draw)
     assert spliced.lstrip(b"b") == b"a" * spliced.count(b"a")
     assert 0 < spliced.count(b"a") < 100 == len(spliced)
+    assert content.startswith(store_trials.cut(content, draw))
 
 
 def test_killed_saves_leave_whole_files(index):

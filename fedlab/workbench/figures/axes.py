@@ -1,0 +1,24 @@
+"""What every figure begins with: axes of its own, or those that were given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib import pyplot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Drawn", "axes_of"]
+
+#: A figure, its axes, and the frame that holds its data.
+Drawn = tuple["Figure", "Axes", pd.DataFrame]
+
+
+def axes_of(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
+    """Return the figure of given axes, and them; or a new figure of that size in inches."""
+    if ax is None:
+        return pyplot.subplots(figsize=size)
+    return ax.figure, ax  # type: ignore[return-value]
