@@ -71,3 +71,30 @@ def test_imports_only_run_down(room: str) -> None:
             assert module != "fedlab", f"{name_of(path)} imports the front door"
             if other not in (room, "_version"):
                 assert FLOOR[other] < FLOOR[room], f"{name_of(path)} imports {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    after = {name: set(imported(path)) - {name} for name, path in NAMES.items()}
+    while True:
+        known = set().union(*after.values()) if after else set()
+        ends = [n for n, those in after.items() if not those & after.keys() or n not in known]
+        if not ends:
+            break
+        for name in ends:
+            del after[name]
+    assert not after, f"these import each other: {sorted(after)}"
+
+
+def test_no_module_is_shadowed_by_a_name_of_its_package() -> None:
+    for name, path in NAMES.items():
+        if path.name == "__init__.py":
+            taken = {
+                alias.asname or alias.name
+                for node in ast.parse(path.read_text(encoding="utf-8")).body
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+                if f"{node.module}.{alias.name}" not in NAMES
+            }
+            beside = {other.stem for other in path.parent.glob("*.py")}
+            beside |= {other.name for other in path.parent.iterdir() if other.is_dir()}
+            assert not taken & beside, f"{name}: {taken & beside}"

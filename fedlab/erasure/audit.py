@@ -264,20 +264,20 @@ def _kept(index: VectorIndex, probes: Probes, forms: set[str]) -> dict[Name, int
     kept: dict[Name, int] = {}
     for dtype in FORMS if forms.intersection(FORMS) else ():
         kept = _whose(probes, _codes_of(index, rows, dtype)) | kept
-    for name, column in index._table.columns.items():
+    for name, column in index.columns.items():
         if name not in OF_VECTORS and forms.difference(FORMS):
             kept = _whose(probes, _texts_of(name, column[rows], index.keys[rows])) | kept
     return kept
 
 
 def _codes_of(index: VectorIndex, rows: Places, dtype: str) -> Iterator[Part]:
-    table, step = index._table, max(1, _NUMBERS // index.dimensions)
+    stored, step = index.columns["codes"], max(1, _NUMBERS // index.dimensions)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         if dtype == index.dtype:
-            codes = rows_as_bytes(table.columns["codes"][part])
+            codes = rows_as_bytes(stored[part])
         else:
-            chosen, codes = coded(dtype, table.decoded(part))
+            chosen, codes = coded(dtype, index.get(index.keys[part]))
             part = part[chosen]
         yield codes.ravel(), codes.shape[1] * np.arange(len(codes)), index.keys[part]
 
@@ -318,23 +318,18 @@ def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
 
 def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:
     """Yield what an index holds: whole buffers, whatever part of them it uses."""
-    table, graph = index._table, index._graph
-    room = table._room.buffers if table._room else {}
-    held = [(f"memory: the buffer of {n}", c) for n, c in [*table.columns.items(), *room.items()]]
-    borrowed = getattr(graph, "_borrowed", [])
-    held += [("memory: a buffer that the graph borrowed", part) for part in borrowed]
     seen = set[int]()
-    for place, array in held:
+    for name, array in index.buffers():
         owner = owner_of(array)
         if owner.size and id(owner) not in seen:
             seen.add(id(owner))
-            yield place, [np.ascontiguousarray(owner).reshape(-1).view(np.uint8)]
-    if graph:
-        yield "memory: the graph", _serialised(graph)
+            yield f"memory: {name}", [np.ascontiguousarray(owner).reshape(-1).view(np.uint8)]
+    if index.has_graph:
+        yield "memory: the graph", _serialised(index)
 
 
-def _serialised(graph: Any) -> Iterator[bytes]:
-    if (content := graph.to_bytes()) is None:
+def _serialised(index: VectorIndex) -> Iterator[bytes]:
+    if (content := index.graph_bytes()) is None:
         raise _Unsearchable("the engine doesn't give its bytes; erasing lets go of them")
     yield content
 

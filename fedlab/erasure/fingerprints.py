@@ -149,7 +149,7 @@ class Probes:
         """
         rows, known = index.get(keys), as_keys(keys)
         place = index.rows_of(known)
-        columns = index._table.columns
+        columns = index.columns
         probes = cls(known.tolist())
         codes = rows_as_bytes(columns["codes"][place])
         probes._take_codes(index.dtype, codes, known.tolist())

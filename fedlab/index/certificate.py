@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from fedlab._version import __version__
 from fedlab.core.typing import U64
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
+from fedlab.index.engines import Engine
 from fedlab.index.engines import described as engine_described
 from fedlab.index.engines.hnsw import library_version
-
-if TYPE_CHECKING:
-    from fedlab.index.vectorindex import VectorIndex
 
 __all__ = ["Certificate", "CertificateError", "OldMemory", "certify", "content_hash", "owner_of"]
 
@@ -37,6 +35,30 @@ class _Audit(Protocol):
     def keys(self) -> Collection[int]: ...
 
     def as_dict(self) -> dict[str, Any]: ...
+
+
+class _Index(Protocol):
+    """What a certificate wants of an index (`fedlab.index.vectorindex.VectorIndex`)."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def columns(self) -> Mapping[str, NDArray[np.generic]]: ...
+
+    def __len__(self) -> int: ...
 
 
 class CertificateError(ValueError):
@@ -161,13 +183,13 @@ class Certificate:
             raise CertificateError(f"{os.fspath(path)} is no certificate ({error})") from error
 
 
-def content_hash(index: VectorIndex, key: Key | None = None) -> str:
+def content_hash(index: _Index, key: Key | None = None) -> str:
     """Return BLAKE2b of an index's parameters, keys, rows and labels, as hex digits.
 
     It is the same for an index and for the file it was saved to, opened again, with a graph or
     without. Under a key it tells nothing to who hasn't got that key.
     """
-    columns = {n: c for n, c in sorted(index._table.columns.items()) if n != "squares"}
+    columns = {n: c for n, c in sorted(index.columns.items()) if n != "squares"}
     described = {name: [column.dtype.str, column.shape] for name, column in columns.items()}
     kind = [index.dimensions, index.metric, index.dtype, engine_described(index.engine)]
     secret = b"" if key is None else _derived(key, b"fedlab content")
@@ -187,8 +209,8 @@ def _derived(key: Key, purpose: bytes) -> bytes:
 class OldMemory:
     """The memory of an index's columns, watched without being held."""
 
-    def __init__(self, index: VectorIndex) -> None:
-        columns: dict[str, NDArray[Any]] = index._table.columns
+    def __init__(self, index: _Index) -> None:
+        columns: Mapping[str, NDArray[Any]] = index.columns
         self._watched = {name: weakref.ref(owner_of(array)) for name, array in columns.items()}
 
     def still_held(self) -> tuple[str, ...]:
@@ -199,7 +221,7 @@ class OldMemory:
 
 
 def certify(
-    index: VectorIndex,
+    index: _Index,
     keys: U64,
     before: tuple[int, str],
     memory: OldMemory,

@@ -7,6 +7,7 @@ exact scan read its rows *decoded*: what compression lost is lost for all of the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -70,6 +71,11 @@ class Table:
             ),
             *(read_only(self.columns.get(name, none)) for name in ("scales", "keys", "squares")),
         )
+
+    def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield each column's memory by name: the column, and the buffer that has room to spare."""
+        yield from self.columns.items()
+        yield from self._room.buffers.items() if self._room else ()
 
     def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> F32:
         """Return rows as float32, (n, d); under f32 a slice is a view."""

@@ -25,7 +25,7 @@ from fedlab.index import file, ingest
 from fedlab.index import metadata as about
 from fedlab.index.answers import Hits, Neighbourhoods
 from fedlab.index.certificate import Certificate, OldMemory, certify, content_hash
-from fedlab.index.encoding import DTYPES, encode
+from fedlab.index.encoding import DTYPES, Columns, encode
 from fedlab.index.engines import HNSW, Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
 from fedlab.index.planner import Walk, filtered_graph_pays, graph_pays, scanned, to_fetch
@@ -147,6 +147,24 @@ class VectorIndex:
     def vectors(self) -> F32:
         """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
         return read_only(self._table.decoded())
+
+    @property
+    def columns(self) -> Columns:
+        """Rows as they are stored, with keys, labels and metadata, each (n, ...) and read-only."""
+        return {name: read_only(column) for name, column in self._table.columns.items()}
+
+    def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield every array that the index keeps alive, by name: columns, room to spare beside
+        them, and what the graph borrowed. An array may come twice, or be part of another.
+        """
+        for name, array in self._table.buffers():
+            yield f"the buffer of {name}", array
+        for array in self._graph.borrowed if self._graph else ():
+            yield "a buffer that the graph borrowed", array
+
+    def graph_bytes(self) -> bytes | None:
+        """Return the graph as bytes; None if there is none, or if its engine can't tell them."""
+        return self._graph.to_bytes() if self._graph else None
 
     @property
     def edits(self) -> int:

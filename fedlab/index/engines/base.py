@@ -9,6 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlab.core.typing import F32, I64, Bool
 from fedlab.index.table import Table
 
@@ -33,6 +36,10 @@ class Proposer(Protocol):
     @property
     def worn(self) -> bool:
         """Whether it should be built anew."""
+
+    @property
+    def borrowed(self) -> tuple[NDArray[np.generic], ...]:
+        """Arrays of tables that it reads in their place, and so keeps alive."""
 
     @property
     def oversampling(self) -> int:

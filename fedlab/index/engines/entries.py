@@ -45,6 +45,11 @@ class Entries:
         return int((self._row_of < 0).sum())
 
     @property
+    def borrowed(self) -> tuple[NDArray[np.generic], ...]:
+        """Arrays of tables that it reads in their place, and so keeps alive: none, if it copies."""
+        return ()
+
+    @property
     def _too_many_removed(self) -> bool:
         return self.removed > _REMOVED_LIMIT * self.entries
 

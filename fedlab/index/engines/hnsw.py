@@ -154,6 +154,11 @@ class Graph(Entries):
         self._index.expansion_search = settings.expansion_search
 
     @property
+    def borrowed(self) -> tuple[NDArray[np.generic], ...]:
+        """Codes of tables whose links it holds, and not the codes themselves."""
+        return tuple(self._borrowed)
+
+    @property
     def oversampling(self) -> int:
         """How many candidates to ask for, for each neighbour that is wanted."""
         return self._settings.rescored or (10 if self._dtype == "b1" else 2)

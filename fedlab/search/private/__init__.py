@@ -11,10 +11,10 @@ from fedlab.privacy.release_total import TotalCounts, release_total_counts
 from fedlab.privacy.secure_sum import MissingDeviceError, Session
 from fedlab.privacy.threat_model import Protection
 from fedlab.search.private.catalogue import protections
-from fedlab.search.private.costs import costs
+from fedlab.search.private.cost_table import costs
+from fedlab.search.private.knn_vote import Vote, vote
 from fedlab.search.private.kth_distance import FalseCountsError, KthDistances, kth_distances
 from fedlab.search.private.shared_index import SharedIndex
-from fedlab.search.private.vote import Vote, vote
 
 __all__ = [
     "Budget",

@@ -10,8 +10,8 @@ from fedlab.privacy.release import NOISY_RELEASE
 from fedlab.privacy.release_total import NOISY_TOTAL
 from fedlab.privacy.secret_shares import TWO_SERVER_SHARES
 from fedlab.privacy.threat_model import Protection
+from fedlab.search.private.knn_vote import MASKED_VOTE
 from fedlab.search.private.kth_distance import MASKED_KTH_DISTANCE
-from fedlab.search.private.vote import MASKED_VOTE
 
 if TYPE_CHECKING:
     import pandas as pd

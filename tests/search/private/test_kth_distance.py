@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from fedlab import Device, VectorIndex
 from fedlab.index.vectorindex import Metric
 from fedlab.privacy.secure_sum import MissingDeviceError, Session
+from fedlab.search.private.knn_vote import vote
 from fedlab.search.private.kth_distance import (
     Codes,
     FalseCountsError,
@@ -21,7 +22,6 @@ from fedlab.search.private.kth_distance import (
     kth_distances,
     ordered,
 )
-from fedlab.search.private.vote import vote
 from tests.helpers import METRICS, normal
 
 

@@ -16,9 +16,9 @@ from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.scan import Probes
 from fedlab.privacy.secure_sum import Session
+from fedlab.search.private.knn_vote import vote
 from fedlab.search.private.kth_distance import kth_distances
 from fedlab.search.private.shared_index import SharedIndex
-from fedlab.search.private.vote import vote
 
 if TYPE_CHECKING:
     import pandas as pd
