@@ -1,7 +1,7 @@
 """What can be done to vectors before somebody else searches them, and who then sees what.
 
 Two parties look. The **holder** keeps the protected rows and searches them: a cloud, one of two
-servers. The **asker** sends questions and reads distances. A protection says what each of them
+servers. The **asker** sends questions and reads distances. A defence says what each of them
 sees; what it is worth is measured (`fedlab.leaks.measure_leaks`), never assumed.
 
 Secrets are drawn from the experiment's seed here, so that results can be repeated. In earnest they
@@ -24,18 +24,18 @@ from fedlab.index.encoding import decode, encode
 
 __all__ = [
     "Counts",
+    "Defence",
     "Noise",
-    "Plain",
-    "Protection",
     "Quantised",
     "Rotation",
     "ScaleAndPerturb",
     "Seen",
     "Shares",
+    "Undefended",
 ]
 
 
-#: Parts of a protection's address: its secret, then one for each batch that it is applied to.
+#: Parts of a defence's address: its secret, then one for each batch that it is applied to.
 SECRET, ROWS, QUERIES, CHOSEN = range(4)
 _OBFUSCATION = "obfuscation, not encryption"
 
@@ -58,8 +58,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Protection:
-    """What all protections have; each has its own `protect`.
+class Defence:
+    """What all defences have; each has its own `protect`.
 
     Attributes
     ----------
@@ -113,12 +113,12 @@ class Protection:
 
 
 @dataclass(frozen=True)
-class Plain(Protection):
+class Undefended(Defence):
     """Nothing is done.
 
     Examples
     --------
-    >>> Plain().protect(np.eye(2), seed=0).held
+    >>> Undefended().protect(np.eye(2), seed=0).held
     array([[1., 0.],
            [0., 1.]])
     """
@@ -132,8 +132,8 @@ class Plain(Protection):
 
 
 @dataclass(frozen=True)
-class Quantised(Protection):
-    """Fewer bits a number: what storage does, at times taken for protection.
+class Quantised(Defence):
+    """Fewer bits a number: what storage does, at times taken for a defence.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Quantised(Protection):
 
 
 @dataclass(frozen=True)
-class Noise(Protection):
+class Noise(Defence):
     """Gaussian noise on each row and query, the same for all directions.
 
     Parameters
@@ -207,7 +207,7 @@ class Noise(Protection):
 
 
 @dataclass(frozen=True)
-class ScaleAndPerturb(Protection):
+class ScaleAndPerturb(Defence):
     """Approximate distance-comparison-preserving encryption (DCPE), as vector databases sell it.
 
     A vector becomes s x + λ with a secret s and λ uniform in the ball of radius s β / 4. Then, of
@@ -261,7 +261,7 @@ class ScaleAndPerturb(Protection):
 
 
 @dataclass(frozen=True)
-class Rotation(Protection):
+class Rotation(Defence):
     """A secret random rotation (or reflection) of space, and noise on top if wished.
 
     Parameters
@@ -305,7 +305,7 @@ class Rotation(Protection):
 
 
 @dataclass(frozen=True)
-class Shares(Protection):
+class Shares(Defence):
     """Additive shares modulo 2**64 on two servers, each of which sees uniform numbers.
 
     A number x becomes round(2**bits x) in fixed point, one server gets a uniform r, the other
@@ -360,7 +360,7 @@ class Shares(Protection):
 
 
 @dataclass(frozen=True)
-class Counts(Protection):
+class Counts(Defence):
     """No rows are searched: an asker learns how many lie near a query, with Laplace noise.
 
     Parameters

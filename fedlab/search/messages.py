@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedlab.core.typing import F32, F64, I64, U64
-from fedlab.index.scan import Probes
+from fedlab.index.scan import Queries
 from fedlab.search.commitment import Opening
 from fedlab.search.queries import bytes_a_query
 
-__all__ = ["Answer", "Measured", "Question", "Remeasure", "Request", "Shown"]
+__all__ = ["Answer", "Question", "Remeasure", "Remeasured", "Request", "Shown"]
 
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
@@ -46,9 +46,9 @@ class Question:
     where: str | None = None
 
     @cached_property
-    def probes(self) -> Probes:
+    def ready(self) -> Queries:
         """The queries made ready for scans; devices in one process share this work."""
-        return Probes.of(self.queries, self.metric)
+        return Queries.of(self.queries, self.metric)
 
     @property
     def nbytes(self) -> int:
@@ -150,7 +150,7 @@ class Remeasure:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Remeasured:
     """Distances in float64, (m,), in the order of the keys that were asked about."""
 
     nonce: bytes
