@@ -348,6 +348,63 @@ class VectorIndex:
         part._next_key = self._next_key
         return part
 
+    @classmethod
+    def over(
+        cls,
+        columns: Columns,
+        dimensions: int,
+        metric: Metric = "cosine",
+        dtype: DType = "f32",
+        engine: Engine = HNSW(),  # noqa: B008 (a frozen value)
+        *,
+        next_key: int = 0,
+    ) -> VectorIndex:
+        """Return an index over rows that are encoded already, where they lie, without a copy.
+
+        Nobody may write to them from then on. What is added to the index, or removed from it, moves
+        into memory of its own.
+
+        Parameters
+        ----------
+        columns : mapping of str to (n, ...) arrays
+            As `columns` gives them: ``codes``, ``keys`` (distinct) and ``squares`` (squared lengths
+            of the decoded rows), and perhaps ``scales``, ``labels`` and metadata. Only their sizes
+            and types are checked.
+        dimensions, metric, dtype, engine
+            See `VectorIndex`.
+        next_key : int
+            The least key that a row gets which is added without one; above all keys in any case.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or one has another size or type than `dtype` asks for.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> keys = index.add([[1.0, 0.0], [0.0, 1.0]])
+        >>> VectorIndex.over(index.columns, 2).search([0.9, 0.1], k=1).keys
+        array([[0]], dtype=uint64)
+        """
+        index = cls(dimensions, metric, dtype, engine)
+        empty, rows = index._table.columns, len(columns.get("keys", ()))
+        for name, like in empty.items():
+            if name not in columns:
+                raise ValueError(f"there is no column {name!r}; {', '.join(empty)} are needed")
+            column = columns[name]
+            if (column.dtype, column.shape[1:]) != (like.dtype, like.shape[1:]):
+                raise ValueError(
+                    f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
+                    f"shape {(rows, *like.shape[1:])} is needed"
+                )
+        if wrong := [name for name, column in columns.items() if len(column) != rows]:
+            raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
+        index._table = RowTable(dict(columns), dimensions=index.dimensions)
+        largest = int(columns["keys"].max(initial=0)) + 1 if rows else 0
+        index._next_key = max(whole_number(next_key, "next_key", 0), largest)
+        return index
+
     def rows_of(self, keys: ArrayLike) -> Places:
         """Return in which row each key stands, -1 where it is not in the index."""
         return self._table.rows_of(as_keys(keys))
