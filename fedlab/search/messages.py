@@ -2,7 +2,7 @@
 
 A device is anything with the members of `Respondent`: one in this process (`Responding`), one
 beyond a network, or one that lies. A transport must bound what it reads before it makes arrays of
-it: an answer to q queries for k hits is never longer than `Question.longest_answer` bytes.
+it: an answer to q queries for k hits is never longer than `Question.bytes_of` says for q k hits.
 """
 
 from __future__ import annotations
@@ -59,11 +59,6 @@ class Question:
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
         return hits * _HIT + len(self.queries) * _COUNT + _NONCE
-
-    @property
-    def longest_answer(self) -> int:
-        """Bytes of an answer that fills all places."""
-        return self.bytes_of(len(self.queries) * self.k)
 
 
 @dataclass(frozen=True, eq=False)
