@@ -39,7 +39,7 @@ from fedlab.index.engines import (
     FaissIVF,
     FaissIVFPQ,
     FaissPQ,
-    described,
+    settings_of,
 )
 from fedlab.index.vectorindex import DType, VectorIndex
 from fedlab.metrics.retrieval import recall
@@ -253,7 +253,7 @@ def _measure(folder: Path, name: str) -> dict[str, Any]:
     index.save(folder / "saved.index")
     return {
         "name": name,
-        "engine": described(one.engine) if one.engine else None,
+        "engine": settings_of(one.engine) if one.engine else None,
         "dtype": one.dtype,
         "build_seconds": building,
         "bytes_a_vector": index.nbytes / len(index),

@@ -98,3 +98,14 @@ def test_no_module_is_shadowed_by_a_name_of_its_package() -> None:
             beside = {other.stem for other in path.parent.glob("*.py")}
             beside |= {other.name for other in path.parent.iterdir() if other.is_dir()}
             assert not taken & beside, f"{name}: {taken & beside}"
+
+
+def test_public_names_mean_one_thing() -> None:
+    """No two rooms publish different things under one name."""
+    homes: dict[str, set[str]] = {}
+    for name, path in NAMES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, set()).add(name)
+    twice = {name: sorted(where) for name, where in homes.items() if len(where) > 1}
+    assert not twice

@@ -2,7 +2,7 @@
 
 from fedlab.erasure.audit import Audit, Finding, audit_erasure
 from fedlab.erasure.controls import compare_ways, erase_and_audit
-from fedlab.erasure.fingerprints import Probes
+from fedlab.erasure.fingerprints import Fingerprints
 from fedlab.index.certificate import Certificate, CertificateError, content_hash
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Finding",
-    "Probes",
+    "Fingerprints",
     "audit_erasure",
     "compare_ways",
     "content_hash",

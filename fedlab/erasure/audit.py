@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import U64, Places
-from fedlab.erasure.fingerprints import FORMS, OF_VECTORS, Probes, beside, coded, rows_as_bytes
+from fedlab.erasure.fingerprints import (
+    FORMS,
+    OF_VECTORS,
+    Fingerprints,
+    beside,
+    coded,
+    rows_as_bytes,
+)
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
 from fedlab.index.certificate import owner_of
@@ -172,7 +179,7 @@ class Audit:
 
 def audit_erasure(
     index: VectorIndex,
-    probes: Probes,
+    fingerprints: Fingerprints,
     *,
     files: Iterable[Path_] = (),
     key: Sealer | Sequence[Sealer] | None = None,
@@ -190,7 +197,7 @@ def audit_erasure(
     ----------
     index : VectorIndex
         The index as it stands now; its other rows are those that were kept.
-    probes : Probes
+    fingerprints : Fingerprints
         Taken before the rows were erased, or of rows that are still at hand.
     files : paths
         Where the index was saved.
@@ -210,12 +217,12 @@ def audit_erasure(
     >>> index = VectorIndex(8)
     >>> _ = index.add(np.random.default_rng(0).normal(size=(100, 8)))
     >>> index.build_graph()
-    >>> probes = Probes.taken(index, [3, 5])
+    >>> fingerprints = Fingerprints.taken(index, [3, 5])
     >>> _ = index.remove([3, 5])
-    >>> audit_erasure(index, probes).verdict  # the graph still holds them
+    >>> audit_erasure(index, fingerprints).verdict  # the graph still holds them
     'found'
     >>> _ = index.erase([])
-    >>> audit_erasure(index, probes).verdict
+    >>> audit_erasure(index, fingerprints).verdict
     'clean'
     """
     for what, given in (("files", files), ("folders", folders)):
@@ -228,20 +235,20 @@ def audit_erasure(
     looked_at, unread = dict[str, int](), dict[str, str]()
     for place, blocks in places:
         try:
-            for name, offset in probes.search(_counted(blocks, place, looked_at)):
+            for name, offset in fingerprints.search(_counted(blocks, place, looked_at)):
                 seen.setdefault((place, name), [offset, 0])[1] += 1
         except (OSError, SealError, _Unsearchable) as error:
             unread[place] = str(error)
-    kept = _kept(index, probes, {form for _, (form, _) in seen})
+    kept = _kept(index, fingerprints, {form for _, (form, _) in seen})
     findings = [
         Finding(place, *name, offset, times, kept.get(name))
         for (place, name), (offset, times) in seen.items()
     ]
     return Audit(
-        probes.keys,
+        fingerprints.keys,
         found=tuple(one for one in findings if one.shared_with is None),
         shared=tuple(one for one in findings if one.shared_with is not None),
-        undecidable=probes.undecidable,
+        undecidable=fingerprints.undecidable,
         looked_at=looked_at,
         unread=unread,
         stored=index.dtype,
@@ -258,15 +265,15 @@ def _counted(blocks: Blocks, place: str, looked_at: dict[str, int]) -> Iterator[
 # -- what kept rows have ---------------------------------------------------------------------------
 
 
-def _kept(index: VectorIndex, probes: Probes, forms: set[str]) -> dict[Name, int]:
+def _kept(index: VectorIndex, fingerprints: Fingerprints, forms: set[str]) -> dict[Name, int]:
     """Return which of the patterns that were seen stand in rows that were kept, and in whose."""
-    rows = np.flatnonzero(~np.isin(index.keys, np.array(probes.keys, np.uint64)))
+    rows = np.flatnonzero(~np.isin(index.keys, np.array(fingerprints.keys, np.uint64)))
     kept: dict[Name, int] = {}
     for dtype in FORMS if forms.intersection(FORMS) else ():
-        kept = _whose(probes, _codes_of(index, rows, dtype)) | kept
+        kept = _whose(fingerprints, _codes_of(index, rows, dtype)) | kept
     for name, column in index.columns.items():
         if name not in OF_VECTORS and forms.difference(FORMS):
-            kept = _whose(probes, _texts_of(name, column[rows], index.keys[rows])) | kept
+            kept = _whose(fingerprints, _texts_of(name, column[rows], index.keys[rows])) | kept
     return kept
 
 
@@ -292,7 +299,7 @@ def _texts_of(name: str, column: NDArray[np.generic], keys: U64) -> Iterator[Par
         yield whole, np.concatenate([[0], ends[:-1]]), keys[first[[place for _, place in texts]]]
 
 
-def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
+def _whose(fingerprints: Fingerprints, parts: Iterable[Part]) -> dict[Name, int]:
     begins, seen = list[int](), list[tuple[Places, U64]]()
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
@@ -304,7 +311,7 @@ def _whose(probes: Probes, parts: Iterable[Part]) -> dict[Name, int]:
             yield content
 
     whose: dict[Name, int] = {}
-    for name, offset in probes.search(blocks()):
+    for name, offset in fingerprints.search(blocks()):
         if name not in whose:
             place = bisect_right(begins, offset) - 1
             starts, keys = seen[place]

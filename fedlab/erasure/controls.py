@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.erasure.audit import Audit, audit_erasure
-from fedlab.erasure.fingerprints import Probes
+from fedlab.erasure.fingerprints import Fingerprints
 from fedlab.files.keys import Key, Sealer
 from fedlab.index.certificate import Certificate
 
@@ -66,10 +66,10 @@ def erase_and_audit(
     ('clean', 8)
     """
     signing = key if isinstance(key, Key) else None
-    probes = Probes.taken(index, keys)
+    fingerprints = Fingerprints.taken(index, keys)
     certificate = index.erase(keys, signing)
     index.save(path, key)
-    audit = audit_erasure(index, probes, files=[path], key=key, folders=folders)
+    audit = audit_erasure(index, fingerprints, files=[path], key=key, folders=folders)
     return certificate.with_audit(audit, signing)
 
 
@@ -93,19 +93,19 @@ def compare_ways(
         from an index whose graph stands, and saved; "erase".
     """
     place = Path(folder)
-    probes = Probes.taken(index, keys)
+    fingerprints = Fingerprints.taken(index, keys)
     audits = {}
     erased = copy.deepcopy(index)
     erased.build_graph()
     erased.erase(keys)
     _removed_by_usearch(index, keys, place / "usearch")
-    audits["usearch remove"] = audit_erasure(erased, probes, files=[place / "usearch"])
+    audits["usearch remove"] = audit_erasure(erased, fingerprints, files=[place / "usearch"])
     removed = copy.deepcopy(index)
     removed.build_graph()
     removed.remove(keys)
     for name, one in (("remove", removed), ("erase", erased)):
         one.save(place / name)
-        audits[name] = audit_erasure(one, probes, files=[place / name])
+        audits[name] = audit_erasure(one, fingerprints, files=[place / name])
     return audits
 
 

@@ -27,7 +27,7 @@ from fedlab.index.ingest import as_keys, as_labels, as_vectors
 if TYPE_CHECKING:
     from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["FORMS", "OF_VECTORS", "Probes", "beside", "coded", "rows_as_bytes"]
+__all__ = ["FORMS", "OF_VECTORS", "Fingerprints", "beside", "coded", "rows_as_bytes"]
 
 Bytes = NDArray[np.uint8]
 
@@ -67,7 +67,7 @@ class _Length:
         return found
 
 
-class Probes:
+class Fingerprints:
     """What finds the bytes of some rows again, in each precision, and the texts beside them.
 
     Take them before rows are erased, and let them go after the last audit. They hold no byte of a
@@ -84,10 +84,11 @@ class Probes:
     Examples
     --------
     >>> rows = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
-    >>> probes = Probes.of_rows(rows, keys=[7, 9])
-    >>> [(form, key, offset) for (form, key), offset in probes.search([b"abc", rows[1].tobytes()])]
+    >>> fingerprints = Fingerprints.of_rows(rows, keys=[7, 9])
+    >>> blocks = [b"abc", rows[1].tobytes()]
+    >>> [(form, key, offset) for (form, key), offset in fingerprints.search(blocks)]
     [('f32', 9, 3)]
-    >>> probes.undecidable
+    >>> fingerprints.undecidable
     {'b1': 2, 'i8': 2}
     """
 
@@ -101,7 +102,7 @@ class Probes:
         self._hashes: dict[int, list[int]] = {}
 
     def __repr__(self) -> str:
-        return f"Probes({len(self.keys):,} rows, {len(self._known):,} patterns)"
+        return f"Fingerprints({len(self.keys):,} rows, {len(self._known):,} patterns)"
 
     @property
     def undecidable(self) -> dict[str, int]:
@@ -111,7 +112,7 @@ class Probes:
     @classmethod
     def of_rows(
         cls, vectors: ArrayLike, keys: ArrayLike, labels: ArrayLike | None = None
-    ) -> Probes:
+    ) -> Fingerprints:
         """Take fingerprints of rows that are at hand: as they were given, and as they are stored.
 
         Parameters
@@ -126,12 +127,14 @@ class Probes:
         if len(known) != len(rows):
             raise ValueError(f"{len(known)} keys were given for {len(rows)} rows; one a row")
         columns = {} if labels is None else {"labels": as_labels(labels, len(rows))}
-        probes = cls(known)
-        probes._take_given(given, rows, known, columns)
-        return probes
+        fingerprints = cls(known)
+        fingerprints._take_given(given, rows, known, columns)
+        return fingerprints
 
     @classmethod
-    def taken(cls, index: VectorIndex, keys: ArrayLike, vectors: ArrayLike | None = None) -> Probes:
+    def taken(
+        cls, index: VectorIndex, keys: ArrayLike, vectors: ArrayLike | None = None
+    ) -> Fingerprints:
         """Take fingerprints of rows that stand in an index.
 
         Parameters
@@ -150,17 +153,17 @@ class Probes:
         rows, known = index.get(keys), as_keys(keys)
         place = index.rows_of(known)
         columns = index.columns
-        probes = cls(known.tolist())
+        fingerprints = cls(known.tolist())
         codes = rows_as_bytes(columns["codes"][place])
-        probes._take_codes(index.dtype, codes, known.tolist())
+        fingerprints._take_codes(index.dtype, codes, known.tolist())
         others = {n: c[place] for n, c in columns.items() if n not in OF_VECTORS}
-        probes._take(rows, known.tolist(), others)
+        fingerprints._take(rows, known.tolist(), others)
         if vectors is not None:
             given = as_vectors(vectors, index.dimensions, "vectors")
             if len(given) != len(known):
                 raise ValueError(f"{len(given)} vectors were given for {len(known)} keys")
-            probes._take_given(np.asarray(vectors), given, known.tolist(), {})
-        return probes
+            fingerprints._take_given(np.asarray(vectors), given, known.tolist(), {})
+        return fingerprints
 
     def _take_given(
         self,

@@ -21,8 +21,7 @@ from fedlab._version import __version__
 from fedlab.core.typing import U64
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
-from fedlab.index.engines import Engine
-from fedlab.index.engines import described as engine_described
+from fedlab.index.engines import Engine, settings_of
 from fedlab.index.engines.hnsw import library_version
 
 __all__ = ["Certificate", "CertificateError", "OldMemory", "certify", "content_hash", "owner_of"]
@@ -191,7 +190,7 @@ def content_hash(index: _Index, key: Key | None = None) -> str:
     """
     columns = {n: c for n, c in sorted(index.columns.items()) if n != "squares"}
     described = {name: [column.dtype.str, column.shape] for name, column in columns.items()}
-    kind = [index.dimensions, index.metric, index.dtype, engine_described(index.engine)]
+    kind = [index.dimensions, index.metric, index.dtype, settings_of(index.engine)]
     secret = b"" if key is None else _derived(key, b"fedlab content")
     digest = hashlib.blake2b(digest_size=32, key=secret)
     digest.update(json.dumps([kind, described], sort_keys=True).encode())

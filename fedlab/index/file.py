@@ -16,10 +16,10 @@ from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Sealer
 from fedlab.index import metadata as about
 from fedlab.index.encoding import DTYPES, Columns, encode
-from fedlab.index.engines import HNSW, Engine, Proposer, described, engine_of
+from fedlab.index.engines import HNSW, Engine, Proposer, engine_from, settings_of
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
 from fedlab.index.scan import METRICS
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = ["INDEX", "IndexFileError", "Stored", "empty_table", "read", "write"]
 
@@ -42,20 +42,20 @@ class Stored:
     metric: Any
     dtype: Any
     engine: Engine
-    table: Table
+    table: RowTable
     graph: Proposer | None
     next_key: int
     generation: int
 
 
-def empty_table(dimensions: int, dtype: str) -> Table:
+def empty_table(dimensions: int, dtype: str) -> RowTable:
     """Return a table without rows."""
     columns = {
         **encode(np.empty((0, dimensions), np.float32), dtype),
         "squares": np.empty(0, np.float32),
         "keys": np.empty(0, np.uint64),
     }
-    return Table(columns, dimensions=dimensions)
+    return RowTable(columns, dimensions=dimensions)
 
 
 def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> None:
@@ -65,7 +65,7 @@ def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> N
         "dimensions": stored.dimensions,
         "metric": stored.metric,
         "dtype": stored.dtype,
-        "engine": described(stored.engine),
+        "engine": settings_of(stored.engine),
         "next_key": stored.next_key,
         "generation": stored.generation,
     }
@@ -119,7 +119,7 @@ def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
 def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
     """Take the engine, and whose library wrote its graph, out of a file's parameters."""
     if "engine" in parameters:
-        return engine_of(parameters.pop("engine")), parameters.pop("library", None)
+        return engine_from(parameters.pop("engine")), parameters.pop("library", None)
     # Before there were other engines than the graph, its settings stood among the parameters.
     names = ("connectivity", "expansion_add", "expansion_search")
     settings = {name: parameters.pop(name) for name in names}
@@ -151,7 +151,7 @@ def _graph(
 
 def _checked_table(
     arrays: Mapping[str, NDArray[np.generic]], dimensions: int, metric: str, dtype: str
-) -> Table:
+) -> RowTable:
     """Return columns that were read from a file as a table, or raise ValueError."""
     expected = dict(empty_table(dimensions, dtype).columns)
     del expected["squares"]
@@ -167,11 +167,11 @@ def _checked_table(
     keys = as_keys(arrays["keys"])
     if len(np.unique(keys)) < rows:
         raise ValueError("the same key twice")
-    table = Table(dict(arrays), dimensions=dimensions)
+    table = RowTable(dict(arrays), dimensions=dimensions)
     step = max(1, _MANY // dimensions)
     squares = [np.empty(0, np.float32)]
     for start in range(0, rows, step):
         part = as_vectors(table.decoded(slice(start, start + step)), dimensions, "rows")
         squares.append(as_lengths(part, metric, "rows"))
     columns = {**arrays, **metadata, "squares": np.concatenate(squares)}
-    return Table(columns, dimensions=dimensions)
+    return RowTable(columns, dimensions=dimensions)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, F64, U64
 from fedlab.index.encoding import Columns
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = [
     "KEY_LIMIT",
@@ -188,7 +188,7 @@ def _all_whole(values: Any) -> bool:
     )
 
 
-def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> U64:
+def keys_for(rows: int, keys: ArrayLike | None, table: RowTable, next_key: int) -> U64:
     """Return keys for new rows: those given, or the next free ones.
 
     Parameters
@@ -196,7 +196,7 @@ def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> 
     rows : int
         How many are to come.
     keys : (rows,) whole numbers, optional
-    table : Table
+    table : RowTable
         The rows that stand.
     next_key : int
         Above every key that was ever given.
@@ -226,7 +226,7 @@ def keys_for(rows: int, keys: ArrayLike | None, table: Table, next_key: int) -> 
     return new
 
 
-def labels_for(rows: int, labels: ArrayLike | None, table: Table) -> Columns:
+def labels_for(rows: int, labels: ArrayLike | None, table: RowTable) -> Columns:
     """Return new rows' labels as a column, or none: as the rows that stand have it.
 
     Raises

@@ -3,8 +3,8 @@
 Distances are summed in sixteen lanes of fixed order, in LLVM's own vector type, so that their bits
 depend on nothing but the numbers: not on the machine's vectors, on threads, or on how work was cut.
 
-Rows come as a `fedlab.index.table.Table` holds them: a kind (0 f32, 1 f16, 2 bf16, 3 i8, 4 b1), the
-codes as float32, uint16, int8 or uint8 (the other arrays are empty), scales, keys and squared
+Rows come as a `fedlab.index.table.RowTable` holds them: a kind (0 f32, 1 f16, 2 bf16, 3 i8, 4 b1),
+the codes as float32, uint16, int8 or uint8 (the other arrays are empty), scales, keys and squared
 lengths. Metrics come as their place in `METRICS`. A query's nearest rows stand in a
 heap, the farthest on top, in the order of (distance, key); heaps start full of (inf, 2**64 - 1).
 """

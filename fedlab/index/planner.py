@@ -10,7 +10,7 @@ import numpy as np
 from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.index.engines import Proposer
 from fedlab.index.scan import nearest, nearest_chosen, ranked
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = [
     "BUILD_PAYS_AFTER",
@@ -101,11 +101,13 @@ def filtered_graph_pays(
 _MANY = 1 << 20
 
 
-def scanned(table: Table, probes: F32, k: int, metric: str, chosen: I64 | None) -> tuple[I64, F64]:
+def scanned(
+    table: RowTable, queries: F32, k: int, metric: str, chosen: I64 | None
+) -> tuple[I64, F64]:
     """Return the k nearest of all rows, or of the chosen ones, exactly: see `fedlab.index.scan`."""
     if chosen is None:
-        return nearest(table, probes, k, metric)
-    return nearest_chosen(table, chosen, probes, k, metric)
+        return nearest(table, queries, k, metric)
+    return nearest_chosen(table, chosen, queries, k, metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,7 @@ class Walk:
     ----------
     graph : Proposer
         What the engine built over the table's rows.
-    table : Table
+    table : RowTable
     metric : str
     threads : int
     chosen : (c,) int array, optional
@@ -126,32 +128,32 @@ class Walk:
     """
 
     graph: Proposer
-    table: Table
+    table: RowTable
     metric: str
     threads: int
     chosen: I64 | None = None
     fetched: int | None = None
 
-    def nearest(self, probes: F32, k: int) -> tuple[I64, F64, I64]:
+    def nearest(self, queries: F32, k: int) -> tuple[I64, F64, I64]:
         """Return rows and distances, (q, k), and for which queries the scan had to answer."""
-        rows, distances = np.empty((len(probes), k), np.int64), np.empty((len(probes), k))
+        rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
         # More candidates than k: what compression put out of order is put right by measuring.
         wanted = self.fetched or min(self.graph.oversampling * k, self.table.rows)
         few = max(1, _MANY // wanted)
         rescued = [np.empty(0, np.int64)]
-        for start in range(0, len(probes), few):
+        for start in range(0, len(queries), few):
             part = slice(start, start + few)
-            rows[part], distances[part], lacking = self._measured(probes[part], k, wanted)
+            rows[part], distances[part], lacking = self._measured(queries[part], k, wanted)
             short = start + np.flatnonzero(lacking)
             rows[short], distances[short] = scanned(
-                self.table, probes[short], k, self.metric, self.chosen
+                self.table, queries[short], k, self.metric, self.chosen
             )
             rescued.append(short)
         return rows, distances, np.concatenate(rescued)
 
-    def _measured(self, probes: F32, k: int, wanted: int) -> tuple[I64, F64, Bool]:
+    def _measured(self, queries: F32, k: int, wanted: int) -> tuple[I64, F64, Bool]:
         """Return the nearest candidates, and for which queries too few are known."""
-        near = self.graph.candidates(probes, wanted, self.threads)
+        near = self.graph.candidates(queries, wanted, self.threads)
         stands = near >= 0
         passed, first = stands, near.shape[1]
         if self.chosen is not None:
@@ -162,7 +164,7 @@ class Walk:
             # Of the later ones a walk misses some.
             first = (first + 1) // 2
         who, place = np.nonzero(passed)
-        rows, distances = ranked(self.table, probes, who, near[who, place], k, self.metric)
+        rows, distances = ranked(self.table, queries, who, near[who, place], k, self.metric)
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
         # look at no more than k rows if it likes: that is its recall.
         needed = wanted if self.graph.removed else k

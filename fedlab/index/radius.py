@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64
-from fedlab.index.scan import Probes, _blocks, errors, measure
-from fedlab.index.table import Table
+from fedlab.index.scan import Queries, _blocks, errors, measure
+from fedlab.index.table import RowTable
 
 __all__ = ["ANSWER", "RadiusTooWide", "within"]
 
@@ -32,7 +32,7 @@ class RadiusTooWide(ValueError):
 
 
 def within(
-    table: Table,
+    table: RowTable,
     chosen: I64,
     queries: F32,
     radius: float,
@@ -80,7 +80,7 @@ def within(
 
 
 def _within_of_few(
-    table: Table,
+    table: RowTable,
     chosen: I64,
     queries: F32,
     radius: float,
@@ -109,19 +109,19 @@ def _within_of_few(
     return _kept(table, found, limit, len(queries))
 
 
-def _close(block: Table, queries: F32, radius: float, metric: str) -> Iterator[Found]:
+def _close(block: RowTable, queries: F32, radius: float, metric: str) -> Iterator[Found]:
     """Yield (query, row of the block, distance) of all pairs within the radius."""
-    probes = Probes.of(queries, metric)
+    ready = Queries.of(queries, metric)
     step = max(1, _DECODED // max(queries.shape))
     for start in range(0, block.rows, step):
         part = slice(start, start + step)
         rows, lengths = block.decoded(part), block.squares[part]
-        scores = probes.scaled @ rows.T
+        scores = ready.scaled @ rows.T
         if metric == "cosine":
             scores /= np.sqrt(lengths)
         elif metric == "l2sq":
             scores += lengths
-        most = _most(radius, probes, float(np.sqrt(lengths.max(), dtype=np.float64)))
+        most = _most(radius, ready, float(np.sqrt(lengths.max(), dtype=np.float64)))
         who, place = np.divmod(np.flatnonzero(scores <= most[:, None]), len(rows))
         distance = np.empty(len(who))
         few = max(1, _DECODED // queries.shape[1])
@@ -132,19 +132,19 @@ def _close(block: Table, queries: F32, radius: float, metric: str) -> Iterator[F
         yield who[near], start + place[near], distance[near]
 
 
-def _most(radius: float, probes: Probes, longest: float) -> F32:
+def _most(radius: float, ready: Queries, longest: float) -> F32:
     """Return the largest float32 score that a row within the radius can have, for each query.
 
     Distances are 1 - cos, 1 - x q and q q + (x x - 2 x q): a number that a query gives, and a score
     (see `fedlab.index.scan.errors`).
     """
-    beside = np.square(probes.lengths) if probes.metric == "l2sq" else 1.0
-    most = radius - beside + errors(probes, longest)
+    beside = np.square(ready.lengths) if ready.metric == "l2sq" else 1.0
+    most = radius - beside + errors(ready, longest)
     with np.errstate(over="ignore"):
         return np.nextafter(most.astype(np.float32), np.float32(np.inf))
 
 
-def _kept(table: Table, found: list[Found], limit: int | None, queries: int) -> Found:
+def _kept(table: RowTable, found: list[Found], limit: int | None, queries: int) -> Found:
     """Return pairs by query, distance and key; at most `limit` of a query."""
     who, row, distance = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((table.columns["keys"][row], distance, who))

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from fedlab.core.jit import announced
 from fedlab.core.typing import F32, F64, I64, U64
 from fedlab.core.validation import read_only
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = [
     "METRICS",
     "Nearest",
-    "Probes",
+    "Queries",
     "errors",
     "measure",
     "nearest",
@@ -43,7 +43,7 @@ _QUERIES = 256
 
 
 @dataclass(frozen=True)
-class Probes:
+class Queries:
     """Queries made ready for scans: once, for any number of tables.
 
     Attributes
@@ -64,7 +64,7 @@ class Probes:
     lengths: F64
 
     @classmethod
-    def of(cls, queries: F32, metric: str) -> Probes:
+    def of(cls, queries: F32, metric: str) -> Queries:
         wide, lengths = np.empty(queries.shape), np.empty(len(queries))
         _kernels().widen(_given(queries), wide, lengths)
         return cls(metric, _scaled(queries, lengths, metric), wide, lengths)
@@ -72,10 +72,10 @@ class Probes:
     def __len__(self) -> int:
         return len(self.wide)
 
-    def __getitem__(self, part: slice | I64) -> Probes:
+    def __getitem__(self, part: slice | I64) -> Queries:
         if isinstance(part, slice) and part.start == 0 and part.stop >= len(self):
             return self
-        return Probes(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
+        return Queries(self.metric, self.scaled[part], self.wide[part], self.lengths[part])
 
     @cached_property
     def asking(self) -> tuple[Any, ...]:
@@ -132,26 +132,28 @@ def measure(rows: F32, queries: F32, metric: str) -> F64:
     array([-24.])
     """
     distances = np.empty(len(rows))
-    _kernels().measure_pairs(_given(rows), Probes.of(queries, metric).asking, distances)
+    _kernels().measure_pairs(_given(rows), Queries.of(queries, metric).asking, distances)
     return distances
 
 
-def errors(probes: Probes, longest: float) -> F32:
+def errors(queries: Queries, longest: float) -> F32:
     """Return how far a float32 score can lie from the true one, for each query, (q,).
 
     Scores are -cos, -x q, or x x - 2 x q; `longest` is the length of the longest row.
     """
-    found, (_, lengths, metric) = np.empty(len(probes), np.float32), probes.asking
-    _kernels().write_errors(longest, lengths, probes.wide.shape[1], metric, found)
+    found, (_, lengths, metric) = np.empty(len(queries), np.float32), queries.asking
+    _kernels().write_errors(longest, lengths, queries.wide.shape[1], metric, found)
     return found
 
 
-def ranked(table: Table, queries: F32, who: I64, row: I64, k: int, metric: str) -> tuple[I64, F64]:
+def ranked(
+    table: RowTable, queries: F32, who: I64, row: I64, k: int, metric: str
+) -> tuple[I64, F64]:
     """Measure candidates again and keep the k nearest of each query.
 
     Parameters
     ----------
-    table : Table
+    table : RowTable
         The rows.
     queries : (q, d) float32 array
     who, row : (c,) int arrays
@@ -169,16 +171,16 @@ def ranked(table: Table, queries: F32, who: I64, row: I64, k: int, metric: str) 
     """
     found = Nearest.empty(len(queries), k)
     pairs = _given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))
-    _kernels().rank(table.stored, Probes.of(queries, metric).asking, *pairs, found.heaps)
+    _kernels().rank(table.stored, Queries.of(queries, metric).asking, *pairs, found.heaps)
     return found.rows, found.distances
 
 
-def nearest(table: Table, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
+def nearest(table: RowTable, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
     """Return the k rows nearest to each query, exactly; see `ranked` for the form of the answer.
 
     Parameters
     ----------
-    table : Table
+    table : RowTable
         The rows, n of d numbers.
     queries : (q, d) float32 array
     k : int
@@ -187,15 +189,15 @@ def nearest(table: Table, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
     """
     found = Nearest.empty(len(queries), k)
     for part in _parts(len(queries), k):
-        _scan_few(table, Probes.of(queries[part], metric), found[part])
+        _scan_few(table, Queries.of(queries[part], metric), found[part])
     return found.rows, found.distances
 
 
-def scan(table: Table, probes: Probes, k: int) -> Nearest:
+def scan(table: RowTable, queries: Queries, k: int) -> Nearest:
     """Return the k rows nearest to each query, exactly, where queries come ready."""
-    found = Nearest.empty(len(probes), k)
-    for part in _parts(len(probes) if k else 0, k):
-        _scan_few(table, probes[part], found[part])
+    found = Nearest.empty(len(queries), k)
+    for part in _parts(len(queries) if k else 0, k):
+        _scan_few(table, queries[part], found[part])
     return found
 
 
@@ -204,19 +206,19 @@ def _parts(queries: int, k: int) -> list[slice]:
     return [slice(start, start + few) for start in range(0, queries, few)]
 
 
-def _scan_few(table: Table, probes: Probes, found: Nearest) -> int:
+def _scan_few(table: RowTable, queries: Queries, found: Nearest) -> int:
     """Fill `found` with the nearest rows, and return how many rows were measured in float64."""
-    choose, count, k = _kernels().choose, len(probes), found.rows.shape[1]
+    choose, count, k = _kernels().choose, len(queries), found.rows.shape[1]
     room = count, min(table.rows, 2 * k + _CANDIDATES)
     held = (
         *(np.empty((count, k), np.float32), np.empty(room, np.int64)),
         *(np.empty(room, np.float32), np.empty(count, np.int64)),
     )
-    measuring = held, table.stored, probes.asking, found.heaps
-    step, measured = max(k, min(_PRODUCTS // count, _DECODED // probes.wide.shape[1])), 0
+    measuring = held, table.stored, queries.asking, found.heaps
+    step, measured = max(k, min(_PRODUCTS // count, _DECODED // queries.wide.shape[1])), 0
     for start in range(0, table.rows, step):
         stop = min(start + step, table.rows)
-        products: F32 = probes.scaled @ table.decoded(slice(start, stop)).T
+        products: F32 = queries.scaled @ table.decoded(slice(start, stop)).T
         measured += choose(products, start, stop == table.rows, *measuring)
     return measured
 
@@ -233,7 +235,7 @@ def _kernels() -> Any:
     from fedlab.index import kernels
 
     one, none = np.ones((1, 1), np.float32), np.empty(0, np.int64)
-    table = Table({"codes": one, "squares": one[0], "keys": np.zeros(1, np.uint64)})
+    table = RowTable({"codes": one, "squares": one[0], "keys": np.zeros(1, np.uint64)})
     wide, found = np.ones((1, 1)), Nearest.empty(1, 1)
     asking = _given(wide), _given(wide[0]), 1
     held = one.copy(), np.empty((1, 1), np.int64), one.copy(), np.zeros(1, np.int64)
@@ -259,12 +261,14 @@ _SCANNED = ("codes", "scales", "squares", "keys")
 _GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
 
 
-def nearest_chosen(table: Table, chosen: I64, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
+def nearest_chosen(
+    table: RowTable, chosen: I64, queries: F32, k: int, metric: str
+) -> tuple[I64, F64]:
     """Return the k nearest of the chosen rows for each query, exactly.
 
     Parameters
     ----------
-    table : Table
+    table : RowTable
         n rows of d numbers.
     chosen : (c,) array
         Which of them, in ascending order.
@@ -290,7 +294,7 @@ def nearest_chosen(table: Table, chosen: I64, queries: F32, k: int, metric: str)
     return rows, distances
 
 
-def _blocks(table: Table, chosen: I64, dimensions: int) -> Iterator[tuple[int, Table]]:
+def _blocks(table: RowTable, chosen: I64, dimensions: int) -> Iterator[tuple[int, RowTable]]:
     """Yield where each block begins among the chosen rows, and its rows as a table."""
     step = max(1, _GATHERED // dimensions)
     for start in range(0, len(chosen), step):

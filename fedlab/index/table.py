@@ -19,7 +19,7 @@ from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
 from fedlab.index.encoding import DTYPES, Columns, decode
 
-__all__ = ["Table"]
+__all__ = ["RowTable"]
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class _Room:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class RowTable:
     """Columns of equal length: a value, like a tuple. What changes it returns another table.
 
     A column is a slice of a buffer that may have room to spare, so that many small additions cost
@@ -84,12 +84,12 @@ class Table:
         codes = self.columns["codes"][rows]
         return decode(codes, part, self.dimensions)  # type: ignore[arg-type]
 
-    def slice(self, start: int, stop: int) -> Table:
+    def slice(self, start: int, stop: int) -> RowTable:
         """Return rows `start` ... `stop` - 1 as a table over the same memory."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return Table(columns, dimensions=self.dimensions)
+        return RowTable(columns, dimensions=self.dimensions)
 
-    def appended(self, block: Columns) -> Table:
+    def appended(self, block: Columns) -> RowTable:
         """Return the table with rows added at the end."""
         total = self.rows + len(block["codes"])
         types = {name: self._common_type(name, added) for name, added in block.items()}
@@ -100,7 +100,7 @@ class Table:
             room.buffers[name][self.rows : total] = added
         room.used = total
         columns = {name: buffer[:total] for name, buffer in room.buffers.items()}
-        return Table(columns, room, dimensions=self.dimensions)
+        return RowTable(columns, room, dimensions=self.dimensions)
 
     def _common_type(self, name: str, added: NDArray[np.generic]) -> np.dtype[np.generic]:
         return np.result_type(self.columns[name].dtype, added.dtype) if self.rows else added.dtype
@@ -126,12 +126,12 @@ class Table:
                 buffers[name][: self.rows] = self.columns[name]
         return _Room(buffers, self.rows)
 
-    def kept(self, mask: Bool) -> Table:
+    def kept(self, mask: Bool) -> RowTable:
         """Return the rows where `mask` is true, in fresh arrays."""
         columns = {name: column[mask] for name, column in self.columns.items()}
-        return Table(columns, dimensions=self.dimensions)
+        return RowTable(columns, dimensions=self.dimensions)
 
-    def tightened(self) -> Table:
+    def tightened(self) -> RowTable:
         """Return the table with texts no wider than the longest: a width tells of a row that went.
 
         Columns that need no narrowing are shared.

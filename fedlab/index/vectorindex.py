@@ -30,8 +30,8 @@ from fedlab.index.engines import HNSW, Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
 from fedlab.index.planner import Walk, filtered_graph_pays, graph_pays, scanned, to_fetch
 from fedlab.index.radius import within
-from fedlab.index.scan import METRICS, Nearest, Probes, scan
-from fedlab.index.table import Table
+from fedlab.index.scan import METRICS, Nearest, Queries, scan
+from fedlab.index.table import RowTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,7 +233,7 @@ class VectorIndex:
         new_keys = ingest.keys_for(len(rows), keys, self._table, self._next_key)
         block = {**encode(rows, self.dtype), "keys": new_keys}
         block["squares"] = as_lengths(
-            Table(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
+            RowTable(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
         )
         if not len(rows):
             return new_keys
@@ -348,6 +348,63 @@ class VectorIndex:
         part._next_key = self._next_key
         return part
 
+    @classmethod
+    def over(
+        cls,
+        columns: Columns,
+        dimensions: int,
+        metric: Metric = "cosine",
+        dtype: DType = "f32",
+        engine: Engine = HNSW(),  # noqa: B008 (a frozen value)
+        *,
+        next_key: int = 0,
+    ) -> VectorIndex:
+        """Return an index over rows that are encoded already, where they lie, without a copy.
+
+        Nobody may write to them from then on. What is added to the index, or removed from it, moves
+        into memory of its own.
+
+        Parameters
+        ----------
+        columns : mapping of str to (n, ...) arrays
+            As `columns` gives them: ``codes``, ``keys`` (distinct) and ``squares`` (squared lengths
+            of the decoded rows), and perhaps ``scales``, ``labels`` and metadata. Only their sizes
+            and types are checked.
+        dimensions, metric, dtype, engine
+            See `VectorIndex`.
+        next_key : int
+            The least key that a row gets which is added without one; above all keys in any case.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or one has another size or type than `dtype` asks for.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> keys = index.add([[1.0, 0.0], [0.0, 1.0]])
+        >>> VectorIndex.over(index.columns, 2).search([0.9, 0.1], k=1).keys
+        array([[0]], dtype=uint64)
+        """
+        index = cls(dimensions, metric, dtype, engine)
+        empty, rows = index._table.columns, len(columns.get("keys", ()))
+        for name, like in empty.items():
+            if name not in columns:
+                raise ValueError(f"there is no column {name!r}; {', '.join(empty)} are needed")
+            column = columns[name]
+            if (column.dtype, column.shape[1:]) != (like.dtype, like.shape[1:]):
+                raise ValueError(
+                    f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
+                    f"shape {(rows, *like.shape[1:])} is needed"
+                )
+        if wrong := [name for name, column in columns.items() if len(column) != rows]:
+            raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
+        index._table = RowTable(dict(columns), dimensions=index.dimensions)
+        largest = int(columns["keys"].max(initial=0)) + 1 if rows else 0
+        index._next_key = max(whole_number(next_key, "next_key", 0), largest)
+        return index
+
     def rows_of(self, keys: ArrayLike) -> Places:
         """Return in which row each key stands, -1 where it is not in the index."""
         return self._table.rows_of(as_keys(keys))
@@ -401,24 +458,24 @@ class VectorIndex:
         """
         k = whole_number(k, "k", 1, max(_MANY, len(self)))
         whole_number(threads, "threads", 1, 1024)
-        probes = self._probes(queries)
+        asked = self._checked(queries)
         chosen = None if where is None else np.flatnonzero(self.passing(where))
         if chosen is not None and len(chosen) == len(self):
             chosen = None
         held = len(self) if chosen is None else len(chosen)
         if exact is None:
-            exact = not self._graph_pays(k, chosen is None, held, len(probes))
+            exact = not self._graph_pays(k, chosen is None, held, len(asked))
         engine = "scan" if exact else self.engine.name
         rescued = np.empty(0, np.int64)
-        if not held or not len(probes):
-            rows, distances = np.full((len(probes), 0), -1), np.empty((len(probes), 0))
+        if not held or not len(asked):
+            rows, distances = np.full((len(asked), 0), -1), np.empty((len(asked), 0))
         elif exact:
-            rows, distances = scanned(self._table, probes, min(k, held), self.metric, chosen)
+            rows, distances = scanned(self._table, asked, min(k, held), self.metric, chosen)
         else:
             graph, near = self._standing_graph(), min(k, held)
             fetched = None if chosen is None else self._to_fetch(graph.oversampling * near, held)
             walk = Walk(graph, self._table, self.metric, threads, chosen, fetched)
-            rows, distances, rescued = walk.nearest(probes, near)
+            rows, distances, rescued = walk.nearest(asked, near)
         return self._hits(rows, distances, k, engine, rescued)
 
     def within(
@@ -471,10 +528,10 @@ class VectorIndex:
             raise ValueError(f"radius is {radius}; under {self.metric} no distance is below 0")
         if limit is not None:
             limit = whole_number(limit, "limit", 1)
-        probes = self._probes(queries)
+        asked = self._checked(queries)
         chosen = np.arange(len(self)) if where is None else np.flatnonzero(self.passing(where))
         totals, counts, rows, distances = within(
-            self._table, chosen, probes, radius, limit, self.metric
+            self._table, chosen, asked, radius, limit, self.metric
         )
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return Neighbourhoods(offsets, self.keys[rows], distances, totals)
@@ -507,22 +564,22 @@ class VectorIndex:
     def _to_fetch(self, wanted: int, passing: int) -> int:
         return to_fetch(wanted, len(self), passing, self.engine.breadth)
 
-    def _probes(self, queries: ArrayLike) -> F32:
-        probes = as_vectors(queries, self.dimensions, "queries")
-        as_lengths(probes, self.metric, "queries")
-        return probes
+    def _checked(self, queries: ArrayLike) -> F32:
+        asked = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(asked, self.metric, "queries")
+        return asked
 
-    def scan(self, probes: Probes, k: int) -> Nearest:
+    def scan(self, queries: Queries, k: int) -> Nearest:
         """Return the k nearest rows exactly, or all there are, for queries that come ready.
 
         Who asks many indexes the same makes queries ready once; else see `search`.
         """
-        if (probes.metric, probes.wide.shape[1]) != (self.metric, self.dimensions):
+        if (queries.metric, queries.wide.shape[1]) != (self.metric, self.dimensions):
             raise ValueError(
-                f"queries of {probes.wide.shape[1]} numbers for {probes.metric} were given; this "
+                f"queries of {queries.wide.shape[1]} numbers for {queries.metric} were given; this "
                 f"index holds {self.dimensions} for {self.metric}"
             )
-        return scan(self._table, probes, min(k, len(self)))
+        return scan(self._table, queries, min(k, len(self)))
 
     def build_graph(self, threads: int = 1) -> None:
         """Build the graph, or bring it up to date; a search that uses it does so by itself.

@@ -1,34 +1,40 @@
-"""What leaks: protections of vectors that others search, and the attacks that they are put to."""
+"""What leaks: defences of vectors that others search, and the attacks that they are put to."""
 
-from fedlab.leaks.attacks import Attack, KnownPairs, Linkage, Measured, Membership, Trilateration
+from fedlab.leaks.attacks import (
+    Attack,
+    AttackResult,
+    KnownPairs,
+    Linkage,
+    Membership,
+    Trilateration,
+)
 from fedlab.leaks.defences import (
     Counts,
+    Defence,
     Noise,
-    Plain,
-    Protection,
     Quantised,
     Rotation,
     ScaleAndPerturb,
     Seen,
     Shares,
+    Undefended,
 )
-from fedlab.leaks.meter import ATTACKS, PROTECTIONS, leak_summary, leak_table, measure_leaks
+from fedlab.leaks.meter import ATTACKS, DEFENCES, leak_summary, leak_table, measure_leaks
 from fedlab.leaks.scene import Scene
 from fedlab.leaks.trilateration import Prior, trilaterate
 
 __all__ = [
     "ATTACKS",
-    "PROTECTIONS",
+    "DEFENCES",
     "Attack",
+    "AttackResult",
     "Counts",
+    "Defence",
     "KnownPairs",
     "Linkage",
-    "Measured",
     "Membership",
     "Noise",
-    "Plain",
     "Prior",
-    "Protection",
     "Quantised",
     "Rotation",
     "ScaleAndPerturb",
@@ -36,6 +42,7 @@ __all__ = [
     "Seen",
     "Shares",
     "Trilateration",
+    "Undefended",
     "leak_summary",
     "leak_table",
     "measure_leaks",

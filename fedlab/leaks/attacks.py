@@ -29,7 +29,7 @@ from fedlab.leaks.scene import (
 )
 from fedlab.leaks.trilateration import needed, trilaterate
 
-__all__ = ["Attack", "KnownPairs", "Linkage", "Measured", "Membership", "Trilateration"]
+__all__ = ["Attack", "AttackResult", "KnownPairs", "Linkage", "Membership", "Trilateration"]
 
 Attacker = Literal["", "holder", "asker"]
 
@@ -38,7 +38,7 @@ _SOLVED = 500  # rows that are found by trilateration
 _CANDIDATES = 500  # members, and as many others, in a test of membership
 
 
-class Measured(NamedTuple):
+class AttackResult(NamedTuple):
     """One number, who could reach it, and what it would be without any leak."""
 
     attacker: Attacker
@@ -53,7 +53,7 @@ class Attack(Protocol):
     #: Whether protected rows must exist; released counts have none.
     needs_rows: ClassVar[bool]
 
-    def measure(self, scene: Scene) -> Iterator[Measured]:
+    def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
 
 
@@ -71,15 +71,15 @@ class Linkage:
 
     needs_rows: ClassVar[bool] = True
 
-    def measure(self, scene: Scene) -> Iterator[Measured]:
+    def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
         linked, missed = self.link(scene)
         right = linked == np.arange(len(linked))
-        yield Measured("holder", "linkage", float(right.mean()), 1 / len(scene.pool[0]))
+        yield AttackResult("holder", "linkage", float(right.mean()), 1 / len(scene.pool[0]))
         error = self._error(scene, float(missed[laid_of(len(missed)) :].mean()))
         recovered = scene.prior.given(scene.laid, error)
         value = float(cosines(recovered, scene.inside).mean())
-        yield Measured("holder", "recovery, 0 pairs", value, scene.guess())
+        yield AttackResult("holder", "recovery, 0 pairs", value, scene.guess())
 
     def link(self, scene: Scene) -> tuple[I64, F64]:
         """Say for each of the device's rows which vector it is taken for.
@@ -92,7 +92,7 @@ class Linkage:
             The squared distance to it.
         """
         pool, place = scene.pool
-        found, missed = nearest_of(scene.laid, scene.protection.public(pool))
+        found, missed = nearest_of(scene.laid, scene.defence.public(pool))
         return np.argsort(place)[found], missed
 
     def _error(self, scene: Scene, missed: float) -> float:
@@ -102,11 +102,11 @@ class Linkage:
         misses for rows that were turned at random before. What lies between is taken to be partly
         right.
         """
-        if not scene.protection.secret_axes:
+        if not scene.defence.secret_axes:
             return 0.0
         from scipy.stats import ortho_group
 
-        candidates = scene.protection.public(scene.pool[0])
+        candidates = scene.defence.public(scene.pool[0])
         dimensions = candidates.shape[1]
         turn = ortho_group.rvs(dimensions, random_state=scene.draw(TURN))
         turned = scene.seen.held[:_UNSEEN] @ turn @ scene.back
@@ -136,7 +136,7 @@ class KnownPairs:
         for count in self.pairs:
             whole_number(count, "pairs", 2)
 
-    def measure(self, scene: Scene) -> Iterator[Measured]:
+    def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
         most, rows = max(self.pairs, default=0), len(scene.inside)
         if most >= rows:
@@ -153,10 +153,10 @@ class KnownPairs:
             known = order[:count]
             folds = scene.draw(FOLDS)
             back, offset = way_back(
-                held[known], scene.inside[known], scene.prior, scene.protection.secret_axes, folds
+                held[known], scene.inside[known], scene.prior, scene.defence.secret_axes, folds
             )
             found = cosines(held[unseen] @ back + offset, scene.inside[unseen])
-            yield Measured("holder", f"recovery, {count} pairs", float(found.mean()), chance)
+            yield AttackResult("holder", f"recovery, {count} pairs", float(found.mean()), chance)
 
 
 @dataclass(frozen=True)
@@ -206,30 +206,30 @@ class Trilateration:
         ]
         return ", ".join(["trilateration", *filter(None, limits)])
 
-    def measure(self, scene: Scene) -> Iterator[Measured]:
+    def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
         if self.top is not None:
             targets = np.arange(min(self.targets, len(scene.inside)))
             value = self._in_sight(scene, targets)
-            yield Measured("asker", self.metric, value, scene.guess(targets))
+            yield AttackResult("asker", self.metric, value, scene.guess(targets))
             return
         count = 2 * needed("l2sq", scene.inside.shape[1], secret_scale=True)
         points, rows = _points(scene, count), slice(_SOLVED)
         asked, seen = scene.chosen(points), scene.seen
         views: dict[Attacker, F64] = {"asker": squared_distances(asked.used, seen.used[rows])}
-        if isinstance(scene.protection, Shares):
+        if isinstance(scene.defence, Shares):
             views["holder"] = squared_distances(asked.held, seen.held[rows])
         for who, distances in views.items():
             found = cosines(self._solve(scene, points, distances), scene.inside[rows])
-            yield Measured(who, self.metric, float(found.mean()), scene.guess(rows))
+            yield AttackResult(who, self.metric, float(found.mean()), scene.guess(rows))
 
     def _solve(self, scene: Scene, points: F64, distances: F64) -> F64:
         if self.decimals is not None:
             distances = distances.round(self.decimals)
         return trilaterate(
-            scene.protection.public(points),
+            scene.defence.public(points),
             distances,
-            secret_scale=scene.protection.secret_scale,
+            secret_scale=scene.defence.secret_scale,
             prior=scene.prior,
         )
 
@@ -259,7 +259,7 @@ class Trilateration:
                     distances = sight.ask(points, np.array([target]), batch=3 + step)
                     seen = np.isfinite(distances[:, 0])
                     break
-            if seen.sum() < needed("l2sq", dimensions, scene.protection.secret_scale):
+            if seen.sum() < needed("l2sq", dimensions, scene.defence.secret_scale):
                 break
             point = found = self._solve(scene, points[seen], distances[seen])[0]
         return found
@@ -295,7 +295,7 @@ class Membership:
 
     needs_rows: ClassVar[bool] = False
 
-    def measure(self, scene: Scene) -> Iterator[Measured]:
+    def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
         draw = scene.draw(CANDIDATES)
         count = min(_CANDIDATES, len(scene.inside), len(scene.outside))
@@ -303,16 +303,16 @@ class Membership:
         others = scene.outside[draw.permutation(len(scene.outside))[:count]]
         candidates = np.concatenate([members, others])
         scores: dict[Attacker, F64] = {}
-        if isinstance(scene.protection, Counts):
+        if isinstance(scene.defence, Counts):
             near = (squared_distances(candidates, scene.inside) < 1e-9).sum(axis=1)
-            scores["asker"] = scene.protection.released(near, scene.seed)
+            scores["asker"] = scene.defence.released(near, scene.seed)
         else:
             asked = scene.chosen(candidates, batch=9)
-            held = nearest_of(scene.protection.public(candidates), scene.laid)[1]
+            held = nearest_of(scene.defence.public(candidates), scene.laid)[1]
             scores["holder"] = -held
             scores["asker"] = -squared_distances(asked.used, scene.seen.used).min(axis=1)
         for who, score in scores.items():
-            yield Measured(who, "membership", _auc(score, count), 0.5)
+            yield AttackResult(who, "membership", _auc(score, count), 0.5)
 
 
 def _auc(scores: F64, members: int) -> float:

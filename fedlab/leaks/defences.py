@@ -1,7 +1,7 @@
 """What can be done to vectors before somebody else searches them, and who then sees what.
 
 Two parties look. The **holder** keeps the protected rows and searches them: a cloud, one of two
-servers. The **asker** sends questions and reads distances. A protection says what each of them
+servers. The **asker** sends questions and reads distances. A defence says what each of them
 sees; what it is worth is measured (`fedlab.leaks.measure_leaks`), never assumed.
 
 Where the library protects by the same means (`Shares`, `Counts`), its own code is what is measured.
@@ -28,18 +28,18 @@ from fedlab.privacy.secret_shares import share
 
 __all__ = [
     "Counts",
+    "Defence",
     "Noise",
-    "Plain",
-    "Protection",
     "Quantised",
     "Rotation",
     "ScaleAndPerturb",
     "Seen",
     "Shares",
+    "Undefended",
 ]
 
 
-#: Parts of a protection's address: its secret, then one for each batch that it is applied to.
+#: Parts of a defence's address: its secret, then one for each batch that it is applied to.
 SECRET, ROWS, QUERIES, CHOSEN = range(4)
 _OBFUSCATION = "obfuscation, not encryption"
 
@@ -62,8 +62,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Protection:
-    """What all protections have; each has its own `protect`.
+class Defence:
+    """What all defences have; each has its own `protect`.
 
     Attributes
     ----------
@@ -114,12 +114,12 @@ class Protection:
 
 
 @dataclass(frozen=True)
-class Plain(Protection):
+class Undefended(Defence):
     """Nothing is done.
 
     Examples
     --------
-    >>> Plain().protect(np.eye(2), seed=0).held
+    >>> Undefended().protect(np.eye(2), seed=0).held
     array([[1., 0.],
            [0., 1.]])
     """
@@ -133,8 +133,8 @@ class Plain(Protection):
 
 
 @dataclass(frozen=True)
-class Quantised(Protection):
-    """Fewer bits a number: what storage does, at times taken for protection.
+class Quantised(Defence):
+    """Fewer bits a number: what storage does, at times taken for a defence.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Quantised(Protection):
 
 
 @dataclass(frozen=True)
-class Noise(Protection):
+class Noise(Defence):
     """Gaussian noise on each row and query, the same for all directions.
 
     Parameters
@@ -206,7 +206,7 @@ class Noise(Protection):
 
 
 @dataclass(frozen=True)
-class ScaleAndPerturb(Protection):
+class ScaleAndPerturb(Defence):
     """Approximate distance-comparison-preserving encryption (DCPE), as vector databases sell it.
 
     A vector becomes s x + λ with a secret s and λ uniform in the ball of radius s β / 4. Then, of
@@ -259,7 +259,7 @@ class ScaleAndPerturb(Protection):
 
 
 @dataclass(frozen=True)
-class Rotation(Protection):
+class Rotation(Defence):
     """A secret random rotation (or reflection) of space, and noise on top if wished.
 
     Parameters
@@ -302,7 +302,7 @@ class Rotation(Protection):
 
 
 @dataclass(frozen=True)
-class Shares(Protection):
+class Shares(Defence):
     """Additive shares modulo 2**64 on two servers, each of which sees uniform numbers.
 
     A number is split as `fedlab.search.private.SharedIndex` splits it: in fixed point
@@ -348,7 +348,7 @@ class Shares(Protection):
 
 
 @dataclass(frozen=True)
-class Counts(Protection):
+class Counts(Defence):
     """No rows are searched: an asker learns how many lie near a query, with noise.
 
     The noise is that of `fedlab.privacy.release.release_counts`: discrete Laplace, sampled exactly.

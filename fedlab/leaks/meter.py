@@ -1,4 +1,4 @@
-"""The leak meter: protections against attacks, in one table."""
+"""The leak meter: defences against attacks, in one table."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from fedlab.core.typing import F64, U64
 from fedlab.core.validation import require, whole_number
 from fedlab.index.ingest import as_vectors
 from fedlab.index.vectorindex import VectorIndex
-from fedlab.leaks.attacks import Attack, KnownPairs, Linkage, Measured, Membership, Trilateration
+from fedlab.leaks.attacks import (
+    Attack,
+    AttackResult,
+    KnownPairs,
+    Linkage,
+    Membership,
+    Trilateration,
+)
 from fedlab.leaks.defences import (
     Counts,
+    Defence,
     Noise,
-    Plain,
-    Protection,
     Quantised,
     Rotation,
     ScaleAndPerturb,
     Shares,
+    Undefended,
 )
 from fedlab.leaks.scene import SPLIT, Scene
 
@@ -33,12 +40,12 @@ if TYPE_CHECKING:
 
 from fedlab.metrics.retrieval import recall
 
-__all__ = ["ATTACKS", "PROTECTIONS", "leak_summary", "leak_table", "measure_leaks"]
+__all__ = ["ATTACKS", "DEFENCES", "leak_summary", "leak_table", "measure_leaks"]
 
 
 #: What is compared unless something else is asked for.
-PROTECTIONS: tuple[Protection, ...] = (
-    Plain(),
+DEFENCES: tuple[Defence, ...] = (
+    Undefended(),
     Quantised("i8"),
     Quantised("b1"),
     Noise(0.5),
@@ -66,14 +73,14 @@ _LEAST = 20
 
 def measure_leaks(
     vectors: ArrayLike,
-    protections: Sequence[Protection] = PROTECTIONS,
+    defences: Sequence[Defence] = DEFENCES,
     attacks: Sequence[Attack] = ATTACKS,
     *,
     k: int = 10,
     queries: ArrayLike | None = None,
     seeds: Sequence[int] = (0,),
 ) -> pd.DataFrame:
-    """Measure what each protection keeps of a search, and what attacks get out of it.
+    """Measure what each defence keeps of a search, and what attacks get out of it.
 
     Half of the vectors are a device's rows; the attacker has the other half, as vectors of the same
     kind. All are scaled to length one first, so that cosine, inner product and Euclidean search
@@ -83,7 +90,7 @@ def measure_leaks(
     ----------
     vectors : (n, d) array
         None of length zero.
-    protections : sequence of Protection
+    defences : sequence of Defence
     attacks : sequence of Attack
     k : int
         Neighbours of the recall.
@@ -102,14 +109,14 @@ def measure_leaks(
     Raises
     ------
     ValueError
-        If there are too few vectors, or one has length zero; without a protection or a seed.
+        If there are too few vectors, or one has length zero; without a defence or a seed.
     TypeError
-        If something else was given than lists of protections, attacks and seeds.
+        If something else was given than lists of defences, attacks and seeds.
 
     Examples
     --------
     >>> rows = np.random.default_rng(0).normal(size=(400, 8))
-    >>> frame = measure_leaks(rows, [Plain(), Shares()], [Linkage()])
+    >>> frame = measure_leaks(rows, [Undefended(), Shares()], [Linkage()])
     >>> frame[frame.metric == "linkage"][["protection", "value", "chance"]].round(3)
       protection  value  chance
     1       none    1.0   0.003
@@ -120,23 +127,23 @@ def measure_leaks(
     everything = _units(vectors, "vectors")
     asked = None if queries is None else _units(queries, "queries", everything.shape[1])
     whole_number(k, "k", 1, max(1, len(everything) // 4))
-    protections = _listed(protections, "protections", "[Plain()]", least=1)
+    defences = _listed(defences, "defences", "[Undefended()]", least=1)
     attacks = _listed(attacks, "attacks", "[Linkage()]")
-    for protection in protections:
-        require(protection, "a protection", "name", "setting", "kind", "searchable", "protect")
+    for defence in defences:
+        require(defence, "a defence", "name", "setting", "kind", "searchable", "protect")
     for attack in attacks:
         require(attack, "an attack", "needs_rows", "measure")
     seeds = [
         whole_number(seed, "seeds", 0) for seed in _listed(seeds, "seeds", "range(3)", least=1)
     ]
-    if any(protection.searchable for protection in protections):
+    if any(defence.searchable for defence in defences):
         _refuse_few(len(everything), attacks, drawing=asked is None)
     rows = []
     for seed in seeds:
         inside, outside, honest = _split(everything, asked, seed)
-        for protection in protections:
-            about = (protection.name, protection.setting, protection.kind)
-            scene = Scene(protection, inside, outside, honest, k, seed)
+        for defence in defences:
+            about = (defence.name, defence.setting, defence.kind)
+            scene = Scene(defence, inside, outside, honest, k, seed)
             with one_blas_thread():  # so that the number of processors changes no bit
                 measured = list(_measured(scene, attacks))
             rows += [(*about, m.attacker, m.metric, seed, m.value, m.chance) for m in measured]
@@ -202,10 +209,10 @@ def _split(vectors: F64, queries: F64 | None, seed: int) -> tuple[F64, F64, F64]
     return inside, outside, honest
 
 
-def _measured(scene: Scene, attacks: Sequence[Attack]) -> Iterator[Measured]:
-    searchable = scene.protection.searchable
+def _measured(scene: Scene, attacks: Sequence[Attack]) -> Iterator[AttackResult]:
+    searchable = scene.defence.searchable
     if searchable:
-        yield Measured("", f"recall@{scene.k}", _recall(scene), scene.k / len(scene.inside))
+        yield AttackResult("", f"recall@{scene.k}", _recall(scene), scene.k / len(scene.inside))
     for attack in attacks:
         if searchable or not attack.needs_rows:
             yield from attack.measure(scene)
@@ -253,7 +260,7 @@ def leak_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def leak_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each protection, a column for each measure (with its attacker), of means.
+    """Return a row for each defence, a column for each measure (with its attacker), of means.
 
     Parameters
     ----------

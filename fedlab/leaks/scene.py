@@ -10,7 +10,7 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64
 from fedlab.leaks.alignment import lay_upon
-from fedlab.leaks.defences import CHOSEN, QUERIES, ROWS, Protection, Seen
+from fedlab.leaks.defences import CHOSEN, QUERIES, ROWS, Defence, Seen
 from fedlab.leaks.trilateration import Prior
 
 __all__ = ["Scene", "cosines", "squared_distances"]
@@ -22,11 +22,11 @@ SPLIT, POOL, PAIRS, FOLDS, CANDIDATES, TURN, POINTS = range(7)
 
 @dataclass(frozen=True)
 class Scene:
-    """One protection on one device, for one seed.
+    """One defence on one device, for one seed.
 
     Attributes
     ----------
-    protection : Protection
+    defence : Defence
     inside : (n, d) float64 array
         The device's rows, unprotected: the truth.
     outside : (m, d) float64 array
@@ -37,7 +37,7 @@ class Scene:
     seed : int
     """
 
-    protection: Protection
+    defence: Defence
     inside: F64
     outside: F64
     queries: F64
@@ -47,16 +47,16 @@ class Scene:
     @cached_property
     def seen(self) -> Seen:
         """The device's rows, protected."""
-        return self.protection.protect(self.inside, self.seed, ROWS)
+        return self.defence.protect(self.inside, self.seed, ROWS)
 
     @cached_property
     def asked(self) -> Seen:
         """The honest queries, protected."""
-        return self.protection.protect(self.queries, self.seed, QUERIES)
+        return self.defence.protect(self.queries, self.seed, QUERIES)
 
     def chosen(self, queries: F64, batch: int = 0) -> Seen:
         """Protect an attacker's queries: he comes through the door that all askers come through."""
-        return self.protection.protect(queries, self.seed, CHOSEN + batch)
+        return self.defence.protect(queries, self.seed, CHOSEN + batch)
 
     @cached_property
     def pool(self) -> tuple[F64, I64]:
@@ -70,7 +70,7 @@ class Scene:
     @cached_property
     def prior(self) -> Prior:
         """What the attacker knows of rows, and of what the scheme does to them."""
-        seen = self.protection.public(self.outside)
+        seen = self.defence.public(self.outside)
         return Prior.of(self.outside, seen, self.noise_power)
 
     @cached_property
@@ -79,9 +79,9 @@ class Scene:
 
         Its scale is the one at which mean squared lengths agree, noise counted.
         """
-        candidates, held = self.protection.public(self.pool[0]), self.seen.held
+        candidates, held = self.defence.public(self.pool[0]), self.seen.held
         turn = np.eye(held.shape[1])
-        if self.protection.secret_axes:
+        if self.defence.secret_axes:
             turn = lay_upon(held, candidates)
         expected = _power(candidates) + self.noise_power
         return np.asarray(turn * np.sqrt(expected / max(_power(held @ turn), 1e-300)))
@@ -94,7 +94,7 @@ class Scene:
     @property
     def noise_power(self) -> float:
         """The mean squared length of the noise on a row."""
-        return self.protection.noise_power(self.inside.shape[1])
+        return self.defence.noise_power(self.inside.shape[1])
 
     def draw(self, part: int) -> np.random.Generator:
         """Return an attacker's own randomness; every attack has its part."""

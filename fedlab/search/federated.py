@@ -62,9 +62,9 @@ from fedlab.search import verification
 from fedlab.search.answers import FederatedHits
 from fedlab.search.commitment import Commitment
 from fedlab.search.exchange import Exchange, Send
-from fedlab.search.merging import Found, Stack, copied
-from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
-from fedlab.search.options import Way
+from fedlab.search.merging import Found, Gathered, copied
+from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
+from fedlab.search.options import Options
 from fedlab.search.respondent import Respondent, Responding
 from fedlab.search.routing import Router
 
@@ -169,8 +169,8 @@ class FederatedSearch:
             [(member.id, member.metric, member.dimensions) for member in self._members]
         )
         self._first = None if first is None else whole_number(first, "first", 1)
-        self._way = Way(router, ask, query, rescore, ask_again)
-        self._way.require(self.devices, self.metric, self.dimensions)
+        self._options = Options(router, ask, query, rescore, ask_again)
+        self._options.require(self.devices, self.metric, self.dimensions)
         for member in self._members if rescore else ():
             require(member, "a device", "measure")
         self._check = check
@@ -218,18 +218,18 @@ class FederatedSearch:
             )
         wanted = as_vectors(queries, self.dimensions, "queries")
         as_lengths(wanted, self.metric, "queries")
-        asked, whom = self._way.sent(wanted, self.metric), self._way.whom(wanted)
+        asked, whom = self._options.sent(wanted, self.metric), self._options.whom(wanted)
         ledger, aside = Ledger(self.devices), dict(self._refused)
-        self._way.note(ledger)
+        self._options.note(ledger)
         while True:
-            run = _Run(self, max(k, self._way.rescore), where, aside, ledger)
+            run = _Run(self, max(k, self._options.rescore), where, aside, ledger)
             try:
                 parts = []
                 for part in _blocks(len(asked), len(self.devices) * run.k):
                     found = run.answered(asked[part], None if whom is None else whom[part])
-                    if self._way.rescore:
+                    if self._options.rescore:
                         found = run.measured_again(wanted[part], found, k)
-                    run.verify(wanted[part] if self._way.rescore else asked[part], found)
+                    run.verify(wanted[part] if self._options.rescore else asked[part], found)
                     parts.append(found)
             except _Caught as caught:
                 aside.update(caught.reasons)
@@ -275,22 +275,22 @@ class _Run:
         """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
         self._round = self._before
         k, devices = self.k, len(self._search.devices)
-        many = self._search._way.ask or max(len(self._places), 1)
+        many = self._search._options.ask or max(len(self._places), 1)
         first = min(self._search._first or first_asked(many, k), k)
-        stack = Stack.empty(devices, len(queries), first)
+        gathered = Gathered.empty(devices, len(queries), first)
         if whom is None:
             question = self._question(queries, first)
-            question.probes  # noqa: B018 - made once, before threads ask for it
-            self._ask(dict.fromkeys(self._places, question), stack, {})
+            question.ready  # noqa: B018 - made once, before threads ask for it
+            self._ask(dict.fromkeys(self._places, question), gathered, {})
         else:
             rows = {p: own for p in self._places if len(own := np.flatnonzero(whom[:, p]))}
             questions = {p: self._question(queries[own], first) for p, own in rows.items()}
-            self._ask(questions, stack, rows)
-        found, unsure = stack.merged(k)
+            self._ask(questions, gathered, rows)
+        found, unsure = gathered.merged(k)
         which = np.flatnonzero(unsure.any(axis=0))
-        if len(which) and self._search._way.ask_again:
-            found.put(which, self._asked_again(queries, stack, unsure, which))
-        if self._loose or not self._places or not self._search._way.exact:
+        if len(which) and self._search._options.ask_again:
+            found.put(which, self._asked_again(queries, gathered, unsure, which))
+        if self._loose or not self._places or not self._search._options.exact:
             found.certified[:] = False
         if whom is not None:
             found.certified[:] &= whom[:, self._places].all(axis=1)
@@ -299,11 +299,11 @@ class _Run:
     def _asked_again(
         self,
         queries: F32,
-        stack: Stack,
+        gathered: Gathered,
         unsure: Bool,
         which: Places,
     ) -> Found:
-        wide = stack.widened(which, self.k)
+        wide = gathered.widened(which, self.k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
         }
@@ -314,16 +314,16 @@ class _Run:
         return wide.merged(self.k)[0]
 
     def _question(self, queries: F32, k: int) -> Question:
-        way, metric = self._search._way, self._search.metric
-        return Question(read_only(queries), k, metric, os.urandom(16), way.query, self._where)
+        options, metric = self._search._options, self._search.metric
+        return Question(read_only(queries), k, metric, os.urandom(16), options.query, self._where)
 
     def _ask(
         self,
         questions: Mapping[int, Question],
-        stack: Stack,
+        gathered: Gathered,
         rows: Mapping[int, Places],
     ) -> None:
-        """Ask devices, and put their hits into the stack: all its queries, or a device's `rows`."""
+        """Ask devices, and gather their hits: for all queries, or for a device's `rows` of them."""
 
         def take(place: int, answer: Answer) -> str | int:
             question = questions[place]
@@ -331,10 +331,10 @@ class _Run:
                 return flaw
             own = rows.get(place)
             # Judged are copies, which the device can't change.
-            mine = stack.put(place, answer) if own is None else copied(answer)
+            mine = gathered.put(place, answer) if own is None else copied(answer)
             if flaw := verification.flaw_in_answer(*mine, question.metric):
                 return flaw
-            if own is not None and (flaw := stack.put_again(place, own, answer.exact, *mine)):
+            if own is not None and (flaw := gathered.put_again(place, own, answer.exact, *mine)):
                 return flaw
             if not answer.exact:
                 self._loose.add(place)
@@ -355,7 +355,7 @@ class _Run:
             requests[device] = Remeasure(full, which, read_only(keys[held]), os.urandom(16))
         distances = np.empty(len(who))
 
-        def take(place: int, measured: Measured) -> str | int:
+        def take(place: int, measured: Remeasured) -> str | int:
             metric = self._search.metric
             if flaw := verification.flaw_in_distances(measured, requests[place], metric):
                 return flaw

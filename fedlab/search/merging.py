@@ -10,13 +10,13 @@ from fedlab.core.typing import F64, I64, U64, Bool, Places
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.messages import Answer
 
-__all__ = ["Found", "Stack", "copied"]
+__all__ = ["Found", "Gathered", "copied"]
 
 Columns = tuple[F64, U64, I64]
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class Gathered:
     """Hits of all m devices for q queries, w places each, and how many each was asked for."""
 
     distances: F64
@@ -25,7 +25,7 @@ class Stack:
     asked: I64
 
     @classmethod
-    def empty(cls, devices: int, queries: int, width: int) -> Stack:
+    def empty(cls, devices: int, queries: int, width: int) -> Gathered:
         shape = devices, queries, width
         return cls(
             *(np.empty(shape), np.empty(shape, np.uint64)),
@@ -56,9 +56,9 @@ class Stack:
         self.counts[place, own], self.asked[place, own] = counts, keys.shape[1]
         return None
 
-    def widened(self, which: Places, width: int) -> Stack:
+    def widened(self, which: Places, width: int) -> Gathered:
         """Return the hits for some queries, with more room for each."""
-        wide = Stack.empty(len(self.counts), len(which), width)
+        wide = Gathered.empty(len(self.counts), len(which), width)
         held = self.keys.shape[2]
         wide.distances[:, :, :held] = self.distances[:, which]
         wide.keys[:, :, :held] = self.keys[:, which]

@@ -2,7 +2,7 @@
 
 A device is anything with the members of `Respondent`: one in this process (`Responding`), one
 beyond a network, or one that lies. A transport must bound what it reads before it makes arrays of
-it: an answer to q queries for k hits is never longer than `Question.longest_answer` bytes.
+it: an answer to q queries for k hits is never longer than `Question.bytes_of` says for q k hits.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedlab.core.typing import F32, F64, I64, U64
-from fedlab.index.scan import Probes
+from fedlab.index.scan import Queries
 from fedlab.search.commitment import Opening
 from fedlab.search.queries import bytes_a_query
 
-__all__ = ["Answer", "Measured", "Question", "Remeasure", "Request", "Shown"]
+__all__ = ["Answer", "Question", "Remeasure", "Remeasured", "Request", "Shown"]
 
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
@@ -46,9 +46,9 @@ class Question:
     where: str | None = None
 
     @cached_property
-    def probes(self) -> Probes:
+    def ready(self) -> Queries:
         """The queries made ready for scans; devices in one process share this work."""
-        return Probes.of(self.queries, self.metric)
+        return Queries.of(self.queries, self.metric)
 
     @property
     def nbytes(self) -> int:
@@ -59,11 +59,6 @@ class Question:
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""
         return hits * _HIT + len(self.queries) * _COUNT + _NONCE
-
-    @property
-    def longest_answer(self) -> int:
-        """Bytes of an answer that fills all places."""
-        return self.bytes_of(len(self.queries) * self.k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +145,7 @@ class Remeasure:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Remeasured:
     """Distances in float64, (m,), in the order of the keys that were asked about."""
 
     nonce: bytes

@@ -18,11 +18,11 @@ from fedlab.core.validation import read_only, whole_number
 from fedlab.search.queries import QUERY_TYPES, pack
 from fedlab.search.routing import Router
 
-__all__ = ["Way"]
+__all__ = ["Options"]
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Options:
     """How queries reach devices; see `FederatedSearch` for the parameters."""
 
     router: Router | None = None

@@ -12,7 +12,7 @@ from fedlab.index.filters import FilterError
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.index.scan import measure
 from fedlab.search.commitment import Commitment, RowTree
-from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
+from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
 __all__ = ["Respondent", "Responding"]
 
@@ -41,7 +41,7 @@ class Respondent(Protocol):
     def commit(self) -> Commitment:
         """Commit to all rows; only asked for, once and beforehand, where that is checked."""
 
-    def measure(self, request: Remeasure) -> Measured:
+    def measure(self, request: Remeasure) -> Remeasured:
         """Measure rows against queries in full; only asked for where hits are rescored."""
 
 
@@ -71,7 +71,7 @@ class Responding:
         if question.where is not None:
             return self._filtered(question, question.where)
         if self._exact is True:
-            found = self._index.scan(question.probes, question.k)
+            found = self._index.scan(question.ready, question.k)
             held = found.keys.shape[1]
             counts = np.full(len(found.keys), held, np.int64)
             if held == question.k:
@@ -93,9 +93,9 @@ class Responding:
         exact = hits.engine == "scan"
         return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
 
-    def measure(self, request: Remeasure) -> Measured:
+    def measure(self, request: Remeasure) -> Remeasured:
         rows = self._index.get(request.keys)
-        return Measured(request.nonce, measure(rows, request.queries[request.who], self.metric))
+        return Remeasured(request.nonce, measure(rows, request.queries[request.who], self.metric))
 
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)

@@ -218,18 +218,18 @@ class Router:
         (q, devices) bool array
         """
         whole_number(m, "m", 1)
-        probes = as_vectors(queries, self.dimensions, "queries")
-        as_lengths(probes, self.metric, "queries")
+        asked = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(asked, self.metric, "queries")
         filled = np.flatnonzero(self._sizes)
-        chosen = np.zeros((len(probes), len(self.devices)), np.bool_)
+        chosen = np.zeros((len(asked), len(self.devices)), np.bool_)
         if len(filled) <= m:
             chosen[:, filled] = True
             chosen |= m >= len(self.devices)
             return chosen
         step = max(1, _PRODUCTS // len(self._centroids))
-        for start in range(0, len(probes), step):
+        for start in range(0, len(asked), step):
             part = slice(start, start + step)
-            order = np.argsort(self._distances(probes[part]), axis=1, kind="stable")[:, :m]
+            order = np.argsort(self._distances(asked[part]), axis=1, kind="stable")[:, :m]
             np.put_along_axis(chosen[part], filled[order], True, axis=1)
         return chosen
 

@@ -14,7 +14,7 @@ from fedlab.core.validation import read_only
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
 from fedlab.index.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
-from fedlab.search.messages import Answer, Measured, Question, Remeasure, Request, Shown
+from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
 __all__ = [
     "flaw_in_answer",
@@ -80,7 +80,7 @@ def flaw_in_answer(
 
 def flaw_in_distances(measured: Any, request: Remeasure, metric: str) -> str | None:
     """Judge distances that were measured again."""
-    if not isinstance(measured, Measured):
+    if not isinstance(measured, Remeasured):
         return f"measured with a {type(measured).__name__}"
     if not _same(measured.nonce, request.nonce):
         return "measured for another request (a replay)"

@@ -29,7 +29,7 @@ from fedlab.data import iid, load_digits
 from fedlab.erasure import (
     Certificate,
     CertificateError,
-    Probes,
+    Fingerprints,
     audit_erasure,
     compare_ways,
     content_hash,
@@ -69,16 +69,16 @@ def test_after_erase_and_save_nothing_is_left(dtype, metric, key, tmp_path):
     index, path = labelled(metric, dtype), tmp_path / "ward"
     index.build_graph()
     index.save(path, key)
-    probes, codes = Probes.taken(index, GONE), bytes_of(index, GONE)
+    fingerprints, codes = Fingerprints.taken(index, GONE), bytes_of(index, GONE)
     labels = index.labels_of(GONE).tolist()
-    before = audit_erasure(index, probes, files=[path], key=key)
+    before = audit_erasure(index, fingerprints, files=[path], key=key)
     assert before.verdict == "found"
     assert {f.place for f in before.found} >= {"memory: the buffer of codes", str(path)}
     assert {f.key for f in before.found} == set(GONE)
     index.erase(GONE)
     index.build_graph()
     index.save(path, key)
-    after = audit_erasure(index, probes, files=[path], key=key)
+    after = audit_erasure(index, fingerprints, files=[path], key=key)
     assert after.clean, str(after)
     assert after.looked_at["memory: the graph"] > 0
     if key is None:
@@ -130,14 +130,14 @@ def test_room_to_spare_holds_nothing_of_a_row_that_went():
     index = labelled()
     for number in range(5):  # leaves freed memory of the sizes that growing asks for
         index.add(normal(60, DIM, seed=number + 1), labels=["y"] * 60)
-        probes = Probes.taken(index, index.keys[:50])
+        fingerprints = Fingerprints.taken(index, index.keys[:50])
         index.erase(index.keys[:50])
         index.add(normal(7, DIM, seed=99 + number), labels=["z"] * 7)
         room = index._table._room
         assert room is not None
         assert len(room.buffers["codes"]) > len(index)
         assert not room.buffers["codes"][len(index) :].any()
-        assert audit_erasure(index, probes).clean
+        assert audit_erasure(index, fingerprints).clean
 
 
 def test_the_width_of_texts_does_not_tell_of_a_long_one():
@@ -156,38 +156,38 @@ def test_a_certificate_names_memory_that_a_view_or_an_array_still_holds():
     index = labelled()
     view = index.view(0, 50)
     codes = bytes_of(index, [3])[0]
-    probes = Probes.taken(index, [3])
+    fingerprints = Fingerprints.taken(index, [3])
     assert index.erase([3]).still_held == ("codes", "keys", "labels", "squares")
     assert view.vectors[3].tobytes() == codes, "a view reads on what it read"
-    assert audit_erasure(index, probes).clean
-    assert audit_erasure(view, probes).verdict == "found"
+    assert audit_erasure(index, fingerprints).clean
+    assert audit_erasure(view, fingerprints).verdict == "found"
     handed_out = view.vectors
     assert view.erase([]).still_held == ("codes",)
-    assert audit_erasure(view, probes).verdict == "found", "the row is the view's own, too"
+    assert audit_erasure(view, fingerprints).verdict == "found", "the row is the view's own, too"
     del handed_out
     assert view.erase([3]).still_held == ()
-    assert audit_erasure(view, probes).clean
+    assert audit_erasure(view, fingerprints).clean
 
 
 def test_a_buffer_behind_a_view_is_searched_whole():
     index = labelled()
-    probes, view = Probes.taken(index, [99]), index.view(0, 50)
-    found = audit_erasure(view, probes).found
+    fingerprints, view = Fingerprints.taken(index, [99]), index.view(0, 50)
+    found = audit_erasure(view, fingerprints).found
     assert {(f.place, f.form) for f in found} >= {("memory: the buffer of codes", "f32")}
     view.erase([])
-    assert audit_erasure(view, probes).clean
+    assert audit_erasure(view, fingerprints).clean
 
 
 def test_devices_of_one_store_let_go_of_it_one_by_one():
     digits = load_digits()
     devices = spread(digits, iid(len(digits), devices=4, seed=0))
     gone = int(devices[2].index.keys[5])
-    probes = Probes.taken(devices[2].index, [gone])
+    fingerprints = Fingerprints.taken(devices[2].index, [gone])
     assert "codes" in devices[2].erase([gone]).still_held
     for device in devices[:2]:
         assert "codes" in device.erase([]).still_held
     assert devices[3].erase([]).still_held == ()
-    assert all(audit_erasure(device.index, probes).clean for device in devices)
+    assert all(audit_erasure(device.index, fingerprints).clean for device in devices)
 
 
 def test_a_device_lets_go_of_what_it_derived_and_of_held_out_keys():
@@ -211,10 +211,10 @@ def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_search
     write_population(tmp_path / "wards", wards, dimensions=DIM)
     device = Population(tmp_path / "wards")[1]
     gone = device.index.keys[:2].tolist()
-    probes = Probes.taken(device.index, gone)
+    fingerprints = Fingerprints.taken(device.index, gone)
     assert "codes" in device.erase(gone).still_held
-    assert audit_erasure(device.index, probes).clean
-    audit = audit_erasure(device.index, probes, folders=[tmp_path / "wards"])
+    assert audit_erasure(device.index, fingerprints).clean
+    audit = audit_erasure(device.index, fingerprints, folders=[tmp_path / "wards"])
     assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
         ("codes.npy", "f32", key) for key in gone
     }
@@ -222,12 +222,12 @@ def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_search
 
 def test_a_graph_that_does_not_give_its_bytes_leaves_the_audit_undecided():
     index = labelled()
-    probes = Probes.taken(index, GONE)
+    fingerprints = Fingerprints.taken(index, GONE)
     index.erase(GONE)
     index.build_graph()
     assert index._graph is not None
     index._graph.to_bytes = lambda: None  # type: ignore[assignment, method-assign, return-value]
-    audit = audit_erasure(index, probes)
+    audit = audit_erasure(index, fingerprints)
     assert (audit.verdict, list(audit.unread)) == ("undecided", ["memory: the graph"])
 
 
@@ -249,15 +249,15 @@ def test_older_generations_and_what_killed_saves_left_are_searched(key, tmp_path
     leftover = tmp_path / ".ward.index.0123456789abcdef.tmp"
     leftover.write_bytes(path.read_bytes())
     (tmp_path / "unrelated").write_bytes(normal(100, DIM).tobytes())
-    probes = Probes.taken(index, GONE)
+    fingerprints = Fingerprints.taken(index, GONE)
     index.erase(GONE)
     index.save(path)
     assert not leftover.exists(), "the next save removes it"
     index.save(path, key)
     leftover.write_bytes((tmp_path / "ward.index.bak").read_bytes())
-    audit = audit_erasure(index, probes, files=[path], key=key)
+    audit = audit_erasure(index, fingerprints, files=[path], key=key)
     assert {Path(f.place).name for f in audit.found} == {"ward.index.bak", leftover.name}
-    audit = audit_erasure(index, probes, files=[path], key=key, folders=[tmp_path])
+    audit = audit_erasure(index, fingerprints, files=[path], key=key, folders=[tmp_path])
     assert {Path(f.place).name for f in audit.found} == {
         "ward.index.bak",
         leftover.name,
@@ -271,33 +271,35 @@ def test_a_torn_sealed_file_is_searched_as_far_as_it_opens_and_named(tmp_path):
     with path.open("wb") as file, sealed(file, key) as out:
         out.write(row.tobytes() + bytes(3 << 20))
     path.write_bytes(path.read_bytes()[: -(1 << 20)])
-    probes = Probes.of_rows(row, [0])
-    audit = audit_erasure(VectorIndex(DIM), probes, folders=[tmp_path], key=key)
+    fingerprints = Fingerprints.of_rows(row, [0])
+    audit = audit_erasure(VectorIndex(DIM), fingerprints, folders=[tmp_path], key=key)
     assert [(f.form, f.offset) for f in audit.found] == [("f32", 0)]
     assert "torn" in audit.unread[str(path)]
 
 
 def test_what_can_t_be_read_is_named_and_makes_no_clean_audit(tmp_path):
     index, key, other = labelled(), Key.generate(), Key.generate()
-    probes = Probes.taken(index, GONE)
+    fingerprints = Fingerprints.taken(index, GONE)
     index.erase(GONE)
     index.save(tmp_path / "ward", key)
     for wrong, why in ((None, "give the key"), (other, f"the key {key.id}")):
-        audit = audit_erasure(index, probes, files=[tmp_path / "ward"], key=wrong)
+        audit = audit_erasure(index, fingerprints, files=[tmp_path / "ward"], key=wrong)
         assert audit.verdict == "undecided"
         assert why in audit.unread[str(tmp_path / "ward")]
-    assert audit_erasure(index, probes, files=[tmp_path / "ward"], key=[other, key]).clean
+    assert audit_erasure(index, fingerprints, files=[tmp_path / "ward"], key=[other, key]).clean
     with pytest.raises(FileNotFoundError):
-        audit_erasure(index, probes, files=[tmp_path / "missing"])
+        audit_erasure(index, fingerprints, files=[tmp_path / "missing"])
     with pytest.raises(FileNotFoundError):
-        audit_erasure(index, probes, folders=[tmp_path / "missing"])
+        audit_erasure(index, fingerprints, folders=[tmp_path / "missing"])
 
 
 @posix
 def test_pipes_and_links_to_folders_are_named(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/usr")
-    audit = audit_erasure(VectorIndex(DIM), Probes.of_rows(normal(1, DIM), [0]), folders=[tmp_path])
+    audit = audit_erasure(
+        VectorIndex(DIM), Fingerprints.of_rows(normal(1, DIM), [0]), folders=[tmp_path]
+    )
     assert {Path(place).name for place in audit.unread} == {"pipe", "link"}
 
 
@@ -305,7 +307,7 @@ def test_out_of_reach_is_what_it_says(tmp_path):
     # A printed copy holds the row and isn't found: the text of every audit says so.
     row = normal(1, DIM)
     np.savetxt(tmp_path / "copy.csv", row)
-    audit = audit_erasure(VectorIndex(DIM), Probes.of_rows(row, [0]), folders=[tmp_path])
+    audit = audit_erasure(VectorIndex(DIM), Fingerprints.of_rows(row, [0]), folders=[tmp_path])
     assert audit.clean
     assert "printed as text" in str(audit)
     assert "backups" in audit.as_dict()["out_of_reach"]
@@ -319,33 +321,33 @@ def test_bytes_that_a_kept_row_has_are_shared_and_its_key_is_told(dtype):
     rows = normal(50, DIM)
     rows[7] = rows[30]
     index = filled(rows, "l2sq", dtype, labels=["influenza"] * 50)
-    probes = Probes.taken(index, [7])
+    fingerprints = Fingerprints.taken(index, [7])
     index.erase([7])
-    audit = audit_erasure(index, probes)
+    audit = audit_erasure(index, fingerprints)
     assert audit.clean
     assert {(f.key, f.shared_with) for f in audit.shared if f.form == dtype} == {(7, 30)}
     assert {f.form for f in audit.shared} >= {"labels, UTF-32"}
     # Rows that only round to the same codes are told apart where they are: in float32.
-    apart = Probes.of_rows(rows[[7]] * np.float32(1 + 1e-6), [7])
+    apart = Fingerprints.of_rows(rows[[7]] * np.float32(1 + 1e-6), [7])
     assert not {f.form for f in audit_erasure(index, apart).found}
 
 
 def test_any_text_is_looked_for():
     odd = ["\ud800 alone", "zehn µm über dem Soll", "\N{GRINNING FACE} and nothing else", ""]
     index = filled(normal(8, DIM), labels=[*odd, "a", "b", "c", "d"])
-    probes = Probes.taken(index, [0, 1, 2, 3])
-    assert probes.undecidable == {"labels, UTF-32": 1, "labels, UTF-8": 2}
-    found = {(f.key, f.form) for f in audit_erasure(index, probes).found}
+    fingerprints = Fingerprints.taken(index, [0, 1, 2, 3])
+    assert fingerprints.undecidable == {"labels, UTF-32": 1, "labels, UTF-8": 2}
+    found = {(f.key, f.form) for f in audit_erasure(index, fingerprints).found}
     assert {key for key, form in found if form == "labels, UTF-32"} == {0, 1, 2}
     index.erase([0, 1, 2, 3])
-    assert audit_erasure(index, probes).clean
+    assert audit_erasure(index, fingerprints).clean
 
 
 def test_a_text_within_a_kept_text_is_shared():
     index = filled(normal(2, DIM), labels=["pneumonia, left", "pneumonia"])
-    probes = Probes.taken(index, [1])
+    fingerprints = Fingerprints.taken(index, [1])
     index.erase([1])
-    audit = audit_erasure(index, probes)
+    audit = audit_erasure(index, fingerprints)
     assert [(f.form, f.shared_with) for f in audit.shared] == [("labels, UTF-32", 0)]
 
 
@@ -353,11 +355,14 @@ def test_numpys_own_precision_is_looked_for_and_packed_files_are_named(tmp_path)
     given = np.random.default_rng(5).normal(size=(20, DIM))  # float64, more than float32 holds
     index = VectorIndex(DIM, "l2sq", "f16")
     index.add(given)
-    taken, at_hand = Probes.taken(index, [3], vectors=given[[3]]), Probes.of_rows(given[[3]], [3])
+    taken, at_hand = (
+        Fingerprints.taken(index, [3], vectors=given[[3]]),
+        Fingerprints.of_rows(given[[3]], [3]),
+    )
     index.erase([3])
     np.save(tmp_path / "given.npy", given)
-    for probes in (taken, at_hand):
-        found = audit_erasure(index, probes, folders=[tmp_path]).found
+    for fingerprints in (taken, at_hand):
+        found = audit_erasure(index, fingerprints, folders=[tmp_path]).found
         assert [(one.form, one.key) for one in found] == [("f64", 3)]
     (tmp_path / "given.npy").unlink()
     np.savez_compressed(tmp_path / "given.npz", given=given)
@@ -370,10 +375,10 @@ def test_numpys_own_precision_is_looked_for_and_packed_files_are_named(tmp_path)
 
 def test_short_codes_are_not_decidable():
     index = filled(normal(20, 8), "l2sq", "i8", labels=np.arange(20))
-    probes = Probes.taken(index, [3])
-    assert probes.undecidable == {"b1": 1, "i8": 1, "labels, int64": 1}
+    fingerprints = Fingerprints.taken(index, [3])
+    assert fingerprints.undecidable == {"b1": 1, "i8": 1, "labels, int64": 1}
     index.erase([3])
-    audit = audit_erasure(index, probes)
+    audit = audit_erasure(index, fingerprints)
     assert audit.verdict == "undecided"
     assert "not decidable: i8 of 1 rows" in str(audit)
 
@@ -383,21 +388,23 @@ def test_short_codes_are_not_decidable():
 )
 def test_codes_that_repeat_a_few_bytes_are_not_decidable(row):
     index = filled(np.float32([row, *normal(3, DIM)]), "l2sq")
-    probes = Probes.taken(index, [0])
+    fingerprints = Fingerprints.taken(index, [0])
     index.erase([0])
-    assert set(probes.undecidable) >= set(DTYPES)
-    assert audit_erasure(index, probes).verdict == "undecided"
+    assert set(fingerprints.undecidable) >= set(DTYPES)
+    assert audit_erasure(index, fingerprints).verdict == "undecided"
 
 
 def test_sparse_rows_side_by_side_make_no_false_alarm():
     index = filled(np.eye(DIM, dtype=np.float32)[[5, 9, 3, 6, 4]], "l2sq")
-    probes = Probes.taken(index, [4])  # stands across two of the others, one number aside
+    fingerprints = Fingerprints.taken(
+        index, [4]
+    )  # stands across two of the others, one number aside
     index.erase([4])
-    audit = audit_erasure(index, probes)
+    audit = audit_erasure(index, fingerprints)
     assert audit.found == ()
 
 
-# -- probes --------------------------------------------------------------------------------------
+# -- fingerprints --------------------------------------------------------------------------------
 
 
 @given(st.data())
@@ -406,15 +413,15 @@ def test_a_search_equals_plain_search_however_the_bytes_are_cut(data):
     rows = data.draw(st.integers(1, 4))
     draw = np.random.default_rng(data.draw(st.integers(0, 1000)))
     vectors = draw.integers(0, 3, (rows, 5)).astype(np.float32)
-    probes = Probes.of_rows(vectors, np.arange(rows))
+    fingerprints = Fingerprints.of_rows(vectors, np.arange(rows))
     pieces = [vectors[n].tobytes() for n in draw.integers(0, rows, 6)]
     content = b"".join(
         piece[: draw.integers(0, 21)] if draw.random() < 0.3 else piece for piece in pieces
     )
     cuts = np.sort(draw.integers(0, len(content) + 1, data.draw(st.integers(0, 6))))
     blocks = [part.tobytes() for part in np.split(np.frombuffer(content, np.uint8), cuts)]
-    found = {(key, offset) for (form, key), offset in probes.search(blocks) if form == "f32"}
-    short = probes.undecidable.get("f32", 0)
+    found = {(key, offset) for (form, key), offset in fingerprints.search(blocks) if form == "f32"}
+    short = fingerprints.undecidable.get("f32", 0)
     expected = set()
     for key, row in enumerate(vectors):
         code = row.tobytes()
@@ -431,9 +438,11 @@ def test_a_search_equals_plain_search_however_the_bytes_are_cut(data):
     } == expected
 
 
-def test_probes_hold_no_byte_of_a_row_and_differ_each_time():
+def test_fingerprints_hold_no_byte_of_a_row_and_differ_each_time():
     rows = normal(4, DIM)
-    one, other = (Probes.of_rows(rows, np.arange(4), ["a rare disease"] * 4) for _ in range(2))
+    one, other = (
+        Fingerprints.of_rows(rows, np.arange(4), ["a rare disease"] * 4) for _ in range(2)
+    )
     held = repr(one.__dict__)
     assert "rare" not in held
     for row in rows:
@@ -444,27 +453,27 @@ def test_probes_hold_no_byte_of_a_row_and_differ_each_time():
 
 def test_probes_of_rows_at_hand_find_what_each_precision_made_of_them():
     rows = normal(3, DIM)
-    probes = Probes.of_rows(rows, [0, 1, 2])
+    fingerprints = Fingerprints.of_rows(rows, [0, 1, 2])
     for dtype in DTYPES:
         index = filled(rows, "l2sq", dtype)
         stored = index._table.columns["codes"].tobytes()
         decoded = index.vectors.tobytes()
         for content, form in ((stored, dtype), (decoded, "f32")):
-            found = {key for (what, key), _ in probes.search([content]) if what == form}
+            found = {key for (what, key), _ in fingerprints.search([content]) if what == form}
             assert found == {0, 1, 2}, (dtype, form)
 
 
 def test_rows_too_large_for_a_precision_are_looked_for_in_the_others():
     rows = normal(2, DIM) * np.float32(1e6)
-    found = {form for (form, _), _ in Probes.of_rows(rows, [0, 1]).search([rows.tobytes()])}
+    found = {form for (form, _), _ in Fingerprints.of_rows(rows, [0, 1]).search([rows.tobytes()])}
     assert found == {"f32"}
 
 
 def test_probes_are_refused_that_don_t_fit():
     with pytest.raises(ValueError, match="2 keys were given for 3 rows"):
-        Probes.of_rows(normal(3, DIM), [0, 1])
+        Fingerprints.of_rows(normal(3, DIM), [0, 1])
     with pytest.raises(KeyError):
-        Probes.taken(labelled(), [1000])
+        Fingerprints.taken(labelled(), [1000])
 
 
 # -- mixtures ------------------------------------------------------------------------------------
@@ -501,14 +510,14 @@ def test_whatever_was_done_before_erased_rows_are_gone(data, tmp_path):
             chosen = data.draw(
                 st.lists(st.sampled_from(index.keys.tolist()), min_size=1, max_size=4, unique=True)
             )
-            probes = Probes.taken(index, chosen)
-            gone.append(probes)
+            fingerprints = Fingerprints.taken(index, chosen)
+            gone.append(fingerprints)
             index.erase(chosen)
     index.save(path, key)
     opened = VectorIndex.open(path, key)
-    for probes in gone:
+    for fingerprints in gone:
         for one in (index, opened):
-            audit = audit_erasure(one, probes, files=[path], key=key)
+            audit = audit_erasure(one, fingerprints, files=[path], key=key)
             assert audit.clean, str(audit)
     path.unlink()
 
@@ -579,14 +588,14 @@ def test_what_is_no_certificate_is_refused(content, tmp_path):
 
 def test_an_audit_of_other_rows_or_without_the_key_is_not_taken():
     index, key = labelled(), Key.generate()
-    probes, others = Probes.taken(index, [3]), Probes.taken(index, [4])
+    fingerprints, others = Fingerprints.taken(index, [3]), Fingerprints.taken(index, [4])
     certificate = index.erase([3], key)
     with pytest.raises(ValueError, match="other rows"):
         certificate.with_audit(audit_erasure(index, others), key)
     with pytest.raises(CertificateError, match="give the key"):
-        certificate.with_audit(audit_erasure(index, probes))
+        certificate.with_audit(audit_erasure(index, fingerprints))
     with pytest.raises(CertificateError, match="another key"):
-        certificate.with_audit(audit_erasure(index, probes), Key.generate())
+        certificate.with_audit(audit_erasure(index, fingerprints), Key.generate())
 
 
 def test_the_content_s_hash_follows_content_alone(tmp_path):
@@ -601,11 +610,11 @@ def test_the_content_s_hash_follows_content_alone(tmp_path):
 
 def test_findings_as_a_frame():
     index = filled(normal(10, DIM), keys=[2**64 - 2 - n for n in range(10)])
-    probes = Probes.taken(index, [2**64 - 2])
-    frame = audit_erasure(index, probes).frame()
+    fingerprints = Fingerprints.taken(index, [2**64 - 2])
+    frame = audit_erasure(index, fingerprints).frame()
     assert list(frame.columns) == ["place", "form", "key", "offset", "times", "shared_with"]
     assert set(frame.key) == {2**64 - 2}
     assert frame.shared_with.isna().all()
     index.erase([2**64 - 2])
-    assert audit_erasure(index, probes).frame().empty
+    assert audit_erasure(index, fingerprints).frame().empty
     assert Device("a", index).rows == 9

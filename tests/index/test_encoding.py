@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedlab.index.encoding import Columns, codes_in, decode, encode
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 from tests.helpers import DTYPES, normal
 
 moderate = st.floats(-65504, 65504, width=32)
@@ -120,7 +120,7 @@ def test_a_table_of_bits_knows_its_dimensions_whatever_is_done_to_it() -> None:
 
     columns: Any = encode(rows, "b1")
     expected = decode(**columns, dimensions=11)
-    table = Table(part(0, 0), dimensions=11)
+    table = RowTable(part(0, 0), dimensions=11)
     for start in range(0, 30, 10):
         table = table.appended(part(start, start + 10))
     np.testing.assert_array_equal(table.decoded(), expected)
@@ -129,7 +129,7 @@ def test_a_table_of_bits_knows_its_dimensions_whatever_is_done_to_it() -> None:
     odd = np.arange(30) % 2 == 1
     np.testing.assert_array_equal(table.kept(odd).appended(part(0, 2)).decoded()[-2:], expected[:2])
     with pytest.raises(AssertionError, match="how many numbers"):
-        Table(part(0, 5)).decoded()
+        RowTable(part(0, 5)).decoded()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -165,7 +165,7 @@ def block(values: Any, first_key: int = 0, **more: NDArray[Any]) -> Columns:
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 9), max_size=12))
 def test_growing_in_parts_is_growing_at_once(sizes: list[int]) -> None:
-    table = Table(block([]))
+    table = RowTable(block([]))
     values = np.arange(sum(sizes))
     start = 0
     for size in sizes:
@@ -176,7 +176,7 @@ def test_growing_in_parts_is_growing_at_once(sizes: list[int]) -> None:
 
 
 def test_tables_that_grow_out_of_one_table_do_not_disturb_each_other() -> None:
-    root = Table(block([])).appended(block([1])).appended(block([2, 3], 1))
+    root = RowTable(block([])).appended(block([1])).appended(block([2, 3], 1))
     left = root.appended(block([4], 3))
     right = root.appended(block([5], 3))
     part = root.slice(0, 2)
@@ -186,7 +186,7 @@ def test_tables_that_grow_out_of_one_table_do_not_disturb_each_other() -> None:
 
 
 def test_small_additions_do_not_copy_what_stands() -> None:
-    table = Table(block([])).appended(block(range(10)))
+    table = RowTable(block([])).appended(block(range(10)))
     copies = 0
     for key in range(10, 1000):
         grown = table.appended(block([key], key))
@@ -196,7 +196,7 @@ def test_small_additions_do_not_copy_what_stands() -> None:
 
 
 def test_a_slice_is_the_same_memory_and_what_is_kept_is_not() -> None:
-    table = Table(block(range(5)))
+    table = RowTable(block(range(5)))
     part, kept = table.slice(1, 3), table.kept(np.array([True, False, True, False, True]))
     assert np.may_share_memory(part.columns["codes"], table.columns["codes"])
     assert not np.may_share_memory(kept.columns["codes"], table.columns["codes"])
@@ -206,15 +206,17 @@ def test_a_slice_is_the_same_memory_and_what_is_kept_is_not() -> None:
 @given(st.lists(st.integers(0, 2**64 - 2), unique=True, max_size=30), st.integers(0, 2**64 - 2))
 def test_rows_are_found_by_their_keys(keys: list[int], other: int) -> None:
     known = np.array(keys, np.uint64)
-    table = Table({"codes": np.zeros((len(known), 1), np.float32), "keys": known})
+    table = RowTable({"codes": np.zeros((len(known), 1), np.float32), "keys": known})
     assert table.rows_of(known).tolist() == list(range(len(known)))
     expected = keys.index(other) if other in keys else -1
     assert table.rows_of(np.array([other], np.uint64)).tolist() == [expected]
 
 
 def test_labels_take_the_wider_type() -> None:
-    table = Table(block([1], labels=np.array([1]))).appended(block([2], 1, labels=np.array([0.5])))
+    table = RowTable(block([1], labels=np.array([1]))).appended(
+        block([2], 1, labels=np.array([0.5]))
+    )
     assert table.columns["labels"].tolist() == [1.0, 0.5]
-    words = Table(block([1], labels=np.array(["a"])))
+    words = RowTable(block([1], labels=np.array(["a"])))
     words = words.appended(block([2], 1, labels=np.array(["longer"])))
     assert words.columns["labels"].tolist() == ["a", "longer"]

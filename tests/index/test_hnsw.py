@@ -8,15 +8,15 @@ import pytest
 
 from fedlab.index.encoding import encode
 from fedlab.index.engines.hnsw import HNSW, Graph, library_version
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
 
 SETTINGS = HNSW()
 
 
-def table_of(rows: Any, dtype: str) -> Table:
+def table_of(rows: Any, dtype: str) -> RowTable:
     keys = np.arange(len(rows), dtype=np.uint64)
-    return Table({**encode(rows, dtype), "keys": keys}, dimensions=rows.shape[1])
+    return RowTable({**encode(rows, dtype), "keys": keys}, dimensions=rows.shape[1])
 
 
 def graph_of(rows: Any, metric: str = "cosine", dtype: str = "f32", threads: int = 1) -> Graph:

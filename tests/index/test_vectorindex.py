@@ -493,6 +493,49 @@ def test_either_all_rows_have_labels_or_none() -> None:
 # -- views and copies -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_index_over_given_columns_answers_as_their_owner(dtype: str) -> None:
+    owner = filled(clustered(90, 8), "l2sq", dtype, labels=np.arange(90))
+    over = VectorIndex.over(owner.columns, 8, "l2sq", owner.dtype, next_key=1000)
+    assert np.may_share_memory(over.columns["codes"], owner.columns["codes"])
+    same_hits(over, owner, normal(20, 8))
+    assert over.add(normal(1, 8), labels=[90]).tolist() == [1000]
+    assert (len(over), len(owner)) == (91, 90)
+    assert VectorIndex.over(owner.columns, 8, "l2sq", owner.dtype).add(
+        normal(1, 8), labels=[90]
+    ).tolist() == [90]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"keys": None}, "there is no column 'keys'; codes, squares, keys are needed"),
+        ({"codes": np.zeros((5, 3), np.float32)}, "codes has float32 of shape"),
+        ({"codes": np.zeros((5, 2))}, "codes has float64 of shape"),
+        ({"labels": np.zeros(4)}, "labels: of another length than the 5 keys"),
+    ],
+)
+def test_columns_of_other_sizes_or_types_are_refused(
+    changed: dict[str, NDArray[Any] | None], message: str
+) -> None:
+    columns = {**filled(normal(5, 2)).columns, **changed}
+    kept = {name: column for name, column in columns.items() if column is not None}
+    with pytest.raises(ValueError, match=message):
+        VectorIndex.over(kept, 2)
+
+
+def test_what_an_index_holds_is_told_with_its_room_and_what_its_graph_borrowed() -> None:
+    index = filled(normal(20, 4), labels=np.arange(20))
+    assert index.graph_bytes() is None
+    index.add(normal(1, 4), labels=[20])
+    index.build_graph()
+    names = [name for name, _ in index.buffers()]
+    assert names.count("the buffer of codes") == 2  # the column, and what it is a part of
+    assert "a buffer that the graph borrowed" in names
+    assert max(len(part) for name, part in index.buffers() if name == "the buffer of codes") == 42
+    assert len(index.graph_bytes() or b"") > 0
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_view_answers_as_an_owner(metric: str, dtype: str, tmp_path: Path) -> None:

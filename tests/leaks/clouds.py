@@ -20,10 +20,10 @@ def independent(rows, dimensions, seed=0):
     return units(np.random.default_rng(seed).normal(size=(rows, dimensions)))
 
 
-def scene(protection, vectors=None, seed=0, k=10):
+def scene(defence, vectors=None, seed=0, k=10):
     everything = skewed(820, 12, seed) if vectors is None else vectors
     inside, outside = np.array_split(everything[20:], 2)
-    return Scene(protection, inside, outside, everything[:20], k, seed)
+    return Scene(defence, inside, outside, everything[:20], k, seed)
 
 
 def measured(attack, where):

@@ -11,14 +11,14 @@ from fedlab.leaks import (
     Linkage,
     Membership,
     Noise,
-    Plain,
     Quantised,
     Rotation,
     ScaleAndPerturb,
     Shares,
     Trilateration,
+    Undefended,
 )
-from fedlab.leaks.defences import Protection, Seen
+from fedlab.leaks.defences import Defence, Seen
 from tests.leaks.clouds import independent, measured, scene, skewed
 
 ALL = (
@@ -31,7 +31,7 @@ ALL = (
 
 
 @dataclass(frozen=True)
-class Unrelated(Protection):
+class Unrelated(Defence):
     """Rows that have nothing to do with the true ones: what no attack can win against."""
 
     name, kind, holder_sees = "unrelated", "a test's", "nothing"
@@ -42,11 +42,11 @@ class Unrelated(Protection):
         return Seen(rows, rows)
 
 
-@pytest.mark.parametrize("protection", [Plain(), Rotation(), ScaleAndPerturb(1e-6)])
+@pytest.mark.parametrize("defence", [Undefended(), Rotation(), ScaleAndPerturb(1e-6)])
 @pytest.mark.parametrize("attack", ALL, ids=str)
-def test_everything_falls_where_distances_are_kept(protection, attack):
-    for (_, metric), found in measured(attack, scene(protection)).items():
-        if metric == "recovery, 8 pairs" and isinstance(protection, Rotation):
+def test_everything_falls_where_distances_are_kept(defence, attack):
+    for (_, metric), found in measured(attack, scene(defence)).items():
+        if metric == "recovery, 8 pairs" and isinstance(defence, Rotation):
             assert found.chance < found.value < 0.999  # 8 pairs do not determine 12 axes
         else:
             assert found.value > 0.999, metric
@@ -80,9 +80,9 @@ def test_one_server_s_share_tells_nothing_and_the_asker_s_distances_everything(s
                 assert found.value > 0.99, (metric, found)
 
 
-@pytest.mark.parametrize("protection", [Plain(), ScaleAndPerturb(0.5), Rotation()])
-def test_a_link_names_the_row_s_place_though_the_pool_is_shuffled(protection):
-    where = scene(protection)
+@pytest.mark.parametrize("defence", [Undefended(), ScaleAndPerturb(0.5), Rotation()])
+def test_a_link_names_the_row_s_place_though_the_pool_is_shuffled(defence):
+    where = scene(defence)
     linked, missed = Linkage().link(where)
     assert (linked == np.arange(400)).mean() > 0.97
     assert not (where.pool[1][:400] == np.arange(400)).all()
@@ -92,16 +92,16 @@ def test_a_link_names_the_row_s_place_though_the_pool_is_shuffled(protection):
 def test_axes_that_never_vary_do_not_stop_an_attack():
     # As in images, where some pixels are always black: covariances have no inverse.
     vectors = np.hstack([skewed(820, 10), np.zeros((820, 4))])
-    for protection in (Plain(), Rotation(), Noise(0.5)):
+    for defence in (Undefended(), Rotation(), Noise(0.5)):
         for attack in ALL:
-            found = measured(attack, scene(protection, vectors)).values()
+            found = measured(attack, scene(defence, vectors)).values()
             assert all(np.isfinite(each.value) for each in found)
-            if not isinstance(protection, Noise):
+            if not isinstance(defence, Noise):
                 assert max(each.value for each in found) > 0.99
 
 
 def test_chance_is_what_guessing_gives():
-    where = scene(Plain())
+    where = scene(Undefended())
     found = measured(Linkage(), where)
     assert found["holder", "linkage"].chance == 1 / 800
     mean = where.outside.mean(axis=0)
@@ -121,7 +121,8 @@ def test_more_noise_leaves_less():
 
 def test_distances_of_the_top_k_suffice_but_rounded_ones_lose_something():
     fine, coarse = (
-        measured(Trilateration(top=5, decimals=decimals), scene(Plain())) for decimals in (6, 1)
+        measured(Trilateration(top=5, decimals=decimals), scene(Undefended()))
+        for decimals in (6, 1)
     )
     [(name, exact)], [(_, rounded)] = fine.items(), coarse.items()
     assert name == ("asker", "trilateration, top 5, 6 decimals")
@@ -129,7 +130,7 @@ def test_distances_of_the_top_k_suffice_but_rounded_ones_lose_something():
 
 
 def test_more_places_than_rows_show_all_rows():
-    [found] = Trilateration(top=5_000, targets=3).measure(scene(Plain()))
+    [found] = Trilateration(top=5_000, targets=3).measure(scene(Undefended()))
     assert found.value > 0.999
 
 
@@ -138,7 +139,7 @@ def test_a_row_that_is_never_in_sight_is_not_recovered():
     vectors = skewed(420, 6)
     vectors[20] *= 0.01
     vectors[220:] *= 5
-    where = scene(Plain(), vectors)
+    where = scene(Undefended(), vectors)
     [found] = Trilateration(top=1, targets=1).measure(where)
     assert found.value == pytest.approx(found.chance, abs=1e-9)
     assert found.chance < 0.99
@@ -162,7 +163,7 @@ def test_one_bit_a_number_still_links_rows():
 
 def test_too_many_pairs_and_bad_settings_are_refused():
     with pytest.raises(ValueError, match="400 known pairs were asked for, of 400 rows"):
-        list(KnownPairs((400,)).measure(scene(Plain())))
+        list(KnownPairs((400,)).measure(scene(Undefended())))
     with pytest.raises(ValueError, match="pairs is 1"):
         KnownPairs((1,))
     with pytest.raises(ValueError, match="top is 0"):

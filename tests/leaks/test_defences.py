@@ -8,27 +8,27 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from fedlab.leaks import (
-    PROTECTIONS,
+    DEFENCES,
     Counts,
     Noise,
-    Plain,
     Quantised,
     Rotation,
     ScaleAndPerturb,
     Shares,
+    Undefended,
 )
 from fedlab.leaks.defences import QUERIES, ROWS
 from fedlab.privacy.fixed_point import FRACTION
 from tests.leaks.clouds import independent, skewed
 
-ROWS_OF = [each for each in PROTECTIONS if each.searchable]
-every = pytest.mark.parametrize("protection", ROWS_OF, ids=lambda p: f"{p.name} {p.setting}")
+ROWS_OF = [each for each in DEFENCES if each.searchable]
+every = pytest.mark.parametrize("defence", ROWS_OF, ids=lambda p: f"{p.name} {p.setting}")
 
 
 @every
-def test_a_seed_and_a_part_say_everything(protection):
+def test_a_seed_and_a_part_say_everything(defence):
     rows = skewed(30, 8)
-    once, again = (protection.protect(rows, 3, ROWS) for _ in range(2))
+    once, again = (defence.protect(rows, 3, ROWS) for _ in range(2))
     np.testing.assert_array_equal(once.held, again.held)
     assert once.held.shape == once.used.shape == rows.shape
     assert rows.flags.writeable
@@ -36,11 +36,11 @@ def test_a_seed_and_a_part_say_everything(protection):
 
 
 @every
-def test_what_it_is_and_who_sees_what_is_said(protection):
-    obfuscates = isinstance(protection, Rotation | ScaleAndPerturb)
-    assert (protection.kind == "obfuscation, not encryption") == obfuscates
-    assert protection.holder_sees
-    assert protection.asker_sees
+def test_what_it_is_and_who_sees_what_is_said(defence):
+    obfuscates = isinstance(defence, Rotation | ScaleAndPerturb)
+    assert (defence.kind == "obfuscation, not encryption") == obfuscates
+    assert defence.holder_sees
+    assert defence.asker_sees
 
 
 def test_a_rotation_keeps_all_distances_and_shows_no_coordinate():
@@ -55,8 +55,8 @@ def test_a_rotation_keeps_all_distances_and_shows_no_coordinate():
 @given(st.floats(0.05, 8), st.integers(0, 1000), st.integers(2, 40))
 def test_scale_and_perturb_keeps_the_order_of_distances_that_differ_by_beta(beta, seed, dimensions):
     rows = independent(12, dimensions, seed)
-    protection = ScaleAndPerturb(beta)
-    held = protection.protect(rows, seed, ROWS).held
+    defence = ScaleAndPerturb(beta)
+    held = defence.protect(rows, seed, ROWS).held
     plain, seen = cdist(rows, rows), cdist(held, held)
     # Fuchsbauer et al., definition of beta-DCP: o-x nearer than o-y by more than beta stays nearer.
     surely = plain[:, :, None] < plain[:, None, :] - beta
@@ -78,12 +78,12 @@ def test_scale_and_perturb_moves_uniformly_in_a_ball_of_its_radius():
     assert np.square(radii * beta / 4).mean() == pytest.approx(told, rel=0.05)
 
 
-@pytest.mark.parametrize("protection", [Noise(0.7), Rotation(0.7)])
-def test_noise_has_its_size_and_is_new_for_queries(protection):
+@pytest.mark.parametrize("defence", [Noise(0.7), Rotation(0.7)])
+def test_noise_has_its_size_and_is_new_for_queries(defence):
     nothing = np.zeros((3000, 20))
-    rows, queries = (protection.protect(nothing, 0, part).held for part in (ROWS, QUERIES))
+    rows, queries = (defence.protect(nothing, 0, part).held for part in (ROWS, QUERIES))
     assert np.square(rows).sum(axis=1).mean() == pytest.approx(0.49, rel=0.05)
-    assert protection.noise_power(20) == pytest.approx(0.49)
+    assert defence.noise_power(20) == pytest.approx(0.49)
     assert abs(np.corrcoef(rows.ravel(), queries.ravel())[0, 1]) < 0.02
 
 
@@ -143,4 +143,4 @@ def test_settings_out_of_bounds_are_refused(make, said):
 
 def test_plain_is_plain():
     rows = skewed(5, 3)
-    assert Plain().protect(rows, 0).held is rows
+    assert Undefended().protect(rows, 0).held is rows

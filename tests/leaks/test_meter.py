@@ -12,9 +12,9 @@ from fedlab.leaks import (
     Linkage,
     Membership,
     Noise,
-    Plain,
     ScaleAndPerturb,
     Shares,
+    Undefended,
     leak_summary,
     leak_table,
     measure_leaks,
@@ -23,7 +23,7 @@ from fedlab.leaks.defences import QUERIES, ROWS
 from fedlab.metrics.intervals import mean_interval
 from tests.leaks.clouds import skewed
 
-FEW = {"protections": [Plain(), Noise(0.5), Counts(1.0)], "attacks": [Linkage(), Membership()]}
+FEW = {"defences": [Undefended(), Noise(0.5), Counts(1.0)], "attacks": [Linkage(), Membership()]}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_recall_is_that_of_brute_force():
 
 def test_recall_falls_as_beta_grows_and_shares_keep_it():
     betas = (0.1, 0.5, 2.0, 8.0)
-    protections = [*(ScaleAndPerturb(beta) for beta in betas), Shares()]
-    *blurred, shared = measure_leaks(skewed(800, 20), protections, []).value
+    defences = [*(ScaleAndPerturb(beta) for beta in betas), Shares()]
+    *blurred, shared = measure_leaks(skewed(800, 20), defences, []).value
     assert all(np.diff(blurred) < 0)
     assert blurred[0] > 0.9 > 0.1 > blurred[-1]
     assert shared == 1.0
@@ -81,7 +81,7 @@ def test_recall_falls_as_beta_grows_and_shares_keep_it():
 def test_lengths_do_not_matter():
     rows = skewed(300, 8)
     longer = rows * np.random.default_rng(0).uniform(0.1, 9, size=(300, 1))
-    a, b = (measure_leaks(x, [Plain()], [Linkage()]) for x in (rows, longer))
+    a, b = (measure_leaks(x, [Undefended()], [Linkage()]) for x in (rows, longer))
     np.testing.assert_allclose(a.value, b.value, atol=1e-6)
 
 
@@ -126,34 +126,38 @@ def test_vectors_that_cannot_be_measured_are_refused(vectors, said):
 
 def test_more_pairs_than_rows_are_refused():
     with pytest.raises(ValueError, match=r"KnownPairs: 64 .* of 45 .* at least 143 .*pairs="):
-        measure_leaks(skewed(100, 4), [Plain()], [KnownPairs((64,))])
+        measure_leaks(skewed(100, 4), [Undefended()], [KnownPairs((64,))])
 
 
 @pytest.mark.parametrize("queries", [None, skewed(5, 4, seed=1)])
 def test_as_many_vectors_as_are_asked_for_are_enough_and_one_fewer_is_not(queries):
     attack = [KnownPairs((16,))]
     with pytest.raises(ValueError, match="at least") as caught:
-        measure_leaks(skewed(20, 4), [Plain()], attack, k=2, queries=queries)
+        measure_leaks(skewed(20, 4), [Undefended()], attack, k=2, queries=queries)
     needed = int(re.search(r"at least (\d+) vectors", str(caught.value))[1])
-    measure_leaks(skewed(needed, 4), [Plain()], attack, k=2, queries=queries)
+    measure_leaks(skewed(needed, 4), [Undefended()], attack, k=2, queries=queries)
     with pytest.raises(ValueError, match=f"at least {needed} vectors"):
-        measure_leaks(skewed(needed - 1, 4), [Plain()], attack, k=2, queries=queries)
+        measure_leaks(skewed(needed - 1, 4), [Undefended()], attack, k=2, queries=queries)
 
 
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({"protections": ["plain"]}, TypeError, "a protection of type str was given"),
-        ({"protections": "plain"}, TypeError, "protections is 'plain'; give a list"),
-        ({"protections": [Plain]}, TypeError, r"the class Plain; give an object: Plain\("),
-        ({"protections": Plain()}, TypeError, r"protections is Plain\(\); give a list"),
-        ({"protections": []}, ValueError, "protections is empty; give one at least"),
+        ({"defences": ["plain"]}, TypeError, "a defence of type str was given"),
+        ({"defences": "plain"}, TypeError, "defences is 'plain'; give a list"),
+        (
+            {"defences": [Undefended]},
+            TypeError,
+            r"the class Undefended; give an object: Undefended\(",
+        ),
+        ({"defences": Undefended()}, TypeError, r"defences is Undefended\(\); give a list"),
+        ({"defences": []}, ValueError, "defences is empty; give one at least"),
         ({"attacks": [Linkage]}, TypeError, "the class Linkage"),
         ({"attacks": Linkage()}, TypeError, r"attacks is Linkage\(\); give a list"),
         ({"seeds": 3}, TypeError, r"seeds is 3; give a list, such as seeds=range\(3\)"),
         ({"seeds": []}, ValueError, "seeds is empty"),
     ],
 )
-def test_what_is_no_list_of_protections_attacks_or_seeds_is_named(given, error, said):
+def test_what_is_no_list_of_defences_attacks_or_seeds_is_named(given, error, said):
     with pytest.raises(error, match=said):
         measure_leaks(skewed(60, 4), **{**FEW, **given})

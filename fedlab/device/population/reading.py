@@ -24,7 +24,6 @@ from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
 from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.index.table import Table
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 __all__ = ["Population", "PopulationError", "StoredDevice"]
@@ -191,10 +190,10 @@ class Population(Sequence["StoredDevice"]):
         what = f"device {self._id_at(place)!r} of {self.folder.name}"
         vectors = as_vectors(self._vectors_at(rows), self.dimensions, what)
         columns["squares"] = as_lengths(vectors, self.metric, what)
-        index = VectorIndex(self.dimensions, self.metric, self.dtype)
-        index._table = Table(columns, dimensions=self.dimensions)
-        index._next_key = len(self._labels)
-        return index
+        next_key = len(self._labels)
+        return VectorIndex.over(
+            columns, self.dimensions, self.metric, self.dtype, next_key=next_key
+        )
 
 
 class StoredDevice(Device):

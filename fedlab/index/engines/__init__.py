@@ -27,8 +27,8 @@ __all__ = [
     "FaissIVFPQ",
     "FaissPQ",
     "Proposer",
-    "described",
-    "engine_of",
+    "engine_from",
+    "settings_of",
 ]
 
 #: Engines by the name under which answers and files know them.
@@ -38,7 +38,7 @@ ENGINES: dict[str, Any] = {
 }
 
 
-def described(engine: Any) -> dict[str, Any]:
+def settings_of(engine: Any) -> dict[str, Any]:
     """Return an engine's name and settings, for a file.
 
     Raises
@@ -48,7 +48,7 @@ def described(engine: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> described(FaissIVF(lists=64, probes=4))
+    >>> settings_of(FaissIVF(lists=64, probes=4))
     {'name': 'faiss-ivf', 'lists': 64, 'probes': 4, 'seed': 0}
     """
     if ENGINES.get(engine.name) is not type(engine):
@@ -59,8 +59,8 @@ def described(engine: Any) -> dict[str, Any]:
     return {"name": engine.name, **asdict(engine)}
 
 
-def engine_of(said: Mapping[str, Any]) -> Engine:
-    """Return the engine that `described` described.
+def engine_from(said: Mapping[str, Any]) -> Engine:
+    """Return the engine that `settings_of` told.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def engine_of(said: Mapping[str, Any]) -> Engine:
 
     Examples
     --------
-    >>> engine_of({"name": "graph", "connectivity": 8})
+    >>> engine_from({"name": "graph", "connectivity": 8})
     HNSW(connectivity=8, expansion_add=128, expansion_search=64, dtype=None, rescored=None)
     """
     settings = dict(said)

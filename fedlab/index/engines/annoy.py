@@ -18,7 +18,7 @@ from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
 from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = ["Annoy"]
 
@@ -103,7 +103,7 @@ class Forest(Entries):
     def worn(self) -> bool:
         return self._too_many_removed
 
-    def extend(self, table: Table, threads: int) -> None:
+    def extend(self, table: RowTable, threads: int) -> None:
         """Build all trees anew, if the table has rows that they have not."""
         if table.rows == self.entries - self.removed:
             return
@@ -142,7 +142,7 @@ class Forest(Entries):
                 list(pool.map(walk, range(len(queries))))
         return self._rows_at(places)
 
-    def nbytes_beside(self, table: Table) -> int:
+    def nbytes_beside(self, table: RowTable) -> int:
         """Return the least that so many trees take: Annoy doesn't tell what it took."""
         node = 12 + 4 * self._dimensions
         leaves = -(-self.entries // (self._dimensions + 2))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import F32, I64, Bool
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = ["Engine", "Proposer", "imported"]
 
@@ -48,7 +48,7 @@ class Proposer(Protocol):
     def tune(self, settings: Any) -> None:
         """Search with an engine's other settings, which build the same."""
 
-    def extend(self, table: Table, threads: int) -> None:
+    def extend(self, table: RowTable, threads: int) -> None:
         """Take in the rows that the table has and this has not."""
 
     def without(self, kept: Bool) -> Self:
@@ -57,7 +57,7 @@ class Proposer(Protocol):
     def candidates(self, queries: F32, count: int, threads: int) -> I64:
         """Return rows near each query, (q, `count` or more), none twice; -1 fills empty places."""
 
-    def nbytes_beside(self, table: Table) -> int:
+    def nbytes_beside(self, table: RowTable) -> int:
         """Return the bytes that it takes beside the table's."""
 
     def to_bytes(self) -> bytes | None:

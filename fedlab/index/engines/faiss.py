@@ -22,7 +22,7 @@ _ROWS_A_CENTROID = 256
 
 
 class _Faiss:
-    """What the engines share; a subclass says which Faiss index it is (see `Settings`)."""
+    """What the engines share; a subclass says which Faiss index it is (see `FaissEngine`)."""
 
     name: ClassVar[str]
     saved: ClassVar[bool] = True

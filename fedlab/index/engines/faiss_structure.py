@@ -12,9 +12,9 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, I64
 from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
-__all__ = ["CENTROIDS", "FaissProposer", "Settings", "faiss"]
+__all__ = ["CENTROIDS", "FaissEngine", "FaissProposer", "faiss"]
 
 
 #: Of a byte of a product code.
@@ -28,7 +28,7 @@ def faiss() -> Any:
     return imported("faiss", "faiss")
 
 
-class Settings(Protocol):
+class FaissEngine(Protocol):
     """What a `FaissProposer` asks of an engine.
 
     Attributes
@@ -67,7 +67,7 @@ class Settings(Protocol):
 class FaissProposer(Entries):
     """A Faiss index over the rows of a table; see `Proposer`."""
 
-    def __init__(self, engine: Settings, dimensions: int, metric: str) -> None:
+    def __init__(self, engine: FaissEngine, dimensions: int, metric: str) -> None:
         super().__init__()
         self._engine, self._dimensions, self._metric = engine, dimensions, metric
         self._index = self._empty()
@@ -84,7 +84,7 @@ class FaissProposer(Entries):
                 learner.cp.min_points_per_centroid = 1
         return index
 
-    def tune(self, settings: Settings) -> None:
+    def tune(self, settings: FaissEngine) -> None:
         """Search with other settings, which build the same index."""
         self._engine = settings
         settings.prepare(self._index)
@@ -101,7 +101,7 @@ class FaissProposer(Entries):
     def worn(self) -> bool:
         return self._too_many_removed or self._index.ntotal != self.entries
 
-    def extend(self, table: Table, threads: int) -> None:
+    def extend(self, table: RowTable, threads: int) -> None:
         """Take in new rows; if they are more than it has learned from, learn anew from all."""
         known = self.entries - self.removed
         if table.rows == known:
@@ -117,7 +117,7 @@ class FaissProposer(Entries):
         self._index, self._learned_from = index, learned_from
         self._row_of = np.concatenate([row_of, np.arange(known, table.rows)])
 
-    def _sample(self, table: Table) -> F32:
+    def _sample(self, table: RowTable) -> F32:
         engine = self._engine
         if table.rows < engine.least:
             raise ValueError(
@@ -144,7 +144,7 @@ class FaissProposer(Entries):
             _, places = self._index.search(self._fitted(queries), asked)
         return self._rows_at(places)
 
-    def nbytes_beside(self, table: Table) -> int:
+    def nbytes_beside(self, table: RowTable) -> int:
         """Return the bytes of codes, ids, centroids and links."""
         index, numbers = self._index, 4 * self._dimensions
         nbytes = index.ntotal * _code_size(index)

@@ -31,7 +31,7 @@ from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
 from fedlab.index.encoding import DTYPES, LARGEST, codes_in, encode
 from fedlab.index.engines.entries import Entries
-from fedlab.index.table import Table
+from fedlab.index.table import RowTable
 
 __all__ = ["HNSW", "Graph", "library_version"]
 
@@ -173,7 +173,7 @@ class Graph(Entries):
         """Whether it should be built anew: too many rows are gone, or a build was broken off."""
         return self._too_many_removed or len(self._index) != self.entries
 
-    def nbytes_beside(self, table: Table) -> int:
+    def nbytes_beside(self, table: RowTable) -> int:
         """Return the bytes of the links, and of those rows that it doesn't share with `table`."""
         row = self._width * DTYPES[self._dtype].itemsize
         links = int(self._index.serialized_length) - self.entries * row
@@ -181,7 +181,7 @@ class Graph(Entries):
         held = sum(part.nbytes for part in self._borrowed if not np.may_share_memory(part, codes))
         return links + held + self._copied * row
 
-    def extend(self, table: Table, threads: int) -> None:
+    def extend(self, table: RowTable, threads: int) -> None:
         """Enter the rows that the table has and the graph has not.
 
         One thread gives the same graph each time, and the same whether rows come at once or in

@@ -14,7 +14,7 @@ from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F32
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
-from fedlab.index.scan import Probes
+from fedlab.index.scan import Queries
 from fedlab.privacy.secure_sum import Session
 from fedlab.search.private.knn_vote import vote
 from fedlab.search.private.kth_distance import kth_distances
@@ -68,24 +68,24 @@ def costs(
     """
     import pandas as pd
 
-    probes = as_vectors(queries, devices[0].index.dimensions, "queries")
-    if not len(probes):
+    asked = as_vectors(queries, devices[0].index.dimensions, "queries")
+    if not len(asked):
         raise ValueError("no queries were given; costs are counted a query")
     session, session_ms = _timed(lambda: Session([device.id for device in devices]))
     shared, shared_ms = _timed(lambda: SharedIndex(devices))
-    shared.search(probes[:1], k)  # compiles what is not compiled yet
+    shared.search(asked[:1], k)  # compiles what is not compiled yet
     runs: list[tuple[str, Callable[[], Ledger], Ledger | None, float]] = [
-        ("plain", lambda: _plain(devices, probes, k), None, 0.0),
+        ("plain", lambda: _plain(devices, asked, k), None, 0.0),
         (
             "masked k-th distance",
-            lambda: kth_distances(devices, probes, k, session=session).ledger,
+            lambda: kth_distances(devices, asked, k, session=session).ledger,
             session.ledger,
             session_ms,
         ),
-        ("two-server shares", lambda: shared.search(probes, k).ledger, shared.setup, shared_ms),
+        ("two-server shares", lambda: shared.search(asked, k).ledger, shared.setup, shared_ms),
     ]
     if classes is not None:
-        voted = lambda: vote(devices, probes, k, classes, session=session).ledger  # noqa: E731
+        voted = lambda: vote(devices, asked, k, classes, session=session).ledger  # noqa: E731
         runs.insert(2, ("masked vote", voted, session.ledger, session_ms))
     rows = []
     for scheme, run, setup, setup_ms in runs:
@@ -93,24 +93,25 @@ def costs(
         frame = ledger.frame()
         vectors = frame["bytes"][frame["what"].isin(_VECTORS)].sum()
         before = setup.bytes if setup is not None else 0
-        each = [ledger.bytes / len(probes), vectors / len(probes), ledger.rounds, ms / len(probes)]
+        each = [ledger.bytes / len(asked), vectors / len(asked), ledger.rounds, ms / len(asked)]
         rows.append([scheme, *each, before, setup_ms])
     names = ["scheme", "bytes", "vectors", "rounds", "ms", "setup_bytes", "setup_ms"]
     return pd.DataFrame(rows, columns=names).set_index("scheme")
 
 
-def _plain(devices: Sequence[Device], probes: F32, k: int) -> Ledger:
+def _plain(devices: Sequence[Device], asked: F32, k: int) -> Ledger:
     """Every device sends its k nearest, keys and distances, and the server merges them."""
     ledger = Ledger([device.id for device in devices])
     everyone = np.arange(len(devices))
-    asked = Probes.of(probes, devices[0].index.metric)
+    ready = Queries.of(asked, devices[0].index.metric)
     with one_blas_thread():
-        hits = [device.index.scan(asked, k) for device in devices]
-    ledger.note(1, "down", "queries", probes.nbytes, everyone)
+        hits = [device.index.scan(ready, k) for device in devices]
+    ledger.note(1, "down", "queries", asked.nbytes, everyone)
     ledger.note(1, "up", "hits", [_HIT * hit.keys.size for hit in hits], everyone)
     distances = np.concatenate([hit.distances for hit in hits], axis=1)
     keys = np.concatenate([hit.keys for hit in hits], axis=1)
     holders = np.repeat(everyone, [hit.keys.shape[1] for hit in hits])
+    # The server's merge, for the time it takes: nobody wants the hits here.
     np.lexsort((keys, np.broadcast_to(holders, keys.shape), distances), axis=1)
     return ledger
 

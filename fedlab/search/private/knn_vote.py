@@ -159,10 +159,10 @@ def _refuse_unknown(device: Device, classes: NDArray[Any]) -> None:
 
 def _votes(side: Side, classes: NDArray[Any]) -> Codes:
     """Return how many of a device's rows within reach each class has, (q, c)."""
-    counts = np.zeros((len(side.probes), len(classes)), np.uint32)
+    counts = np.zeros((len(side.queries), len(classes)), np.uint32)
     held, wanted = len(side.device.index), side.k
     order = np.argsort(classes)
-    left, near = np.arange(len(side.probes)), side.nearest()
+    left, near = np.arange(len(side.queries)), side.nearest()
     while held and len(left):
         inside = ordered(near.distances, side.bits) <= side.reach[left, None]
         # Rows tied at the k-th distance may be more than k: look on until one lies beyond.
@@ -172,5 +172,5 @@ def _votes(side: Side, classes: NDArray[Any]) -> Codes:
         which = order[np.searchsorted(classes, labels, sorter=order)]
         np.add.at(counts, (left[query], which), 1)
         left, wanted = left[~done], min(2 * wanted, held)
-        near = side.device.index.scan(side.probes[left], wanted)
+        near = side.device.index.scan(side.queries[left], wanted)
     return counts

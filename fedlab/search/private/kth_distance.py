@@ -27,7 +27,7 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.index.scan import Nearest, Probes
+from fedlab.index.scan import Nearest, Queries
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 
@@ -189,7 +189,7 @@ class Search:
             raise ValueError(f"bits is {bits!r}; choose 32 or 64")
         asked = _checked(devices, queries)
         self.metric = devices[0].index.metric
-        self.probes = Probes.of(asked, self.metric)
+        self.queries = Queries.of(asked, self.metric)
         self.k = whole_number(k, "k", 1, (1 << 32) // len(devices) - 1)
         self.bits = bits
         ids = [device.id for device in devices]
@@ -198,12 +198,12 @@ class Search:
             raise ValueError("the session is one of other devices, or in another order")
         self.ledger = Ledger(ids)
         self.everyone = np.arange(len(ids))
-        self.sides = [Side(device, self.probes, self.k, bits) for device in devices]
+        self.sides = [Side(device, self.queries, self.k, bits) for device in devices]
 
     def kth_distances(self) -> KthDistances:
         """Bisect; each device knows the result too, since it followed the decisions."""
-        count = len(self.probes)
-        self.ledger.note(1, "down", "queries", self.probes.scaled.nbytes, self.everyone)
+        count = len(self.queries)
+        self.ledger.note(1, "down", "queries", self.queries.scaled.nbytes, self.everyone)
         sums = np.empty((self.bits, count), np.int64)
         # No sum is larger than D k, so words that hold that much are enough.
         kind = np.min_scalar_type(self.k * len(self.sides))
@@ -238,9 +238,9 @@ class Side:
         The k-th distance as a whole number, as far as it is known: bits from the top.
     """
 
-    def __init__(self, device: Device, probes: Probes, k: int, bits: Bits) -> None:
-        self.device, self.probes, self.k, self.bits = device, probes, k, bits
-        self.reach = np.zeros(len(probes), _TOP[bits])
+    def __init__(self, device: Device, queries: Queries, k: int, bits: Bits) -> None:
+        self.device, self.queries, self.k, self.bits = device, queries, k, bits
+        self.reach = np.zeros(len(queries), _TOP[bits])
         self._bit = bits - 1
         self._rows: Nearest | None = None
         self._near: Codes | None = None
@@ -248,7 +248,7 @@ class Side:
     def nearest(self) -> Nearest:
         """Return the device's own k nearest rows of each query, or all it has, measured once."""
         if self._rows is None:
-            self._rows = self.device.index.scan(self.probes, self.k)
+            self._rows = self.device.index.scan(self.queries, self.k)
         return self._rows
 
     def count(self) -> Codes:
@@ -272,6 +272,6 @@ def _checked(devices: Sequence[Device], queries: ArrayLike) -> F32:
     if len(devices) < 2:
         raise ValueError(f"{len(devices)} devices were given; a sum hides its parts from two on")
     metric, dimensions = one_kind(devices)
-    probes = as_vectors(queries, dimensions, "queries")
-    as_lengths(probes, metric, "queries")
-    return probes
+    queries = as_vectors(queries, dimensions, "queries")
+    as_lengths(queries, metric, "queries")
+    return queries

@@ -155,30 +155,30 @@ class SharedIndex:
             order. The ledger's ends are the servers, seen from who asks, and the dealer.
         """
         k = whole_number(k, "k", 1)
-        probes = as_vectors(queries, self.dimensions, "queries")
-        as_lengths(probes, self.metric, "queries")
+        asked = as_vectors(queries, self.dimensions, "queries")
+        as_lengths(asked, self.metric, "queries")
         ledger = Ledger(["server 0", "server 1", "dealer"])
-        found = _empty(len(probes), k, len(self), ledger)
+        found = _empty(len(asked), k, len(self), ledger)
         batch = max(1, min(_BATCH, _SCORES // len(self)))
-        for start in range(0, len(probes), batch):
+        for start in range(0, len(asked), batch):
             part = slice(start, start + batch)
-            self._rank(self._distances(probes[part], ledger), self.error(probes[part]), found, part)
+            self._rank(self._distances(asked[part], ledger), self.error(asked[part]), found, part)
         return found
 
     def error(self, queries: ArrayLike) -> F64:
         """Return how far the distance of a row to each query can lie from the true one, (q,)."""
-        probes = as_vectors(queries, self.dimensions, "queries")
-        _, factors = self._form.queries(probes)
-        squares = np.square(probes, dtype=np.float64).sum(axis=1) if self.metric == "l2sq" else 1.0
+        asked = as_vectors(queries, self.dimensions, "queries")
+        _, factors = self._form.queries(asked)
+        squares = np.square(asked, dtype=np.float64).sum(axis=1) if self.metric == "l2sq" else 1.0
         # The last bits of float64, in which rows are scaled and distances are put together.
         rounding = (self.dimensions + 8) * 2.0**-51 * (np.abs(factors) + squares)
         return np.asarray(error_bound(self.dimensions + 1) * np.abs(factors) + rounding)
 
-    def _distances(self, probes: F32, ledger: Ledger) -> F64:
+    def _distances(self, asked: F32, ledger: Ledger) -> F64:
         """Run the protocol for a batch of queries: what who asks learns, (m, n)."""
-        values, factors = self._form.queries(probes)
+        values, factors = self._form.queries(asked)
         parts = share(to_words(values))
-        triples = self.dealer.deal(len(probes))
+        triples = self.dealer.deal(len(asked))
         sides = list(zip(self.servers, parts, triples, strict=True))
         masked = [server.mask(part, dealt) for server, part, dealt in sides]
         opened = masked[0] + masked[1]
@@ -188,7 +188,7 @@ class SharedIndex:
         ledger.note(1, "up", "opened queries", masked[0].nbytes, _SERVERS)
         ledger.note(2, "up", "shares of scores", answers[0].nbytes, _SERVERS)
         products = from_products(answers[0] + answers[1]) * factors[:, None]
-        return self._form.distances(products, probes)
+        return self._form.distances(products, asked)
 
     def _rank(self, distances: F64, error: F64, found: FederatedHits, part: slice) -> None:
         held = min(found.keys.shape[1], len(self))

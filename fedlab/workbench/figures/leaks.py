@@ -45,7 +45,7 @@ def trade_frame(frame: pd.DataFrame, attacker: Literal["holder", "asker"]) -> pd
     if attacks.empty or recalls.empty:
         raise ValueError(
             f"the frame holds {len(recalls)} recalls and {len(attacks)} attacks of the {attacker}; "
-            "both are needed: see measure_leaks(vectors, protections, attacks)"
+            "both are needed: see measure_leaks(vectors, defences, attacks)"
         )
     success = ((attacks.value - attacks.chance) / (1 - attacks.chance)).clip(lower=0)
     attacks = attacks.assign(success=success)

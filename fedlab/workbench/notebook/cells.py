@@ -32,7 +32,7 @@ _LOG_SECONDS = 10.0
 T = TypeVar("T")
 
 
-class Origin(Protocol):
+class Describable(Protocol):
     """Anything that can say where data came from."""
 
     def describe(self) -> str:
@@ -126,7 +126,7 @@ def contents() -> None:
     _display({"text/markdown": table, "text/plain": table}, {KEY: {"role": CONTENTS}})
 
 
-def provenance(*origins: Origin) -> None:
+def provenance(*origins: Describable) -> None:
     """Print where the data came from, and mark it for the report's header."""
     lines = "\n".join(origin.describe() for origin in origins)
     _display({"text/plain": lines}, {KEY: {"role": PROVENANCE}})

@@ -26,8 +26,8 @@ from fedlab.index.engines import (
     FaissIVF,
     FaissIVFPQ,
     FaissPQ,
-    described,
-    engine_of,
+    engine_from,
+    settings_of,
 )
 from fedlab.index.engines.entries import Entries
 from fedlab.index.file import IndexFileError
@@ -235,12 +235,12 @@ def test_what_is_built_is_not_tuned() -> None:
 
 @each
 def test_an_engine_goes_into_a_file_and_comes_back(engine: Engine) -> None:
-    assert engine_of(json.loads(json.dumps(described(engine)))) == engine
+    assert engine_from(json.loads(json.dumps(settings_of(engine)))) == engine
 
 
 def test_an_unknown_engine_is_named() -> None:
     with pytest.raises(ValueError, match=r"called 'scann'; this library has graph, faiss-flat, "):
-        engine_of({"name": "scann"})
+        engine_from({"name": "scann"})
 
 
 @dataclass(frozen=True)
@@ -376,7 +376,7 @@ def test_a_graph_under_another_engines_name_is_left_out(tmp_path: Path) -> None:
     index = filled(ROWS, engine=FaissHNSW())
     index.build_graph()
     header, body = parts_of(content(index, tmp_path))
-    header["parameters"]["engine"] = described(HNSW())
+    header["parameters"]["engine"] = settings_of(HNSW())
     path = tmp_path / "other.index"
     path.write_bytes(sealed(header, body))
     with pytest.warns(UserWarning, match=r"written by Faiss .*; this is USearch"):

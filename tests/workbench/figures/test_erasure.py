@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from fedlab.erasure import Probes, audit_erasure, compare_ways
+from fedlab.erasure import Fingerprints, audit_erasure, compare_ways
 from fedlab.workbench.figures.erasure import plot_traces, traces
 from tests.helpers import filled, normal
 
@@ -25,8 +25,8 @@ def test_traces_stand_where_each_way_leaves_them(tmp_path):
     assert frame.loc["usearch remove"].tolist() == [0, 0, 3]
     assert frame.loc["remove"].tolist() == [0, 3, 0]
     assert frame.loc["erase"].tolist() == [0, 0, 0]
-    probes = Probes.taken(index, gone)
-    untouched = traces({"nothing": audit_erasure(index, probes)})
+    fingerprints = Fingerprints.taken(index, gone)
+    untouched = traces({"nothing": audit_erasure(index, fingerprints)})
     assert untouched.loc["nothing"].tolist() == [3, 0, 0]
 
 
