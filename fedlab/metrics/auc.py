@@ -19,27 +19,27 @@ __all__ = ["Ranking", "bootstrap_interval"]
 
 
 class Ranking:
-    """How well scores rank ill above well, fold by fold, for any weights of the patients.
+    """How well scores rank positives above negatives, fold by fold, for any weights of the rows.
 
     The area under the ROC curve is the share of pairs (one of each class) that are ranked rightly,
     ties counting half (Hanley and McNeil, Radiology 143, 1982). Keeping the pairs makes a bootstrap
-    cheap: patients drawn more than once weigh more.
+    cheap: rows drawn more than once weigh more.
 
     Parameters
     ----------
-    patients : int
+    rows : int
         How many there are in all.
 
     Examples
     --------
-    >>> ranking = Ranking(patients=4)
+    >>> ranking = Ranking(rows=4)
     >>> ranking.add_fold(np.arange(4), np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.8]))
     >>> float(ranking.auc(np.ones((1, 4)))[0])
     0.75
     """
 
-    def __init__(self, patients: int) -> None:
-        self.patients = patients
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         #: Folds in which a class was missing: no curve, and so no area.
         self.skipped = 0
         self._folds: list[tuple[Places, Places, F64]] = []
@@ -49,31 +49,31 @@ class Ranking:
         """Folds that count."""
         return len(self._folds)
 
-    def add_fold(self, patients: Places, ill: ArrayLike, scores: ArrayLike) -> None:
-        """Add the scores of the patients that a fold tests.
+    def add_fold(self, rows: Places, positive: ArrayLike, scores: ArrayLike) -> None:
+        """Add the scores of the rows that a fold tests.
 
         Parameters
         ----------
-        patients : (n,) places 0 ... patients - 1
-        ill : (n,) 0 or 1
-        scores : (n,) numbers, higher for ill
+        rows : (n,) places below the number of all rows
+        positive : (n,) 0 or 1
+        scores : (n,) numbers, higher for positives
         """
-        is_ill, score = np.asarray(ill, np.bool_), np.asarray(scores, np.float64)
-        if is_ill.all() or not is_ill.any():
+        is_positive, score = np.asarray(positive, np.bool_), np.asarray(scores, np.float64)
+        if is_positive.all() or not is_positive.any():
             self.skipped += 1
             return
-        apart = score[is_ill][:, None] - score[~is_ill][None, :]
+        apart = score[is_positive][:, None] - score[~is_positive][None, :]
         right = (apart > 0) + 0.5 * (apart == 0)
-        self._folds.append((patients[is_ill], patients[~is_ill], right))
+        self._folds.append((rows[is_positive], rows[~is_positive], right))
 
     def auc(self, weights: F64) -> F64:
-        """Return the mean area over the folds, for each of b weightings, (b, patients) -> (b,).
+        """Return the mean area over the folds, for each of b weightings, (b, rows) -> (b,).
 
         A fold whose weights leave a class empty does not count; NaN if none counts.
         """
         total, counted = np.zeros(len(weights)), np.zeros(len(weights))
-        for ill, well, right in self._folds:
-            up, down = weights[:, ill], weights[:, well]
+        for positives, negatives, right in self._folds:
+            up, down = weights[:, positives], weights[:, negatives]
             pairs = up.sum(axis=1) * down.sum(axis=1)
             ranked = np.einsum("bi,ij,bj->b", up, right, down, optimize=True)
             total += np.divide(ranked, pairs, out=np.zeros(len(weights)), where=pairs > 0)
@@ -86,24 +86,24 @@ class Ranking:
 def bootstrap_interval(
     rankings: Sequence[Ranking], seed: int, draws: int = 2000, level: float = 0.95
 ) -> Interval:
-    """Return the AUC of a ranking, or the paired difference of two, by bootstrap over patients.
+    """Return the AUC of a ranking, or the paired difference of two, by bootstrap over rows.
 
     Parameters
     ----------
-    rankings : one or two Rankings of the same patients
+    rankings : one or two Rankings of the same rows
         Of two, the first minus the second.
     seed : int
     draws : int
-        Bootstrap samples of the patients; those in which no fold has both classes are left out.
+        Bootstrap samples of the rows; those in which no fold has both classes are left out.
     level : float
         The percentile interval's coverage.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
     """
-    patients = rankings[0].patients
+    rows = rankings[0].rows
     draw = generator(seed, Purpose.RESAMPLING, device="bootstrap")
-    drawn = draw.multinomial(patients, np.full(patients, 1 / patients), size=draws)
-    weights = np.concatenate([np.ones((1, patients)), drawn])
+    drawn = draw.multinomial(rows, np.full(rows, 1 / rows), size=draws)
+    weights = np.concatenate([np.ones((1, rows)), drawn])
     values = rankings[0].auc(weights)
     if len(rankings) == 2:
         values = values - rankings[1].auc(weights)

@@ -19,14 +19,14 @@ def stratified_folds(strata: ArrayLike, folds: int, repeats: int, seed: int) -> 
     Parameters
     ----------
     strata : (n,) array
-        Rows of one stratum (a hospital's ill patients, say) are spread evenly over the folds.
+        Rows of one stratum (a device's positives, say) are spread evenly over the folds.
     folds, repeats : int
         In each repeat every row is tested once.
     seed : int
 
     Examples
     --------
-    >>> masks = list(stratified_folds(["ill", "well"] * 5, folds=5, repeats=2, seed=0))
+    >>> masks = list(stratified_folds(["a", "b"] * 5, folds=5, repeats=2, seed=0))
     >>> len(masks), int(masks[0].sum())
     (10, 2)
     """

@@ -47,10 +47,6 @@ class Judged:
         """Return success@k, (q,): 1 where any of the first k hits is relevant, else 0."""
         return np.asarray(self._good(k).any(axis=1), np.float64)
 
-    def precision(self, k: int | None = None) -> F64:
-        """Return precision@k, (q,): relevant hits among the first k, by k."""
-        return np.asarray(self._good(k).mean(axis=1))
-
     def reciprocal_rank(self, k: int | None = None) -> F64:
         """Return 1 by the place of the first relevant hit, (q,); 0 where there is none.
 

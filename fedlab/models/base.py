@@ -8,7 +8,6 @@ twelve digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,19 +52,6 @@ class Layout:
             arrays[name] = vector[start:stop].reshape(shape)
             start = stop
         return arrays
-
-    def pack(self, arrays: Mapping[str, Array]) -> Array:
-        """Return the flat vector of named arrays.
-
-        Raises
-        ------
-        ValueError
-            If names or shapes are not the layout's.
-        """
-        given = {name: np.shape(array) for name, array in arrays.items()}
-        if given != dict(self.shapes):
-            raise ValueError(f"arrays {given} were given; the layout is {dict(self.shapes)}")
-        return np.concatenate([np.ravel(arrays[name]) for name, _ in self.shapes])
 
 
 class Model(Protocol):

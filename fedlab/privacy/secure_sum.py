@@ -135,11 +135,6 @@ class Session:
             total += values
         return total
 
-    def without(self, devices: Sequence[int | str]) -> Session:
-        """Return a session, with new keys, of all devices but these."""
-        gone = set(devices)
-        return Session([device for device in self.devices if device not in gone])
-
 
 class Series:
     """Sums of one size and type whose masks were made ahead (see `Session.series`)."""

@@ -25,29 +25,29 @@ def test_every_row_is_tested_once_a_repeat_and_strata_are_even():
 
 
 def scored(draw, count=60):
-    ill = draw.integers(0, 2, count)
-    return ill, np.round(ill * 0.7 + draw.normal(size=count), 1)
+    positive = draw.integers(0, 2, count)
+    return positive, np.round(positive * 0.7 + draw.normal(size=count), 1)
 
 
 def test_area_is_that_of_scikit_learn_for_any_weights():
     draw = np.random.default_rng(2)
-    ill, scores = scored(draw)
+    positive, scores = scored(draw)
     ranking = Ranking(60)
-    ranking.add_fold(np.arange(60), ill, scores)
+    ranking.add_fold(np.arange(60), positive, scores)
     weights = draw.integers(0, 4, size=(20, 60)).astype(float)
-    expected = [roc_auc_score(ill, scores, sample_weight=row) for row in weights]
+    expected = [roc_auc_score(positive, scores, sample_weight=row) for row in weights]
     np.testing.assert_allclose(ranking.auc(weights), expected, atol=1e-12)
 
 
 def test_area_is_the_mean_over_folds_that_have_both_classes():
     draw = np.random.default_rng(3)
-    ill, scores = scored(draw)
-    ill[:20] = 1
+    positive, scores = scored(draw)
+    positive[:20] = 1
     ranking, areas = Ranking(60), []
     for fold in np.split(np.arange(60), 3):
-        ranking.add_fold(fold, ill[fold], scores[fold])
-        if 0 < ill[fold].mean() < 1:
-            areas.append(roc_auc_score(ill[fold], scores[fold]))
+        ranking.add_fold(fold, positive[fold], scores[fold])
+        if 0 < positive[fold].mean() < 1:
+            areas.append(roc_auc_score(positive[fold], scores[fold]))
     assert (ranking.folds, ranking.skipped) == (2, 1)
     assert ranking.auc(np.ones((1, 60)))[0] == pytest.approx(np.mean(areas))
 
@@ -60,20 +60,20 @@ def test_no_fold_with_both_classes_is_no_area():
 
 def test_the_bootstrap_agrees_with_scipy_s_on_a_paired_difference():
     draw = np.random.default_rng(4)
-    ill, scores = scored(draw, 80)
+    positive, scores = scored(draw, 80)
     other = scores + draw.normal(size=80)
     rankings = []
     for values in (scores, other):
         ranking = Ranking(80)
-        ranking.add_fold(np.arange(80), ill, values)
+        ranking.add_fold(np.arange(80), positive, values)
         rankings.append(ranking)
     ours = bootstrap_interval(rankings, seed=0, draws=4000)
 
-    def difference(ill, a, b):
-        return roc_auc_score(ill, a) - roc_auc_score(ill, b)
+    def difference(positive, a, b):
+        return roc_auc_score(positive, a) - roc_auc_score(positive, b)
 
     theirs = stats.bootstrap(
-        (ill, scores, other),
+        (positive, scores, other),
         difference,
         paired=True,
         vectorized=False,
@@ -81,15 +81,15 @@ def test_the_bootstrap_agrees_with_scipy_s_on_a_paired_difference():
         method="percentile",
         rng=1,
     ).confidence_interval
-    assert ours.estimate == pytest.approx(difference(ill, scores, other))
+    assert ours.estimate == pytest.approx(difference(positive, scores, other))
     assert ours.low == pytest.approx(theirs.low, abs=0.015)
     assert ours.high == pytest.approx(theirs.high, abs=0.015)
 
 
 def test_a_way_compared_with_itself_differs_by_nothing():
-    ill, scores = scored(np.random.default_rng(5))
+    positive, scores = scored(np.random.default_rng(5))
     ranking = Ranking(60)
-    ranking.add_fold(np.arange(60), ill, scores)
+    ranking.add_fold(np.arange(60), positive, scores)
     interval = bootstrap_interval([ranking, ranking], seed=0, draws=50)
     assert (interval.low, interval.estimate, interval.high) == (0, 0, 0)
 

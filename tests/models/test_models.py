@@ -104,15 +104,13 @@ def test_scores_far_apart_do_not_overflow():
     assert np.isfinite(gradient).all()
 
 
-def test_layout_packs_what_it_unpacks_and_views_write_through():
+def test_views_of_a_layout_stand_in_its_order_and_write_through():
     layout = Layout((("a", (2, 3)), ("b", (2,))))
     vector = np.arange(8.0)
     parts = layout.views(vector)
-    np.testing.assert_array_equal(layout.pack(parts), vector)
+    np.testing.assert_array_equal(parts["a"], [[0, 1, 2], [3, 4, 5]])
     parts["b"][:] = -1
     assert vector[-2:].tolist() == [-1, -1]
-    with pytest.raises(ValueError, match="the layout is"):
-        layout.pack({"a": np.zeros((3, 2)), "b": np.zeros(2)})
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-__all__ = ["ROLES", "alternative_text", "answer", "main_figure", "provenance", "without_banners"]
+__all__ = ["alternative_text", "answer", "main_figure", "provenance", "without_banners"]
 
 #: The key in an output's metadata.
 KEY = "fedlab"
 _BANNER = "papermill-error-cell-tag"
-FIGURE, ANSWER, PROVENANCE, CONTENTS = ROLES = ("figure", "answer", "provenance", "contents")
+FIGURE, ANSWER, PROVENANCE, CONTENTS = ("figure", "answer", "provenance", "contents")
 
 
 def answer(node: NotebookNode) -> str:

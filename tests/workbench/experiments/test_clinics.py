@@ -79,7 +79,7 @@ def test_cross_validation_ranks_every_patient_in_every_repeat(table):
     rankings = cross_validate(table, RECIPE, folds=4, repeats=2)
     assert list(rankings) == ["alone", "federated", "pooled"]
     for by_clinic in rankings.values():
-        assert {name: r.patients for name, r in by_clinic.items()} == {"large": 100, "small": 60}
+        assert {name: r.rows for name, r in by_clinic.items()} == {"large": 100, "small": 60}
         assert all(r.folds == 8 for r in by_clinic.values())
-        areas = [r.auc(np.ones((1, r.patients)))[0] for r in by_clinic.values()]
+        areas = [r.auc(np.ones((1, r.rows)))[0] for r in by_clinic.values()]
         assert all(0.55 < area < 1 for area in areas)
