@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 __all__ = ["papermill_line", "papermill_options", "workbench_line"]
 
@@ -49,7 +51,8 @@ def papermill_options(values: Mapping[str, Any]) -> list[str]:
     options: list[str] = []
     for name, value in values.items():
         if isinstance(value, list | tuple):
-            options += ["-y", f"{{{name}: {_yaml(value)}}}"]
+            written = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf)
+            options += ["-y", written.rstrip("\n")]
         elif isinstance(value, str) and _looks_typed(value):
             options += ["-r", name, value]
         else:
@@ -65,16 +68,3 @@ def _looks_typed(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _yaml(value: Any) -> str:
-    """Write a value as YAML 1.1 reads it back: `1e-05` without a point would be a text."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_yaml(part) for part in value)}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float):
-        mantissa, _, exponent = repr(value).partition("e")
-        point = mantissa if "." in mantissa else f"{mantissa}.0"
-        return f"{point}e{int(exponent):+d}" if exponent else point
-    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import ast
 import difflib
-import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType, GenericAlias
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
 
 __all__ = ["Parameter", "ParameterError", "bind", "parse"]
 
-_TRUE = frozenset({"true", "yes", "on", "1"})
-_FALSE = frozenset({"false", "no", "off", "0"})
-_NONE = frozenset({"none", "null"})
+_NONE = {"none": None, "null": None}
 _ALLOWED = "int, float, bool, str, list[...], tuple[...], Literal[...], each also with `| None`"
 
 
@@ -54,12 +62,16 @@ class Parameter:
         [0.1, 1.0]
         """
         try:
-            return _convert(_plain(value), ast.parse(self.annotation, mode="eval").body)
-        except ValueError as error:
-            raise ParameterError(
-                f"parameter {self.name}: {error} (it is annotated `{self.annotation}`, "
-                f"default {self.default!r})"
-            ) from None
+            wanted = TypeAdapter[Any](_type(ast.parse(self.annotation, mode="eval").body))
+            return wanted.validate_python(_plain(value))
+        except ValidationError as error:
+            told = "; ".join(map(_reason, error.errors()))
+        except (ValueError, SyntaxError) as error:
+            told = str(error)
+        raise ParameterError(
+            f"parameter {self.name}: {told} (it is annotated `{self.annotation}`, "
+            f"default {self.default!r})"
+        )
 
 
 def parse(source: str) -> tuple[Parameter, ...]:
@@ -147,122 +159,78 @@ def _unknown(name: str, parameters: Sequence[Parameter], notebook: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Turn NumPy scalars and arrays into Python's own, without importing NumPy."""
-    for method in ("tolist", "item"):
-        if type(value).__module__ == "numpy" and hasattr(value, method):
-            return getattr(value, method)()
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _convert(value: Any, kind: ast.expr) -> Any:
-    match kind:
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _first_that_fits(value, [left, right])
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return _first_that_fits(value, [inner, ast.Constant(None)])
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            return _choice(value, ast.literal_eval(inner))
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return [_convert(part, inner) for part in _parts(value)]
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
-            return _tuple(_parts(value), inner.elts if isinstance(inner, ast.Tuple) else [inner])
-        case ast.Constant(value=None):
-            if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
-                return None
-            raise ValueError(f"{value!r} is not None")
-        case ast.Constant(value=str() as quoted):
-            return _convert(value, ast.parse(quoted, mode="eval").body)
-        case ast.Name(id=name) if name in _SCALARS:
-            return _SCALARS[name](value)
-    raise ValueError(f"the annotation `{ast.unparse(kind)}` is none of: {_ALLOWED}")
+def _reason(error: Any) -> str:
+    told = error["msg"].replace("a valid integer", "a whole number").replace("a valid", "a")
+    return f"{error['input']!r}: {told}".replace(": Input should be", " is not")
 
 
-def _first_that_fits(value: Any, kinds: Sequence[ast.expr]) -> Any:
-    # None first: the text "None" would otherwise satisfy `str`.
-    ordered = sorted(kinds, key=lambda kind: not isinstance(kind, ast.Constant))
-    reasons = []
-    for kind in ordered:
+def _read(read: Callable[[str], Any]) -> BeforeValidator:
+    """Text goes through `read`; what that can't take is left for the type to refuse."""
+
+    def before(value: Any) -> Any:
         try:
-            return _convert(value, kind)
-        except ValueError as error:
-            reasons.append(str(error))
-    raise ValueError("; ".join(reasons))
+            return read(value.strip()) if isinstance(value, str) else value
+        except (ValueError, KeyError):
+            return value
+
+    return BeforeValidator(before)
 
 
-def _choice(value: Any, allowed: Any) -> Any:
-    options = allowed if isinstance(allowed, tuple) else (allowed,)
-    for option in options:
-        if value == option or (isinstance(value, str) and value == str(option)):
-            return option
-    raise ValueError(f"{value!r} is none of {', '.join(map(repr, options))}")
+_SCALARS: dict[str, Any] = {
+    "bool": Annotated[bool, Strict(), _read(TypeAdapter(bool).validate_python)],
+    "int": Annotated[int, Strict(), _read(int)],
+    "float": Annotated[float, Strict(), AllowInfNan(False), _read(float)],
+    "str": Annotated[str, Strict()],
+}
 
 
-def _parts(value: Any) -> Sequence[Any]:
-    if isinstance(value, list | tuple):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no sequence: write it as 0.1,1 or [0.1, 1]")
-    text = value.strip()
-    try:
+def _type(written: ast.expr) -> Any:
+    """The type that an annotation names: built from its tree, so that none of it is executed."""
+    match written:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _first_that_fits(left, right)
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return _first_that_fits(inner, ast.Constant(None))
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            allowed = ast.literal_eval(inner)
+            options = allowed if isinstance(allowed, tuple) else (allowed,)
+            texts = {str(option): option for option in options}
+            return Annotated[Literal[options], _read(texts.__getitem__)]
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return Annotated[GenericAlias(list, (_type(inner),)), _read(_parts)]
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
+            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            match kinds:
+                case [kind, ast.Constant(value=EllipsisType())]:
+                    parts: tuple[Any, ...] = (_type(kind), ...)
+                case _:
+                    parts = tuple(map(_type, kinds))
+            return Annotated[GenericAlias(tuple, parts), _read(_parts)]
+        case ast.Constant(value=None):
+            return Annotated[None, _read(lambda text: _NONE[text.lower()])]
+        case ast.Constant(value=str() as quoted):
+            return _type(ast.parse(quoted, mode="eval").body)
+        case ast.Name(id=name) if name in _SCALARS:
+            return _SCALARS[name]
+    raise ValueError(f"the annotation `{ast.unparse(written)}` is none of: {_ALLOWED}")
+
+
+def _first_that_fits(*kinds: ast.expr) -> Any:
+    # None first: the text "None" would otherwise satisfy `str`.
+    first, second = map(_type, sorted(kinds, key=lambda kind: not isinstance(kind, ast.Constant)))
+    return Annotated[first | second, Field(union_mode="left_to_right")]
+
+
+def _parts(text: str) -> Sequence[Any]:
+    with suppress(ValueError, SyntaxError):
         literal = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        literal = None
-    if isinstance(literal, list | tuple):
-        return literal
+        if isinstance(literal, list | tuple):
+            return literal
     if text[:1] in "[(" and text[-1:] in "])":
         text = text[1:-1]
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _tuple(parts: Sequence[Any], kinds: Sequence[ast.expr]) -> tuple[Any, ...]:
-    if len(kinds) == 2 and isinstance(kinds[1], ast.Constant) and kinds[1].value is Ellipsis:
-        return tuple(_convert(part, kinds[0]) for part in parts)
-    if len(parts) != len(kinds):
-        raise ValueError(f"{len(parts)} values were given, {len(kinds)} are wanted")
-    return tuple(_convert(part, kind) for part, kind in zip(parts, kinds, strict=True))
-
-
-def _bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise ValueError(f"{value!r} is not a bool: write true or false")
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            pass
-    raise ValueError(f"{value!r} is not a whole number")
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is not a number") from None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-        raise ValueError(f"{value!r} is not finite")
-    raise ValueError(f"{value!r} is not a number")
-
-
-def _str(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"{value!r} is not a text")
-
-
-_SCALARS: dict[str, Callable[[Any], Any]] = {
-    "bool": _bool,
-    "int": _int,
-    "float": _float,
-    "str": _str,
-}

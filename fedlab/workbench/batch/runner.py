@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
@@ -189,18 +190,8 @@ def _sweep(cache: Path) -> None:
     """Remove what a run that was killed left behind."""
     for folder in cache.glob("running-*"):
         owner = folder.name.split("-")[1]
-        if not (owner.isdigit() and _alive(int(owner))):
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _task(run: Run, scratch: Path) -> Task:
