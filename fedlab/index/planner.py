@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.index.engines import Proposer
+from fedlab.index.answers import Hits
+from fedlab.index.engines import Engine, Proposer
+from fedlab.index.ingest import KEY_LIMIT
 from fedlab.index.scan import nearest, nearest_chosen, ranked
 from fedlab.index.table import RowTable
 
 __all__ = [
     "BUILD_PAYS_AFTER",
     "SCAN_LIMIT",
-    "Walk",
+    "Lookup",
     "filtered_graph_pays",
     "graph_pays",
-    "scanned",
     "to_fetch",
 ]
 
@@ -53,7 +54,6 @@ _FETCHED = 1 << 12
 
 def to_fetch(wanted: int, rows: int, passing: int, breadth: int) -> int:
     """Return how many candidates to ask an engine for, so that enough of the first half pass.
-
 
     A walk holds `breadth` candidates, or as many as it is asked for, and its recall hangs on how
     many of them could be answers. Where a filter has nothing to do with the vectors, one in
@@ -101,72 +101,119 @@ def filtered_graph_pays(
 _MANY = 1 << 20
 
 
-def scanned(
-    table: RowTable, queries: F32, k: int, metric: str, chosen: I64 | None
-) -> tuple[I64, F64]:
-    """Return the k nearest of all rows, or of the chosen ones, exactly: see `fedlab.index.scan`."""
-    if chosen is None:
-        return nearest(table, queries, k, metric)
-    return nearest_chosen(table, chosen, queries, k, metric)
-
-
 @dataclass(frozen=True, eq=False)
-class Walk:
-    """A search by an engine.
+class Lookup:
+    """A search of one index: who should answer it, and what scan and engine answer.
 
     Attributes
     ----------
-    graph : Proposer
-        What the engine built over the table's rows.
     table : RowTable
+    engine : Engine
     metric : str
-    threads : int
+    queries : (q, d) float32 array
+    k : int
+        Places in the answer.
     chosen : (c,) int array, optional
-        Only these rows may be found.
-    fetched : int, optional
-        How many candidates are asked for then; see `fedlab.index.planner.to_fetch`.
+        Only these rows may be found, in ascending order; by default all.
     """
 
-    graph: Proposer
     table: RowTable
+    engine: Engine
     metric: str
-    threads: int
+    queries: F32
+    k: int
     chosen: I64 | None = None
-    fetched: int | None = None
 
-    def nearest(self, queries: F32, k: int) -> tuple[I64, F64, I64]:
-        """Return rows and distances, (q, k), and for which queries the scan had to answer."""
+    @property
+    def held(self) -> int:
+        """Rows that may be found."""
+        return self.table.rows if self.chosen is None else len(self.chosen)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked, or nothing can be found."""
+        return not self.held or not len(self.queries)
+
+    def graph_pays(self, graph: Proposer | None) -> bool:
+        """Say whether the engine should answer, whose graph stands or does not."""
+        sizes = self.held, self.queries.shape[1], len(self.queries), graph is not None
+        if self.chosen is None:
+            return graph_pays(*sizes)
+        times = graph.oversampling if graph else 2
+        return filtered_graph_pays(self._to_fetch(times * self.k), *sizes)
+
+    def scanned(self) -> Hits:
+        """Return what the scan answers."""
+        if self.empty:
+            return self.unanswered("scan")
+        return self._hits("scan", *self._scan(self.queries, min(self.k, self.held)))
+
+    def walked(self, graph: Proposer, threads: int) -> Hits:
+        """Return what the engine answers; where it finds too few, the scan does.
+
+        Parameters
+        ----------
+        graph : Proposer
+            What the engine built over the table's rows.
+        threads : int
+        """
+        k, queries = min(self.k, self.held), self.queries
         rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
         # More candidates than k: what compression put out of order is put right by measuring.
-        wanted = self.fetched or min(self.graph.oversampling * k, self.table.rows)
+        wanted = graph.oversampling * k
+        wanted = min(wanted, self.table.rows) if self.chosen is None else self._to_fetch(wanted)
         few = max(1, _MANY // wanted)
         rescued = [np.empty(0, np.int64)]
         for start in range(0, len(queries), few):
             part = slice(start, start + few)
-            rows[part], distances[part], lacking = self._measured(queries[part], k, wanted)
-            short = start + np.flatnonzero(lacking)
-            rows[short], distances[short] = scanned(
-                self.table, queries[short], k, self.metric, self.chosen
+            rows[part], distances[part], lacking = self._measured(
+                graph, queries[part], k, wanted, threads
             )
+            short = start + np.flatnonzero(lacking)
+            rows[short], distances[short] = self._scan(queries[short], k)
             rescued.append(short)
-        return rows, distances, np.concatenate(rescued)
+        return self._hits(self.engine.name, rows, distances, np.concatenate(rescued))
 
-    def _measured(self, queries: F32, k: int, wanted: int) -> tuple[I64, F64, Bool]:
+    def unanswered(self, engine: str) -> Hits:
+        """Return an answer without a neighbour."""
+        asked = len(self.queries)
+        return self._hits(engine, np.full((asked, 0), -1), np.empty((asked, 0)))
+
+    def _to_fetch(self, wanted: int) -> int:
+        return to_fetch(wanted, self.table.rows, self.held, self.engine.breadth)
+
+    def _scan(self, queries: F32, k: int) -> tuple[I64, F64]:
+        if self.chosen is None:
+            return nearest(self.table, queries, k, self.metric)
+        return nearest_chosen(self.table, self.chosen, queries, k, self.metric)
+
+    def _measured(
+        self, graph: Proposer, queries: F32, k: int, wanted: int, threads: int
+    ) -> tuple[I64, F64, Bool]:
         """Return the nearest candidates, and for which queries too few are known."""
-        near = self.graph.candidates(queries, wanted, self.threads)
+        near = graph.candidates(queries, wanted, threads)
         stands = near >= 0
         passed, first = stands, near.shape[1]
         if self.chosen is not None:
             passes = np.zeros(self.table.rows, np.bool_)
             passes[self.chosen] = True
             passed = stands & passes[near]
-            passed &= passed.cumsum(axis=1) <= self.graph.oversampling * k
+            passed &= passed.cumsum(axis=1) <= graph.oversampling * k
             # Of the later ones a walk misses some.
             first = (first + 1) // 2
         who, place = np.nonzero(passed)
         rows, distances = ranked(self.table, queries, who, near[who, place], k, self.metric)
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
         # look at no more than k rows if it likes: that is its recall.
-        needed = wanted if self.graph.removed else k
+        needed = wanted if graph.removed else k
         lacking = (stands.sum(axis=1) < needed) | (passed[:, :first].sum(axis=1) < k)
         return rows, distances, lacking
+
+    def _hits(self, engine: str, rows: I64, distances: F64, rescued: I64 | None = None) -> Hits:
+        keys = np.full((len(rows), self.k), KEY_LIMIT, np.uint64)
+        far = np.full((len(rows), self.k), np.inf)
+        filled, width = rows >= 0, rows.shape[1]
+        keys[:, :width][filled] = self.table.columns["keys"][rows[filled]]
+        far[:, :width] = distances
+        none = np.empty(0, np.int64)
+        return Hits(keys, far, filled.sum(axis=1), engine, none if rescued is None else rescued)

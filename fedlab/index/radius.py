@@ -15,7 +15,7 @@ from fedlab.core.typing import F32, F64, I64
 from fedlab.index.scan import Queries, _blocks, errors, measure
 from fedlab.index.table import RowTable
 
-__all__ = ["ANSWER", "RadiusTooWide", "within"]
+__all__ = ["ANSWER", "RadiusTooWide", "as_radius", "within"]
 
 Found = tuple[I64, I64, F64]
 
@@ -29,6 +29,22 @@ _HELD = 1 << 21  # neighbours held before those beyond the limit go (50 MB)
 
 class RadiusTooWide(ValueError):
     """More rows lie within a radius than one answer may hold."""
+
+
+def as_radius(radius: float, metric: str) -> float:
+    """Return a radius as a float, or say why it is none.
+
+    Examples
+    --------
+    >>> as_radius(2, "l2sq")
+    2.0
+    """
+    if isinstance(radius, bool) or not isinstance(radius, int | float | np.number):
+        raise TypeError(f"radius is {radius!r} ({type(radius).__name__}); a number is needed")
+    radius = float(radius)
+    if np.isnan(radius) or (radius < 0 and metric != "inner"):
+        raise ValueError(f"radius is {radius}; under {metric} no distance is below 0")
+    return radius
 
 
 def within(

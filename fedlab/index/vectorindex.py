@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.core.typing import F32, F64, I64, U64, Bool, Places
+from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.files.keys import Key, Sealer
 from fedlab.index import file, ingest
@@ -28,8 +28,8 @@ from fedlab.index.certificate import Certificate, OldMemory, certify, content_ha
 from fedlab.index.encoding import DTYPES, Columns, encode
 from fedlab.index.engines import HNSW, Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
-from fedlab.index.planner import Walk, filtered_graph_pays, graph_pays, scanned, to_fetch
-from fedlab.index.radius import within
+from fedlab.index.planner import Lookup
+from fedlab.index.radius import as_radius, within
 from fedlab.index.scan import METRICS, Nearest, Queries, scan
 from fedlab.index.table import RowTable
 
@@ -437,13 +437,13 @@ class VectorIndex:
             How many; an index with fewer rows returns all it has (see `Hits.counts`).
         exact : bool, optional
             True asks the scan (recall 1), False the engine (whose graph is built now if it does
-            not stand). By default sizes decide, see `graph_pays` and `filtered_graph_pays`.
+            not stand). By default sizes decide (`fedlab.index.planner.Lookup.graph_pays`).
         where : (n,) bool array or str, optional
             Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
             as ``"age >= 65 and label != 'well'"`` (see `fedlab.index.filters`). The scan measures
-            those alone. The engine is asked for more candidates (see `to_fetch`); where too few of
-            them pass, as may be if the filter has to do with the vectors, the scan answers after
-            all (see `Hits.rescued`).
+            those alone. The engine is asked for more candidates (`fedlab.index.planner.to_fetch`);
+            where too few of them pass, as may be if the filter has to do with the vectors, the scan
+            answers after all (see `Hits.rescued`).
         threads : int
             Threads that walk the graph; the answer does not depend on them.
 
@@ -462,21 +462,12 @@ class VectorIndex:
         chosen = None if where is None else np.flatnonzero(self.passing(where))
         if chosen is not None and len(chosen) == len(self):
             chosen = None
-        held = len(self) if chosen is None else len(chosen)
-        if exact is None:
-            exact = not self._graph_pays(k, chosen is None, held, len(asked))
-        engine = "scan" if exact else self.engine.name
-        rescued = np.empty(0, np.int64)
-        if not held or not len(asked):
-            rows, distances = np.full((len(asked), 0), -1), np.empty((len(asked), 0))
-        elif exact:
-            rows, distances = scanned(self._table, asked, min(k, held), self.metric, chosen)
-        else:
-            graph, near = self._standing_graph(), min(k, held)
-            fetched = None if chosen is None else self._to_fetch(graph.oversampling * near, held)
-            walk = Walk(graph, self._table, self.metric, threads, chosen, fetched)
-            rows, distances, rescued = walk.nearest(asked, near)
-        return self._hits(rows, distances, k, engine, rescued)
+        lookup = Lookup(self._table, self.engine, self.metric, asked, k, chosen)
+        if exact or (exact is None and not lookup.graph_pays(self._graph)):
+            return lookup.scanned()
+        if lookup.empty:
+            return lookup.unanswered(self.engine.name)
+        return lookup.walked(self._standing_graph(), threads)
 
     def within(
         self,
@@ -521,11 +512,7 @@ class VectorIndex:
         >>> near.counts, near.keys
         (array([3, 0]), array([0, 1, 2], dtype=uint64))
         """
-        if isinstance(radius, bool) or not isinstance(radius, int | float | np.number):
-            raise TypeError(f"radius is {radius!r} ({type(radius).__name__}); a number is needed")
-        radius = float(radius)
-        if np.isnan(radius) or (radius < 0 and self.metric != "inner"):
-            raise ValueError(f"radius is {radius}; under {self.metric} no distance is below 0")
+        radius = as_radius(radius, self.metric)
         if limit is not None:
             limit = whole_number(limit, "limit", 1)
         asked = self._checked(queries)
@@ -553,16 +540,6 @@ class VectorIndex:
             columns["label"] = self.labels
         columns |= about.metadata_in(self._table.columns)
         return np.array(filters.passing(where, columns, len(self)))
-
-    def _graph_pays(self, k: int, unfiltered: bool, passing: int, batch: int) -> bool:
-        sizes = passing, self.dimensions, batch, self.has_graph
-        if unfiltered:
-            return graph_pays(*sizes)
-        times = self._graph.oversampling if self._graph else 2
-        return filtered_graph_pays(self._to_fetch(times * k, passing), *sizes)
-
-    def _to_fetch(self, wanted: int, passing: int) -> int:
-        return to_fetch(wanted, len(self), passing, self.engine.breadth)
 
     def _checked(self, queries: ArrayLike) -> F32:
         asked = as_vectors(queries, self.dimensions, "queries")
@@ -633,22 +610,6 @@ class VectorIndex:
             graph.extend(self._table, threads)
             self._graph = graph
             return graph
-
-    def _hits(
-        self,
-        rows: I64,
-        distances: F64,
-        k: int,
-        engine: str,
-        rescued: I64,
-    ) -> Hits:
-        keys = np.full((len(rows), k), KEY_LIMIT, np.uint64)
-        far = np.full((len(rows), k), np.inf)
-        filled = rows >= 0
-        width = rows.shape[1]
-        keys[:, :width][filled] = self._table.columns["keys"][rows[filled]]
-        far[:, :width] = distances
-        return Hits(keys, far, filled.sum(axis=1), engine, rescued)
 
     # -- files -------------------------------------------------------------------------------
 
