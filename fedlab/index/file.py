@@ -16,7 +16,7 @@ from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Sealer
 from fedlab.index import metadata as about
 from fedlab.index.encoding import DTYPES, Columns, encode
-from fedlab.index.engines import HNSW, Engine, Proposer, engine_from, settings_of
+from fedlab.index.engines import Engine, Proposer, engine_from, settings_of
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
 from fedlab.index.scan import METRICS
 from fedlab.index.table import RowTable
@@ -100,8 +100,9 @@ def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
     if metric not in METRICS or dtype not in DTYPES:
         raise ValueError(f"rows in {dtype!r} under {metric!r}")
     next_key = whole_number(parameters.pop("next_key"), "next_key", 0, KEY_LIMIT)
-    generation = whole_number(parameters.pop("generation", 0), "generation", 0, KEY_LIMIT)
-    engine, writer = _engine_said(parameters)
+    generation = whole_number(parameters.pop("generation"), "generation", 0, KEY_LIMIT)
+    engine = engine_from(parameters.pop("engine"))
+    writer = parameters.pop("library", None)
     engine.suits(dimensions, metric)
     if parameters:
         raise ValueError(f"parameters called {', '.join(sorted(parameters))}")
@@ -114,16 +115,6 @@ def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
     kind = dimensions, metric, dtype
     graph = None if content is None else _graph(content, engine, writer, kind, table.rows)
     return Stored(*kind, engine, table, graph, next_key, generation)
-
-
-def _engine_said(parameters: dict[str, Any]) -> tuple[Engine, str | None]:
-    """Take the engine, and whose library wrote its graph, out of a file's parameters."""
-    if "engine" in parameters:
-        return engine_from(parameters.pop("engine")), parameters.pop("library", None)
-    # Before there were other engines than the graph, its settings stood among the parameters.
-    names = ("connectivity", "expansion_add", "expansion_search")
-    settings = {name: parameters.pop(name) for name in names}
-    return HNSW(**settings), f"USearch {parameters.pop('usearch', None)}"
 
 
 def _graph(

@@ -360,6 +360,8 @@ FORGED: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
     "next key true": parameter("next_key", True),
     "unknown parameter": parameter("path", "/etc/passwd"),
     "no next key": forged(lambda header: header["parameters"].pop("next_key")),
+    "no generation": forged(lambda header: header["parameters"].pop("generation")),
+    "no engine": forged(lambda header: header["parameters"].pop("engine")),
     "no dimensions": forged(lambda header: header["parameters"].pop("dimensions")),
     "array of objects": entry(0, "type", "|O"),
     "array of records": entry(0, "type", [["a", "<f4"]]),

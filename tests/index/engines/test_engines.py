@@ -351,25 +351,6 @@ def test_annoy_that_is_not_here_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
         index.build_graph()
 
 
-def test_the_file_of_before_there_were_engines_is_opened(tmp_path: Path) -> None:
-    from tests.index.test_file import parts_of, sealed
-
-    index = filled(ROWS, engine=HNSW(connectivity=9, expansion_add=40, expansion_search=30))
-    index.build_graph()
-    header, body = parts_of(content(index, tmp_path))
-    settings = header["parameters"].pop("engine")
-    for name in ("name", "dtype", "rescored"):  # which graphs had not
-        del settings[name]
-    library = header["parameters"].pop("library").split()
-    assert library[0] == "USearch"
-    header["parameters"] |= settings | {"usearch": library[1]}
-    path = tmp_path / "older.index"
-    path.write_bytes(sealed(header, body))
-    opened = VectorIndex.open(path)
-    assert (opened.engine, opened.has_graph) == (index.engine, True)
-    assert content(opened, tmp_path) == content(index, tmp_path)
-
-
 def test_a_graph_under_another_engines_name_is_left_out(tmp_path: Path) -> None:
     from tests.index.test_file import parts_of, sealed
 
