@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminated(number: int, _: object) -> None:
-    # Leaving by an exception lets the supervisor end its processes.
+    # Leaving by an exception lets the supervisor end its kernels.
     raise SystemExit(128 + number)
 
 
@@ -105,8 +105,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_running(command: argparse.ArgumentParser) -> None:
-    from fedlab.workbench.batch.supervisor import LIMIT_SECONDS
-
     command.add_argument(
         "--reports",
         type=Path,
@@ -117,7 +115,7 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--limit",
         type=float,
-        default=LIMIT_SECONDS,
+        default=notebooks.LIMIT_SECONDS,
         metavar="SECONDS",
         help="stop a notebook that takes longer (default %(default)g)",
     )

@@ -56,24 +56,15 @@ class OwnKernelSpecs(KernelSpecManager):
 
 
 class OwnKernelManager(AsyncKernelManager):
-    """Starts the kernel of `OwnKernelSpecs`, and tells which process it is."""
+    """Starts the kernel of `OwnKernelSpecs`."""
 
     @default("kernel_spec_manager")
     def _own_specs(self) -> KernelSpecManager:
         return OwnKernelSpecs(parent=self)
 
-    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-        """Start the kernel and call `self.on_start` with its process id."""
-        await super().start_kernel(**options)
-        type(self).on_start(self.provisioner.pid)  # type: ignore[union-attr]
-
-    @staticmethod
-    def on_start(process: int | None) -> None:
-        """Be told of a new kernel; the worker puts its own function here."""
-
 
 def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:
-    """Environment variables for a worker and its kernels.
+    """Environment variables for kernels.
 
     Parameters
     ----------

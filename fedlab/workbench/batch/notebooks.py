@@ -12,7 +12,10 @@ from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-__all__ = ["ROOT", "Notebook", "find", "numbered"]
+__all__ = ["LIMIT_SECONDS", "ROOT", "Notebook", "find", "numbered"]
+
+#: How long one notebook may take unless something else is said.
+LIMIT_SECONDS = 900.0
 
 #: The clone that this package was imported from.
 ROOT = Path(__file__).resolve().parents[3]

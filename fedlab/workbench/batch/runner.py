@@ -1,4 +1,4 @@
-"""Runs notebooks through papermill, and keeps a record of each run that can be trusted.
+"""Runs notebooks, and keeps a record of each run that can be trusted.
 
 A run is a notebook and values for its parameters. Its record (`NN_name.json`) is written last; a
 second call takes what is there as long as nothing that the result depends on has changed.
@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from nbformat import NotebookNode
-from nbformat.reader import NotJSONError
 
 from fedlab.core.threads import cores
 from fedlab.files import atomic
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
-from fedlab.workbench.batch.notebooks import Notebook, dump, load
+from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import LIMIT_SECONDS, Outcome, Supervisor, Task, Watcher
-from fedlab.workbench.report.outputs import answer, without_banners
+from fedlab.workbench.batch.supervisor import Outcome, Supervisor, Task, Watcher
+from fedlab.workbench.report.outputs import answer
 
 __all__ = ["Run", "Settings", "execute", "standing"]
 
@@ -119,7 +117,7 @@ class Progress(Watcher):
 def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list[Record]:
     """Run what has to be run, and return a record for each of `runs`, in their order.
 
-    A notebook that fails, hangs or takes its process down has a record that says so; the others go
+    A notebook that fails, hangs or takes its kernel down has a record that says so; the others go
     on.
     """
     names = [run.notebook.name for run in runs]
@@ -182,7 +180,7 @@ def _outcomes(
     with tempfile.TemporaryDirectory(prefix=f"running-{os.getpid()}-", dir=cache) as name:
         scratch = Path(name)
         environment = jupyter.environment(cache, scratch, max(1, cores() // jobs))
-        tasks = [_task(run, scratch) for run in runs]
+        tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
         yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
 
 
@@ -194,16 +192,9 @@ def _sweep(cache: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _task(run: Run, scratch: Path) -> Task:
-    # In the notebook's own folder, as in JupyterLab: a file of one's own is found beside it.
-    path = run.notebook.path.resolve()
-    return Task(path, executed_path(scratch, run.notebook.name), path.parent, run.values)
-
-
 def _keep(run: Run, outcome: Outcome, digest: str, folder: Path) -> Record:
-    """Move the executed notebook into place, then write the record that vouches for it."""
-    node = _read_executed(outcome.task.output) or load(run.notebook.path)
-    content = dump(node)
+    """Write the executed notebook, then the record that vouches for it."""
+    content = dump(outcome.node)
     atomic.write_bytes(executed_path(folder, run.notebook.name), content)
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
@@ -223,7 +214,7 @@ def _keep(run: Run, outcome: Outcome, digest: str, folder: Path) -> Record:
         versions=records.versions(),
         command=own,
         papermill=plain,
-        answer=answer(node),
+        answer=answer(outcome.node),
         error=outcome.failure,
     )
     record.write(record_path(folder, run.notebook.name))
@@ -234,14 +225,3 @@ def _written(values: dict[str, Any]) -> dict[str, Any]:
     """The values as a record gives them back: tuples as lists."""
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
-
-
-def _read_executed(path: Path) -> NotebookNode | None:
-    """What papermill wrote, without its paths and banners; None if it was killed while writing."""
-    try:
-        node = load(path)
-    except (FileNotFoundError, NotJSONError):
-        return None
-    for key in ("input_path", "output_path"):
-        node.metadata.get("papermill", {}).pop(key, None)
-    return without_banners(node)

@@ -1,62 +1,65 @@
-"""Keeps worker processes alive, gives them notebooks, and kills what runs too long.
+"""Runs notebooks in kernels, several at a time, and kills what runs too long.
 
-A limit on a cell is papermill's; a limit on a whole notebook, and a notebook that takes its process
-down, need somebody outside the process. POSIX only: it kills process groups.
+nbclient runs each notebook in a thread of its own; the notebook's code is in the kernel's process.
+Whatever ends a run early, a limit, Ctrl-C or the death of this process, does one thing: it kills
+the kernel's process group, and nbclient finds the kernel dead. POSIX only.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 import os
 import queue
-import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+from fedlab.workbench.batch import notebooks
+from fedlab.workbench.batch.jupyter import OwnKernelManager
 from fedlab.workbench.batch.records import Failure
 
-__all__ = ["LIMIT_SECONDS", "Outcome", "Supervisor", "Task", "Watcher"]
+__all__ = ["Outcome", "Supervisor", "Task", "Watcher"]
 
-#: How long one notebook may take unless something else is said.
-LIMIT_SECONDS = 900.0
 _TICK_SECONDS = 0.5
+_KERNEL_START_SECONDS = 120
 _STDERR_BYTES = 2000
+
+# What goes wrong is in the outcome; nbclient's own words would come amidst the progress.
+_SILENT = logging.getLogger(f"{__name__}.nbclient")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """One notebook to run: from `notebook` into `output`, in `folder`."""
+    """One notebook to run, and the parameters to set in it."""
 
     notebook: Path
-    output: Path
-    folder: Path
     parameters: Mapping[str, Any]
-
-    def line(self) -> str:
-        """Return the task as the worker reads it."""
-        content = {
-            "notebook": str(self.notebook),
-            "output": str(self.output),
-            "folder": str(self.folder),
-            "parameters": dict(self.parameters),
-        }
-        return json.dumps(content) + "\n"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended; `cells` has the number and the seconds of each code cell that ended."""
+    """How a task ended.
+
+    `node` is the notebook with the outputs of what ran, `cells` has the number and the seconds of
+    each code cell that ended.
+    """
 
     task: Task
+    node: NotebookNode
     seconds: float
     cells: list[dict[str, Any]]
     failure: Failure | None
@@ -66,7 +69,7 @@ class Watcher(Protocol):
     """Is told how the run goes."""
 
     def started(self, task: Task) -> None:
-        """`task` went to a worker."""
+        """`task` is given to a kernel."""
 
     def cell(self, task: Task, number: int, label: str) -> None:
         """`task` is at its code cell `number`."""
@@ -75,56 +78,161 @@ class Watcher(Protocol):
         """Time went by."""
 
 
-@dataclass(eq=False)
-class _Worker:
-    process: subprocess.Popen[str]
-    stderr: Any
-    kernel: int | None = None
-    task: Task | None = None
-    began: float = 0.0
-    cell: tuple[int | None, str] = (None, "")
-    cells: list[dict[str, Any]] = field(default_factory=list)
+class _Leash:
+    """Kills a process group when it is let go, or when this process is gone, however it ended.
 
-    def give(self, task: Task) -> None:
-        self.task, self.began, self.cell, self.cells = task, time.monotonic(), (None, ""), []
-        assert self.process.stdin is not None
-        # A worker that died before it got its task is seen by its reader's end, as any other.
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(task.line())
-            self.process.stdin.flush()
+    A shell waits for the end of a pipe that only this process holds.
+    """
 
-    def outcome(self, failure: Failure | None) -> Outcome:
-        assert self.task is not None
-        task, self.task, self.kernel = self.task, None, None
-        return Outcome(task, round(time.monotonic() - self.began, 3), self.cells, failure)
+    def __init__(self, group: int) -> None:
+        self._shell = subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(group)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # where nobody is left, `kill` complains
+            start_new_session=True,
+        )
 
-    def kill(self) -> None:
-        """Kill the worker and its kernel, each with whatever it started."""
-        for group in (self.process.pid, self.kernel):
-            if group is not None:
-                with suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.stderr.close()
+    def let_go(self) -> None:
+        """Kill the group, and return when that is done."""
+        self._shell.communicate()
 
-    def last_words(self) -> str:
-        self.stderr.seek(0, os.SEEK_END)
-        self.stderr.seek(max(0, self.stderr.tell() - _STDERR_BYTES))
-        return str(self.stderr.read().decode(errors="replace")).strip()
+
+class _Run:
+    """One notebook and its kernel.
+
+    Parameters
+    ----------
+    task : Task
+        What to run.
+    environment : mapping
+        The kernel's environment variables.
+    events : queue
+        Gets `task` when it begins, then (task, number, label) for each cell, then the outcome.
+    """
+
+    def __init__(
+        self, task: Task, environment: Mapping[str, str], events: queue.SimpleQueue[Any]
+    ) -> None:
+        self._task, self._environment, self._events = task, environment, events
+        self._node = load_notebook_node(str(task.notebook))
+        if task.parameters:
+            self._node = parameterize_notebook(
+                self._node, dict(task.parameters), kernel_name="python3", language="python"
+            )
+        labels = notebooks.labels(self._node)
+        own = [i for i in labels if "injected-parameters" not in self._node.cells[i].metadata.tags]
+        self._places = {index: (number, labels[index]) for number, index in enumerate(own, 1)}
+        self._at: tuple[int | None, str] = (None, "")
+        self._began: float | None = None
+        self._cell_began = 0.0
+        self._cells: list[dict[str, Any]] = []
+        self._leash: _Leash | None = None
+        self._killed: str | None = None
+
+    def execute(self) -> None:
+        """Run the notebook, and put its outcome into the queue, whatever happens."""
+        began = self._began = time.monotonic()
+        self._events.put(self._task)
+        failure = None
+        with tempfile.TemporaryFile() as stderr:
+            try:
+                asyncio.run(self._execute(stderr))
+            except Exception as error:  # it belongs in the record, and the other notebooks go on
+                failure = Failure(*self._reason(error, stderr), *self._at)
+        self._began = None
+        seconds = round(time.monotonic() - began, 3)
+        self._events.put(Outcome(self._task, self._node, seconds, self._cells, failure))
+
+    def overdue(self, limit: float) -> bool:
+        """Whether the notebook has been running for more than `limit` seconds."""
+        began = self._began
+        return began is not None and time.monotonic() - began > limit
+
+    def kill(self, why: str) -> None:
+        """Kill the kernel with whatever it started, now or as soon as it starts."""
+        self._killed = self._killed or why
+        leash = self._leash
+        if leash is not None:
+            leash.let_go()
+
+    async def _execute(self, stderr: IO[bytes]) -> None:
+        runtime = Path(self._environment["JUPYTER_RUNTIME_DIR"])
+        manager = OwnKernelManager(
+            connection_file=str(runtime / f"{self._task.notebook.stem}.json"), log=_SILENT
+        )
+        client = NotebookClient(
+            self._node,
+            km=manager,
+            log=_SILENT,
+            timeout=None,
+            startup_timeout=_KERNEL_START_SECONDS,
+            shell_timeout_interval=1,  # and then it looks whether the kernel lives
+            record_timing=False,
+            on_cell_start=self._cell_starts,
+            on_cell_executed=self._cell_executed,
+        )
+        try:
+            await manager.start_kernel(
+                # In the notebook's own folder, as in JupyterLab: a file of one's own is beside it.
+                cwd=str(self._task.notebook.parent),
+                env=dict(self._environment),
+                extra_arguments=["--log-level=ERROR"],
+                stdout=stderr,
+                stderr=stderr,
+            )
+            self._leash = _Leash(manager.provisioner.pid)  # type: ignore[union-attr]
+            if self._killed is not None:
+                self._leash.let_go()
+            await client.async_start_new_kernel_client()
+            await client.async_execute()
+        except DeadKernelError:
+            status = await manager.provisioner.poll()  # type: ignore[union-attr]
+            raise DeadKernelError(
+                f"the kernel ended with {status} while it ran this cell: out of memory (-9), or a "
+                "crash in native code"
+            ) from None
+        finally:
+            if manager.has_kernel:
+                await manager.shutdown_kernel(now=self._killed is not None)
+            if client.kc is not None:
+                client.kc.stop_channels()
+            if self._leash is not None:
+                self._leash.let_go()
+
+    def _reason(self, error: Exception, stderr: IO[bytes]) -> tuple[str, str]:
+        """Name and message of what went wrong."""
+        if self._killed is not None:
+            return "TimeoutError", self._killed
+        if isinstance(error, CellExecutionError):
+            return error.ename, error.evalue
+        return type(error).__name__, f"{error}\n{_last_words(stderr)}".strip()
+
+    def _cell_starts(self, cell: NotebookNode, cell_index: int) -> None:
+        if cell_index in self._places:
+            self._at, self._cell_began = self._places[cell_index], time.monotonic()
+            self._events.put((self._task, *self._at))
+
+    def _cell_executed(self, cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
+        if cell_index in self._places:
+            seconds = round(time.monotonic() - self._cell_began, 3)
+            self._cells.append({"number": self._at[0], "seconds": seconds})
+
+
+def _last_words(stderr: IO[bytes]) -> str:
+    """The end of what a kernel wrote past its notebook: a crash in native code tells where."""
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
+    return stderr.read().decode(errors="replace").strip()
 
 
 class Supervisor:
-    """Runs tasks on `jobs` warm workers.
+    """Runs tasks in `jobs` threads, each with a kernel.
 
     Parameters
     ----------
     jobs : int
         How many notebooks run at the same time.
     environment : mapping
-        The workers' environment variables.
+        The kernels' environment variables.
     limit : float
         Seconds that one notebook may take.
     """
@@ -132,102 +240,39 @@ class Supervisor:
     def __init__(self, jobs: int, environment: Mapping[str, str], limit: float) -> None:
         if os.name != "posix":
             raise OSError("batch runs need Linux or macOS; elsewhere use papermill, or WSL")
-        self._jobs, self._environment, self._limit = jobs, dict(environment), limit
-        self._events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-        self._workers: list[_Worker] = []
+        self._jobs, self._environment, self._limit = jobs, environment, limit
 
     def run(self, tasks: Sequence[Task], watcher: Watcher) -> Generator[Outcome, None, None]:
         """Run `tasks`, and yield each one's outcome when it ends.
 
         However it is left, by its end, an error or Ctrl-C, no process stays behind.
         """
-        waiting = deque(tasks)
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        runs = [_Run(task, self._environment, events) for task in tasks]
+        pool = ThreadPoolExecutor(self._jobs)
+        left = len(runs)
         try:
-            while waiting or self._busy():
-                self._fill(waiting, watcher)
+            for run in runs:
+                pool.submit(run.execute)
+            while left:
                 watcher.tick()
-                yield from self._overdue()
+                for run in runs:
+                    if run.overdue(self._limit):
+                        run.kill(f"stopped after {self._limit:g} s, the limit for one notebook")
                 try:
-                    worker, event = self._events.get(timeout=_TICK_SECONDS)
+                    event = events.get(timeout=_TICK_SECONDS)
                 except queue.Empty:
                     continue
-                yield from self._handle(worker, event, watcher)
+                match event:
+                    case Task():
+                        watcher.started(event)
+                    case Outcome():
+                        left -= 1
+                        yield event
+                    case _:
+                        watcher.cell(*event)
         finally:
-            for worker in list(self._workers):
-                self._drop(worker)
-
-    def _busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.task is not None]
-
-    def _fill(self, waiting: deque[Task], watcher: Watcher) -> None:
-        while waiting and len(self._busy()) < self._jobs:
-            idle = [worker for worker in self._workers if worker.task is None]
-            task = waiting.popleft()
-            (idle[0] if idle else self._start()).give(task)
-            watcher.started(task)
-
-    def _start(self) -> _Worker:
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its worker
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedlab.workbench.batch.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-            env=self._environment,
-            start_new_session=True,
-        )
-        worker = _Worker(process, stderr)
-        self._workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-        return worker
-
-    def _listen(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        with worker.process.stdout as lines:
-            for line in lines:
-                self._events.put((worker, json.loads(line)))
-        self._events.put((worker, None))
-
-    def _drop(self, worker: _Worker) -> None:
-        worker.kill()
-        self._workers.remove(worker)
-
-    def _overdue(self) -> Iterator[Outcome]:
-        for worker in self._busy():
-            if time.monotonic() - worker.began > self._limit:
-                message = f"stopped after {self._limit:g} s, the limit for one notebook"
-                number, label = worker.cell
-                self._drop(worker)
-                yield worker.outcome(Failure("TimeoutError", message, number, label))
-
-    def _handle(
-        self, worker: _Worker, event: dict[str, Any] | None, watcher: Watcher
-    ) -> Iterator[Outcome]:
-        if worker not in self._workers:
-            return
-        if event is None:
-            yield from self._died(worker)
-            return
-        match event["event"]:
-            case "kernel":
-                worker.kernel = event["process"]
-            case "cell" if worker.task is not None:
-                number, label = worker.cell = (event["number"], event["label"])
-                watcher.cell(worker.task, number, label)
-            case "cell done":
-                worker.cells.append({"number": event["number"], "seconds": event["seconds"]})
-            case "done":
-                failure = event["failure"]
-                yield worker.outcome(Failure(**failure) if failure else None)
-
-    def _died(self, worker: _Worker) -> Iterator[Outcome]:
-        words = worker.last_words()
-        worker.process.wait()
-        message = f"the process that ran the notebook ended with {worker.process.returncode}"
-        number, label = worker.cell
-        self._drop(worker)
-        if worker.task is not None:
-            detail = f"{message}:\n{words}" if words else message
-            yield worker.outcome(Failure("WorkerDied", detail, number, label))
+            pool.shutdown(wait=False, cancel_futures=True)
+            for run in runs:
+                run.kill("stopped")
+            pool.shutdown()

@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def task(run: runner.Run) -> Task:
-    return Task(run.notebook.path, Path("out"), Path(), {})
+    return Task(run.notebook.path, {})
 
 
 def record(run: runner.Run, error: Failure | None = None) -> Record:
