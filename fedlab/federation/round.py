@@ -324,7 +324,7 @@ def _summary(came: _Came) -> dict[str, float]:
     rows = came.column("rows")
     summary = {"devices": float(len(rows)), "rows": float(rows.sum())}
     if len(rows):
-        summary["train_loss"] = float(np.average(came.column("loss"), weights=rows))
+        summary["train_loss"] = float((came.column("loss") * rows).sum() / rows.sum())
     return summary
 
 

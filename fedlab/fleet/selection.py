@@ -39,8 +39,10 @@ def choose_places(roster: Roster, size: int, seed: int, round: int) -> Places:
 
     Where all devices are reachable this takes time by the cohort, not by the population.
     """
-    draw = generator(seed, Purpose.COHORT, round=round)
     reachable, count = roster.able, roster.count
+    if roster.availability is None and count <= size:  # all of them: nothing is drawn
+        return np.arange(count) if reachable is None else reachable
+    draw = generator(seed, Purpose.COHORT, round=round)
     if roster.availability is not None:
         able = np.arange(len(roster.devices)) if reachable is None else reachable
         reachable = able[draw.random(len(able)) < roster.availability[able]]
