@@ -26,8 +26,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["Told", "compared", "digest", "main", "table"]
-
 _ROOT = Path(__file__).resolve().parents[1]
 _WALL = "wall_seconds"
 _SAME, _DIFFERS, _MISSING = "same", "differs", "missing"

@@ -24,8 +24,6 @@ from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.files import cut, flipped, spliced
 
-__all__ = ["Campaign", "main", "two_indexes"]
-
 OPENED, REFUSED, WRONG_ERROR = 10, 11, 12
 _CHUNK = (1 << 20) + 17
 

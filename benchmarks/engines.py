@@ -44,8 +44,6 @@ from fedlab.index.engines import (
 from fedlab.index.vectorindex import DType, VectorIndex
 from fedlab.metrics.retrieval import recall
 
-__all__ = ["Contestant", "contestants", "main", "mixture", "summarised"]
-
 Float = NDArray[np.float32]
 
 RECALLS = (0.95, 0.99)

@@ -20,8 +20,6 @@ from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.metrics.retrieval import recall
 
-__all__ = ["main", "measure"]
-
 K = 10
 SHARES = (0.5, 0.1, 0.01)
 _TOPICS = 200

@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from fedlab.index.engines import Engine
 from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["ENDS", "FILES", "File", "flipped"]
-
 Float = NDArray[np.float32]
 Search = Callable[[Path, Float], NDArray[np.int64]]
 

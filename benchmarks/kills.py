@@ -33,8 +33,6 @@ from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = ["CALLS", "METHODS", "Target", "at_moments", "at_random", "main", "moments"]
-
 #: The calls by which `fedlab.files` touches the file system, and those of an open file.
 CALLS = ("close", "fdopen", "fstat", "fsync", "open", "replace", "unlink")
 METHODS = ("write", "flush", "close")

@@ -20,8 +20,6 @@ from benchmarks.field import FLOOR, Contestant
 from benchmarks.peers import Peer
 from benchmarks.workload import Workload
 
-__all__ = ["Measured", "Run", "measure", "present"]
-
 _ROOT = Path(__file__).resolve().parents[1]
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

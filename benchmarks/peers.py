@@ -14,8 +14,6 @@ from pathlib import Path
 
 from fedlab.files.atomic import write_bytes
 
-__all__ = ["Peer", "folder", "install", "peers"]
-
 _PINS = Path(__file__).with_name("peers.toml")
 
 

@@ -24,8 +24,6 @@ from fedlab import Federation, LocalSGD, Population, SoftmaxRegression, write_po
 from fedlab.core.randomness import Purpose, generator
 from fedlab.files.atomic import write_bytes
 
-__all__ = ["SIZES", "Measured", "main", "summary", "write"]
-
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 COHORT, ROUNDS, WARMUP = 1_000, 20, 3
 ROWS, INPUTS, CLASSES = 20, 16, 10

@@ -23,8 +23,6 @@ from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.files import sealing_steps
 from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = ["STEPS", "Measured", "main", "measured", "uniform_index"]
-
 STEPS = ("plain write", "plain save", "sealed save", "plain read", "plain open", "sealed open")
 _DIMENSIONS = 384
 

@@ -30,8 +30,6 @@ from fedlab.files.atomic import write_bytes
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch
 
-__all__ = ["Contest", "central", "main", "mixture", "run"]
-
 Float = Any
 BATCHES = (1, 32, 1000)
 _CLUSTERS = 500

@@ -10,8 +10,6 @@ import numpy as np
 from benchmarks.field import FLOOR, OURS, REFERENCE
 from benchmarks.measure import Measured, Run
 
-__all__ = ["Row", "Spread", "over_floor", "rows", "table"]
-
 
 @dataclass(frozen=True)
 class Spread:

@@ -15,17 +15,6 @@ from fedlab import MLP, Device, VectorIndex
 from fedlab.data import dirichlet, shards, synthetic
 from fedlab.fleet import choose_cohort
 
-__all__ = [
-    "TOLERANCES",
-    "WORKLOADS",
-    "digits",
-    "images",
-    "minibatches",
-    "prox",
-    "regression",
-    "spread_of_sizes",
-]
-
 # Device sizes of synthetic(1, 1) are lognormal with a heavy tail. Of seeds 0 ... 399 this one comes
 # nearest to the federation that the published table was measured on: 19,888 rows against 20,101,
 # the largest device 4,839 against 4,645.

@@ -28,8 +28,6 @@ from fedlab import (
 
 from .moved import Parts, found
 
-__all__ = ["clients", "scenarios"]
-
 CLASSES, INPUTS = 5, 12
 BARE = LocalSGD(2, 8, 0.1)
 RICH = LocalSGD(2, 16, 0.05, decay=0.9, momentum=0.9, weight_decay=0.01, clip=1.0)

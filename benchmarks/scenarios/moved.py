@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Parts", "found"]
-
 Parts = Iterator[tuple[str, Any]]
 
 

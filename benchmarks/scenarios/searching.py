@@ -21,8 +21,6 @@ from fedlab import Device, Key, VectorIndex
 
 from .moved import Parts, found
 
-__all__ = ["scenarios", "threaded"]
-
 METRICS: tuple[Any, ...] = ("cosine", "inner", "l2sq")
 DTYPES: tuple[Any, ...] = ("f32", "f16", "bf16", "i8", "b1")
 CLASSES, ENGINES = 5, ("fedlab.engines", "fedlab.index.engines")

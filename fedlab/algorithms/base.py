@@ -11,8 +11,6 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
 
-__all__ = ["Algorithm", "State", "Stateless"]
-
 State = Any
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from fedlab.algorithms.base import Stateless
 
-__all__ = ["FedAvg"]
-
 
 @dataclass(frozen=True)
 class FedAvg(Stateless):

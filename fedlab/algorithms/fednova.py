@@ -14,8 +14,6 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
 
-__all__ = ["FedNova"]
-
 
 @dataclass(frozen=True)
 class FedNova(Stateless):

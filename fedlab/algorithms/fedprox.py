@@ -11,8 +11,6 @@ from fedlab.core.typing import Array, Places
 from fedlab.device.states import DeviceStates
 from fedlab.training.work import Phase, Work
 
-__all__ = ["FedProx"]
-
 
 @dataclass(frozen=True)
 class FedProx(Stateless):

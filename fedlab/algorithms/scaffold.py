@@ -15,8 +15,6 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
 
-__all__ = ["Scaffold"]
-
 
 @dataclass(frozen=True)
 class Scaffold:

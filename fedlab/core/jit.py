@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["announced", "forget_stale"]
-
 
 @contextmanager
 def announced(what: str, seconds: str) -> Iterator[None]:

@@ -13,8 +13,6 @@ from fedlab.core.typing import I64
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Ledger"]
-
 Direction = Literal["down", "up"]
 
 

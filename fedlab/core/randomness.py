@@ -15,8 +15,6 @@ import numpy as np
 
 from fedlab.core.validation import whole_number
 
-__all__ = ["Purpose", "address_of", "generator"]
-
 _LARGEST = 2**64 - 1
 
 

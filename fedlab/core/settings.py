@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["described"]
-
 
 def described(thing: Any) -> str:
     """Return what a setting is, in words that are the same in each process.

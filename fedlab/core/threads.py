@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Part", "by_cost", "cores", "one_blas_thread", "share", "usable_threads"]
-
 Part = NDArray[np.int64]
 T = TypeVar("T")
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F32", "F64", "I64", "U64", "Array", "Bool", "Places"]
-
 #: Floating-point numbers, float32 unless a caller asked for float64.
 Array = NDArray[Any]
 F32 = NDArray[np.float32]

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_only", "require", "whole_number"]
-
 
 def require(thing: object, what: str, *members: str) -> None:
     """Refuse what is not an object with these members."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from fedlab.core.validation import require
 from fedlab.device.device import Device
 
-__all__ = ["in_common", "one_kind", "require_several"]
-
 
 def one_kind(devices: Sequence[Device]) -> tuple[str, int]:
     """Return the metric and the number of dimensions that all devices share.

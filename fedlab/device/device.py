@@ -23,8 +23,6 @@ from fedlab.index.vectorindex import VectorIndex
 if TYPE_CHECKING:
     from fedlab.index.certificate import Certificate
 
-__all__ = ["Device", "held_out_rows"]
-
 
 class Device:
     """One vector index with labels, learning and searching on its own rows.

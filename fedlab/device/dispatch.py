@@ -9,8 +9,6 @@ from numpy.typing import ArrayLike
 
 from fedlab.core.typing import F64, I64, Places
 
-__all__ = ["Dispatch"]
-
 
 @dataclass(frozen=True, eq=False)
 class Dispatch:

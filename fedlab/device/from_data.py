@@ -28,8 +28,6 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Drifting", "TableDevices", "devices_from_table", "spread", "standardised"]
-
 Profiles = Mapping[int | str, Profile]
 
 

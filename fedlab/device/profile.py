@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Profile"]
-
 
 @dataclass(frozen=True)
 class Profile:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import F32, F64, Places
 
-__all__ = ["Rows"]
-
 
 class Rows:
     """Some of a device's rows, where they lie; as a value, it is never written to.

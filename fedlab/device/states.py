@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from fedlab.core.typing import Array, Places
 from fedlab.files.atomic import replacing
 
-__all__ = ["DeviceStates"]
-
 #: A node has 2**5 children; numbers of devices are cut into digits of five bits.
 _BITS, _CHILDREN = 5, 32
 Node = tuple[Any, ...]

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["OUT_OF_REACH", "Audit", "Finding", "audit_erasure"]
-
 Path_ = str | os.PathLike[str]
 Blocks = Iterable[Any]
 Name = tuple[str, int]

@@ -20,8 +20,6 @@ from fedlab.index.certificate import Certificate
 if TYPE_CHECKING:
     from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["compare_ways", "erase_and_audit"]
-
 
 def erase_and_audit(
     index: VectorIndex,

@@ -27,8 +27,6 @@ from fedlab.index.ingest import as_keys, as_labels, as_vectors
 if TYPE_CHECKING:
     from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["FORMS", "OF_VECTORS", "Fingerprints", "beside", "coded", "rows_as_bytes"]
-
 Bytes = NDArray[np.uint8]
 
 #: Columns of a table that are the rows themselves, and their keys.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["hashed", "matching"]
-
 
 @njit(nogil=True, cache=True)
 def hashed(content, base):

@@ -21,8 +21,6 @@ from fedlab.federation.participation import Participation
 from fedlab.federation.state import RunState
 from fedlab.files.arrays import FileKind
 
-__all__ = ["Checkpoint", "CheckpointError"]
-
 Arrays = dict[str, NDArray[Any]]
 
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from fedlab.core.validation import whole_number
 
-__all__ = ["Convergence"]
-
 
 @dataclass(frozen=True)
 class Convergence:

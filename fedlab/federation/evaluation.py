@@ -16,8 +16,6 @@ from fedlab.training import measure, validate
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["checked_test", "evaluated", "validated"]
-
 
 def checked_test(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Return test rows and labels as arrays, or say what doesn't fit the model."""

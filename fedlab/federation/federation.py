@@ -37,8 +37,6 @@ from fedlab.updates.weights import Weights, weigher
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Federation"]
-
 _MODEL_METHODS = ("check_labels", "initial", "loss_and_gradient", "evaluate")
 
 

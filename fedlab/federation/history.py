@@ -18,8 +18,6 @@ from fedlab.core.typing import F64, Places
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SERVER", "History", "Report", "effort_to"]
-
 #: Who measured what concerns the federation as a whole.
 SERVER = "server"
 

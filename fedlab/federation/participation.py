@@ -19,8 +19,6 @@ from fedlab.core.typing import I64, U64, Places
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 
-__all__ = ["Participation"]
-
 _NONE = np.empty(0, np.uint64)
 
 

@@ -17,8 +17,6 @@ from fedlab.training import Backend, LocalSGD, Trainer
 from fedlab.updates import Chain, ServerOptimiser
 from fedlab.updates.weights import Weigher, Weights
 
-__all__ = ["Evaluation", "Plan"]
-
 Record = Literal["cohort", "devices"]
 
 

@@ -34,8 +34,6 @@ from fedlab.updates.mean import client_drift
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
-__all__ = ["play"]
-
 Remarks = list[tuple[object, str]]
 #: Names of columns that hold the weights of other ones.
 _WEIGHT = "weight of "

@@ -9,8 +9,6 @@ from fedlab.core.typing import Array
 from fedlab.device.states import DeviceStates
 from fedlab.federation.history import History
 
-__all__ = ["RunState"]
-
 
 @dataclass(frozen=True, eq=False)
 class RunState:

@@ -40,8 +40,6 @@ from fedlab.files.atomic import replacing
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, sealed, unsealed
 
-__all__ = ["FileKind"]
-
 Arrays = Mapping[str, NDArray[np.generic]]
 
 _VERSION = 1

@@ -18,8 +18,6 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["making_folder", "replacing", "write_bytes"]
-
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[BinaryIO]:

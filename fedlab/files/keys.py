@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from fedlab.files.atomic import write_bytes
 
-__all__ = ["Key", "KeyProblem", "Passphrase", "Sealer", "require_sealer"]
-
 #: Bytes of a key.
 KEY_SIZE = 32
 

@@ -29,8 +29,6 @@ from typing import Any, BinaryIO
 from fedlab.files.atomic import replacing
 from fedlab.files.keys import KEY_SIZE, Key, Passphrase, Sealer, require_sealer
 
-__all__ = ["SealError", "is_sealed", "reseal", "sealed", "unsealed", "unsealed_chunks"]
-
 MAGIC = b"FEDLABSL"
 _VERSION = 1
 _PRELUDE = struct.Struct("<8sII")

@@ -8,8 +8,6 @@ from fedlab.device.device import Device
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.models.base import Model
 
-__all__ = ["admit"]
-
 
 def admit(
     devices: Sequence[Device] | Changing, model: Model

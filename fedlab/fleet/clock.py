@@ -7,8 +7,6 @@ from typing import Any
 from fedlab.device.profile import Profile
 from fedlab.fleet.roster import Hardware
 
-__all__ = ["round_seconds"]
-
 #: Operations of a training step for each parameter and row: two forward, four backward.
 OPERATIONS = 6.0
 

@@ -17,8 +17,6 @@ from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 
-__all__ = ["Changing", "Columnar", "Hardware", "Roster", "in_order"]
-
 
 @runtime_checkable
 class Changing(Protocol):

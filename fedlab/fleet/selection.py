@@ -13,8 +13,6 @@ from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.fleet.roster import Roster
 
-__all__ = ["choose_cohort", "choose_places", "cohort_size"]
-
 
 def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -> list[Device]:
     """Draw up to `size` devices uniformly, without replacement, among those reachable.

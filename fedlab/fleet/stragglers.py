@@ -9,8 +9,6 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import I64
 
-__all__ = ["Stragglers"]
-
 
 @dataclass(frozen=True)
 class Stragglers:

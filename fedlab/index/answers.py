@@ -13,8 +13,6 @@ from fedlab.core.typing import F64, I64, U64, Bool
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Hits", "Neighbourhoods"]
-
 
 @dataclass(frozen=True)
 class Neighbourhoods:

@@ -24,8 +24,6 @@ from fedlab.files.keys import Key
 from fedlab.index.engines import Engine, settings_of
 from fedlab.index.engines.hnsw import library_version
 
-__all__ = ["Certificate", "CertificateError", "OldMemory", "certify", "content_hash", "owner_of"]
-
 
 class _Audit(Protocol):
     """What a certificate wants of an audit (`fedlab.erasure.Audit`)."""

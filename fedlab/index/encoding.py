@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import F32
 
-__all__ = ["DTYPES", "LARGEST", "Columns", "codes_in", "decode", "encode"]
-
-
 Columns = dict[str, NDArray[np.generic]]
 
 

@@ -21,8 +21,6 @@ from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths, as_ve
 from fedlab.index.scan import METRICS
 from fedlab.index.table import RowTable
 
-__all__ = ["INDEX", "IndexFileError", "Stored", "empty_table", "read", "write"]
-
 
 class IndexFileError(ValueError):
     """A file is not a whole, unaltered index."""

@@ -33,8 +33,6 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import Bool
 
-__all__ = ["FilterError", "passing"]
-
 _LONGEST = 2_000
 _DEEPEST = 50
 _TOO_DEEP = f"conditions are nested more than {_DEEPEST} deep"

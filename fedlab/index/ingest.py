@@ -16,17 +16,6 @@ from fedlab.core.typing import F32, F64, U64
 from fedlab.index.encoding import Columns
 from fedlab.index.table import RowTable
 
-__all__ = [
-    "KEY_LIMIT",
-    "as_keys",
-    "as_labels",
-    "as_lengths",
-    "as_vectors",
-    "keys_for",
-    "labels_for",
-    "some",
-]
-
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
 

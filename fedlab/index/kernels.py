@@ -17,8 +17,6 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["choose", "measure_pairs", "rank", "widen"]
-
 # No reordering and no fused multiplication.
 _COMPILED = {"nogil": True, "cache": True}
 #: Scores that are looked at together: most often none of them is near.

@@ -19,8 +19,6 @@ from fedlab.index.encoding import Columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RESERVED", "added", "as_metadata", "checked", "frame_of", "metadata_in"]
-
 #: Names that filters know already.
 RESERVED = ("key", "label")
 

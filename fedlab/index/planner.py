@@ -14,15 +14,6 @@ from fedlab.index.ingest import KEY_LIMIT
 from fedlab.index.scan import nearest, nearest_chosen, ranked
 from fedlab.index.table import RowTable
 
-__all__ = [
-    "BUILD_PAYS_AFTER",
-    "SCAN_LIMIT",
-    "Lookup",
-    "filtered_graph_pays",
-    "graph_pays",
-    "to_fetch",
-]
-
 #: Up to so many stored numbers (10,000 rows of 400) a scan takes about a millisecond a query.
 SCAN_LIMIT = 4_000_000
 #: After so many queries the time to build a graph has been earned back.

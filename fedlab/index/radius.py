@@ -15,8 +15,6 @@ from fedlab.core.typing import F32, F64, I64
 from fedlab.index.scan import Queries, _blocks, errors, measure
 from fedlab.index.table import RowTable
 
-__all__ = ["ANSWER", "RadiusTooWide", "as_radius", "within"]
-
 Found = tuple[I64, I64, F64]
 
 #: Neighbours in an answer, before it must be narrowed (1 GB).

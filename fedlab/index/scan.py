@@ -21,19 +21,6 @@ from fedlab.core.typing import F32, F64, I64, U64
 from fedlab.core.validation import read_only
 from fedlab.index.table import RowTable
 
-__all__ = [
-    "METRICS",
-    "Nearest",
-    "Queries",
-    "errors",
-    "measure",
-    "nearest",
-    "nearest_chosen",
-    "ranked",
-    "scan",
-]
-
-
 METRICS = ("cosine", "inner", "l2sq")
 
 _PRODUCTS = 1 << 20  # scores held at once (4 MB): fits a cache, and amortises a call

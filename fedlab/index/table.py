@@ -19,8 +19,6 @@ from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
 from fedlab.index.encoding import DTYPES, Columns, decode
 
-__all__ = ["RowTable"]
-
 
 @dataclass(eq=False)
 class _Room:

@@ -36,8 +36,6 @@ from fedlab.index.table import RowTable
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["VectorIndex"]
-
 Metric = Literal["cosine", "inner", "l2sq"]
 DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 

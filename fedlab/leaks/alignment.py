@@ -10,8 +10,6 @@ import numpy as np
 from fedlab.core.typing import F32, F64, I64
 from fedlab.leaks.trilateration import Prior
 
-__all__ = ["laid_of", "lay_upon", "nearest_of", "orthogonal_map", "way_back"]
-
 Affine = tuple[F64, F64]
 
 #: Sizes of error that are tried, relative to the rows' own.

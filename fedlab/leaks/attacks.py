@@ -29,8 +29,6 @@ from fedlab.leaks.scene import (
 )
 from fedlab.leaks.trilateration import needed, trilaterate
 
-__all__ = ["Attack", "AttackResult", "KnownPairs", "Linkage", "Membership", "Trilateration"]
-
 Attacker = Literal["", "holder", "asker"]
 
 _UNSEEN = 1_000  # rows on which a map from known pairs is judged

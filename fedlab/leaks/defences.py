@@ -26,19 +26,6 @@ from fedlab.privacy.fixed_point import from_words, to_words
 from fedlab.privacy.mechanisms import Laplace
 from fedlab.privacy.secret_shares import share
 
-__all__ = [
-    "Counts",
-    "Defence",
-    "Noise",
-    "Quantised",
-    "Rotation",
-    "ScaleAndPerturb",
-    "Seen",
-    "Shares",
-    "Undefended",
-]
-
-
 #: Parts of a defence's address: its secret, then one for each batch that it is applied to.
 SECRET, ROWS, QUERIES, CHOSEN = range(4)
 _OBFUSCATION = "obfuscation, not encryption"

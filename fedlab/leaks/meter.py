@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 from fedlab.metrics.retrieval import recall
 
-__all__ = ["ATTACKS", "DEFENCES", "leak_summary", "leak_table", "measure_leaks"]
-
-
 #: What is compared unless something else is asked for.
 DEFENCES: tuple[Defence, ...] = (
     Undefended(),

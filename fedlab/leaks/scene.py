@@ -13,9 +13,6 @@ from fedlab.leaks.alignment import lay_upon
 from fedlab.leaks.defences import CHOSEN, QUERIES, ROWS, Defence, Seen
 from fedlab.leaks.trilateration import Prior
 
-__all__ = ["Scene", "cosines", "squared_distances"]
-
-
 #: Parts of an attacker's randomness.
 SPLIT, POOL, PAIRS, FOLDS, CANDIDATES, TURN, POINTS = range(7)
 

@@ -9,9 +9,6 @@ import numpy as np
 from fedlab.core.typing import F64
 from fedlab.index.scan import METRICS
 
-__all__ = ["Prior", "needed", "trilaterate"]
-
-
 _FLAT = 1e-12  # eigenvalues below this share of the largest determine nothing
 
 

@@ -15,8 +15,6 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, Places
 from fedlab.metrics.intervals import Interval
 
-__all__ = ["Ranking", "bootstrap_interval"]
-
 
 class Ranking:
     """How well scores rank positives above negatives, fold by fold, for any weights of the rows.

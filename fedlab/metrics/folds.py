@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Bool
 
-__all__ = ["stratified_folds"]
-
 
 def stratified_folds(strata: ArrayLike, folds: int, repeats: int, seed: int) -> Iterator[Bool]:
     """Yield the test rows of each fold as a mask, fold by fold, repeat by repeat.

@@ -18,8 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.typing import F64, I64, Bool
 from fedlab.core.validation import whole_number
 
-__all__ = ["Judged", "judge", "judge_labels", "recall"]
-
 
 @dataclass(frozen=True, eq=False)
 class Judged:

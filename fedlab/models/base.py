@@ -15,15 +15,6 @@ import numpy as np
 
 from fedlab.core.typing import Array
 
-__all__ = [
-    "Array",
-    "Layout",
-    "Model",
-    "cross_entropy",
-    "measure_classes",
-    "refuse_other_than_classes",
-]
-
 
 @dataclass(frozen=True)
 class Layout:

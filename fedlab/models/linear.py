@@ -10,8 +10,6 @@ import numpy as np
 from fedlab.core.typing import Array
 from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
-__all__ = ["LinearRegression", "SoftmaxRegression"]
-
 
 @dataclass(frozen=True)
 class LinearRegression:

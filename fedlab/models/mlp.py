@@ -12,8 +12,6 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
 from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
-__all__ = ["MLP"]
-
 
 @dataclass(frozen=True)
 class MLP:

@@ -10,9 +10,6 @@ import numpy as np
 
 from fedlab.core.typing import F64, U64
 
-__all__ = ["FRACTION", "error_bound", "from_products", "from_words", "to_words"]
-
-
 #: Bits behind the point.
 FRACTION = 28
 

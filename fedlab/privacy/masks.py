@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from fedlab.core.validation import whole_number
 from fedlab.privacy.threat_model import Protection
 
-__all__ = ["KEY", "MASKED_SUMS", "Party", "Words", "keystream"]
-
 Words = NDArray[np.unsignedinteger[Any]]
 
 MASKED_SUMS = Protection(

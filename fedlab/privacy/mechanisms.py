@@ -9,9 +9,6 @@ from fractions import Fraction
 from fedlab.core.typing import I64
 from fedlab.privacy.noise import Source, discrete_gaussian, discrete_laplace
 
-__all__ = ["Budget", "BudgetError", "Gaussian", "Laplace", "Mechanism"]
-
-
 _FINE = 1 << 20  # epsilons are rounded down to a multiple of 1 / _FINE
 
 

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from fedlab.core.typing import I64, Bool
 from fedlab.core.validation import whole_number
 
-__all__ = ["Source", "discrete_gaussian", "discrete_laplace"]
-
 #: Where random bytes come from, given how many.
 Source = Callable[[int], bytes]
 

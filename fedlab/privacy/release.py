@@ -36,9 +36,6 @@ from fedlab.privacy.mechanisms import Budget, Mechanism
 from fedlab.privacy.noise import Source
 from fedlab.privacy.threat_model import Protection
 
-__all__ = ["NOISY_RELEASE", "Centroids", "release_centroids", "release_counts"]
-
-
 NOISY_RELEASE = Protection(
     name="noisy release",
     protects="whether any one row is among a device's, from everybody who sees the release",

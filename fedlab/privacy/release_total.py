@@ -30,8 +30,6 @@ from fedlab.privacy.release import counts_of, require_privacy, source_of
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 
-__all__ = ["NOISY_TOTAL", "TotalCounts", "release_total_counts", "share_of_noise"]
-
 NOISY_TOTAL = Protection(
     name="noisy total",
     protects=(

@@ -10,8 +10,6 @@ from numba import njit
 
 from fedlab.core.typing import U64
 
-__all__ = ["multiply_add"]
-
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 

@@ -30,9 +30,6 @@ from fedlab.privacy.masks import keystream
 from fedlab.privacy.noise import Source
 from fedlab.privacy.threat_model import Protection
 
-__all__ = ["TWO_SERVER_SHARES", "Dealer", "Server", "Triples", "share"]
-
-
 TWO_SERVER_SHARES = Protection(
     name="two-server shares",
     protects="rows and queries, at rest and in use, from each server and from the dealer",

@@ -10,8 +10,6 @@ import numpy as np
 from fedlab.core.ledger import Ledger
 from fedlab.privacy.masks import KEY, Party, Words
 
-__all__ = ["MissingDeviceError", "Series", "Session"]
-
 
 class MissingDeviceError(ConnectionError):
     """Devices did not answer, so the masks that they share with others did not cancel.

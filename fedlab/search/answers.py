@@ -10,8 +10,6 @@ import numpy as np
 from fedlab.core.ledger import Ledger
 from fedlab.core.typing import F64, I64, U64, Bool
 
-__all__ = ["FederatedHits", "federated_recall"]
-
 
 @dataclass(frozen=True)
 class FederatedHits:

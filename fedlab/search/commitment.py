@@ -21,8 +21,6 @@ import numpy as np
 
 from fedlab.core.typing import F32, U64
 
-__all__ = ["Commitment", "Opening", "RowTree", "opens"]
-
 _SIZE = 32
 
 

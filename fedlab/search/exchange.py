@@ -15,8 +15,6 @@ from typing import Any
 from fedlab.core.threads import one_blas_thread, share
 from fedlab.search.respondent import Respondent, Responding
 
-__all__ = ["Exchange"]
-
 Send = Callable[[int, Respondent], Any]
 #: What is done with an answer: it returns what is wrong with it, or None.
 Take = Callable[[int, Any], str | None]

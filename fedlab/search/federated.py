@@ -68,8 +68,6 @@ from fedlab.search.options import Options
 from fedlab.search.respondent import Respondent, Responding
 from fedlab.search.routing import Router
 
-__all__ = ["FederatedSearch", "first_asked"]
-
 Check = Literal["none", "vectors", "commitment"]
 CHECKS = ("none", "vectors", "commitment")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["FEW", "flaw", "merge"]
-
 _COMPILED = {"nogil": True, "cache": True}
 #: Keys that are compared each with each.
 FEW = 16

@@ -10,8 +10,6 @@ from fedlab.core.typing import F64, I64, U64, Bool, Places
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.messages import Answer
 
-__all__ = ["Found", "Gathered", "copied"]
-
 Columns = tuple[F64, U64, I64]
 
 

@@ -15,8 +15,6 @@ from fedlab.index.scan import Queries
 from fedlab.search.commitment import Opening
 from fedlab.search.queries import bytes_a_query
 
-__all__ = ["Answer", "Question", "Remeasure", "Remeasured", "Request", "Shown"]
-
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
 

@@ -18,8 +18,6 @@ from fedlab.core.validation import read_only, whole_number
 from fedlab.search.queries import QUERY_TYPES, pack
 from fedlab.search.routing import Router
 
-__all__ = ["Options"]
-
 
 @dataclass(frozen=True, eq=False)
 class Options:

@@ -18,8 +18,6 @@ from fedlab.index.encoding import DTYPES, codes_in, decode, encode
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
 
-__all__ = ["QUERY_TYPES", "PackedQueries", "bytes_a_query", "pack"]
-
 #: How a query can travel: 4, 2, 2, 1 or an eighth of a byte a number (i8 and b1: 4 more, a scale).
 QUERY_TYPES = tuple(DTYPES)
 

@@ -14,8 +14,6 @@ from fedlab.index.scan import measure
 from fedlab.search.commitment import Commitment, RowTree
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
-__all__ = ["Respondent", "Responding"]
-
 
 class Respondent(Protocol):
     """A device as the server meets it."""

@@ -24,8 +24,6 @@ from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
 
-__all__ = ["Router", "Summary", "summarise"]
-
 #: A device of few rows sends fewer centroids, so that a centroid is of several rows on average.
 ROWS_A_CENTROID = 4
 _STEPS = 25  # of k-means; centroids that still move after so many hardly do

@@ -16,14 +16,6 @@ from fedlab.index.scan import measure
 from fedlab.search.commitment import Commitment, Opening, opens
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
-__all__ = [
-    "flaw_in_answer",
-    "flaw_in_commitment",
-    "flaw_in_distances",
-    "flaw_in_form",
-    "flaw_in_rows",
-]
-
 _FLAWS = {
     1: "gave counts that are below zero or beyond what it was asked for",
     2: "gave a distance that is NaN or inf",

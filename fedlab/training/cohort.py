@@ -20,8 +20,6 @@ from fedlab.training.local import LocalSGD
 from fedlab.training.trainer import NOT_FINITE, Backend, Ready, Trainer, trainer_of
 from fedlab.training.work import Phase, Work, phases_of
 
-__all__ = ["Trained", "train_cohort", "train_in_parts"]
-
 #: Bytes of all changes that are held at once.
 _HELD = 1 << 28
 

@@ -14,8 +14,6 @@ from fedlab.device.device import Device
 from fedlab.models.base import Model
 from fedlab.training.work import Phase
 
-__all__ = ["LocalSGD", "Update", "train_device"]
-
 Some = slice | Places
 
 

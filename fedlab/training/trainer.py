@@ -26,18 +26,6 @@ from fedlab.models.base import Model
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.work import Phase
 
-__all__ = [
-    "NOT_FINITE",
-    "Backend",
-    "Measures",
-    "Part",
-    "Plain",
-    "Ready",
-    "Trainer",
-    "reason",
-    "trainer_of",
-]
-
 Backend = Literal["auto", "compiled", "plain"]
 Measures = dict[str, F64]
 

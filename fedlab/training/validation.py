@@ -13,8 +13,6 @@ from fedlab.device.rows import Rows
 from fedlab.models.base import Model
 from fedlab.training.trainer import Backend, Measures, trainer_of
 
-__all__ = ["measure", "validate"]
-
 #: Rows of a test set that one thread takes at a time.
 _PART = 512
 

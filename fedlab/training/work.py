@@ -19,8 +19,6 @@ import numpy as np
 from fedlab.core.typing import Array, Bool, Places
 from fedlab.core.validation import whole_number
 
-__all__ = ["Phase", "Work", "phases_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Phase:

@@ -9,8 +9,6 @@ import numpy as np
 
 from fedlab.core.typing import F64, Array
 
-__all__ = ["Aggregator", "Mean"]
-
 
 class Aggregator(Protocol):
     """From an (m, n) block to (n,), with parts of it folded in one after another.

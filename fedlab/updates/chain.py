@@ -17,8 +17,6 @@ from fedlab.updates.aggregators import Aggregator, Mean
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
 
-__all__ = ["Chain", "ChainError"]
-
 #: What holds of updates as they leave local training, and what is said where it doesn't.
 _AT_FIRST = frozenset({"rows", "linear"})
 _SAID = {

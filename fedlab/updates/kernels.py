@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["add_weighted", "squares"]
-
 # No reordering and no fused multiplication: the bits are those of the plain loop.
 _COMPILED = {"nogil": True, "cache": True}
 #: Columns that are worked on together: their sums stay in the processor's nearest cache.

@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 from fedlab.core.typing import F64, Array
 from fedlab.updates.weights import normalised
 
-__all__ = ["client_drift", "weighted_average"]
-
 
 def weighted_average(vectors: Array | Sequence[Array], weights: ArrayLike) -> F64:
     """Return sum_k w_k v_k / sum_k w_k, added up in the given order in float64.

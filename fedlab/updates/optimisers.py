@@ -14,8 +14,6 @@ import numpy as np
 
 from fedlab.core.typing import F64, Array
 
-__all__ = ["SGD", "Adagrad", "Adam", "ServerOptimiser", "Yogi", "optimiser"]
-
 State = Any
 
 

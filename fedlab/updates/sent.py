@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, I64, Array, Bool, Places
 
-__all__ = ["Updates"]
-
 #: Bytes of an update's three numbers: rows, steps, loss.
 _NUMBERS = 3 * 8
 

@@ -21,8 +21,6 @@ from fedlab.core.typing import Array
 from fedlab.device.states import DeviceStates
 from fedlab.updates.sent import Updates
 
-__all__ = ["At", "Cast", "ClipNorm", "Stage"]
-
 State = Any
 
 

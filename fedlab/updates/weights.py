@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.typing import F64, I64
 from fedlab.device.device import Device
 
-__all__ = ["Weigher", "Weights", "normalised", "weigher"]
-
 Weigher = Callable[[Sequence[Device], I64], NDArray[Any]]
 Weights = Literal["rows", "uniform"] | Mapping[int | str, float] | Callable[[Device], float]
 

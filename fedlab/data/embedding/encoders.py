@@ -24,8 +24,6 @@ from fedlab.data.loading.pull import pull
 from fedlab.data.loading.registry import DataChanged, DataUnavailable, folder, source
 from fedlab.files.arrays import FileKind
 
-__all__ = ["Embedded", "TextEncoder", "VectorsChanged", "embed", "text_encoder"]
-
 How = Literal["auto", "minilm", "hashing"]
 
 _FOLDER = "vectors"

@@ -23,9 +23,6 @@ from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import source
 
-__all__ = ["DIMENSIONS", "LONGEST", "MiniLM", "minilm", "missing_packages"]
-
-
 DIMENSIONS = 384
 #: Word pieces of a text that are read, as in the model's own settings; the rest is left out.
 LONGEST = 256

@@ -24,8 +24,6 @@ from fedlab.core.typing import F32
 from fedlab.core.validation import whole_number
 from fedlab.data.embedding.projection_loss import ProjectionLoss, measured
 
-__all__ = ["Projection", "as_texts", "hashed"]
-
 #: A scipy sparse matrix or array; scipy's stubs are not needed to run.
 Sparse = Any
 

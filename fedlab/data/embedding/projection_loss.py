@@ -12,8 +12,6 @@ import numpy as np
 from fedlab.core.typing import F32, F64, I64
 from fedlab.metrics.retrieval import recall
 
-__all__ = ["ProjectionLoss", "measured"]
-
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 #: Squared distance below which float32 rows count as alike.

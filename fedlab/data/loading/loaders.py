@@ -19,15 +19,6 @@ from fedlab.data.loading.registry import DataError, Origin, source
 from fedlab.data.tables.targets import target_of
 from fedlab.data.tables.values import Dataset, Table, WordVectors
 
-__all__ = [
-    "load_breast_cancer",
-    "load_diabetes",
-    "load_digits",
-    "load_glove",
-    "load_heart",
-    "load_mnist5k",
-]
-
 _HOSPITALS = {"Cleveland": 303, "Hungary": 294, "Switzerland": 123, "VA Long Beach": 200}
 _HEART_NUMERIC = ("age", "trestbps", "chol", "thalch", "oldpeak")
 _HEART_CATEGORICAL = ("sex", "cp", "fbs", "restecg", "exang", "slope")

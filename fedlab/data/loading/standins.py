@@ -21,8 +21,6 @@ from fedlab.data.partitions.schemes import dirichlet
 from fedlab.data.tables.targets import Target
 from fedlab.data.tables.values import Dataset, Table, WordVectors
 
-__all__ = ["load_clinics", "load_images", "load_words", "train_test"]
-
 
 def load_images() -> Dataset:
     """Load MNIST-5k, or else scikit-learn's smaller digits, with a warning."""

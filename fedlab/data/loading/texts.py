@@ -21,8 +21,6 @@ from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import DataError, Member, Origin, Source, source
 
-__all__ = ["Terms", "Texts", "load_icd10", "load_newsgroups", "load_reuters"]
-
 _HEADER = ("Category\tText", "d\tstring", "class\t")
 
 

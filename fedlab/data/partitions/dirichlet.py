@@ -14,8 +14,6 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64, Bool
 
-__all__ = ["SHUFFLES", "LabelSkew"]
-
 SHARES, SHUFFLES = 0, 1  # parts of the address (seed, PARTITION)
 _LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6  # beyond, float64 gammas under- or overflow
 _TRIES_OF_A_HINT = 30

@@ -10,8 +10,6 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.data.partitions.partition import Partition
 from fedlab.data.tables.values import Dataset
 
-__all__ = ["with_feature_noise"]
-
 
 def with_feature_noise(data: Dataset, partition: Partition, level: float, seed: int) -> Dataset:
     """Return the data with Gaussian noise on the features that grows from device to device.

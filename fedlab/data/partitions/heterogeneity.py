@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike
 
 from fedlab.core.typing import F64
 
-__all__ = ["embedding_skew", "label_distance", "label_divergence", "quantity_gini"]
-
 
 def label_divergence(counts: ArrayLike) -> float:
     """Return the Jensen-Shannon divergence of the devices' label distributions, in bits.

@@ -12,8 +12,6 @@ from fedlab.core.typing import F64, I64
 from fedlab.core.validation import whole_number
 from fedlab.data.partitions.partition import Partition, codes_of, split_by
 
-__all__ = ["Drift"]
-
 MOVES = 2  # a part of the address (seed, PARTITION), as SHARES and SHUFFLES are
 
 

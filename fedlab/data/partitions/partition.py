@@ -21,8 +21,6 @@ from fedlab.data.tables.targets import device_names, rows_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Partition", "PartitionError", "audit", "by_column", "iid", "label_table"]
-
 
 class PartitionError(ValueError):
     """A split overlaps, loses rows, or names rows that don't exist."""

@@ -11,8 +11,6 @@ from fedlab.core.validation import whole_number
 from fedlab.data.partitions.dirichlet import SHUFFLES, LabelSkew
 from fedlab.data.partitions.partition import Partition, check_devices, codes_of, split_by
 
-__all__ = ["by_classes", "by_quantity", "dirichlet", "shards"]
-
 
 def dirichlet(
     labels: ArrayLike,

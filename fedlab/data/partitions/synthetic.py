@@ -19,8 +19,6 @@ from fedlab.data.loading.registry import Origin
 from fedlab.data.partitions.partition import Partition, by_column
 from fedlab.data.tables.values import Dataset
 
-__all__ = ["Synthetic", "synthetic", "synthetic_iid"]
-
 DEVICES, SHARED = 0, 1  # parts of the address (seed, SYNTHETIC, device)
 FEATURES, CLASSES = 60, 10
 TRAIN_SHARE = 0.9

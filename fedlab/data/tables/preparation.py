@@ -27,8 +27,6 @@ from fedlab.data.tables.targets import as_text, rows_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ColumnSums", "Preparation"]
-
 Categories = Mapping[str, Mapping[str, int]]
 
 

@@ -26,8 +26,6 @@ from fedlab.data.tables.values import Dataset, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_table", "read_vectors"]
-
 _MOST_CATEGORIES = 100
 
 

@@ -19,16 +19,6 @@ from fedlab.core.typing import F64, Places
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "Kind",
-    "Target",
-    "as_text",
-    "device_names",
-    "refuse_mixed",
-    "rows_text",
-    "target_of",
-]
-
 Kind = Literal["class", "number"]
 _MOST_NUMBERED_CLASSES = 20
 

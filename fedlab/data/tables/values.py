@@ -16,8 +16,6 @@ from fedlab.data.tables.targets import Target
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Dataset", "Table", "WordVectors"]
-
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -26,9 +26,6 @@ from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
-__all__ = ["Population", "PopulationError", "StoredDevice"]
-
-
 DESCRIPTION = "population.json"
 KIND = "fedlab population"
 VERSION = 1

@@ -32,8 +32,6 @@ from fedlab.index.encoding import Columns, decode, encode
 from fedlab.index.ingest import as_labels, as_lengths, as_vectors
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
-__all__ = ["write_population"]
-
 #: Letters of a label or an id, at most: in a file each takes the room of the longest.
 _LETTERS = 256
 

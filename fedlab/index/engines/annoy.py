@@ -20,9 +20,6 @@ from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
 
-__all__ = ["Annoy"]
-
-
 _METRIC = {"cosine": "angular", "inner": "dot", "l2sq": "euclidean"}
 _MANY = 1 << 20
 

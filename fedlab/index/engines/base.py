@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from fedlab.core.typing import F32, I64, Bool
 from fedlab.index.table import RowTable
 
-__all__ = ["Engine", "Proposer", "imported"]
-
 
 class Proposer(Protocol):
     """A search structure over the rows of a table, known by the order in which they came."""

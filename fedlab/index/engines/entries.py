@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import I64, Bool
 
-__all__ = ["Entries"]
-
 #: What holds a larger share of removed entries is built anew.
 _REMOVED_LIMIT = 0.2
 

@@ -15,8 +15,6 @@ from typing import Any, ClassVar
 from fedlab.core.validation import whole_number
 from fedlab.index.engines.faiss_structure import CENTROIDS, FaissProposer, faiss
 
-__all__ = ["FaissFlat", "FaissHNSW", "FaissIVF", "FaissIVFPQ", "FaissPQ"]
-
 #: Faiss learns a centroid from no more rows than this.
 _ROWS_A_CENTROID = 256
 

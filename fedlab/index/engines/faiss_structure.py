@@ -14,9 +14,6 @@ from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
 
-__all__ = ["CENTROIDS", "FaissEngine", "FaissProposer", "faiss"]
-
-
 #: Of a byte of a product code.
 CENTROIDS = 256
 #: Numbers decoded at once.

@@ -33,8 +33,6 @@ from fedlab.index.encoding import DTYPES, LARGEST, codes_in, encode
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
 
-__all__ = ["HNSW", "Graph", "library_version"]
-
 _USEARCH_METRIC = {"cosine": "cos", "inner": "ip", "l2sq": "l2sq"}
 _DIRECTIONS_ALONE = ("i8", "b1")
 

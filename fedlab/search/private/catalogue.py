@@ -16,8 +16,6 @@ from fedlab.search.private.kth_distance import MASKED_KTH_DISTANCE
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["protections"]
-
 _ALL = (
     *(MASKED_SUMS, MASKED_KTH_DISTANCE, MASKED_VOTE),
     *(TWO_SERVER_SHARES, NOISY_RELEASE, NOISY_TOTAL),

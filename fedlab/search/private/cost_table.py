@@ -23,8 +23,6 @@ from fedlab.search.private.shared_index import SharedIndex
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["costs"]
-
 T = TypeVar("T")
 
 _VECTORS = ("queries", "shares of queries")

@@ -26,8 +26,6 @@ from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 from fedlab.search.private.kth_distance import Bits, Codes, KthDistances, Search, Side, ordered
 
-__all__ = ["MASKED_VOTE", "Vote", "vote"]
-
 MASKED_VOTE = Protection(
     name="masked vote",
     protects="which device's rows voted, and for what: only the votes of all are seen",

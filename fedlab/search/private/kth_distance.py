@@ -31,17 +31,6 @@ from fedlab.index.scan import Nearest, Queries
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 
-__all__ = [
-    "MASKED_KTH_DISTANCE",
-    "FalseCountsError",
-    "KthDistances",
-    "Search",
-    "Side",
-    "distances_of",
-    "kth_distances",
-    "ordered",
-]
-
 Bits = Literal[32, 64]
 Codes = NDArray[np.unsignedinteger[Any]]
 

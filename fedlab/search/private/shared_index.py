@@ -18,9 +18,6 @@ from fedlab.privacy.fixed_point import error_bound, from_products, to_words
 from fedlab.privacy.secret_shares import Dealer, Server, share
 from fedlab.search.answers import FederatedHits
 
-__all__ = ["SharedIndex"]
-
-
 _BATCH = 64  # queries that are answered at once,
 _SCORES = 1 << 22  # and scores of theirs that are held at once (32 MB, a few times over)
 _SERVERS = np.array([0, 1])

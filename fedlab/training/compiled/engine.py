@@ -22,9 +22,6 @@ from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase
 
-__all__ = ["Addresses", "evaluate", "prepare", "train"]
-
-
 #: Rows that pass through a network together, at most.
 _ROOM = 64
 #: What a row costs at least, and a multiplication with a parameter, forth and back (seconds).

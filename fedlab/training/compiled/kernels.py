@@ -34,8 +34,6 @@ from fedlab.training.compiled.network import (
 from fedlab.training.compiled.shuffle import draw_words, shuffle
 from fedlab.training.compiled.tiles import pointer
 
-__all__ = ["evaluate_devices", "gradient_devices", "train_devices"]
-
 _ENTRY = {**COMPILED, "no_cpython_wrapper": False, "cache": True}
 
 

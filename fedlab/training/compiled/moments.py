@@ -18,8 +18,6 @@ from fedlab.training.compiled.stack import Stack
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase
 
-__all__ = ["pays", "train"]
-
 #: Forming A takes as long as so many steps over the rows take, for each input: few are worth it.
 _INPUTS = 32
 

@@ -19,27 +19,6 @@ from numba.extending import overload
 
 from fedlab.training.compiled.tiles import LANES, ROWS, as_float32, tile
 
-__all__ = [
-    "COMPILED",
-    "FIRST",
-    "INPUTS",
-    "LENGTH",
-    "OUTPUTS",
-    "RECEIVED",
-    "add_l2",
-    "backward",
-    "errors",
-    "forward",
-    "gather",
-    "pack",
-    "packed_size",
-    "regress",
-    "scale",
-    "scratch",
-    "squared_weights",
-    "unpack",
-]
-
 # Of a layer: inputs, outputs, its output's and its input's row length, its start in the packed
 # parameters, and the start of its output among the activations.
 INPUTS, OUTPUTS, LENGTH, RECEIVED, FIRST, OUT = range(6)

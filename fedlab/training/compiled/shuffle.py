@@ -14,8 +14,6 @@ from numba import njit
 
 from fedlab.training.compiled.tiles import high_product
 
-__all__ = ["draw_words", "shuffle"]
-
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 

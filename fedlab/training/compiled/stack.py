@@ -7,8 +7,6 @@ from itertools import pairwise
 
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 
-__all__ = ["Stack", "stack_of", "suits_blas"]
-
 #: Where the compiled loops and NumPy's BLAS take the same time, each on one thread: parameters,
 #: and rows of a step.
 _MANY, _LARGE = 1_000_000, 64

@@ -15,8 +15,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "ROWS", "as_float32", "high_product", "pointer", "tile"]
-
 #: Rows of a tile, and numbers in each.
 ROWS = 4
 LANES = 16

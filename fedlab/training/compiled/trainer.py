@@ -31,8 +31,6 @@ from fedlab.training.trainer import (
 )
 from fedlab.training.work import Phase
 
-__all__ = ["Compiled", "labels_needed"]
-
 
 @dataclass(frozen=True)
 class Compiled:

@@ -14,8 +14,6 @@ from fedlab.workbench.batch import notebooks
 if TYPE_CHECKING:
     from fedlab.workbench.batch.runner import Settings
 
-__all__ = ["main"]
-
 FINE, FAILED, WRONG = 0, 1, 2
 
 _EXAMPLES = f"""examples:

@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["papermill_line", "papermill_options", "workbench_line"]
-
 
 def workbench_line(path: str, values: Mapping[str, Any]) -> str:
     """Return the line that runs the notebook at `path` with exactly these values.

@@ -12,8 +12,6 @@ from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.runner import Progress, Run
 from fedlab.workbench.batch.supervisor import Task
 
-__all__ = ["Console"]
-
 # In a log, no line comes sooner than this after another, or while the same cell runs.
 _LOG_SECONDS, _SAME_CELL_SECONDS = 5.0, 20.0
 

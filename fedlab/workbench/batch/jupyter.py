@@ -16,8 +16,6 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-__all__ = ["OwnKernelManager", "OwnKernelSpecs", "environment"]
-
 _NAME = "python3"
 # What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
 _FOREIGN = frozenset({"JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "PYTHONSTARTUP"})

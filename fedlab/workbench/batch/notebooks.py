@@ -12,8 +12,6 @@ from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-__all__ = ["LIMIT_SECONDS", "ROOT", "Notebook", "find", "numbered"]
-
 #: How long one notebook may take unless something else is said.
 LIMIT_SECONDS = 900.0
 

@@ -23,8 +23,6 @@ from pydantic import (
     ValidationError,
 )
 
-__all__ = ["Parameter", "ParameterError", "bind", "parse"]
-
 _NONE = {"none": None, "null": None}
 _ALLOWED = "int, float, bool, str, list[...], tuple[...], Literal[...], each also with `| None`"
 

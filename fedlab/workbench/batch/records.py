@@ -20,8 +20,6 @@ from typing import Any
 from fedlab.files import atomic
 from fedlab.workbench.batch.notebooks import ROOT, Notebook, load
 
-__all__ = ["Failure", "Record", "digest", "versions"]
-
 FORMAT = 1
 _HASHED = ("*.py", "*.mplstyle")
 

@@ -30,8 +30,6 @@ from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Outcome, Supervisor, Task, Watcher
 from fedlab.workbench.report.outputs import answer
 
-__all__ = ["Run", "Settings", "execute", "standing"]
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -30,8 +30,6 @@ from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.jupyter import OwnKernelManager
 from fedlab.workbench.batch.records import Failure
 
-__all__ = ["Outcome", "Supervisor", "Task", "Watcher"]
-
 _TICK_SECONDS = 0.5
 _KERNEL_START_SECONDS = 120
 _STDERR_BYTES = 2000

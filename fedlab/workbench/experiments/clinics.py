@@ -21,8 +21,6 @@ from fedlab.metrics.folds import stratified_folds
 from fedlab.models import SoftmaxRegression
 from fedlab.training import LocalSGD
 
-__all__ = ["WAYS", "Recipe", "alone", "cross_validate", "federated", "pooled"]
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -20,16 +20,6 @@ from fedlab.index.file import INDEX, IndexFileError
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = [
-    "altered_files",
-    "cut",
-    "flipped",
-    "killed_saves",
-    "sealing_costs",
-    "sealing_steps",
-    "spliced",
-]
-
 _BLOCK = 4096
 
 Draw = np.random.Generator

@@ -19,8 +19,6 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 from fedlab.metrics.retrieval import recall
 from fedlab.workbench.experiments.timing import seconds_in_turn
 
-__all__ = ["churn", "recall", "save_and_open", "scan_against_graph", "storage_types"]
-
 
 def _seconds(call: Callable[[], object], times: int = 1) -> float:
     return float(np.median(seconds_in_turn({"": call}, times)[""]))

@@ -25,8 +25,6 @@ from fedlab.search import (
     federated_recall,
 )
 
-__all__ = ["SearchComparison", "central_index", "compare_searches", "recall_against_bytes"]
-
 #: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
 Judge = Callable[[U64, Bool], Judged]
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-__all__ = ["seconds_in_turn"]
-
 Name = TypeVar("Name")
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Drawn", "axes_of"]
-
 #: A figure, its axes, and the frame that holds its data.
 Drawn = tuple["Figure", "Axes", pd.DataFrame]
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from fedlab.erasure import Audit
 
-__all__ = ["plot_traces", "traces"]
-
 
 def traces(audits: Mapping[str, Audit]) -> pd.DataFrame:
     """Count the erased rows whose bytes stand in an index's columns, in its graph, and in files.

@@ -16,8 +16,6 @@ from fedlab.workbench.figures.axes import Drawn, axes_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_leaks", "trade_frame"]
-
 _MARKERS = "oDs^vPX*"
 _SIZES = (190, 120, 95, 75, 75, 60, 60, 60)
 

@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
-__all__ = [
-    "plot_convergence",
-    "plot_counts",
-    "plot_crossing",
-    "plot_intervals",
-    "plot_labels",
-    "plot_lines",
-    "plot_panels",
-    "plot_sorted",
-    "plot_splits",
-    "plot_tradeoff",
-]
-
 Runs = Mapping[str, History | Sequence[History]]
 
 _X = {

@@ -12,8 +12,6 @@ from fedlab.workbench.figures.axes import Drawn, axes_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_alone", "plot_recall_bytes"]
-
 _MARKS = ("o", "s", "^", "D", "v", "P")
 #: Where a line's points are named: to each line its own side, so that names seldom meet.
 _BESIDE = (((0, -18), "center"), ((-7, 6), "right"), ((-7, 6), "right"), ((7, -14), "left"))

@@ -18,8 +18,6 @@ from fedlab.workbench.report.outputs import ANSWER, CONTENTS, FIGURE, KEY, PROVE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STYLE", "answer", "begin", "contents", "is_batch", "provenance", "show"]
-
 #: The style sheet of all figures.
 STYLE = Path(__file__).with_name("fedlab.mplstyle")
 # Above this an SVG is heavier than the same figure in pixels: thousands of points, or an image.

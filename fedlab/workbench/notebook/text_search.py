@@ -17,8 +17,6 @@ from fedlab.workbench.notebook import cells, widgets
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-__all__ = ["TextSearch", "query_box"]
-
 #: Letters of a hit's text that are shown: about three lines of a page's table.
 _SHOWN = 120
 

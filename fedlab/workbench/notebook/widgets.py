@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ipywidgets import VBox, Widget
     from matplotlib.figure import Figure
 
-__all__ = ["live", "split_slider"]
-
 
 def split_figure(labels: ArrayLike, devices: int, alpha: float, seed: int) -> tuple[Figure, str]:
     """Draw a Dirichlet split, and say in a sentence what it shows."""

@@ -28,8 +28,6 @@ from fedlab.workbench.report.mathml import FormulaError, mathml
 from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
-__all__ = ["Page", "index_page", "notebook_page"]
-
 _TEMPLATES = Path(__file__).with_name("templates")
 _THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
 _WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["FormulaError", "mathml"]
-
 # Environments that latex2mathml knows under another name only.
 _RENAMED = {"aligned": "align*", "split": "align*", "gathered": "gather*"}
 # What it doesn't know comes out as it went in: a command, a brace, an alignment mark.

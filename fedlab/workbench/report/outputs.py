@@ -11,8 +11,6 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-__all__ = ["alternative_text", "answer", "main_figure", "provenance", "without_banners"]
-
 #: The key in an output's metadata.
 KEY = "fedlab"
 _BANNER = "papermill-error-cell-tag"

@@ -11,8 +11,6 @@ from fedlab.workbench.batch.notebooks import load
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import html
 
-__all__ = ["write_page", "write_report"]
-
 
 def write_page(
     executed: Path, page: Path, source: Path, record: Record | None, site: str | None

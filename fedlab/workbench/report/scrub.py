@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 from fedlab.workbench.batch.notebooks import ROOT
 
-__all__ = ["scrub"]
-
 _END = r"(?![\w.-])"
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bs4.element import Tag
 
-__all__ = ["boxed_tables"]
-
 _TABLE = re.compile(r"<table\b.*?</table>", re.S)
 _FRAME = re.compile(r'<table\b[^>]*(class="dataframe"|id="T_)')
 # A count, a share, a mean with its interval, "3 of 5", NaN: what is read by comparing digits.
