@@ -187,11 +187,6 @@ class Device:
         classes, counts = np.unique(self.training()[1], return_counts=True)
         return dict(zip(classes.tolist(), counts.tolist(), strict=True))
 
-    def class_shares(self) -> dict[Any, float]:
-        """Return each class's share of the rows to train on; they sum to one."""
-        counts = self.class_counts()
-        return {label: count / self.rows for label, count in counts.items()}
-
     def most_similar(
         self, vectors: ArrayLike, k: int, where: ArrayLike | str | None = None
     ) -> Hits:

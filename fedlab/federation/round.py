@@ -37,6 +37,8 @@ from fedlab.updates.weights import normalised
 Remarks = list[tuple[object, str]]
 #: Names of columns that hold the weights of other ones.
 _WEIGHT = "weight of "
+#: Names of measures: the bytes of single blocks, where devices send several.
+_BYTES = "bytes_up_"
 
 
 @dataclass
@@ -229,6 +231,8 @@ def _take(
         columns["entering"] = sent.weights_of("change")
         columns["square"] = np.empty(len(sent))
         kernels.squares(sent.blocks["change"], columns["square"])
+    if len(sent.blocks) > 1:
+        columns |= {_BYTES + name: sent.nbytes_of(name).astype(np.float64) for name in sent.blocks}
     came.note(sent.places, weight=sent.weights, nbytes=sent.nbytes.astype(np.float64), **columns)
 
 
@@ -304,6 +308,9 @@ def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict
     return {
         "bytes_down": float(down * asked),
         "bytes_up": float(came.column("nbytes").sum()),
+        **{
+            name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
+        },
         "seconds": float(_seconds(plan, fleet, came, down).max(initial=0.0)),
     }
 

@@ -50,12 +50,18 @@ class Updates:
         """Return the weights of a block or stat, (m,)."""
         return self.weighed.get(name, self.weights)
 
+    def nbytes_of(self, name: str) -> I64:
+        """Return the bytes of a block as it leaves each device, (m,)."""
+        block = self.blocks[name]
+        plain = np.full(len(self), block.shape[1] * block.itemsize, np.int64)
+        return self.sizes.get(name, plain)
+
     @property
     def nbytes(self) -> I64:
         """(m,) bytes that leave each device: its blocks, and three numbers of eight bytes."""
         total = np.full(len(self), _NUMBERS, np.int64)
-        for name, block in self.blocks.items():
-            total += self.sizes.get(name, block.shape[1] * block.itemsize)
+        for name in self.blocks:
+            total += self.nbytes_of(name)
         return total
 
     def with_blocks(self, **blocks: Array) -> Updates:

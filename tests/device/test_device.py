@@ -11,7 +11,6 @@ from tests.federations import class_device
 def test_counts_and_shares_are_of_the_rows_to_train_on():
     device = class_device("d", [0] * 6 + [2] * 2)
     assert device.class_counts() == {0: 6, 2: 2}
-    assert device.class_shares() == {0: 0.75, 2: 0.25}
     fewer = device.holding_out(device.index.keys[:3])
     assert fewer.class_counts() == {0: 3, 2: 2}
     assert (fewer.rows, fewer.validation_rows) == (5, 3)

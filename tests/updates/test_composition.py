@@ -140,6 +140,11 @@ def test_stages_enter_the_round_and_its_bytes(five: Any) -> None:
     np.testing.assert_allclose(cast.parameters, plain.parameters, rtol=2e-3)
     assert plain.history.last("bytes_up") == 5 * (8 * 4 + 24)
     assert cast.history.last("bytes_up") == 5 * (2 * 4 + 24)
+    several = federation(five, algorithm="scaffold", updates=[Cast()])
+    several.round()
+    told = several.history.wide().loc[1]
+    assert told.bytes_up_change == told.bytes_up_control == 5 * 2 * 4
+    assert told.bytes_up == 5 * (2 * 2 * 4 + 24)
 
 
 class Whole(Rowwise):
