@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from fedlab.algorithms.fedavg import FedAvg
 from fedlab.algorithms.fednova import FedNova
 from fedlab.algorithms.fedprox import FedProx
 from fedlab.algorithms.scaffold import Scaffold
+from fedlab.core.validation import known
 from fedlab.updates.optimisers import SGD, ServerOptimiser, optimiser
 
 __all__ = [
@@ -76,13 +76,9 @@ def by_name(name: str, **settings: Any) -> Algorithm | WithServer:
     >>> by_name("fedavgm", momentum=0.5)
     WithServer(algorithm=FedAvg(), server=SGD(rate=1.0, momentum=0.5))
     """
-    known = [*_ALGORITHMS, *_WITH_SERVER]
-    if name.lower() not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no algorithm is called {name!r}{hint}; there are {', '.join(known)}")
-    of_server = _WITH_SERVER.get(name.lower())
-    algorithm: Any = _ALGORITHMS[name.lower()] if of_server is None else FedAvg()
+    small = known(name, [*_ALGORITHMS, *_WITH_SERVER], "algorithm")
+    of_server = _WITH_SERVER.get(small)
+    algorithm: Any = _ALGORITHMS[small] if of_server is None else FedAvg()
     server: Any = SGD() if of_server is None else optimiser(of_server)
     if "server_rate" in settings:
         settings["rate"] = settings.pop("server_rate")

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.core.validation import below_one, not_negative
 from fedlab.device.states import DeviceStates
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
@@ -45,10 +46,8 @@ class FedNova(Stateless):
     mu: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
-        if not 0 <= self.mu < np.inf:
-            raise ValueError(f"mu is {self.mu}; it must be zero or positive")
+        below_one(momentum=self.momentum)
+        not_negative(mu=self.mu)
         if self.momentum and self.mu:
             raise ValueError("momentum and mu were both given; FedNova's weights know one of them")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from fedlab.algorithms.base import State, Stateless
 from fedlab.core.typing import Array, Places
+from fedlab.core.validation import not_negative
 from fedlab.device.states import DeviceStates
 from fedlab.training.work import Phase, Work
 
@@ -32,8 +31,7 @@ class FedProx(Stateless):
     mu: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mu < np.inf:
-            raise ValueError(f"mu is {self.mu}; it must be zero or positive")
+        not_negative(mu=self.mu)
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters, mu=self.mu)

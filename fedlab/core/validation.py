@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,43 @@ def whole_number(value: Any, name: str, least: int, most: int | None = None) -> 
     if value < least or (most is not None and value > most):
         raise ValueError(f"{name} is {value}; it must be {allowed}")
     return int(value)
+
+
+def positive(**values: float) -> None:
+    """Raise a ValueError, by name, for what is no positive number."""
+    for name, value in values.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} is {value}; it must be a positive number")
+
+
+def not_negative(**values: float) -> None:
+    """Raise a ValueError, by name, for what is neither zero nor a positive number."""
+    for name, value in values.items():
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name} is {value}; it must be zero or positive")
+
+
+def below_one(**values: float) -> None:
+    """Raise a ValueError, by name, for what does not lie in [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+
+
+def known(name: str, names: Iterable[str], what: str) -> str:
+    """Return a name as it is known, in small letters, or say which there are.
+
+    Examples
+    --------
+    >>> known("FedProx", ["fedavg", "fedprox"], "algorithm")
+    'fedprox'
+    """
+    there = list(names)
+    if name.lower() not in there:
+        close = difflib.get_close_matches(name.lower(), there, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"no {what} is called {name!r}{hint}; there are {', '.join(there)}")
+    return name.lower()
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

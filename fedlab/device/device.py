@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, U64, Bool, Places
-from fedlab.core.validation import read_only
+from fedlab.core.validation import below_one, read_only
 from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
@@ -219,8 +219,7 @@ def held_out_rows(labels: NDArray[Any], share: float, seed: int, device: int | s
     >>> held_out_rows(np.repeat([0, 1], 50), share=0.2, seed=0, device="ward 3").sum()
     np.int64(20)
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share is {share}; it must be at least 0 and below 1")
+    below_one(share=share)
     draw = generator(seed, Purpose.VALIDATION, device=device)
     chosen = np.zeros(len(labels), np.bool_)
     for rows in _strata(labels):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from fedlab.core.validation import positive
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,6 @@ class Profile:
     availability: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("bandwidth", "compute"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
+        positive(bandwidth=self.bandwidth, compute=self.compute)
         if not 0 <= self.availability <= 1:
             raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")

@@ -75,9 +75,9 @@ class _File:
 
 
 def _digest(rows: Array) -> str:
-    head = f"{rows.dtype.str} {rows.shape}".encode()
-    digest = hashlib.blake2b(np.ascontiguousarray(rows).tobytes(), digest_size=16)
-    digest.update(head)
+    # Byte by byte where they lie: rows in files may be larger than memory.
+    digest = hashlib.blake2b(np.ascontiguousarray(rows).data.cast("B"), digest_size=16)
+    digest.update(f"{rows.dtype.str} {rows.shape}".encode())
     return digest.hexdigest()
 
 
@@ -151,10 +151,13 @@ class DeviceStates:
 
     def column(self, name: str) -> tuple[Places, Array]:
         """Return the places of all devices that keep something, rising, and what they keep."""
+        places, kept = self._kept(name)
+        return places, np.array([_read(row) for row in kept])
+
+    def _kept(self, name: str) -> tuple[Places, list[Any]]:
         levels, root = self._trees[name]
         kept = list(_all(root, levels, 0))
-        places = np.array([place for place, _ in kept], np.intp)
-        return places, np.array([_read(row) for _, row in kept])
+        return np.array([place for place, _ in kept], np.intp), [row for _, row in kept]
 
     # -- files -------------------------------------------------------------------------------
 
@@ -169,21 +172,18 @@ class DeviceStates:
             file.pin(True)
 
     def _files(self) -> set[_File]:
-        kept = (row for levels, root in self._trees.values() for _, row in _all(root, levels, 0))
-        return {row.file for row in kept if isinstance(row, _InFile)}
+        return {row.file for name in self.names for row in self._kept(name)[1]}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all of it as arrays, for a file; of rows in files, where they lie."""
         made: dict[str, NDArray[Any]] = {}
         for name in self.names:
+            places, kept = self._kept(name)
             if self._folder is None:
-                places, made[f"{name} rows"] = self.column(name)
+                made[f"{name} rows"] = np.array(kept)
             else:
-                levels, root = self._trees[name]
-                kept = list(_all(root, levels, 0))
-                places = np.array([place for place, _ in kept], np.intp)
-                made[f"{name} files"] = np.array([row.file.path.name for _, row in kept], np.str_)
-                made[f"{name} rows"] = np.array([row.row for _, row in kept], np.int64)
+                made[f"{name} files"] = np.array([row.file.path.name for row in kept], np.str_)
+                made[f"{name} rows"] = np.array([row.row for row in kept], np.int64)
             made[f"{name} places"] = places.astype(np.int64)
         return made
 

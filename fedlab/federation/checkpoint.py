@@ -60,7 +60,12 @@ class Checkpoint:
             If a state holds something that a file can't.
         """
         state, arrays = self.state, dict[str, NDArray[Any]]()
-        for prefix, part in self._parts(state, self.participation).items():
+        parts: dict[str, Any] = {
+            "history": state.history,
+            "kept": state.kept,
+            "participation": self.participation,
+        }
+        for prefix, part in parts.items():
             arrays |= {f"{prefix} {name}": array for name, array in part.arrays().items()}
         arrays["parameters"] = state.parameters
         known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}
@@ -68,10 +73,6 @@ class Checkpoint:
         for name, tree in trees.items():
             known[name] = _flattened(tree, f"{name} state", arrays)
         CHECKPOINT.write(path, known, arrays)
-
-    @staticmethod
-    def _parts(state: RunState, participation: Participation) -> dict[str, Any]:
-        return {"history": state.history, "kept": state.kept, "participation": participation}
 
     @classmethod
     def read(

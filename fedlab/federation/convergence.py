@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import not_negative, whole_number
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,15 @@ class Convergence:
             raise ValueError(
                 f"metric is {self.metric!r}; choose 'validation_loss' or 'update_norm'"
             )
-        if not 0 <= self.tolerance < np.inf:
-            raise ValueError(f"tolerance is {self.tolerance}; it must be zero or positive")
+        not_negative(tolerance=self.tolerance)
         whole_number(self.patience, "patience", 1)
 
     def reached(self, values: Iterable[float]) -> bool:
         """Say whether the values of all rounds so far, oldest first, mean standstill."""
-        watch = self.watch()
-        return any([watch(value) for value in values][-1:])
+        watch, standing = self.watch(), False
+        for value in values:
+            standing = watch(value)
+        return standing
 
     def watch(self) -> Callable[[float], bool]:
         """Return what is told each round's value, and says whether that is standstill."""

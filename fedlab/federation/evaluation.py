@@ -11,7 +11,7 @@ from fedlab.core.typing import Array
 from fedlab.federation.plan import Plan
 from fedlab.fleet import Roster
 from fedlab.models.base import Model
-from fedlab.training import measure, validate
+from fedlab.training.validation import on_held_out, on_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,16 +35,12 @@ def evaluated(
     """Return the measures of a model: ``validation_...`` over all held-out rows, ``test_...``."""
     measured: dict[str, float] = {}
     if fleet.holding:
-        by_device = validate(
-            fleet.holding, plan.model, parameters, threads=threads, engine=plan.backend
-        )
+        by_device = on_held_out(fleet.holding, plan.trainer, parameters, threads)
         rows = by_device.pop("rows")
         for name, values in by_device.items():
             measured[f"validation_{name}"] = float(np.average(values, weights=rows))
     if plan.evaluation.test is not None:
-        on_test = measure(
-            *plan.evaluation.test, plan.model, parameters, threads=threads, engine=plan.backend
-        )
+        on_test = on_rows(*plan.evaluation.test, plan.trainer, parameters, threads)
         measured |= {f"test_{name}": value for name, value in on_test.items()}
     return measured
 
@@ -64,5 +60,5 @@ def validated(plan: Plan, fleet: Roster, parameters: Array, threads: int | None)
             "no device has rows held out; use Device.hold_out first, or measure on rows of "
             "your own with Federation(test=...)"
         )
-    measures = validate(fleet.holding, plan.model, parameters, threads=threads, engine=plan.backend)
+    measures = on_held_out(fleet.holding, plan.trainer, parameters, threads)
     return pd.DataFrame(measures, pd.Index([d.id for d in fleet.holding], name="device"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -162,10 +162,8 @@ class Federation:
             chain=Chain(tuple(updates), aggregator or Mean()),
             server=steps,
             seed=seed,
-            engine=trainer.name,
             weigh=weigher(weights, () if self._stored else self._roster.devices),
             trainer=trainer,
-            backend=engine,
             evaluation=Evaluation(
                 None if test is None else checked_test(model, *test),
                 whole_number(evaluate_every, "evaluate_every", 1),
@@ -350,16 +348,11 @@ class Federation:
         path: str | os.PathLike[str] | None = None,
         every: int = 1,
     ) -> History:
-        said, saved = len(self.history.remarks()), -1
-        watch = None if convergence is None else convergence.watch()
-        for seen in [] if convergence is None else self._values(convergence):
-            assert watch is not None
-            watch(seen)
+        said, saved, stands = len(self.history.remarks()), -1, self._watch(convergence)
         self.stopped = "rounds"
         try:
             for report in progress.bar(self.rounds(rounds), total=rounds, label="rounds"):
-                value = report.measures.get(convergence.metric) if convergence else None
-                if watch is not None and value is not None and watch(value):
+                if stands(report):
                     self.stopped = "converged"
                 if path is not None and report.round % every == 0:
                     self.save(path)
@@ -386,6 +379,15 @@ class Federation:
             self.save(path)
         return self.history
 
+    def _watch(self, convergence: Convergence | None) -> Callable[[Report], bool]:
+        """Return what is told each report, and says whether the run has come to a standstill."""
+        if convergence is None:
+            return lambda report: False
+        metric, watch = convergence.metric, convergence.watch()
+        for value in self._values(convergence):
+            watch(value)
+        return lambda report: metric in report.measures and watch(report.measures[metric])
+
     def _values(self, convergence: Convergence) -> list[float]:
         """Return what convergence has watched so far, or refuse what is never measured."""
         if convergence.metric == "validation_loss" and not self._roster.holding:
@@ -393,10 +395,7 @@ class Federation:
                 "convergence on the validation loss needs rows held out: use Device.hold_out "
                 "first, or Convergence('update_norm')"
             )
-        if not self.round_number:
-            return []
-        values: list[float] = self.history.series(convergence.metric).tolist()
-        return values
+        return [value for _, value in self.history.points(convergence.metric)]
 
     # -- files -------------------------------------------------------------------------------
 

@@ -165,18 +165,20 @@ class History:
         """
         import pandas as pd
 
-        points = dict(self._points(metric, str(who)))
+        points = dict(self.points(metric, who))
         if not points:
             known = sorted({m for b in self._blocks() if str(who) in b.who for m in b.metrics})
             raise KeyError(f"no {metric!r} of {who!s} in this history; there are {known}")
         index = pd.Index(list(points), name="round")
         return pd.Series(list(points.values()), index, dtype=np.float64, name=metric)
 
-    def _points(self, metric: str, who: str) -> Iterator[tuple[int, float]]:
+    def points(self, metric: str, who: object = SERVER) -> Iterator[tuple[int, float]]:
+        """Yield (round, value) of one measure of one party; nothing if it was never taken."""
+        party = str(who)
         for block in self._blocks():
-            if metric in block.metrics and who in block.who:
+            if metric in block.metrics and party in block.who:
                 column = block.metrics.index(metric)
-                yield block.round, float(block.numbers[block.who.index(who), column])
+                yield block.round, float(block.numbers[block.who.index(party), column])
 
     def last(self, metric: str, who: object = SERVER) -> float:
         """Return the latest value of a measure (see `series`)."""

@@ -13,7 +13,7 @@ from fedlab.core.typing import Array
 from fedlab.device.device import Device
 from fedlab.fleet import Columnar, Roster, Stragglers
 from fedlab.models.base import Model
-from fedlab.training import Backend, LocalSGD, Trainer
+from fedlab.training import LocalSGD, Trainer
 from fedlab.updates import Chain, ServerOptimiser
 from fedlab.updates.weights import Weigher, Weights
 
@@ -55,8 +55,9 @@ class Plan:
     chain : Chain
         The stages that updates pass, and the aggregator.
     server : ServerOptimiser
-    engine : str
-        The trainer's name.
+    trainer : Trainer
+        Who trains and measures.
+    evaluation : Evaluation
     """
 
     model: Model
@@ -69,11 +70,14 @@ class Plan:
     chain: Chain
     server: ServerOptimiser
     seed: int
-    engine: str
     weigh: Weigher = field(metadata={"set": False})
     trainer: Trainer = field(metadata={"set": False})
-    backend: Backend = field(metadata={"set": False})
     evaluation: Evaluation = field(metadata={"set": False})
+
+    @property
+    def engine(self) -> str:
+        """The trainer's name."""
+        return self.trainer.name
 
     def settings(self, began_with: Roster, parameters: Array) -> dict[str, str]:
         """Return in words what the run is made of: another one differs in some of it.

@@ -174,7 +174,8 @@ def _trained(
             weights = _weights(plan, cohort, part if whole else None)
             came.in_parts = not whole
         if len(part.places):
-            _take(plan, state, came, part, places[part.places], weights[part.places], number)
+            mine = part.places
+            _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine])
     return came, sum(phase.nbytes for phase in phases_of(work))
 
 
@@ -204,7 +205,7 @@ def _take(
     part: Trained,
     places: Places,
     weights: F64,
-    number: int,
+    rates: F64,
 ) -> None:
     """Let devices report, send their updates through the stages, and add them to the sums."""
     stats = {
@@ -212,14 +213,16 @@ def _take(
         "epochs": part.epochs,
         "steps": part.steps,
         "loss": part.losses,
-        "rate": np.full(len(places), plan.local.rate(number)),
+        "rate": rates,
     }
     kept = came.kept
     for name, rows in part.kept.items():
         kept = kept.put(name, places, rows)
     sent = Updates(places, part.blocks, weights, stats)
     sent, kept = plan.algorithm.report(state.algorithm, sent, kept)
-    sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, At(plan.seed, number))
+    sent, came.stages, came.kept = plan.chain.apply(
+        came.stages, sent, kept, At(plan.seed, state.round + 1)
+    )
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
@@ -253,7 +256,7 @@ def _stepped(
     plan: Plan, state: RunState, came: _Came
 ) -> tuple[RunState, dict[str, float], Remarks]:
     """Let the algorithm learn from what came, and the server step, if enough did."""
-    still = {"update_norm": 0.0, "drift": 0.0}
+    still = {"update_norm": 0.0, **({"drift": 0.0} if plan.chain.shows_rows else {})}
     if (usable := len(came.places)) < plan.quorum:
         few = {0: "no usable update", 1: "1 usable update"}
         told = few.get(usable, f"{usable} usable updates")

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array, Places
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import below_one, not_negative, positive, whole_number
 from fedlab.device.device import Device
 from fedlab.models.base import Model
 from fedlab.training.work import Phase
@@ -55,18 +55,13 @@ class LocalSGD:
         whole_number(self.epochs, "epochs", 1)
         if self.batch_size is not None:
             whole_number(self.batch_size, "batch_size", 1)
-        positive = {"learning_rate": self.learning_rate, "decay": self.decay}
+        positive(learning_rate=self.learning_rate, decay=self.decay)
         if self.clip is not None:
-            positive["clip"] = self.clip
-        for name, value in positive.items():
-            if not 0 < value < np.inf:
-                raise ValueError(f"{name} is {value}; it must be a positive number")
+            positive(clip=self.clip)
         if self.decay > 1:
             raise ValueError(f"decay is {self.decay}; it must be at most 1")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
-        if not 0 <= self.weight_decay < np.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}; it must be zero or positive")
+        below_one(momentum=self.momentum)
+        not_negative(weight_decay=self.weight_decay)
 
     def rate(self, round: int) -> float:
         """Return the step size of a round, counted from 1."""

@@ -11,7 +11,7 @@ from fedlab.core.typing import Array
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model
-from fedlab.training.trainer import Backend, Measures, trainer_of
+from fedlab.training.trainer import Backend, Measures, Trainer, trainer_of
 
 #: Rows of a test set that one thread takes at a time.
 _PART = 512
@@ -37,9 +37,16 @@ def validate(
     threads, engine
         See `train_cohort`.
     """
+    return on_held_out(devices, trainer_of(model, engine), parameters, threads)
+
+
+def on_held_out(
+    devices: Sequence[Device], trainer: Trainer, parameters: Array, threads: int | None
+) -> Measures:
+    """Return what `validate` does, by a trainer that is at hand."""
     rows = [device.held_out_rows() for device in devices]
     counts = np.array([len(part) for part in rows], np.float64)
-    return {**trainer_of(model, engine).evaluate(rows, parameters, threads), "rows": counts}
+    return {**trainer.evaluate(rows, parameters, threads), "rows": counts}
 
 
 def measure(
@@ -52,11 +59,18 @@ def measure(
     engine: Backend = "auto",
 ) -> dict[str, float]:
     """Return a model's measures on rows x, (n, d), with labels y, (n,): each a mean over rows."""
+    return on_rows(x, y, trainer_of(model, engine), parameters, threads)
+
+
+def on_rows(
+    x: ArrayLike, y: ArrayLike, trainer: Trainer, parameters: Array, threads: int | None
+) -> dict[str, float]:
+    """Return what `measure` does, by a trainer that is at hand."""
     vectors, labels = np.ascontiguousarray(x, np.float32), np.asarray(y)
     parts = [
         Rows(vectors[start : start + _PART], labels[start : start + _PART])
         for start in range(0, len(vectors), _PART)
     ]
-    measures = trainer_of(model, engine).evaluate(parts, parameters, threads)
+    measures = trainer.evaluate(parts, parameters, threads)
     counts = [len(part) for part in parts]
     return {name: float(np.average(values, weights=counts)) for name, values in measures.items()}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.typing import Array, Bool, Places
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import not_negative, whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,7 @@ class Phase:
                     f"a phase's mask of what trains is {mask.dtype} of shape {mask.shape}; truth "
                     f"values of shape {(size,)} are needed"
                 )
-        if not np.isfinite(self.mu) or self.mu < 0:
-            raise ValueError(f"a phase's mu is {self.mu}; it must be zero or positive")
+        not_negative(**{"a phase's mu": self.mu})
         if self.epochs is not None:
             whole_number(self.epochs, "a phase's epochs", 1)
         return replace(self, **arrays)

@@ -6,27 +6,15 @@ server="adam")``.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from fedlab.core.typing import F64, Array
+from fedlab.core.validation import below_one, known, positive
 
 State = Any
-
-
-def _refuse_unless_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value}; it must be a positive number")
-
-
-def _refuse_unless_share(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
 
 
 class ServerOptimiser(Protocol):
@@ -64,8 +52,8 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        _refuse_unless_positive(rate=self.rate)
-        _refuse_unless_share(momentum=self.momentum)
+        positive(rate=self.rate)
+        below_one(momentum=self.momentum)
 
     def init(self, parameters: Array) -> State:
         return {"velocity": np.zeros(len(parameters))} if self.momentum else {}
@@ -107,8 +95,8 @@ class _Adaptive:
     def __post_init__(self) -> None:
         if self.convention not in ("paper", "flower"):
             raise ValueError(f"convention is {self.convention!r}; choose 'paper' or 'flower'")
-        _refuse_unless_positive(rate=self.rate, tau=self.tau)
-        _refuse_unless_share(beta1=self.beta1, beta2=self.beta2)
+        positive(rate=self.rate, tau=self.tau)
+        below_one(beta1=self.beta1, beta2=self.beta2)
 
     def init(self, parameters: Array) -> State:
         first = 0.0 if self.convention == "flower" else self.tau**2
@@ -183,10 +171,4 @@ def optimiser(name: str) -> ServerOptimiser:
     >>> optimiser("momentum")
     SGD(rate=1.0, momentum=0.9)
     """
-    if name.lower() not in OPTIMISERS:
-        close = difflib.get_close_matches(name.lower(), OPTIMISERS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(
-            f"no server optimiser is called {name!r}{hint}; there are {', '.join(OPTIMISERS)}"
-        )
-    return OPTIMISERS[name.lower()]
+    return OPTIMISERS[known(name, OPTIMISERS, "server optimiser")]

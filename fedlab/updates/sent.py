@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import F64, I64, Array, Bool, Places
+from fedlab.core.typing import F64, I64, Array, Places
 
 #: Bytes of an update's three numbers: rows, steps, loss.
 _NUMBERS = 3 * 8
@@ -68,11 +68,3 @@ class Updates:
         """Return the updates with some blocks put in place of those of the same names."""
         sizes = {name: size for name, size in self.sizes.items() if name not in blocks}
         return replace(self, blocks={**self.blocks, **blocks}, sizes=sizes)
-
-    def of(self, which: Bool) -> Updates:
-        """Return the updates of some of the devices."""
-        columns = {
-            name: {key: column[which] for key, column in getattr(self, name).items()}
-            for name in ("blocks", "stats", "weighed", "sizes")
-        }
-        return replace(self, places=self.places[which], weights=self.weights[which], **columns)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 
 from fedlab.core.typing import Array
+from fedlab.core.validation import positive
 from fedlab.device.states import DeviceStates
 from fedlab.updates.sent import Updates
 
@@ -126,8 +127,7 @@ class ClipNorm(Rowwise):
     norm: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.norm < np.inf:
-            raise ValueError(f"norm is {self.norm}; it must be a positive number")
+        positive(norm=self.norm)
 
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At

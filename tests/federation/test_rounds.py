@@ -123,6 +123,10 @@ def test_the_model_is_measured_every_so_many_rounds() -> None:
     seldom = made(evaluate_every=2)
     seldom.run(40, Convergence("validation_loss", tolerance=10.0, patience=3))
     assert (seldom.stopped, seldom.round_number) == ("converged", 8)
+    unmeasured = made(evaluate_every=5)
+    unmeasured.run(3)  # nothing to watch so far, which is no fault
+    unmeasured.run(3, Convergence("validation_loss"))
+    assert unmeasured.history.series("validation_loss").index.tolist() == [5]
     with pytest.raises(ValueError, match="evaluate_every"):
         made(evaluate_every=0)
 
