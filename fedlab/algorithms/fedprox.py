@@ -24,8 +24,10 @@ class FedProx(Stateless):
 
     Examples
     --------
-    >>> FedProx(mu=1.0).work({}, np.zeros(2), np.arange(3), DeviceStates()).mu
-    1.0
+    >>> import numpy as np
+    >>> phase = FedProx(mu=0.1).work({}, np.zeros(2), np.arange(3), DeviceStates())
+    >>> phase.mu
+    0.1
     """
 
     mu: float = 1.0
