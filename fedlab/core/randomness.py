@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     ATTACK = 15
     PROTECTION = 16
     CODEBOOK = 17
+    MODEL = 18
 
 
 def address_of(name: int | str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,45 @@ def require(thing: object, what: str, *members: str) -> None:
         )
 
 
+def of_kind(value: object, kind: type, name: str) -> None:
+    """Raise a TypeError unless a value is an object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {shown(value)}; give a {kind.__name__}")
+
+
+def shown(value: object) -> str:
+    """Return what was given, briefly: the class of what is large, and a value with its class.
+
+    Examples
+    --------
+    >>> shown(0.5), shown(np.zeros((2, 3))), shown(int)
+    ('0.5 (float)', 'an array of shape (2, 3)', 'the class int')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if value is None:
+        return "None"
+    short = isinstance(value, str | Real) and len(repr(value)) <= 40
+    name = type(value).__name__
+    return f"{value!r} ({name})" if short else f"an object of type {name}"
+
+
+def parts_of(value: Any, parts: str, who: str) -> Any:
+    """Return a tuple that somebody's function gave, or say which one is needed.
+
+    Examples
+    --------
+    >>> parts_of((1, 2), "loss, gradient", "Mine.loss_and_gradient")
+    (1, 2)
+    """
+    if not isinstance(value, tuple) or len(value) != parts.count(",") + 1:
+        length = f" of {len(value)}" if isinstance(value, tuple) else ""
+        raise TypeError(f"{who} returned {shown(value)}{length}; it must return ({parts})")
+    return value
+
+
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
     """Return `value` as an int within bounds, or say what is allowed.
 
@@ -41,25 +81,39 @@ def whole_number(value: Any, name: str, least: int, most: int | None = None) -> 
     return int(value)
 
 
+def number(value: Any, name: str) -> float:
+    """Return `value` as a float, or raise a TypeError where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {shown(value)}; it must be a number")
+    return float(value)
+
+
 def positive(**values: float) -> None:
-    """Raise a ValueError, by name, for what is no positive number."""
+    """Raise, by name, for what is no positive number."""
     for name, value in values.items():
-        if not 0 < value < np.inf:
+        if not 0 < number(value, name) < np.inf:
             raise ValueError(f"{name} is {value}; it must be a positive number")
 
 
 def not_negative(**values: float) -> None:
-    """Raise a ValueError, by name, for what is neither zero nor a positive number."""
+    """Raise, by name, for what is neither zero nor a positive number."""
     for name, value in values.items():
-        if not 0 <= value < np.inf:
+        if not 0 <= number(value, name) < np.inf:
             raise ValueError(f"{name} is {value}; it must be zero or positive")
 
 
 def below_one(**values: float) -> None:
-    """Raise a ValueError, by name, for what does not lie in [0, 1)."""
+    """Raise, by name, for what does not lie in [0, 1)."""
     for name, value in values.items():
-        if not 0 <= value < 1:
+        if not 0 <= number(value, name) < 1:
             raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+
+
+def share_of_one(**values: float) -> None:
+    """Raise, by name, for what does not lie in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= number(value, name) <= 1:
+            raise ValueError(f"{name} is {value}; it must lie in 0 ... 1")
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:

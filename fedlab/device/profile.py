@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedlab.core.validation import positive
+from fedlab.core.validation import positive, share_of_one
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,4 @@ class Profile:
 
     def __post_init__(self) -> None:
         positive(bandwidth=self.bandwidth, compute=self.compute)
-        if not 0 <= self.availability <= 1:
-            raise ValueError(f"availability is {self.availability}; it must lie in 0 ... 1")
+        share_of_one(availability=self.availability)

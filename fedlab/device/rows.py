@@ -27,6 +27,11 @@ class Rows:
     __slots__ = ("_memory", "_moments", "chosen", "x", "y")
 
     def __init__(self, x: F32, y: NDArray[Any], chosen: Places | None = None) -> None:
+        # Compiled loops read these without looking at their shapes.
+        if x.ndim != 2 or y.shape != (len(x),):
+            raise ValueError(f"rows of shape {x.shape} with labels of shape {y.shape}")
+        if chosen is not None and len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(x):
+            raise ValueError(f"rows {chosen.min()} ... {chosen.max()} are meant, of {len(x)}")
         self.x, self.y, self.chosen = x, y, chosen
         self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
         self._moments: F64 | None = None

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import Array
+from fedlab.core.validation import shown
 from fedlab.federation.plan import Plan
 from fedlab.fleet import Roster
+from fedlab.index.ingest import as_labels, as_vectors
 from fedlab.models.base import Model
 from fedlab.training.validation import on_held_out, on_rows
 
@@ -17,14 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def checked_test(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+def checked_test(model: Model, test: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array]:
     """Return test rows and labels as arrays, or say what doesn't fit the model."""
-    rows, labels = np.asarray(x), np.asarray(y)
-    if rows.ndim != 2 or rows.shape[1] != model.inputs or len(rows) != len(labels):
-        raise ValueError(
-            f"test rows of shape {rows.shape} with {len(labels)} labels were given; "
-            f"(n, {model.inputs}) with n labels are needed"
-        )
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise TypeError(f"test is {shown(test)}; give rows and labels, (x, y)")
+    x, y = test
+    rows = as_vectors(x, model.inputs, "test rows")
+    labels = as_labels(y, len(rows))
+    if not len(rows):
+        raise ValueError("no test rows were given; leave test out, or give some")
     model.check_labels(labels)
     return rows, labels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 from fedlab.algorithms import Algorithm, WithServer, by_name
 from fedlab.core import progress
 from fedlab.core.typing import I64, Array
-from fedlab.core.validation import require, whole_number
+from fedlab.core.validation import of_kind, require, whole_number
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
@@ -29,15 +30,16 @@ from fedlab.federation.round import play
 from fedlab.federation.state import RunState
 from fedlab.fleet import Changing, Columnar, Roster, Stragglers, admit, cohort_size
 from fedlab.index.ingest import as_keys
-from fedlab.models.base import Layout, Model
+from fedlab.models.base import MEMBERS, Layout, Model
 from fedlab.training import Backend, LocalSGD, trainer_of
 from fedlab.updates import SGD, Aggregator, Chain, Mean, ServerOptimiser, Stage, optimiser
-from fedlab.updates.weights import Weights, weigher
+from fedlab.updates.weights import Weigher, Weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MODEL_METHODS = ("check_labels", "initial", "loss_and_gradient", "evaluate")
+#: A run goes on for so many times the time that its last saving took, before the next one.
+_SHARE = 20
 
 
 class Federation:
@@ -136,10 +138,13 @@ class Federation:
         parameters: ArrayLike | None = None,
         keep_in: str | os.PathLike[str] | None = None,
     ) -> None:
-        require(model, "model", "layout", "inputs", *_MODEL_METHODS)
+        require(model, "model", *MEMBERS)
         method, steps = _with_server(algorithm, server)
-        local = local or LocalSGD()
+        local = LocalSGD() if local is None else local
+        of_kind(local, LocalSGD, "local")
         method.check(local)
+        if stragglers is not None:
+            require(stragglers, "stragglers (such as Stragglers(0.5))", "epochs")
         seed = whole_number(seed, "seed", 0, 2**64 - 1)
         trainer = trainer_of(model, engine)  # refuses an engine that can't
         if record not in ("cohort", "devices"):
@@ -149,7 +154,9 @@ class Federation:
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
-        weights = _own_weights(method, weights)
+        weigh = Weigher(_own_weights(method, weights))
+        if not self._stored:
+            weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
         self.plan = Plan(
             model=model,
@@ -158,14 +165,13 @@ class Federation:
             cohort=size,
             quorum=whole_number(quorum, "quorum", 1, size),
             stragglers=stragglers,
-            weights=weights,
+            weights=weigh,
             chain=Chain(tuple(updates), aggregator or Mean()),
             server=steps,
             seed=seed,
-            weigh=weigher(weights, () if self._stored else self._roster.devices),
             trainer=trainer,
             evaluation=Evaluation(
-                None if test is None else checked_test(model, *test),
+                None if test is None else checked_test(model, test),
                 whole_number(evaluate_every, "evaluate_every", 1),
                 record,
             ),
@@ -173,6 +179,10 @@ class Federation:
         #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
         self.stopped: str | None = None
         self._participation = Participation()
+        try:
+            self._words: dict[str, str] | TypeError = self.plan.words()
+        except TypeError as error:  # it can run, and not be saved
+            self._words = error
         self._keep_in, self._saved = keep_in, dict[str, DeviceStates]()
         if keep_in is not None:
             os.makedirs(keep_in, exist_ok=True)
@@ -297,6 +307,8 @@ class Federation:
             Of all rounds, those of earlier calls included; also in `history`.
         """
         whole_number(rounds, "rounds", 0)
+        if convergence is not None:
+            of_kind(convergence, Convergence, "convergence")
         return self._run(rounds, convergence)
 
     def run_to(
@@ -304,14 +316,14 @@ class Federation:
         round: int,
         path: str | os.PathLike[str],
         *,
-        every: int = 10,
+        every: int | None = None,
         convergence: Convergence | None = None,
     ) -> History:
         """Go on until so many rounds are done in all, saving the run to a file as it goes.
 
         If the file is there, the run goes on from it: a program that was killed is started again as
         it is, and ends with the bits that it would have had. What is given to the federation must
-        be what it was; its parts are compared, not the rows of its devices.
+        be what it was: its parts are compared, and a digest of what its devices hold.
 
         Parameters
         ----------
@@ -319,8 +331,9 @@ class Federation:
             Where to end, counted from the federation's first round.
         path : path-like
             A checkpoint; its folder must exist.
-        every : int
-            Rounds between two savings. The last round, convergence and Ctrl-C save, too.
+        every : int, optional
+            Rounds between two savings; by default as many as keep them below a twentieth of the
+            run's time. The last round, convergence and Ctrl-C save, too.
         convergence : Convergence, optional
             When to stop earlier.
 
@@ -328,12 +341,18 @@ class Federation:
         ------
         CheckpointError
             If the file is torn, altered, or of another run; nothing has changed then.
+        TypeError
+            If a part of the run can't be told from another one of its class.
         """
         whole_number(round, "round", 0)
-        whole_number(every, "every", 1)
+        if every is not None:
+            whole_number(every, "every", 1)
+        if convergence is not None:
+            of_kind(convergence, Convergence, "convergence")
+        self._told()  # now, and not when hours have passed
         if os.path.exists(path):
             self.load(path)
-        if convergence and convergence.reached(self._values(convergence)):
+        if convergence is not None and convergence.reached(self._values(convergence)):
             self.stopped = "converged"
         elif self.round_number >= round:
             self.stopped = "rounds"
@@ -346,17 +365,20 @@ class Federation:
         rounds: int,
         convergence: Convergence | None,
         path: str | os.PathLike[str] | None = None,
-        every: int = 1,
+        every: int | None = None,
     ) -> History:
         said, saved, stands = len(self.history.remarks()), -1, self._watch(convergence)
+        due = 0.0
         self.stopped = "rounds"
         try:
             for report in progress.bar(self.rounds(rounds), total=rounds, label="rounds"):
                 if stands(report):
                     self.stopped = "converged"
-                if path is not None and report.round % every == 0:
+                now = time.perf_counter()
+                if path is not None and (report.round % every == 0 if every else now >= due):
                     self.save(path)
                     saved = report.round
+                    due = now + _SHARE * (time.perf_counter() - now)
                 if self.stopped == "converged":
                     break
         except KeyboardInterrupt:
@@ -383,8 +405,9 @@ class Federation:
         """Return what is told each report, and says whether the run has come to a standstill."""
         if convergence is None:
             return lambda report: False
+        before = self._values(convergence)
         metric, watch = convergence.metric, convergence.watch()
-        for value in self._values(convergence):
+        for value in before:
             watch(value)
         return lambda report: metric in report.measures and watch(report.measures[metric])
 
@@ -399,6 +422,19 @@ class Federation:
 
     # -- files -------------------------------------------------------------------------------
 
+    def _told(self) -> dict[str, str]:
+        """Return the run's settings in words, or say why it can't be told from another one."""
+        if isinstance(self._words, TypeError):
+            raise self._words
+        now = self.plan.words()
+        if changed := [name for name in now if now[name] != self._words[name]]:
+            raise TypeError(
+                f"the {changed[0]} changed while it ran, from {self._words[changed[0]]} to "
+                f"{now[changed[0]]}: a file knows only the state that it returns, so this run "
+                "can't be saved"
+            )
+        return self._settings
+
     @cached_property
     def _settings(self) -> dict[str, str]:
         # Once: rows that move or come later make no other run of this one.
@@ -406,10 +442,10 @@ class Federation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a file what the next round depends on; a kill leaves the old file or the new."""
-        state = self.state
+        settings, state = self._told(), self.state
         before = self._saved.get(os.fspath(path))
         state.kept.pin()  # first: a kill in between leaves files too many, and none too few
-        Checkpoint(self._settings, state, self._participation).write(path)
+        Checkpoint(settings, state, self._participation).write(path)
         self._saved[os.fspath(path)] = state.kept
         state.kept.pin(before)
 
@@ -422,7 +458,7 @@ class Federation:
             If the file is torn, altered, or of another run; nothing has changed then.
         """
         saved = Checkpoint.read(path, self._keep_in)
-        saved.refuse_other(self._settings, path)
+        saved.refuse_other(self._told(), path)
         start = _checked(saved.state.parameters, self.layout)
         self._participation = saved.participation
         self.state = replace(saved.state, parameters=start)

@@ -52,6 +52,10 @@ class Participation:
         # Which state of which index a device's keys were last compared with.
         self._seen: dict[int, tuple[weakref.ref[VectorIndex], int]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy speaks of other objects: it compares each device's keys when it next takes part.
+        return {**self.__dict__, "_seen": {}}
+
     def note(
         self,
         round: int,

@@ -15,7 +15,7 @@ from fedlab.fleet import Columnar, Roster, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
 from fedlab.updates import Chain, ServerOptimiser
-from fedlab.updates.weights import Weigher, Weights
+from fedlab.updates.weights import Weigher
 
 Record = Literal["cohort", "devices"]
 
@@ -49,9 +49,7 @@ class Plan:
         See `Federation`.
     cohort, quorum : int
         Devices of a round, and least updates of one.
-    weights : Weights
-    weigh : Weigher
-        What they give.
+    weights : Weigher
     chain : Chain
         The stages that updates pass, and the aggregator.
     server : ServerOptimiser
@@ -66,11 +64,10 @@ class Plan:
     cohort: int
     quorum: int
     stragglers: Stragglers | None
-    weights: Weights
+    weights: Weigher
     chain: Chain
     server: ServerOptimiser
     seed: int
-    weigh: Weigher = field(metadata={"set": False})
     trainer: Trainer = field(metadata={"set": False})
     evaluation: Evaluation = field(metadata={"set": False})
 
@@ -79,8 +76,24 @@ class Plan:
         """The trainer's name."""
         return self.trainer.name
 
+    def words(self) -> dict[str, str]:
+        """Return in words what all rounds are made of: another run differs in some of it.
+
+        Raises
+        ------
+        TypeError
+            If a part can't be told from another one of its class.
+        """
+        parts = {p.name: getattr(self, p.name) for p in fields(self) if p.metadata.get("set", True)}
+        words = {name: described(part, name) for name, part in parts.items()}
+        return words | {
+            "weights": described(self.weights.weights, "weights"),
+            "engine": self.engine,
+            "layout": described(self.model.layout),
+        }
+
     def settings(self, began_with: Roster, parameters: Array) -> dict[str, str]:
-        """Return in words what the run is made of: another one differs in some of it.
+        """Return `words`, and those that take longer: what the devices of the first round hold.
 
         Parameters
         ----------
@@ -89,25 +102,15 @@ class Plan:
         parameters : array
             Of which type.
         """
-        words = {
-            part.name: described(getattr(self, part.name))
-            for part in fields(self)
-            if part.metadata.get("set", True)
-        }
-        return words | {
-            "engine": self.engine,
-            "layout": described(self.model.layout),
-            "weights": self._described_weights(began_with),
+        words = self.words() | {
             "type of parameters": str(parameters.dtype),
             "devices": began_with.description,
         }
-
-    def _described_weights(self, began_with: Roster) -> str:
-        """Return the weights in words; of a function, what it gave for the first devices."""
-        words, devices = described(self.weights), began_with.devices
-        if not callable(self.weights) or isinstance(devices, Columnar):
-            return words
-        return f"{words}, giving {described(self.weigh(devices, rows_of(devices)))}"
+        devices = began_with.devices
+        if callable(self.weights.weights) and not isinstance(devices, Columnar):
+            # A function is told from another one by what it gives for the first devices, too.
+            words["weights"] += f", giving {described(self.weights(devices, rows_of(devices)))}"
+        return words
 
 
 def rows_of(devices: Any) -> Any:

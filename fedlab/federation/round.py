@@ -17,7 +17,7 @@ import numpy as np
 
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import read_only
+from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
@@ -187,13 +187,13 @@ def _weights(plan: Plan, cohort: Sequence[Device], whole: Trained | None) -> F64
     """
     weights = np.zeros(len(cohort))
     if whole is None:
-        raw = np.asarray(plan.weigh(cohort, rows_of(cohort)), np.float64)
+        raw = plan.weights(cohort, rows_of(cohort))
         return normalised(raw, len(cohort)) if raw.any() else weights
     if len(whole.places):
         senders = cohort
         if len(whole.places) < len(cohort):
             senders = [cohort[place] for place in whole.places]
-        raw = np.asarray(plan.weigh(senders, whole.rows), np.float64)
+        raw = plan.weights(senders, whole.rows)
         weights[whole.places] = normalised(raw, len(senders)) if raw.any() else 0.0
     return weights
 
@@ -219,7 +219,11 @@ def _take(
     for name, rows in part.kept.items():
         kept = kept.put(name, places, rows)
     sent = Updates(places, part.blocks, weights, stats)
-    sent, kept = plan.algorithm.report(state.algorithm, sent, kept)
+    who = f"{type(plan.algorithm).__name__}.report"
+    given = plan.algorithm.report(state.algorithm, sent, kept)
+    sent, kept = parts_of(given, "updates, what devices keep", who)
+    if not isinstance(sent, Updates):
+        raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
     sent, came.stages, came.kept = plan.chain.apply(
         came.stages, sent, kept, At(plan.seed, state.round + 1)
     )
@@ -263,25 +267,17 @@ def _stepped(
         return state, still, [(SERVER, f"skipped: {told}; the quorum is {plan.quorum}")]
     weights = came.column("weight")
     if not weights.any():
-        normalised(weights, usable)  # says what is wrong with them
+        return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
     means = plan.chain.done(came.sums, share)
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
-    change, algorithm = plan.algorithm.learn(state.algorithm, means, usable)
-    if np.shape(change) != state.parameters.shape:
-        raise ValueError(
-            f"{type(plan.algorithm).__name__}.learn gave a change of shape {np.shape(change)}; "
-            f"{state.parameters.shape} is needed"
-        )
+    learnt = plan.algorithm.learn(state.algorithm, means, usable)
+    change, algorithm = _fitting(learnt, plan.algorithm, "learn", "a change", state)
     # Read-only, since what is written to it in place would count as no step at all.
-    stepped, server = plan.server.step(state.server, read_only(state.parameters), change)
-    if np.shape(stepped) != state.parameters.shape:
-        raise ValueError(
-            f"{type(plan.server).__name__}.step gave parameters of shape {np.shape(stepped)}; "
-            f"{state.parameters.shape} is needed"
-        )
+    given = plan.server.step(state.server, read_only(state.parameters), change)
+    stepped, server = _fitting(given, plan.server, "step", "parameters", state)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():
@@ -301,6 +297,17 @@ def _stepped(
         kept=came.kept,
     )
     return after, moves, []
+
+
+def _fitting(given: Any, part: object, method: str, what: str, state: RunState) -> tuple[Any, Any]:
+    """Return a vector and a state, or say what somebody's method should have given."""
+    who = f"{type(part).__name__}.{method}"
+    vector, after = parts_of(given, f"{what.removeprefix('a ')}, state", who)
+    if np.shape(vector) != state.parameters.shape:
+        raise ValueError(
+            f"{who} gave {what} of shape {np.shape(vector)}; {state.parameters.shape} is needed"
+        )
+    return vector, after
 
 
 # -- measure --------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from fedlab.core.validation import shown
 from fedlab.device.device import Device
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.models.base import Model
@@ -25,6 +27,7 @@ def admit(
         rows at all.
     """
     given = devices.at(1) if isinstance(devices, Changing) else devices
+    _refuse_no_devices(given)
     remarks: list[tuple[object, str]] = []
     if isinstance(given, Columnar):
         _refuse_other_vectors("the population", given.dimensions, model)
@@ -40,6 +43,20 @@ def admit(
     if not roster.count:
         raise ValueError(f"none of the {len(given)} devices has rows to train on; give some data")
     return roster, remarks
+
+
+def _refuse_no_devices(given: Any) -> None:
+    if isinstance(given, Columnar):
+        return
+    if not isinstance(given, Sequence):
+        way = "; give their values, list(devices.values())" if isinstance(given, Mapping) else ""
+        raise TypeError(f"devices is {shown(given)}{way}; a list of Device is needed")
+    for place, device in enumerate(given):
+        if not isinstance(device, Device):
+            raise TypeError(
+                f"devices holds {shown(device)} at place {place}; give Device(name, index), or "
+                "make them of data with fedlab.spread or fedlab.devices_from_table"
+            )
 
 
 def _refuse_unfit(devices: Sequence[Device], model: Model) -> None:

@@ -16,6 +16,7 @@ from fedlab.core.settings import described
 from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
+from fedlab.index.certificate import content_hash
 
 
 @runtime_checkable
@@ -41,6 +42,10 @@ class Columnar(Protocol):
 
     @property
     def rows(self) -> I64: ...
+
+    @property
+    def digest(self) -> str:
+        """Of all names, rows and labels."""
 
     @property
     def availability(self) -> F64 | None: ...
@@ -111,11 +116,15 @@ class Roster:
 
     @cached_property
     def description(self) -> str:
-        """What devices there are, in words: how many, and a digest of their names and rows."""
+        """What devices there are, in words: how many, and a digest of their names and rows.
+
+        It looks at every row, so it takes time, once.
+        """
         if isinstance(self.devices, Columnar):
-            digest = described(np.asarray(self.devices.rows))
+            digest = self.devices.digest
         else:
-            digest = described({str(device.id): device.rows for device in self.devices})
+            held = [(d.id, content_hash(d.index), d.validation_keys) for d in self.devices]
+            digest = described(np.array([described(one) for one in held]))
         return f"{len(self.devices)} (names and rows {digest})"
 
     def hardware(self, places: Places) -> Hardware:

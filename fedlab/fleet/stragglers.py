@@ -8,6 +8,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import I64
+from fedlab.core.validation import share_of_one
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Stragglers:
     drop: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share is {self.share}; it must lie in 0 ... 1")
+        share_of_one(share=self.share)
 
     def epochs(self, devices: int, full: int, seed: int, round: int) -> I64:
         """Return how many epochs each device of a cohort does; 0 for one that is dropped.

@@ -8,12 +8,14 @@ twelve digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedlab.core.typing import Array
+from fedlab.core.validation import number, parts_of, read_only, shown
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,17 @@ class Layout:
         return arrays
 
 
+#: What a model has.
+MEMBERS = ("layout", "inputs", "check_labels", "initial", "loss_and_gradient", "evaluate")
+
+
 class Model(Protocol):
-    """What training and evaluation ask of a model. Bring one of your own by writing these six."""
+    """What training and evaluation ask of a model. Bring one of your own by writing these six.
+
+    `check_model` tries one out. Arrays come read-only. A model that wants chance, for dropout say,
+    has a class attribute ``stochastic = True``, and its `loss_and_gradient` gets a generator as
+    ``draw=``: all chance of a run comes from its seed, so that it can be repeated.
+    """
 
     @property
     def layout(self) -> Layout:
@@ -67,6 +78,47 @@ class Model(Protocol):
 
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return measures by name, each a mean over rows; ``loss`` is among them."""
+
+
+def gradient_of(
+    model: Model, parameters: Array, x: Array, y: Array, draw: np.random.Generator | None = None
+) -> tuple[float, Array]:
+    """Return what `Model.loss_and_gradient` gives, or say what it should have given.
+
+    Parameters
+    ----------
+    model : Model
+    parameters : (p,) array
+    x, y : (n, inputs) and (n,) arrays
+    draw : Generator, optional
+        For a model that is ``stochastic``.
+    """
+    chance: dict[str, Any] = {"draw": draw} if getattr(model, "stochastic", False) else {}
+    who = f"{type(model).__name__}.loss_and_gradient"
+    try:
+        given = model.loss_and_gradient(read_only(parameters), x, y, **chance)
+    except ValueError as error:
+        if "read-only" in str(error):
+            raise ValueError(f"{who} writes into its arguments; let it work on copies") from error
+        raise
+    loss, gradient = parts_of(given, "loss, gradient", who)
+    gradient = np.asarray(gradient)
+    if gradient.shape != parameters.shape or gradient.dtype.kind != "f":
+        raise ValueError(
+            f"{who} gave a gradient of shape {gradient.shape}; {parameters.shape} is needed, in "
+            f"floating-point numbers and not in {gradient.dtype}"
+        )
+    if type(loss) is not float:  # arrays of one number come from other libraries
+        loss = number(np.asarray(loss)[()], f"the loss of {who}")
+    return loss, gradient
+
+
+def measures_of(model: Model, parameters: Array, x: Array, y: Array) -> dict[str, float]:
+    """Return what `Model.evaluate` gives, or say what it should have given."""
+    given, who = model.evaluate(read_only(parameters), x, y), f"{type(model).__name__}.evaluate"
+    if not isinstance(given, Mapping) or "loss" not in given:
+        raise TypeError(f"{who} returned {shown(given)}; measures by name, with a loss, are needed")
+    return {name: number(np.asarray(v)[()], f"{name} of {who}") for name, v in given.items()}
 
 
 def refuse_other_than_classes(y: Array, classes: int) -> None:

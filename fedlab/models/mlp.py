@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
+from fedlab.core.validation import shown, whole_number
 from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
 
@@ -35,6 +36,17 @@ class MLP:
     inputs: int
     hidden: tuple[int, ...]
     classes: int
+
+    def __post_init__(self) -> None:
+        whole_number(self.inputs, "inputs", 1)
+        whole_number(self.classes, "classes", 2)
+        if not isinstance(self.hidden, tuple):
+            raise TypeError(
+                f"hidden is {shown(self.hidden)}; give the width of each hidden layer in a tuple, "
+                "such as (200, 200), or (32,) for a single one"
+            )
+        for width in self.hidden:
+            whole_number(width, "a hidden layer's width", 1)
 
     @cached_property
     def layout(self) -> Layout:

@@ -11,7 +11,7 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array, Places
 from fedlab.core.validation import below_one, not_negative, positive, whole_number
 from fedlab.device.device import Device
-from fedlab.models.base import Model
+from fedlab.models.base import Model, gradient_of
 from fedlab.training.work import Phase
 
 Some = slice | Places
@@ -185,15 +185,11 @@ def train_device(
     step_size = trained.dtype.type(local.rate(round) if rate is None else rate)
     velocity = np.zeros_like(trained)
     losses = []
+    chance = generator(seed, Purpose.MODEL, round=round, device=device.id, part=begun)
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in local.batches(len(x), seed, round, device.id, epochs, begun):
-            loss, gradient = model.loss_and_gradient(trained, x[rows], y[rows])
-            if np.shape(gradient) != trained.shape:
-                raise ValueError(
-                    f"{type(model).__name__}.loss_and_gradient gave a gradient of shape "
-                    f"{np.shape(gradient)}; {trained.shape} is needed"
-                )
+            loss, gradient = gradient_of(model, trained, x[rows], y[rows], chance)
             direction = _corrected(gradient, trained, phase, local)
             if local.momentum:
                 velocity *= local.momentum
@@ -203,7 +199,7 @@ def train_device(
             losses.append(loss)
         blocks = {}
         if phase.gradient:
-            blocks["gradient"] = model.loss_and_gradient(start, x, y)[1]
+            blocks["gradient"] = gradient_of(model, start, x, y, chance)[1]
     change, loss = trained - start, float(np.mean(losses))
     return Update(change, len(x), epochs, len(losses), loss, blocks)
 

@@ -22,7 +22,7 @@ from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
-from fedlab.models.base import Model
+from fedlab.models.base import Model, measures_of
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.work import Phase
 
@@ -219,7 +219,7 @@ class Plain:
         each = np.broadcast_to(parameters, (len(rows), parameters.shape[-1]))
         with one_blas_thread():
             found = [
-                self.model.evaluate(own, *part.gathered())
+                measures_of(self.model, own, *part.gathered())
                 for own, part in zip(each, rows, strict=True)
             ]
         return {name: np.array([measures[name] for measures in found]) for name in found[0]}

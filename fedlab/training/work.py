@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.typing import Array, Bool, Places
-from fedlab.core.validation import not_negative, whole_number
+from fedlab.core.validation import not_negative, shown, whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +121,9 @@ Work = Phase | tuple[Phase, ...]
 
 def phases_of(work: Work | Array) -> tuple[Phase, ...]:
     """Return work as its phases; plain parameters just start there."""
-    if isinstance(work, tuple):
-        return work
-    return (work if isinstance(work, Phase) else Phase(work),)
+    phases = work if isinstance(work, tuple) else (work,)
+    if isinstance(work, np.ndarray):
+        phases = (Phase(work),)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise TypeError(f"work is {shown(work)}; give a Phase, or a tuple of them")
+    return phases  # type: ignore[return-value]

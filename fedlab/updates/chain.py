@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlab.core.typing import F64
-from fedlab.core.validation import require
+from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
 from fedlab.updates.aggregators import Aggregator, Mean
 from fedlab.updates.sent import Updates
@@ -88,7 +88,9 @@ class Chain:
         """Send updates through all stages."""
         after = []
         for stage, state in zip(self.stages, states, strict=True):
-            sent, state, kept = stage.apply(state, sent, kept, at)
+            given = stage.apply(state, sent, kept, at)
+            who = f"{type(stage).__name__}.apply"
+            sent, state, kept = parts_of(given, "updates, state, what devices keep", who)
             after.append(state)
         return sent, tuple(after), kept
 

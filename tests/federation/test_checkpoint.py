@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedlab import MLP, Convergence, Federation, LocalSGD
-from fedlab.algorithms import FedNova, Scaffold, by_name
+from fedlab import (
+    MLP,
+    Convergence,
+    Device,
+    Federation,
+    LocalSGD,
+    Population,
+    VectorIndex,
+    write_population,
+)
+from fedlab.algorithms import FedNova, Scaffold, Stateless, by_name
 from fedlab.algorithms import __all__ as public
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
 from fedlab.federation.history import History
+from fedlab.federation.round import play
 from fedlab.federation.state import RunState
 from fedlab.fleet import Stragglers
+from fedlab.training import Phase
+from fedlab.updates import ClipNorm
 from tests.federations import class_device
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,3 +322,163 @@ def test_what_devices_keep_in_files_outlives_a_kill_between_its_write_and_the_co
     assert step > 3
     with pytest.raises(CheckpointError, match="keep_in"):
         federation("scaffold").load(path)
+
+
+# -- another run, though it looks alike ------------------------------------------------------------
+
+
+class Pulled(Stateless):
+    """FedProx as somebody writes it who does not know dataclasses."""
+
+    def __init__(self, mu: float) -> None:
+        self.mu = mu
+
+    def work(self, state, parameters, places, kept):
+        return Phase(parameters, mu=self.mu)
+
+
+class Counting(Stateless):
+    """An algorithm that remembers on itself."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def learn(self, state, means, devices):
+        self.rounds += 1
+        return means["change"] / self.rounds, state
+
+
+class Scaled(ClipNorm):
+    """A stage with a function of its own."""
+
+    def __init__(self, function) -> None:
+        super().__init__(1.0)
+        object.__setattr__(self, "function", function)
+
+
+def lambda_stage(number: int) -> Scaled:
+    return Scaled(lambda v: v * number)
+
+
+class OwnModel(MLP):
+    """A model with a setting of its own that is no field."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(4, (6,), 3)
+        object.__setattr__(self, "scale", scale)
+
+
+class Unpickled(Stateless):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "part"),
+    [
+        ({"algorithm": Pulled(0.1)}, {"algorithm": Pulled(1.0)}, "algorithm"),
+        ({"updates": [lambda_stage(1)]}, {"updates": [lambda_stage(2)]}, "chain"),
+    ],
+)
+def test_other_settings_of_a_plain_class_are_another_run(mine, other, part, tmp_path):
+    federation("fedavg", **mine).run_to(2, tmp_path / "run")
+    federation("fedavg", **mine).load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=f"its {part} is"):
+        federation("fedavg", **other).load(tmp_path / "run")
+
+
+def test_a_model_with_another_attribute_is_another_run(tmp_path):
+    devices = [class_device(n, [0, 1, 2] * 3) for n in range(3)]
+    Federation(devices, OwnModel(1.0)).run_to(2, tmp_path / "run")
+    Federation(devices, OwnModel(1.0)).load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="its model is"):
+        Federation(devices, OwnModel(2.0)).load(tmp_path / "run")
+
+
+def test_what_an_algorithm_remembers_on_itself_is_refused_when_it_is_saved(tmp_path):
+    run = federation("fedavg", algorithm=Counting())
+    with pytest.raises(TypeError, match=r"the algorithm changed while it ran.*can't be saved"):
+        run.run_to(2, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run.round_number == 1
+
+
+def test_what_can_t_be_told_apart_runs_and_is_refused_before_hours_have_passed(tmp_path):
+    run = federation("fedavg", algorithm=Unpickled())
+    with pytest.raises(TypeError, match=r"algorithm of class Unpickled can't be told .*pickle"):
+        run.run_to(2, tmp_path / "run")
+    assert run.round_number == 0
+    assert run.run(2).last("devices") == 3
+
+
+def scaled(device: Device, factor: float) -> Device:
+    index = VectorIndex(4, "l2sq")
+    index.add(device.index.vectors * factor, labels=device.labels)
+    return Device(device.id, index)
+
+
+def relabelled(device: Device) -> Device:
+    index = VectorIndex(4, "l2sq")
+    index.add(device.index.vectors, labels=device.labels[::-1])
+    return Device(device.id, index)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda devices: [scaled(one, 1.5) for one in devices],
+        lambda devices: [relabelled(devices[0]), *devices[1:]],
+        lambda devices: [Device(0, devices[1].index), Device(1, devices[0].index), *devices[2:]],
+        lambda devices: [one.hold_out(0.3, seed=1) for one in devices],
+        lambda devices: [scaled(one, 1.0) for one in devices],
+    ],
+    ids=["scaled", "relabelled", "dealt otherwise", "other rows held out", "the same"],
+)
+def test_devices_are_known_by_what_they_hold_and_not_by_how_much(changed, request, tmp_path):
+    devices = [class_device(n, [0, 1, 2] * 3, seed=n).hold_out(0.3, seed=0) for n in range(3)]
+    if request.node.callspec.id in ("scaled", "the same"):
+        devices = [scaled(one, 1.0) for one in devices]
+    Federation(devices, MLP(4, (6,), 3)).run_to(2, tmp_path / "run")
+    other = Federation(changed(devices), MLP(4, (6,), 3))
+    if request.node.callspec.id == "the same":
+        other.load(tmp_path / "run")
+        assert other.round_number == 2
+        return
+    with pytest.raises(CheckpointError, match="its devices is"):
+        other.load(tmp_path / "run")
+
+
+def test_a_population_is_known_by_what_it_holds(tmp_path):
+    x, y = np.eye(4), [0, 1, 2, 0]
+    for name, factor in (("one", 1), ("same", 1), ("other", 2)):
+        write_population(tmp_path / name, [(n, factor * x, y) for n in range(3)], dimensions=4)
+    runs = {
+        name: Federation(Population(tmp_path / name), MLP(4, (6,), 3))
+        for name in ("one", "same", "other")
+    }
+    runs["one"].run_to(2, tmp_path / "run")
+    runs["same"].load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="its devices is"):
+        runs["other"].load(tmp_path / "run")
+
+
+def test_savings_take_a_small_share_of_a_run_however_long_it_is(monkeypatch, tmp_path):
+    clock, saved = [0.0], []
+    monkeypatch.setattr("fedlab.federation.federation.time.perf_counter", lambda: clock[0])
+    run = federation("fedavg")
+
+    def played(*given):
+        clock[0] += 1.0  # a round takes a second
+        return play(*given)
+
+    def write(self, path):
+        clock[0] += 0.01 * self.state.round  # and a saving takes longer, the longer the run
+        saved.append(self.state.round)
+
+    monkeypatch.setattr("fedlab.federation.federation.play", played)
+    monkeypatch.setattr(Checkpoint, "write", write)
+    run.run_to(300, tmp_path / "run")
+    assert [saved[0], saved[-1]] == [1, 300]
+    assert len(saved) > 6
+    spent = 0.01 * sum(saved[:-1])  # the last one ends the run, whatever it takes
+    assert spent <= 0.06 * 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import operator
@@ -153,6 +154,16 @@ class Population(Sequence["StoredDevice"]):
     def __reduce__(self) -> tuple[type[Population], tuple[Path]]:
         # Another process maps the files itself; to send it their content would be a copy of all.
         return Population, (self.folder,)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all names, rows and labels, as hex digits: it reads the whole store, once."""
+        digest = hashlib.blake2b(f"{self!r}".encode(), digest_size=16)
+        names = [] if isinstance(self.ids, range) else [self.ids]
+        for column in (*self._columns.values(), self._labels, self._offsets, *names):
+            digest.update(f"{column.dtype.str} {column.shape}".encode())
+            digest.update(np.ascontiguousarray(column).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
 
     # -- one device's part -------------------------------------------------------------------
 
