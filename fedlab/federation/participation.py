@@ -49,7 +49,9 @@ class Participation:
     def __init__(self) -> None:
         self._places: dict[int, NDArray[np.int32]] = {}
         self._changes: dict[int, list[_Change]] = {}
-        # Which state of which index a device's keys were last compared with.
+        # The keys that a device trained on when it was last looked at, and of which state of which
+        # index they are.
+        self._known: dict[int, U64] = {}
         self._seen: dict[int, tuple[weakref.ref[VectorIndex], int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,23 +78,21 @@ class Participation:
         for place, device in zip(np.asarray(places).tolist(), devices, strict=False):
             index = device.index
             seen = self._seen.get(place)
-            if seen is None or seen[1] != index.edits or seen[0]() is not index:
+            edits = index.edits
+            if seen is None or seen[1] != edits or seen[0]() is not index:
                 self._compare(round, place, device.training_keys)
-                self._seen[place] = weakref.ref(index), index.edits
+                self._seen[place] = weakref.ref(index), edits
         self._places[round] = np.array(places, np.int32)
 
     def _compare(self, round: int, place: int, keys: U64) -> None:
-        known = self._keys_of(place)
+        known = self._known.get(place)
+        self._known[place] = keys
+        if known is None:  # as most are, in a round of many devices
+            self._changes[place] = [_Change(round, keys, _NONE)]
+            return
         came, went = np.setdiff1d(keys, known), np.setdiff1d(known, keys)
         if len(came) or len(went):
-            self._changes.setdefault(place, []).append(_Change(round, came, went))
-
-    def _keys_of(self, place: int) -> U64:
-        """Return the keys that a device trained on when it was last compared."""
-        keys = _NONE
-        for change in self._changes.get(place, []):
-            keys = np.union1d(np.setdiff1d(keys, change.went), change.came)
-        return keys
+            self._changes[place].append(_Change(round, came, went))
 
     @property
     def places(self) -> list[int]:
@@ -142,6 +142,8 @@ class Participation:
         whose, rounds = arrays["change_places"].tolist(), arrays["change_rounds"].tolist()
         for place, round, new, gone in zip(whose, rounds, came, went, strict=True):
             taken._changes.setdefault(place, []).append(_Change(round, new, gone))
+            known = np.setdiff1d(taken._known.get(place, _NONE), gone)
+            taken._known[place] = np.union1d(known, new)
         return taken
 
 
