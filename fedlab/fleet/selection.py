@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.core.typing import Places
+from fedlab.core.typing import F64, Places
 from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.fleet.roster import Roster
@@ -35,20 +35,40 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
 def choose_places(roster: Roster, size: int, seed: int, round: int) -> Places:
     """Draw the places of a cohort among the devices that have rows, by id (see `choose_cohort`).
 
-    Where all devices are reachable this takes time by the cohort, not by the population.
+    It takes time by the cohort, not by the population, unless few devices are reachable.
     """
-    reachable, count = roster.able, roster.count
-    if roster.availability is None and count <= size:  # all of them: nothing is drawn
-        return np.arange(count) if reachable is None else reachable
-    draw = generator(seed, Purpose.COHORT, round=round)
+    able, count = roster.able, roster.count
     if roster.availability is not None:
-        able = np.arange(len(roster.devices)) if reachable is None else reachable
-        reachable = able[draw.random(len(able)) < roster.availability[able]]
-        count = len(reachable)
-    if count <= size:
-        return np.arange(count) if reachable is None else np.asarray(reachable, np.intp)
-    chosen = np.sort(draw.choice(count, size, replace=False, shuffle=False))
-    return np.asarray(chosen if reachable is None else reachable[chosen], np.intp)
+        chosen = _reachable(roster.availability, able, count, size, seed, round)
+    elif count <= size:  # all of them: nothing is drawn
+        return np.arange(count) if able is None else able
+    else:
+        draw = generator(seed, Purpose.COHORT, round=round)
+        chosen = draw.choice(count, size, replace=False, shuffle=False)
+    chosen = np.sort(chosen)
+    return np.asarray(chosen if able is None else able[chosen], np.intp)
+
+
+def _reachable(
+    availability: F64, able: Places | None, count: int, size: int, seed: int, round: int
+) -> Places:
+    """Go through the devices in a random order, and take those that are reachable until enough are.
+
+    That draws uniformly among the reachable ones, without asking all who is.
+    """
+    draw = generator(seed, Purpose.COHORT, round=round)
+    asked, taken = np.empty(0, np.intp), np.empty(0, np.intp)
+    while len(taken) < size and len(asked) < count:
+        if 2 * len(asked) < count:  # the order is that of first appearance among draws
+            drawn = draw.integers(count, size=2 * size + 16)
+            first = np.sort(np.unique(drawn, return_index=True)[1])
+            following = drawn[first][~np.isin(drawn[first], asked)]
+        else:
+            following = draw.permutation(np.setdiff1d(np.arange(count), asked))
+        places = following if able is None else able[following]
+        there = draw.random(len(following)) < availability[places]
+        asked, taken = np.append(asked, following), np.append(taken, following[there])
+    return taken[:size]
 
 
 def cohort_size(cohort: int | float | None, able: int) -> int:
