@@ -50,6 +50,20 @@ class Dispatch:
     def __len__(self) -> int:
         return len(self.rounds)
 
+    def checked(self, devices: int) -> Dispatch:
+        """Return it, or say what sends out no such cohort: compiled loops take it as it is."""
+        for name in ("rounds", "rates", "epochs", "begun"):
+            column, least = getattr(self, name), 1 if name == "epochs" else 0
+            kinds = "f" if name == "rates" else "iu"
+            if column.shape != (devices,) or column.dtype.kind not in kinds:
+                raise ValueError(
+                    f"{name} of shape {column.shape} and type {column.dtype} were given for "
+                    f"{devices} devices"
+                )
+            if devices and not least <= column.min() <= column.max() < np.inf:
+                raise ValueError(f"{name} are {column.min()} ... {column.max()}; least is {least}")
+        return self
+
     def some(self, places: Places | slice) -> Dispatch:
         """Return the part of some devices."""
         return Dispatch(

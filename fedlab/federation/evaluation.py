@@ -11,9 +11,8 @@ from fedlab.core.typing import Array
 from fedlab.core.validation import shown
 from fedlab.federation.plan import Plan
 from fedlab.fleet import Roster
-from fedlab.index.ingest import as_labels, as_vectors
 from fedlab.models.base import Model
-from fedlab.training.validation import on_held_out, on_rows
+from fedlab.training.validation import checked_rows, on_held_out, on_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +23,7 @@ def checked_test(model: Model, test: tuple[ArrayLike, ArrayLike]) -> tuple[Array
     if not isinstance(test, tuple | list) or len(test) != 2:
         raise TypeError(f"test is {shown(test)}; give rows and labels, (x, y)")
     x, y = test
-    rows = as_vectors(x, model.inputs, "test rows")
-    labels = as_labels(y, len(rows))
-    if not len(rows):
-        raise ValueError("no test rows were given; leave test out, or give some")
-    model.check_labels(labels)
-    return rows, labels
+    return checked_rows(model, x, y)
 
 
 def evaluated(

@@ -138,7 +138,11 @@ def _selected(plan: Plan, fleet: Roster, number: int) -> tuple[Places, I64, Rema
         return places, np.empty(0, np.int64), [(SERVER, "no device was reachable")]
     if plan.stragglers is None:
         return places, np.full(len(places), plan.local.epochs), []
-    epochs = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
+    given = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
+    epochs = np.asarray(given)
+    if np.shape(epochs) != (len(places),) or np.min(epochs) < 0:
+        who = type(plan.stragglers).__name__
+        raise ValueError(f"{who}.epochs gave {epochs}; {len(places)} whole numbers are needed")
     if not epochs.any():
         why = "all of the cohort straggled, and was dropped"
         return places[:0], epochs[:0], [(SERVER, why)]

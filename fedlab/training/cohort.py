@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.models.base import Model
@@ -116,14 +117,15 @@ def train_cohort(
     (array([[0.5, 0.3]], dtype=float32), {1: 'ValueError: it has no rows to train on'})
     """
     count = len(devices)
-    rounds = np.broadcast_to(np.asarray(round, np.int64), count)
+    rounds = np.broadcast_to(round, count)
     own = [local.rate(int(number)) for number in rounds] if rates is None else rates
     order = Dispatch(
         rounds,
         np.array(np.broadcast_to(np.asarray(own, np.float64), count)),
-        np.broadcast_to(np.asarray(local.epochs if epochs is None else epochs, np.int64), count),
+        np.broadcast_to(local.epochs if epochs is None else epochs, count),
         np.zeros(count, np.int64),
     )
+    whole_number(seed, "seed", 0, 2**64 - 1)
     parts = list(
         train_in_parts(
             *(devices, trainer_of(model, engine), work, local, order), seed=seed, threads=threads
@@ -169,6 +171,9 @@ def train_in_parts(
     held : int
         Bytes of changes that are held at once; a part has one device at least.
     """
+    order.checked(len(devices))
+    if threads is not None:
+        whole_number(threads, "threads", 1)
     phases = phases_of(work)
     first = phases[0].start
     if first is None:

@@ -11,6 +11,7 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array, Places
 from fedlab.core.validation import below_one, not_negative, positive, whole_number
 from fedlab.device.device import Device
+from fedlab.device.rows import Rows
 from fedlab.models.base import Model, gradient_of
 from fedlab.training.work import Phase
 
@@ -176,9 +177,11 @@ def train_device(
     start = phase.start
     if start is None:
         raise ValueError("a device's first phase needs a start")
-    x, y = device.training()
+    held = device.training_rows()
+    x, y = held.gathered()
     if not len(x):
         raise ValueError("it has no rows to train on")
+    refuse_other_widths(held, model)
     model.check_labels(y)
     epochs = local.epochs if epochs is None else epochs
     trained = start.copy()
@@ -202,6 +205,12 @@ def train_device(
             blocks["gradient"] = gradient_of(model, start, x, y, chance)[1]
     change, loss = trained - start, float(np.mean(losses))
     return Update(change, len(x), epochs, len(losses), loss, blocks)
+
+
+def refuse_other_widths(rows: Rows, model: Model) -> None:
+    """Raise a ValueError unless rows are as wide as a model takes them."""
+    if rows.x.shape[1] != model.inputs:
+        raise ValueError(f"vectors of {rows.x.shape[1]} numbers; the model takes {model.inputs}")
 
 
 def _corrected(gradient: Array, point: Array, phase: Phase, local: LocalSGD) -> Array:

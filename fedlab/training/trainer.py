@@ -216,6 +216,8 @@ class Plain:
         return part
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
+        for part in rows:
+            self.model.check_labels(part.y)
         each = np.broadcast_to(parameters, (len(rows), parameters.shape[-1]))
         with one_blas_thread():
             found = [

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from fedlab.core.typing import Array
+from fedlab.core.typing import F32, Array
+from fedlab.core.validation import whole_number
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
+from fedlab.index.ingest import as_labels, as_vectors
 from fedlab.models.base import Model
+from fedlab.training.local import refuse_other_widths
 from fedlab.training.trainer import Backend, Measures, Trainer, trainer_of
+from fedlab.training.work import checked_parameters
 
 #: Rows of a test set that one thread takes at a time.
 _PART = 512
@@ -37,6 +42,8 @@ def validate(
     threads, engine
         See `train_cohort`.
     """
+    if empty := [device.id for device in devices if not device.validation_rows]:
+        raise ValueError(f"devices {empty[:5]} hold no rows out; use Device.hold_out first")
     return on_held_out(devices, trainer_of(model, engine), parameters, threads)
 
 
@@ -46,7 +53,7 @@ def on_held_out(
     """Return what `validate` does, by a trainer that is at hand."""
     rows = [device.held_out_rows() for device in devices]
     counts = np.array([len(part) for part in rows], np.float64)
-    return {**trainer.evaluate(rows, parameters, threads), "rows": counts}
+    return {**_evaluated(trainer, rows, parameters, threads), "rows": counts}
 
 
 def measure(
@@ -59,18 +66,42 @@ def measure(
     engine: Backend = "auto",
 ) -> dict[str, float]:
     """Return a model's measures on rows x, (n, d), with labels y, (n,): each a mean over rows."""
-    return on_rows(x, y, trainer_of(model, engine), parameters, threads)
+    rows, labels = checked_rows(model, x, y)
+    return on_rows(rows, labels, trainer_of(model, engine), parameters, threads)
+
+
+def checked_rows(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[F32, NDArray[Any]]:
+    """Return rows and labels as a device would hold them, or say what doesn't fit the model."""
+    rows = as_vectors(x, model.inputs, "test rows")
+    labels = as_labels(y, len(rows))
+    if not len(rows):
+        raise ValueError("no test rows were given; at least one is needed")
+    model.check_labels(labels)
+    return rows, labels
 
 
 def on_rows(
-    x: ArrayLike, y: ArrayLike, trainer: Trainer, parameters: Array, threads: int | None
+    x: F32, y: NDArray[Any], trainer: Trainer, parameters: Array, threads: int | None
 ) -> dict[str, float]:
-    """Return what `measure` does, by a trainer that is at hand."""
-    vectors, labels = np.ascontiguousarray(x, np.float32), np.asarray(y)
-    parts = [
-        Rows(vectors[start : start + _PART], labels[start : start + _PART])
-        for start in range(0, len(vectors), _PART)
-    ]
-    measures = trainer.evaluate(parts, parameters, threads)
+    """Return what `measure` does, of rows that were checked, by a trainer that is at hand."""
+    if np.ndim(parameters) != 1:
+        raise ValueError(
+            f"parameters of shape {np.shape(parameters)} were given; one model's, (p,)"
+        )
+    parts = [Rows(x[at : at + _PART], y[at : at + _PART]) for at in range(0, len(x), _PART)]
+    measures = _evaluated(trainer, parts, parameters, threads)
     counts = [len(part) for part in parts]
     return {name: float(np.average(values, weights=counts)) for name, values in measures.items()}
+
+
+def _evaluated(
+    trainer: Trainer, rows: Sequence[Rows], parameters: Array, threads: int | None
+) -> Measures:
+    """Let a trainer evaluate; compiled loops read these without looking at their shapes."""
+    model = trainer.model
+    for part in rows:
+        refuse_other_widths(part, model)
+    given = checked_parameters(parameters, "the model", len(rows), model.layout.size)
+    if threads is not None:
+        whole_number(threads, "threads", 1)
+    return trainer.evaluate(rows, given, threads)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fedlab.core.typing import Array, Bool, Places
 from fedlab.core.validation import not_negative, shown, whole_number
@@ -81,20 +82,11 @@ class Phase:
 
         Whoever made it: compiled loops read these arrays without looking at their shapes.
         """
-        shapes = (size,), (devices, size)
         arrays: dict[str, Any] = {}
         for name in ("start", "anchor", "offset"):
-            if (given := getattr(self, name)) is None:
-                continue
-            array = np.asarray(given)
-            if array.shape not in shapes or array.dtype.kind not in "fiu":
-                raise ValueError(
-                    f"a phase's {name} is {array.dtype} of shape {array.shape}; {devices} devices "
-                    f"with {size} parameters take numbers of shape {shapes[0]} or {shapes[1]}"
-                )
-            if not np.isfinite(array).all():
-                raise ValueError(f"a phase's {name} holds NaN or inf")
-            arrays[name] = array.astype(numbers, copy=False)
+            if (given := getattr(self, name)) is not None:
+                fitting = checked_parameters(given, f"a phase's {name}", devices, size)
+                arrays[name] = fitting.astype(numbers, copy=False)
         if self.trained is not None:
             mask = np.asarray(self.trained)
             if mask.shape != (size,) or mask.dtype != np.bool_:
@@ -114,6 +106,19 @@ class Phase:
         return replace(
             self, start=those(self.start), anchor=those(self.anchor), offset=those(self.offset)
         )
+
+
+def checked_parameters(given: ArrayLike, name: str, devices: int, size: int) -> Array:
+    """Return one model's parameters, (p,), or each device's, (m, p), or say what fits neither."""
+    array, shapes = np.asarray(given), ((size,), (devices, size))
+    if array.shape not in shapes or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} is {array.dtype} of shape {array.shape}; {devices} devices with {size} "
+            f"parameters take numbers of shape {shapes[0]} or {shapes[1]}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or inf")
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
 Work = Phase | tuple[Phase, ...]

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from fedlab import MLP, Device, Federation, LinearRegression, SoftmaxRegression, VectorIndex
-from fedlab.training import measure, validate
+from fedlab import (
+    MLP,
+    Device,
+    Federation,
+    LinearRegression,
+    LocalSGD,
+    SoftmaxRegression,
+    VectorIndex,
+)
+from fedlab.training import Compiled, measure, train_cohort, validate
+from fedlab.training.compiled.stack import Stack
+from tests.federations import class_device
 
 WIDTHS = (1, 2, 3, 5, 8, 16, 17, 33, 64, 100)
 MODELS = [
@@ -91,5 +101,87 @@ def test_labels_or_rows_that_do_not_fit_are_refused():
     model, w = SoftmaxRegression(2, 3), np.zeros(9, np.float32)
     with pytest.raises(ValueError, match=r"0 \.\.\. 2"):
         measure(np.ones((2, 2)), [0, 3], model, w)
-    with pytest.raises(ValueError, match="other than 2 numbers"):
+    with pytest.raises(ValueError, match=r"\(rows, 2\) is needed"):
         measure(np.ones((2, 5)), [0, 1], model, w)
+
+
+# -- the door to compiled loops, which look at no shapes -------------------------------------------
+
+SOFTMAX, START = SoftmaxRegression(4, 3), np.zeros(15, np.float32)
+COHORT = [class_device(n, [0, 1, 2] * 4).hold_out(0.25, seed=0) for n in range(3)]
+engines = pytest.mark.parametrize("engine", ["compiled", "plain"])
+
+
+@engines
+@pytest.mark.parametrize("wrong", [np.zeros(7), np.zeros((2, 15)), np.zeros((3, 7)), np.zeros(0)])
+def test_a_model_of_another_size_is_never_read_beyond_its_end(wrong, engine):
+    with pytest.raises(ValueError, match=r"numbers of shape \(15,\) or \(3, 15\)"):
+        validate(COHORT, SOFTMAX, wrong, engine=engine)
+    with pytest.raises(ValueError, match=r"numbers of shape|one model's"):
+        measure(np.zeros((3, 4)), [0, 1, 2], SOFTMAX, wrong, engine=engine)
+
+
+@engines
+@pytest.mark.parametrize(
+    ("x", "y", "parameters", "says"),
+    [
+        (np.zeros((3, 4)), [0, 1, 2], np.full(15, np.nan), "the model holds NaN"),
+        (np.zeros((3, 4)), [0, 1, 2], np.zeros(15, complex), "complex128"),
+        (np.zeros((3, 4)), [0, 1, 2], np.zeros((3, 15)), "one model's"),
+        (np.zeros((3, 4)), [[0], [1], [2]], START, r"labels of shape \(3, 1\)"),
+        (np.zeros((3, 4)), [0, 1], START, r"labels of shape \(2,\) were given for 3 rows"),
+        (np.zeros((3, 4)), [0, 1, 3], START, "labels from 0 to 3"),
+        (np.zeros((3, 4)), ["a", "b", "c"], START, "class numbers"),
+        (np.full((3, 4), np.inf), [0, 1, 2], START, "hold NaN, inf"),
+        (np.zeros((0, 4)), [], START, "no test rows"),
+    ],
+)
+def test_rows_and_parameters_that_fit_no_model_are_refused(x, y, parameters, says, engine):
+    with pytest.raises((TypeError, ValueError), match=says):
+        measure(x, y, SOFTMAX, parameters, engine=engine)
+
+
+@engines
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, r"epochs are 0 \.\.\. 0; least is 1"),
+        ({"epochs": [1, -1, 1]}, "epochs are -1"),
+        ({"epochs": [1.5, 1, 1]}, "epochs of shape.*float64"),
+        ({"rates": np.nan}, "rates are nan"),
+        ({"rates": [0.1, -1, 0.1]}, "rates are -1"),
+        ({"round": -1}, "rounds are -1"),
+        ({"round": 1.5}, "rounds of shape.*float64"),
+        ({"seed": -1}, "seed is -1"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
+def test_a_dispatch_that_sends_out_no_cohort_is_refused(settings, says, engine):
+    given = {"seed": 0, "round": 1, **settings}
+    with pytest.raises((TypeError, ValueError), match=says):
+        train_cohort(COHORT, SOFTMAX, START, LocalSGD(), engine=engine, **given)
+
+
+@engines
+def test_devices_of_other_widths_are_set_aside_by_both_engines_in_the_same_words(engine):
+    wider = SoftmaxRegression(5, 3)
+    trained = train_cohort(
+        COHORT, wider, np.zeros(18, np.float32), LocalSGD(), seed=0, round=1, engine=engine
+    )
+    said = "ValueError: vectors of 4 numbers; the model takes 5"
+    assert trained.set_aside == dict.fromkeys(range(3), said)
+
+
+def test_devices_that_hold_nothing_out_are_named():
+    with pytest.raises(ValueError, match=r"devices \['bare'\] hold no rows out"):
+        validate([*COHORT, class_device("bare", [0, 1, 2])], SOFTMAX, START)
+
+
+def test_a_stack_must_be_its_model_s():
+    with pytest.raises(ValueError, match="they must agree"):
+        Compiled(SOFTMAX, Stack((4, 4)))
+    with pytest.raises(ValueError, match="one layer with one output"):
+        Stack((4, 3, 1), squared=True)
+    with pytest.raises(ValueError, match="a layer's width is 0"):
+        Stack((4, 0))

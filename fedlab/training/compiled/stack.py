@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fedlab.core.validation import whole_number
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 
 #: Where the compiled loops and NumPy's BLAS take the same time, each on one thread: parameters,
@@ -30,6 +31,20 @@ class Stack:
     squared: bool = False
     l2: float = 0.0
 
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            whole_number(width, "a layer's width", 1)
+        if len(self.widths) < 2 or (self.squared and self.widths[1:] != (1,)):
+            raise ValueError(
+                f"widths are {self.widths}; inputs and outputs are needed, and under a squared "
+                "loss one layer with one output"
+            )
+
+    @property
+    def size(self) -> int:
+        """Parameters."""
+        return sum((a + 1) * b for a, b in pairwise(self.widths))
+
 
 def suits_blas(stack: Stack, batch_size: int | None) -> bool:
     """Return whether large matrix products dominate, at which a BLAS beats the compiled loops.
@@ -39,8 +54,7 @@ def suits_blas(stack: Stack, batch_size: int | None) -> bool:
     >>> suits_blas(Stack((784, 1024, 1024, 10)), 128), suits_blas(Stack((784, 200, 10)), 128)
     (True, False)
     """
-    parameters = sum((a + 1) * b for a, b in pairwise(stack.widths))
-    return parameters >= _MANY and (batch_size is None or batch_size >= _LARGE)
+    return stack.size >= _MANY and (batch_size is None or batch_size >= _LARGE)
 
 
 def stack_of(model: LinearRegression | SoftmaxRegression | MLP) -> Stack:

@@ -16,7 +16,7 @@ from fedlab.device.rows import Rows
 from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
 from fedlab.training.compiled import engine, moments
 from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
-from fedlab.training.local import LocalSGD
+from fedlab.training.local import LocalSGD, refuse_other_widths
 from fedlab.training.trainer import (
     NOT_FINITE,
     Backend,
@@ -50,6 +50,14 @@ class Compiled:
     chosen: bool = True
     name: str = "compiled"
 
+    def __post_init__(self) -> None:
+        sizes = self.stack.size, self.model.layout.size
+        if sizes[0] != sizes[1] or self.stack.widths[0] != self.model.inputs:
+            raise ValueError(
+                f"{self.stack} has {sizes[0]} parameters, {type(self.model).__name__} {sizes[1]} "
+                f"and {self.model.inputs} inputs; they must agree"
+            )
+
     def gather(self, devices: Sequence[Device]) -> Ready:
         rows, aside, first = dict[int, Rows](), dict[int, str](), None
         for place, device in enumerate(devices):
@@ -57,10 +65,7 @@ class Compiled:
                 part = device.training_rows()
                 if not len(part):
                     raise ValueError("it has no rows to train on")
-                if part.x.shape[1] != self.stack.widths[0]:
-                    raise ValueError(
-                        f"vectors of {part.x.shape[1]}, not {self.stack.widths[0]} numbers"
-                    )
+                refuse_other_widths(part, self.model)
                 _ = part.memory
                 rows[place] = part
             except Exception as error:
@@ -102,10 +107,6 @@ class Compiled:
         return Part(changes, gradients if phase.gradient else None, losses, counts, steps, aside)
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
-        if any(part.x.shape[1] != self.stack.widths[0] for part in rows):
-            raise ValueError(
-                f"rows of other than {self.stack.widths[0]} numbers; the model takes those"
-            )
         where = engine.Addresses.of(rows)
         losses, hits = engine.evaluate(where, self.stack, parameters, threads or usable_threads())
         if (hits < 0).any():
