@@ -59,6 +59,18 @@ class _File:
             return made
         return cls._known[path]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _File.shared, (self.path,)
+
+    @classmethod
+    def shared(cls, path: Path) -> _File:
+        """Return a file that a copy speaks of: the process that wrote it removes it."""
+        mine = path in cls._known
+        file = cls.at(path)
+        if not mine:
+            file.pin(True)
+        return file
+
     @classmethod
     def written(cls, folder: Path, rows: Array) -> _File:
         """Write rows, unless they are there."""

@@ -50,6 +50,11 @@ class Mean:
     def add(self, held: F64, block: Array, weights: F64) -> F64:
         from fedlab.updates import kernels
 
+        if block.shape != (len(weights), len(held)):
+            raise ValueError(
+                f"a block of shape {block.shape} came, with {len(weights)} weights, to a sum of "
+                f"{len(held)} numbers"
+            )
         kernels.add_weighted(block, np.asarray(weights, np.float64), held)
         return held
 

@@ -43,6 +43,23 @@ class Updates:
     weighed: Mapping[str, F64] = field(default_factory=dict)
     sizes: Mapping[str, I64] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Compiled sums go through these without looking at their shapes.
+        count = len(self.places)
+        for name, block in self.blocks.items():
+            if np.ndim(block) != 2 or len(block) != count or block.dtype.kind != "f":
+                raise ValueError(
+                    f"block {name!r} is {block.dtype} of shape {np.shape(block)}; floating-point "
+                    f"rows of {count} devices are needed, ({count}, n)"
+                )
+        columns = {"weights": self.weights, **self.stats, **self.weighed, **self.sizes}
+        for name, column in columns.items():
+            if np.shape(column) != (count,):
+                raise ValueError(
+                    f"{name!r} has shape {np.shape(column)}; one number of each of {count} "
+                    "devices is needed"
+                )
+
     def __len__(self) -> int:
         return len(self.places)
 

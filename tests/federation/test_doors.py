@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from fedlab.training import Phase
 from fedlab.updates import SGD, ClipNorm
 from tests.federations import class_device
 
+ROOT = Path(__file__).resolve().parents[2]
 DRAW = np.random.default_rng(1)
 X, Y = DRAW.normal(size=(10, 4)), np.arange(10) % 3
 HOLED = np.where(np.arange(40).reshape(10, 4) == 7, np.nan, X)
@@ -270,6 +274,18 @@ class Odd(Stateless):
 
 
 @dataclass(frozen=True)
+class Reports(Stateless):
+    """An algorithm whose devices make something odd of what they send."""
+
+    of_blocks: Any = lambda block: block
+    of_weights: Any = lambda weights: weights
+
+    def report(self, state, sent, kept):
+        blocks = {"change": self.of_blocks(sent.blocks["change"])}
+        return replace(sent, blocks=blocks, weights=self.of_weights(sent.weights)), kept
+
+
+@dataclass(frozen=True)
 class OddServer(SGD):
     def step(self, state, parameters, change):
         return parameters + change
@@ -292,6 +308,12 @@ class OddStage(ClipNorm):
         ({"algorithm": Odd("work", ())}, "type tuple; give a Phase, or a tuple of them"),
         ({"algorithm": Odd("report", None)}, "Odd.report returned None; it must return"),
         ({"algorithm": Odd("report", (1, 2))}, r"Odd.report gave 1 \(int\) as updates"),
+        ({"algorithm": Reports(of_blocks=lambda b: b[:1])}, r"block 'change'.*\(3, n\)"),
+        ({"algorithm": Reports(of_blocks=lambda b: b[0])}, r"block 'change' is float32 of shape"),
+        ({"algorithm": Reports(of_blocks=lambda b: b.astype(int))}, "'change' is int64"),
+        ({"algorithm": Reports(of_blocks=lambda b: b[:, :3])}, r"gave a change of shape \(3,\)"),
+        ({"algorithm": Reports(of_weights=lambda w: w[:2])}, r"'weights' has shape \(2,\)"),
+        ({"algorithm": Reports(of_weights=lambda w: w[:, None])}, r"'weights' has shape \(3, 1\)"),
         ({"algorithm": Odd("learn", np.ones(15))}, r"Odd.learn returned an array.*change, state"),
         ({"algorithm": Odd("learn", (1.0, {}))}, r"Odd.learn gave a change of shape \(\)"),
         ({"server": OddServer()}, r"OddServer.step returned an array of shape \(15,\)"),
@@ -336,6 +358,21 @@ def test_a_federation_goes_on_as_its_copy_does(rounds, copied):
     assert run.run(3).frame().equals(other.run(3).frame())
     assert run.parameters.tobytes() == other.parameters.tobytes()
     assert run.rounds_that_used(0, 0).tolist() == other.rounds_that_used(0, 0).tolist()
+
+
+def test_a_copy_in_another_process_leaves_the_files_that_devices_keep(tmp_path):
+    run = federation(cohort=2, algorithm="scaffold", keep_in=tmp_path / "kept")
+    run.run(3)
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(run))
+    program = (
+        "import pickle, sys; run = pickle.load(open(sys.argv[1], 'rb'));"
+        "run.run(2); print(run.parameters.tobytes().hex())"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "run.pickle")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert len(list((tmp_path / "kept").iterdir())) > 0
+    run.run(2)
+    assert said.stdout.strip() == run.parameters.tobytes().hex()
 
 
 def test_populations_and_searches_can_be_pickled(tmp_path):
