@@ -197,9 +197,10 @@ def _benchmarked(name: str, engine: Any, threads: int | None) -> Parts:
         index.add(x, labels=y)
         devices.append(Device(number, index))
     inputs, *hidden, outputs = recipe.widths
-    model: Any = SoftmaxRegression(inputs, outputs)
-    if hidden or recipe.loss == "squared":
-        model = MLP(inputs, tuple(hidden), outputs) if hidden else LinearRegression(inputs)
+    model: Any = LinearRegression(inputs)
+    if recipe.loss != "squared":
+        hides = tuple(hidden)
+        model = MLP(inputs, hides, outputs) if hides else SoftmaxRegression(inputs, outputs)
     one = _federation(
         *(engine, threads),
         devices=devices,
