@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ exit status: {FINE} all went well; {FAILED} a notebook failed; {WRONG} the comma
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, _terminated)
     try:
         status: int = given.function(given)
@@ -38,6 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nstopped; what was finished is kept", file=sys.stderr)
         return 130
     return status
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Write `-p NAME VALUE` as one word: a value may begin with a dash, and argparse forbids it."""
+    left, joined = iter(words), []
+    for word in left:
+        if word in ("-p", "--parameter"):
+            given = [*islice(left, 1)]
+            if given and "=" not in given[0]:
+                given += islice(left, 1)
+            word = f"{word}={'='.join(given)}"
+        joined.append(word)
+    return joined
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{name or 'it'} needs a value: -p NAME VALUE")
+    return name, value
 
 
 def _terminated(number: int, _: object) -> None:
@@ -69,11 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "-p",
         "--parameter",
-        nargs=2,
+        type=_assignment,
         action="append",
         default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter; may be given several times; a list is written 0,1,2",
+        metavar="NAME VALUE",
+        help="set a parameter (NAME=VALUE does, too); may be given several times; a list is "
+        "written 0,1,2",
     )
     run.add_argument(
         "-o",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import nbformat
 import pytest
 
 import fedlab.data
-from fedlab.workbench.batch import cli
+from fedlab.workbench.batch import cli, notebooks, runner
 from fedlab.workbench.batch.records import Record
-from tests.workbench.building import notebook, write
+from fedlab.workbench.report import pages
+from tests.workbench.building import Memory, notebook, settings, write
 
 ANSWER = "from fedlab.workbench.notebook import cells\ncells.answer(f'alpha is {alpha}')"
 
@@ -63,6 +65,96 @@ def test_run_sets_parameters(clone: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (clone / "mine" / "04_see_non_iid.html").is_file()
     assert not list(clone.glob("reports/*.html"))
     assert "mine/04_see_non_iid.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["-1e-3", "-.5", "-5e+2", "1"])
+def test_a_value_may_begin_with_a_dash(value: str, clone: Path) -> None:
+    for words in (
+        ("-p", "alpha", value),
+        ("--parameter", f"alpha={value}"),
+        (f"-p=alpha={value}",),
+    ):
+        given = cli._parser().parse_args(cli._joined(["run", "04", *words, "-o", "mine"]))
+        assert (given.parameter, given.output) == ([("alpha", value)], Path("mine"))
+
+
+@pytest.mark.parametrize("words", [("-p",), ("-p", "alpha"), ("-p", "=3", "4")])
+def test_a_parameter_without_a_value_is_told(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "04", *words])
+    assert "-p NAME VALUE" in capsys.readouterr().err
+
+
+SOME = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+NO_NOTEBOOKS = {
+    "a list": (b"[]", "no `nbformat`"),
+    "an empty object": (b"{}", "no `nbformat`"),
+    "an empty file": (b"", "no notebook"),
+    "no cells": (json.dumps({**SOME, "cells": None}).encode(), "no notebook"),
+    "a text for a cell": (json.dumps({**SOME, "cells": ["1"]}).encode(), "no notebook"),
+    "another encoding": (
+        json.dumps({**SOME, "x": "ä"}, ensure_ascii=False).encode("latin-1"),
+        "UTF-8",
+    ),
+    "no JSON": (b"# %%\n1 + 1", "no notebook"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), NO_NOTEBOOKS.values(), ids=NO_NOTEBOOKS)
+@pytest.mark.parametrize("command", ["run", "html", "list", "report"])
+def test_what_is_no_notebook_is_refused_in_a_sentence(
+    command: str, content: bytes, said: str, clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = clone / "notebooks" / "06_none.ipynb"
+    path.write_bytes(content)
+    status = (
+        cli.main([command, str(path)])
+        if command == "html"
+        else run(command, *["06"] * (command == "run"))
+    )
+    told = capsys.readouterr().err
+    assert (status, len(told.splitlines())) == (cli.WRONG, 1)
+    assert said in told
+    assert "06_none.ipynb" in told
+    assert not (clone / "reports").exists()
+
+
+def test_a_folder_is_no_notebook(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clone / "notebooks" / "06_folder.ipynb").mkdir()
+    assert run("run", "06") == run("list") == cli.WRONG
+    assert "06_folder.ipynb" in capsys.readouterr().err
+
+
+def as_tools_leave_them(folder: Path) -> list[Path]:
+    """Notebooks of other tools: no kernel named, a byte order mark, an older format."""
+    code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": "# Ä\n\nWhy?"},
+        {**code, "metadata": {"tags": ["parameters"]}, "source": "alpha: float = 0.3"},
+        {**code, "source": ["assert alpha ==\\\n", " -0.001"]},
+    ]
+    plain = json.dumps({**SOME, "cells": cells}, ensure_ascii=False).encode()
+    old = {"cell_type": "code", "language": "python", "outputs": [], "metadata": {}}
+    sheet = [{**old, "metadata": c["metadata"], "input": c["source"]} for c in cells[1:]]
+    third = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}}
+    written = {
+        "06_plain.ipynb": plain,
+        "07_bom.ipynb": b"\xef\xbb\xbf" + plain,
+        "08_third.ipynb": json.dumps({**third, "worksheets": [{"cells": sheet}]}).encode(),
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in written]
+
+
+def test_notebooks_as_tools_leave_them_run(clone: Path) -> None:
+    found = [notebooks.Notebook.read(p) for p in as_tools_leave_them(clone / "notebooks")]
+    runs = [runner.Run.of(notebook, {"alpha": "-1e-3"}) for notebook in found]
+    recorded = runner.execute(runs, settings(clone), Memory())
+    assert [record.error for record in recorded] == [None] * 3
+    assert pages.write_report(recorded, clone / "out", clone / "notebooks", clone) == ()
 
 
 def test_html_makes_a_page_beside_the_notebook(clone: Path) -> None:

@@ -223,11 +223,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record
         "01_hang": notebook("# Hang\n\nHow long?", "1", hang + "import time; time.sleep(600)"),
         "03_exit": notebook("# Exit\n\nGone?", "1", "## Leaving", "import os; os._exit(3)"),
         "05_crash": notebook("# Crash\n\nWhere?", "import ctypes; ctypes.string_at(0)"),
+        "09_leave": notebook("# Leave\n\nDone?", "exit()", "1"),
+        "11_quit": notebook("# Quit\n\nDone?", "import sys; sys.exit(0)"),
         "07_flood": notebook("# Flood\n\nHow much?", "while True: display(1)"),
     }
     for name, node in bad.items():
         write(node, folder / f"{name}.ipynb")
-    for name in ("02_good", "04_good", "06_good", "08_good"):
+    for name in ("02_good", "04_good", "06_good", "08_good", "10_good", "12_good"):
         write(good, folder / f"{name}.ipynb")
     runs = [runner.Run.of(found) for found in notebooks.numbered(folder)]
     return folder, runner.execute(runs, settings(folder, limit=12.0), Memory())
@@ -235,7 +237,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record
 
 def test_the_others_go_on(hostile: tuple[Path, list[Record]]) -> None:
     statuses = [record.status for record in hostile[1]]
-    assert statuses == ["failed", "completed"] * 4
+    assert statuses == ["failed", "completed"] * 6
 
 
 def test_a_hanging_notebook_is_stopped_with_all_it_started(
@@ -246,6 +248,7 @@ def test_a_hanging_notebook_is_stopped_with_all_it_started(
     assert error is not None
     assert (error.name, error.cell) == ("TimeoutError", 2)
     assert "12 s" in error.message
+    assert "--limit" in error.message
     assert 12 <= recorded[0].seconds < 20
     kernel, _, child = numbers(folder / "hang")
     assert gone(kernel)
@@ -275,6 +278,14 @@ def test_a_notebook_that_floods_its_output_is_stopped(hostile: tuple[Path, list[
     assert error is not None
     assert (error.name, error.cell) == ("TimeoutError", 1)
     assert hostile[1][6].seconds < 20
+
+
+def test_a_cell_that_leaves_has_not_completed(hostile: tuple[Path, list[Record]]) -> None:
+    left, quit = hostile[1][8].error, hostile[1][10].error
+    assert left is not None
+    assert "exit()" in left.message
+    assert quit is not None
+    assert (quit.name, quit.cell) == ("SystemExit", 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
