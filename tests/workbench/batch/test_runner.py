@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,15 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from fedlab.workbench import read_records
 from fedlab.workbench.batch import notebooks, records, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
+from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
     Memory,
@@ -359,13 +363,234 @@ def test_two_runs_of_one_notebook_need_two_folders(folder: Path) -> None:
         runner.execute(runs, settings(folder), Memory())
 
 
-def test_what_a_killed_run_left_is_removed(folder: Path) -> None:
-    mine, left = (folder / "cache" / f"running-{p}-x" for p in (os.getpid(), 2**22 + 1))
-    for place in (mine, left):
-        place.mkdir(parents=True)
-    runner._sweep(folder / "cache")
-    assert mine.is_dir()
-    assert not left.exists()
+HOLD = """
+import sys, time
+from pathlib import Path
+from fedlab.workbench.batch import runner
+with runner._locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_only_what_is_known_to_be_dead_is_removed(tmp_path: Path) -> None:
+    names = ("lives", "killed", "starts", "elsewhere", "older")
+    places = {name: tmp_path / f"running-{name}" for name in names}
+    for place in places.values():
+        place.mkdir()
+    held = [
+        subprocess.Popen([sys.executable, "-c", HOLD, places[name]], stdout=subprocess.PIPE)
+        for name in ("lives", "killed")
+    ]
+    try:
+        for process in held:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+        held[1].kill()
+        held[1].wait()
+        # Another host's lock, where the file system keeps locks to each host; a start in between.
+        (places["elsewhere"] / "lock").write_text("another 0f3c\n")
+        (places["older"] / "lock").write_text("")
+        runner._sweep(tmp_path)
+        assert [name for name, place in places.items() if place.is_dir()] == [
+            *("lives", "starts", "elsewhere", "older")
+        ]
+    finally:
+        for process in held:
+            process.kill()
+            process.communicate()
+    runner._sweep(tmp_path)
+    assert not places["lives"].exists()
+
+
+def test_a_file_system_without_locks_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    place = tmp_path / "running-x"
+    place.mkdir()
+    with runner._locked(place):
+        runner._sweep(tmp_path)
+    runner._sweep(tmp_path)
+    assert place.is_dir()
+
+
+# What a run depends on
+
+
+READS = """
+import pandas as pd
+from pathlib import Path
+import helper
+pd.read_csv("patients.csv")
+open(f"ward_{name}.txt")
+Path("scans").glob("*.bin")
+open("{other}")
+"/".join([".", ""])
+pd.DataFrame().to_csv("made.csv")
+"""
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> runner.Run:
+    """A notebook that names files beside it, in a folder that is linked, and in a parameter."""
+    source = tmp_path / "notebooks"
+    made = notebook(
+        "# Read\n\nWhat?",
+        READS.replace("{other}", str(tmp_path / "absolute.txt")),
+        parameters="name: str = 'A'\ntables: list[str] = ['../given.tsv']\nsep: str = '/'",
+    )
+    write(made, source / "01_read.ipynb")
+    (tmp_path / "linked").mkdir()
+    (source / "scans").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "up").symlink_to(tmp_path / "linked")  # in a circle
+    for name in (*FILES, "notebooks/notes.txt"):
+        (tmp_path / name).write_text("1")
+    return run_of(source / "01_read.ipynb")
+
+
+FILES = (
+    "notebooks/patients.csv",
+    "notebooks/unnamed.csv",
+    "notebooks/helper.py",
+    "notebooks/ward_A.txt",
+    "linked/a.bin",
+    "absolute.txt",
+    "given.tsv",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_it_may_read_is_an_input(
+    name: str, reading: runner.Run, tmp_path: Path
+) -> None:
+    before = runner.Inputs.of(reading, {}, None)
+    held = (tmp_path / name).stat()
+    (tmp_path / name).write_text("2")
+    os.utime(tmp_path / name, ns=(held.st_atime_ns, held.st_mtime_ns))
+    after = runner.Inputs.of(reading, {}, None)
+    changed = [part for part in after.digests if after.digests[part] != before.digests[part]]
+    assert changed == ["files"]
+
+
+def test_other_files_are_none(reading: runner.Run, tmp_path: Path) -> None:
+    before = runner.Inputs.of(reading, {}, None)
+    (tmp_path / "notebooks" / "notes.txt").write_text("2")
+    (tmp_path / "unrelated.csv").write_text("2")
+    assert runner.Inputs.of(reading, {}, None) == before
+
+
+def test_data_behind_a_link_are_inputs_by_content(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "heart.csv").write_text("1")
+    (folder / "data").mkdir()
+    (folder / "data" / "heart").symlink_to(tmp_path / "disk")
+    (folder / "data" / "vectors").mkdir()
+    path = folder / "01_count.ipynb"
+    run_one(path, folder)
+    (folder / "data" / "vectors" / "kept").write_text("a result")
+    assert runner.standing(run_of(path), settings(folder)) is not None
+    (tmp_path / "disk" / "heart.csv").write_text("2")
+    assert runner.standing(run_of(path), settings(folder)) is None
+
+
+def test_another_version_of_an_extra_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"numpy", "ipywidgets", "papermill"} <= records._dependencies().keys()
+    assert not {"pytest", "mypy", "ruff"} & records._dependencies().keys()
+
+
+def test_what_a_run_makes_itself_is_no_change(tmp_path: Path) -> None:
+    source = "with open('made.csv', 'a') as file: file.write('1')"
+    path = write(notebook("# Make\n\nWhat?", source), tmp_path / "01_make.ipynb")
+    for fresh in (False, True):
+        runner.execute([run_of(path)], settings(tmp_path, fresh=fresh), Memory())
+        assert runner.standing(run_of(path), settings(tmp_path)) is not None
+    assert (tmp_path / "made.csv").read_text() == "11"
+
+
+def test_what_has_changed_is_said(folder: Path) -> None:
+    pull_data(folder, pytest.MonkeyPatch())
+    edit_source(folder, pytest.MonkeyPatch())
+    told: list[list[str]] = []
+    memory = Memory()
+    memory.stale = lambda record, parts: told.append(list(parts))  # type: ignore[method-assign]
+    runner.execute([run_of(folder / "01_count.ipynb")], settings(folder), memory)
+    assert told == [["cells", "data"]]
+
+
+# A failed run beside one that completed
+
+
+FAILS_AT_TWO = "from fedlab.workbench.notebook import cells\ncells.record(half=1 / (2 - x))"
+
+
+def test_a_failed_run_leaves_a_completed_one_as_it_was(tmp_path: Path) -> None:
+    made = notebook("# Half\n\nOf what?", FAILS_AT_TWO, parameters="x: float = 0.0")
+    path = write(made, tmp_path / "01_half.ipynb")
+    out = tmp_path / "out"
+    good, _ = run_one(path, tmp_path)
+    before = {name: (out / name).read_bytes() for name in ("01_half.json", "01_half.ipynb")}
+    bad, _ = run_one(path, tmp_path, x=2.0)
+    assert (good.recorded, bad.recorded) == ({"half": 0.5}, {})
+    assert before == {name: (out / name).read_bytes() for name in before}
+    assert Record.read(out / "01_half.failed.json") == bad
+    wrong = pages.write_report([bad], out, tmp_path, tmp_path)
+    assert wrong == ()
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="01_half.failed.html"' in index
+    assert "The last one that completed</a> is kept" in index
+    assert "ZeroDivisionError" in (tmp_path / "01_half.failed.html").read_text()
+    assert "ZeroDivisionError" not in (tmp_path / "01_half.html").read_text()
+
+    again, _ = run_one(path, tmp_path, x=1.0)
+    assert again.recorded == {"half": 1.0}
+    assert not list(out.glob("*.failed.*"))
+    pages.write_report([again], out, tmp_path, tmp_path)
+    assert not list(tmp_path.glob("*.failed.html"))
+    assert "is kept" not in (tmp_path / "index.html").read_text()
+
+
+def test_records_make_a_frame(tmp_path: Path) -> None:
+    source = FAILS_AT_TWO + "\ncells.record(x=-x, note='ok', bad=float('nan'), seen=True)"
+    made = notebook("# Half\n\nOf what?", source, parameters="x: float = 0.0\ns: list[int] = [1]")
+    path = write(made, tmp_path / "01_half.ipynb")
+    for x in (0.0, 1.0, 2.0):
+        place = replace(settings(tmp_path), folder=tmp_path / "out" / f"{x}")
+        runner.execute([run_of(path, x=x)], place, Memory())
+    (tmp_path / "out" / "other.json").write_text('{"format": 3}')
+    frame = read_records(tmp_path / "out")
+    assert frame.x.tolist() == [0.0, 1.0, 2.0]
+    assert frame.s.tolist() == [(1,)] * 3
+    assert frame.status.tolist() == ["completed", "completed", "failed"]
+    assert frame.half.tolist()[:2] == [0.5, 1.0]
+    assert frame["recorded x"].tolist()[:2] == [0.0, -1.0]
+    assert frame.half.isna().tolist() == [False, False, True]
+    assert frame.bad.isna().all()
+    assert "ZeroDivisionError" in frame.error[2]
+    with pytest.raises(NotADirectoryError):
+        read_records(tmp_path / "nowhere")
+
+
+# What is no source
+
+
+def test_an_executed_notebook_with_values_is_not_run_again(tmp_path: Path) -> None:
+    made = notebook("# A\n\nB?", "x", parameters="x: int = 1")
+    path = write(made, tmp_path / "01_a.ipynb")
+    run_one(path, tmp_path, x=2)
+    with pytest.raises(ParameterError, match="run its source"):
+        run_of(tmp_path / "out" / "01_a.ipynb")
+
+
+def test_a_source_is_not_replaced_by_what_it_becomes(tmp_path: Path) -> None:
+    path = write(notebook("# A\n\nB?", "1"), tmp_path / "out" / "01_a.ipynb")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="another folder"):
+        run_one(path, tmp_path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("changed", "said"), [({"jobs": 0}, "jobs"), ({"limit": 0.0}, "limit")])
