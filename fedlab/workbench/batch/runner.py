@@ -201,7 +201,7 @@ def stem(folder: Path, record: Record) -> str:
 def completed(folder: Path, name: str) -> Record | None:
     """Return the record of the last run that completed, whatever has changed since; else None."""
     record = Record.read(record_path(folder, name))
-    return record if record is not None and record.status == "completed" else None
+    return record if record is not None and _is_whole(record, folder) else None
 
 
 def standing(run: Run, settings: Settings) -> Record | None:
@@ -212,10 +212,17 @@ def standing(run: Run, settings: Settings) -> Record | None:
 
 
 def _stands(record: Record, inputs: Inputs, folder: Path) -> bool:
-    if record.status != "completed" or inputs.changed_since(record):
-        return False
+    return _is_whole(record, folder) and not inputs.changed_since(record)
+
+
+def _is_whole(record: Record, folder: Path) -> bool:
+    """Whether a run completed, and its executed notebook is there as it left it."""
     executed = executed_path(folder, record.name)
-    return executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
+    return (
+        record.status == "completed"
+        and executed.is_file()
+        and records.sha256(executed.read_bytes()) == record.executed_digest
+    )
 
 
 def _outcomes(

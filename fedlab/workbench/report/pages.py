@@ -17,12 +17,20 @@ def write_page(
 ) -> tuple[str, ...]:
     """Write the page of an executed notebook; return what is wrong with it.
 
+    A page that can't be made says why in its place.
+
     `source` is the folder of the notebook's source, `site` the address of the report's other pages
     (see `fedlab.workbench.report.html.notebook_page`).
     """
-    made = html.notebook_page(load(executed), source, record, site)
+    node = load(executed)
+    try:
+        made = html.notebook_page(node, source, record, site)
+        wrong = tuple(f"shown as code: {reason}" for reason in made.failed_formulas)
+    except Exception as error:  # whatever an output holds, it must not cost the other pages
+        wrong = (f"the page can't be shown: {type(error).__name__}: {error}",)
+        made = html.notebook_page(html.note(page.stem, wrong[0]), source, record, site)
     atomic.write_bytes(page, made.html.encode())
-    return tuple(f"shown as code: {reason}" for reason in made.failed_formulas)
+    return wrong
 
 
 def write_report(
@@ -56,20 +64,9 @@ def write_report(
         else:
             kept = runner.completed(runs, record.name)
             of_kept = runner.executed_path(runs, record.name)
-            wrong += _page(of_kept, folder / f"{record.name}.html", source, kept)
-        wrong += _page(executed, folder / f"{name}.html", source, record)
+            write_page(of_kept, folder / f"{record.name}.html", source, kept, ".")
+        reasons = write_page(executed, folder / f"{name}.html", source, record, ".")
+        wrong += [f"{name}: {reason}" for reason in reasons]
         entries.append(html.Entry(record, load(executed), f"{name}.html", kept))
     atomic.write_bytes(folder / "index.html", html.index_page(entries).html.encode())
     return tuple(wrong)
-
-
-def _page(executed: Path, page: Path, source: Path, record: Record | None) -> list[str]:
-    """Write a page of the report, or in its place what stood in its way."""
-    try:
-        wrong = write_page(executed, page, source, record, ".")
-    except Exception as error:  # whatever an output holds, it must not cost the other pages
-        reason = f"its page can't be shown: {type(error).__name__}: {error}"
-        made = html.notebook_page(html.note(page.stem, reason), source, record, ".")
-        atomic.write_bytes(page, made.html.encode())
-        wrong = (reason,)
-    return [f"{page.stem}: {reason}" for reason in wrong]

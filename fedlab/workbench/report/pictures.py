@@ -23,7 +23,7 @@ SVG = "image/svg+xml"
 _PREFERRED = (SVG, "image/png", "image/jpeg")
 #: An address on the web: a link is made of it.
 ELSEWHERE = re.compile(r"(https?:)?//", re.I)
-_IMG = re.compile(r"<img\b[^>]*>", re.I)
+_IMG = re.compile(r"""<img\b(?:"[^"]*"|'[^']*'|[^'">])*>""", re.I)
 # What may stand as it is in a data URL inside a double-quoted attribute.
 _URL_SAFE = " !$'()*+,-./:;=?@_~"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,66 @@ def test_data_that_can_not_be_had_stop_nothing(
     cli._pull()
     said = capsys.readouterr().err
     assert said == "data: heart can't be had, going on without: heart: no network\n"
+
+
+@pytest.fixture
+def greek(tmp_path: Path) -> list[str]:
+    """The command that runs a notebook whose heading is Greek, and whose folder is, too."""
+    told = notebook("# \u03b1\n\nB?", "## \u03b1 \u2192 \u03b2", "print('\u03b1')", "1")
+    write(told, tmp_path / "\u03bd" / "04_greek.ipynb")
+    command = [sys.executable, "-m", "fedlab.workbench", "run", "04"]
+    return [
+        *command,
+        "--notebooks",
+        str(tmp_path / "\u03bd"),
+        "--reports",
+        str(tmp_path / "\u03c1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_a_terminal_that_knows_few_letters_ends_no_run(
+    variables: dict[str, str], greek: list[str], tmp_path: Path
+) -> None:
+    environment = {**os.environ, **variables}
+    ended = subprocess.run(greek, env=environment, capture_output=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"cell 1/2: \\u03b1 \\u2192" in ended.stdout or b"done in" in ended.stdout
+    assert Record.read(tmp_path / "\u03c1" / "04_greek" / "04_greek.json") is not None
+
+
+def test_a_reader_that_goes_away_ends_no_run(greek: list[str], tmp_path: Path) -> None:
+    ended = subprocess.Popen(greek, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ended.stdout is not None
+    assert ended.stdout.readline().startswith(b"[1/1] 04_greek starts")
+    ended.stdout.close()
+    assert ended.stderr is not None
+    assert (ended.stderr.read(), ended.wait(120)) == (b"", 0)
+    assert Record.read(tmp_path / "\u03c1" / "04_greek" / "04_greek.json") is not None
+
+
+def test_a_full_disk_under_the_log_ends_no_run(greek: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(greek, stdout=full, stderr=full, timeout=120).returncode == 0
+
+
+def test_html_leaves_out_a_record_of_another_run(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "4", "-o", "mine") == cli.FINE
+    path = clone / "mine" / "04_see_non_iid.ipynb"
+    assert cli.main(["html", str(path)]) == cli.FINE
+    assert "This run:" in path.with_suffix(".html").read_text()
+    path.write_text(path.read_text().replace("alpha is 0.3", "alpha is 0.4"))
+    assert cli.main(["html", str(path)]) == cli.FINE
+    assert "This run:" not in path.with_suffix(".html").read_text()
+    assert "has changed since it was run" in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -335,6 +335,22 @@ def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path
     assert sorted(foreign_home.rglob("*")) == before
 
 
+def test_variables_of_the_user_s_change_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from matplotlib import rcParams\nfrom fedlab.workbench.notebook import cells\n"
+        "cells.record(size=rcParams['figure.figsize'][0], width=rcParams['lines.linewidth'])"
+    )
+    path = write(notebook("# Style\n\nWhose?", source), tmp_path / "nb" / "01_style.ipynb")
+    before, _ = run_one(path, tmp_path / "a")
+    (tmp_path / "matplotlibrc").write_text("figure.figsize: 1, 1\nlines.linewidth: 9\n")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    after, _ = run_one(path, tmp_path / "b")
+    assert after.recorded == before.recorded
+
+
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "cores", lambda: 6)
     source = (
