@@ -99,7 +99,7 @@ def note(title: str, text: str) -> NotebookNode:
     """A notebook of one cell that says `text` as it is."""
     said = f"# {title}\n\n<pre class=message>{escape(text)}</pre>"
     cells = [{"cell_type": "markdown", "metadata": {}, "source": said}]
-    whole = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    whole = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
     made: NotebookNode = from_dict(whole)  # type: ignore[no-untyped-call]
     return made
 
