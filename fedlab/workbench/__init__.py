@@ -38,8 +38,22 @@ def read_records(folder: str | os.PathLike[str]) -> pd.DataFrame:
     >>> list(read_records(tempfile.mkdtemp()))
     ['name', 'status', 'started', 'seconds', 'error']
     """
-    from fedlab.workbench.batch.records import frame
+    import pandas as pd
+
+    from fedlab.workbench.batch.records import Record
 
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"{folder} is no folder; give the one that runs were written to")
-    return frame(Path(folder))
+    found = [
+        record for path in sorted(Path(folder).rglob("*.json")) if (record := Record.read(path))
+    ]
+    own = ["name", "status", "started", "seconds", "error"]
+    taken = {*own, *(name for record in found for name in record.parameters)}
+    rows = []
+    for record in found:
+        error = f"{record.error.name}: {record.error.message}" if record.error else None
+        row = {name: getattr(record, name) for name in own} | {"error": error}
+        row |= {n: tuple(v) if isinstance(v, list) else v for n, v in record.parameters.items()}
+        named = {f"recorded {n}" if n in taken else n: v for n, v in record.recorded.items()}
+        rows.append(row | named)
+    return pd.DataFrame(rows, columns=None if rows else own)

@@ -96,8 +96,6 @@ def load(path: Path) -> NotebookNode:
         # Outputs aside: a run drops them, and a page shows what of them it can.
         checked = [cell | {"outputs": []} if "outputs" in cell else cell for cell in node.cells]
         nbformat.validate(node | {"cells": checked}, relax_add_props=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it so") from None
     except Exception as error:  # what nbformat makes of a file that is none has no common class
         reason = getattr(error, "message", "") or str(error)
         wrong = next(iter(reason.splitlines()), "") or type(error).__name__

@@ -24,18 +24,10 @@ from pydantic import (
 )
 
 _NONE = {"none": None, "null": None}
-_BOUNDS = {
-    "Ge": "ge",
-    "Gt": "gt",
-    "Le": "le",
-    "Lt": "lt",
-    "MinLen": "min_length",
-    "MaxLen": "max_length",
-    "MultipleOf": "multiple_of",
-}
+_BOUNDS = {"Ge": "ge", "Gt": "gt", "Le": "le", "Lt": "lt", "MinLen": "min_length"}
 _ALLOWED = (
     "int, float, bool, str, list[...], tuple[...], Literal[...], each also with `| None`, and "
-    f"Annotated[..., bound] with the bounds {', '.join(_BOUNDS)} or Field(ge=...)"
+    f"Annotated[..., bound] with {', '.join(_BOUNDS)} or Field(ge=...)"
 )
 # Where the names in annotations come from: the cell is read here, but the kernel executes it.
 _IMPORTED = ("__future__", "typing", "annotated_types", "pydantic")
@@ -248,14 +240,12 @@ def _bound(written: ast.expr) -> Any:
     """What ``Ge(1)`` or ``Field(ge=1)`` asks for."""
     match written:
         case ast.Call(func=ast.Name(id=name), args=[value], keywords=[]) if name in _BOUNDS:
-            asked = {_BOUNDS[name]: value}
-        case ast.Call(func=ast.Name(id="Field" | "Interval"), args=[], keywords=given) if {
-            each.arg for each in given
-        } <= set(_BOUNDS.values()):
-            asked = {str(each.arg): each.value for each in given}
-        case _:
-            raise ValueError(f"`{ast.unparse(written)}` is no bound; allowed are: {_ALLOWED}")
-    return Field(**{name: ast.literal_eval(value) for name, value in asked.items()})
+            return Field(**{_BOUNDS[name]: ast.literal_eval(value)})
+        case ast.Call(func=ast.Name(id="Field"), args=[], keywords=given):
+            asked = {str(each.arg): ast.literal_eval(each.value) for each in given}
+            if asked.keys() <= set(_BOUNDS.values()):
+                return Field(**asked)
+    raise ValueError(f"`{ast.unparse(written)}` is no bound; allowed are: {_ALLOWED}")
 
 
 def _first_that_fits(*kinds: ast.expr) -> Any:

@@ -19,13 +19,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedlab.files import atomic
 from fedlab.workbench.batch.notebooks import ROOT, Notebook, load
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FORMAT = 1
 _HASHED = ("*.py", "*.mplstyle")
@@ -98,24 +95,6 @@ class Record:
             return None
 
 
-def frame(folder: Path) -> pd.DataFrame:
-    """Return the records under a folder as a table (see `fedlab.workbench.read_records`)."""
-    import pandas as pd
-
-    found = [record for path in sorted(folder.rglob("*.json")) if (record := Record.read(path))]
-    own = ("name", "status", "started", "seconds", "error")
-    taken = {*own, *(name for record in found for name in record.parameters)}
-    rows = []
-    for record in found:
-        error = f"{record.error.name}: {record.error.message}" if record.error else None
-        row = {name: getattr(record, name) for name in own} | {"error": error}
-        row |= {n: tuple(v) if isinstance(v, list) else v for n, v in record.parameters.items()}
-        rows.append(
-            row | {f"recorded {n}" if n in taken else n: v for n, v in record.recorded.items()}
-        )
-    return pd.DataFrame(rows, columns=None if rows else list(own))
-
-
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     packages = {"fedlab": "fedlab-workbench", "numpy": "numpy", "usearch": "usearch"}
@@ -128,8 +107,8 @@ def inputs(
     parameters: Mapping[str, Any],
     data: Mapping[str, str],
     made: Collection[str] = (),
-) -> dict[str, str]:
-    """Digest everything that a run's result depends on, part by part.
+) -> dict[str, Any]:
+    """Return everything that a run's result depends on, part by part.
 
     Cell sources and tags (not outputs: opening a notebook in JupyterLab changes nothing),
     parameters, files that the notebook may read, `fedlab`'s own sources, data, versions.
@@ -146,15 +125,14 @@ def inputs(
     """
     cells = load(notebook.path).cells
     read = files(notebook, parameters)
-    parts = {
+    return {
         "cells": [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells],
         "parameters": dict(parameters),
-        "files": {path: digest for path, digest in read.items() if path not in made},
+        "files": {path: held for path, held in read.items() if path not in made},
         "fedlab's sources": _sources(),
         "data": {path: held for path, held in data.items() if Path(path).parts[0] != _KEPT},
         "versions": {**versions(), **_dependencies()},
     }
-    return {name: digest(part) for name, part in parts.items()}
 
 
 def digest(part: object) -> str:
@@ -169,18 +147,16 @@ def files(notebook: Notebook, parameters: Mapping[str, Any]) -> dict[str, str]:
     parameter names; an f-string or a pattern names all that fit it.
     """
     folder = notebook.path.resolve().parent
-    code = [cell.source for cell in load(notebook.path).cells if cell.cell_type == "code"]
-    given = {text for text in _texts(list(parameters.values())) if text}
-    said = {text for source in code for text in _literals(source) if re.search(r"\w", text)}
+    sources = [cell.source for cell in load(notebook.path).cells if cell.cell_type == "code"]
+    texts = {text for source in (*sources, repr(dict(parameters))) for text in _literals(source)}
     found: dict[str, str] = {}
-    for pattern in sorted({*_BESIDE, *given, *said}):
-        for name in glob.glob(pattern, root_dir=folder, recursive=True):
-            path = folder / name
-            if os.path.isfile(path):
+    for pattern in sorted({*_BESIDE, *filter(re.compile(r"\w").search, texts)}):
+        for path in (folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)):
+            if path.is_file():
                 found[str(path)] = _content(path)
-            # "/" and "." are no folders of data, but ways to write a path.
-            elif (pattern in given or not os.path.isabs(pattern)) and not folder.is_relative_to(
-                os.path.abspath(path)
+            # "../.." and "/tmp" are said in passing; a parameter means what it says.
+            elif (pattern in parameters.values() or not os.path.isabs(pattern)) and (
+                not folder.is_relative_to(os.path.abspath(path))
             ):
                 found |= {str(path / inside): held for inside, held in contents(path).items()}
     return found
@@ -191,16 +167,13 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): _content(path) for path in sorted(_walk(folder))}
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        # A link may lead back up.
-        folders[:] = [] if real in seen else sorted(n for n in folders if not n.startswith("."))
-        if real not in seen:
-            paths = (Path(place, name) for name in names if not name.startswith("."))
-            yield from (path for path in paths if path.is_file())
-        seen.add(real)
+def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    # A link may lead back up.
+    if folder.is_dir() and os.access(folder, os.R_OK) and real not in seen:
+        for path in folder.iterdir():
+            if not path.name.startswith("."):
+                yield from [path] if path.is_file() else _walk(path, seen | {real})
 
 
 def _content(path: Path) -> str:
@@ -220,17 +193,8 @@ def _literals(source: str) -> Iterator[str]:
                     yield text
                 case ast.JoinedStr(values=parts):
                     yield "".join(
-                        getattr(part, "value", "*") if isinstance(part, ast.Constant) else "*"
-                        for part in parts
+                        str(p.value) if isinstance(p, ast.Constant) else "*" for p in parts
                     )
-
-
-def _texts(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _texts(value)
-        elif isinstance(value, str):
-            yield value
 
 
 def sha256(content: bytes) -> str:

@@ -11,7 +11,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,17 +139,18 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     # Now, not after the run: what changes while it runs must show as a change.
     data = records.contents(settings.data)
     found: dict[str, Record] = {}
-    due: dict[str, tuple[Run, Inputs]] = {}
+    due: dict[str, tuple[Run, dict[str, Any]]] = {}
     for run in runs:
         name = run.notebook.name
         old = Record.read(record_path(settings.folder, name))
-        inputs = Inputs.of(run, data, old)
-        if old is not None and not settings.fresh and _stands(old, inputs, settings.folder):
+        inputs = _inputs(run, data, old)
+        changed = [] if old is None else _changed(old, inputs)
+        if old is not None and not (changed or settings.fresh) and _is_whole(old, settings.folder):
             found[name] = old
             progress.reused(old)
             continue
         due[name] = run, inputs
-        if old is not None and old.error is None and (changed := inputs.changed_since(old)):
+        if changed and old is not None and old.error is None:
             progress.stale(old, changed)
     with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as outcomes:
         for outcome in outcomes:
@@ -157,26 +158,6 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
             found[record.name] = record
             progress.finished(record)
     return [found[run.notebook.name] for run in runs]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run depends on, as it was before the run: digests by part, and the files among it."""
-
-    digests: dict[str, str]
-    files: Collection[str]
-    made: Collection[str]
-
-    @classmethod
-    def of(cls, run: Run, data: Mapping[str, str], old: Record | None) -> Inputs:
-        """Digest what `run` depends on; what its run of before, `old`, left behind is no input."""
-        made = () if old is None else old.made
-        digests = records.inputs(run.notebook, run.parameters, data, made)
-        return cls(digests, records.files(run.notebook, run.parameters).keys(), made)
-
-    def changed_since(self, record: Record) -> list[str]:
-        """Return the parts that were others when `record` was written."""
-        return [part for part, now in self.digests.items() if record.inputs.get(part) != now]
 
 
 def executed_path(folder: Path, name: str) -> Path:
@@ -207,12 +188,23 @@ def completed(folder: Path, name: str) -> Record | None:
 def standing(run: Run, settings: Settings) -> Record | None:
     """Return the record of a run whose inputs and results are as they were; else None."""
     record = Record.read(record_path(settings.folder, run.notebook.name))
-    inputs = Inputs.of(run, records.contents(settings.data), record)
-    return record if record is not None and _stands(record, inputs, settings.folder) else None
+    if record is None or not _is_whole(record, settings.folder):
+        return None
+    return (
+        None if _changed(record, _inputs(run, records.contents(settings.data), record)) else record
+    )
 
 
-def _stands(record: Record, inputs: Inputs, folder: Path) -> bool:
-    return _is_whole(record, folder) and not inputs.changed_since(record)
+def _inputs(run: Run, data: Mapping[str, str], old: Record | None) -> dict[str, Any]:
+    made = () if old is None else old.made
+    return records.inputs(run.notebook, run.parameters, data, made)
+
+
+def _changed(record: Record, inputs: Mapping[str, Any]) -> list[str]:
+    """The parts that were others when `record` was written."""
+    return [
+        name for name, part in inputs.items() if record.inputs.get(name) != records.digest(part)
+    ]
 
 
 def _is_whole(record: Record, folder: Path) -> bool:
@@ -273,7 +265,7 @@ def _machine() -> str:
     return f"{platform.node()} {_BOOT.read_text() if _BOOT.exists() else ''}".strip()
 
 
-def _keep(run: Run, inputs: Inputs, outcome: Outcome, folder: Path) -> Record:
+def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
     after = records.files(run.notebook, run.parameters).keys()
@@ -290,7 +282,7 @@ def _keep(run: Run, inputs: Inputs, outcome: Outcome, folder: Path) -> Record:
         started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
         seconds=outcome.seconds,
         cells=outcome.cells,
-        digest=records.digest(inputs.digests),
+        digest=records.digest(inputs),
         executed_digest=records.sha256(content),
         versions=records.versions(),
         command=own,
@@ -298,8 +290,8 @@ def _keep(run: Run, inputs: Inputs, outcome: Outcome, folder: Path) -> Record:
         answer=answer(outcome.node),
         error=outcome.failure,
         recorded=recorded(outcome.node),
-        inputs=inputs.digests,
-        made=sorted(path for path in after if path not in inputs.files or path in inputs.made),
+        inputs={name: records.digest(part) for name, part in inputs.items()},
+        made=sorted(after - inputs["files"].keys()),
     )
     name = stem(folder, record)
     atomic.write_bytes(executed_path(folder, name), content)

@@ -19,7 +19,8 @@ from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_da
 from markupsafe import Markup, escape
 from nbconvert.exporters.html import HTMLExporter
 from nbconvert.filters import markdown_mistune, strip_ansi
-from nbformat import NotebookNode, from_dict
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
@@ -98,9 +99,7 @@ def notebook_page(
 def note(title: str, text: str) -> NotebookNode:
     """A notebook of one cell that says `text` as it is."""
     said = f"# {title}\n\n<pre class=message>{escape(text)}</pre>"
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": said}]
-    whole = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
-    made: NotebookNode = from_dict(whole)  # type: ignore[no-untyped-call]
+    made: NotebookNode = new_notebook(cells=[new_markdown_cell(said)])  # type: ignore[no-untyped-call]
     return made
 
 

@@ -97,7 +97,7 @@ NO_NOTEBOOKS = {
     "a text for a cell": (json.dumps({**SOME, "cells": ["1"]}).encode(), "no notebook"),
     "another encoding": (
         json.dumps({**SOME, "x": "ä"}, ensure_ascii=False).encode("latin-1"),
-        "UTF-8",
+        "'utf-8'",
     ),
     "no JSON": (b"# %%\n1 + 1", "no notebook"),
 }

@@ -483,20 +483,20 @@ FILES = (
 def test_a_file_that_it_may_read_is_an_input(
     name: str, reading: runner.Run, tmp_path: Path
 ) -> None:
-    before = runner.Inputs.of(reading, {}, None)
+    before = records.inputs(reading.notebook, reading.parameters, {})
     held = (tmp_path / name).stat()
     (tmp_path / name).write_text("2")
     os.utime(tmp_path / name, ns=(held.st_atime_ns, held.st_mtime_ns))
-    after = runner.Inputs.of(reading, {}, None)
-    changed = [part for part in after.digests if after.digests[part] != before.digests[part]]
+    after = records.inputs(reading.notebook, reading.parameters, {})
+    changed = [part for part in after if after[part] != before[part]]
     assert changed == ["files"]
 
 
 def test_other_files_are_none(reading: runner.Run, tmp_path: Path) -> None:
-    before = runner.Inputs.of(reading, {}, None)
+    before = records.inputs(reading.notebook, reading.parameters, {})
     (tmp_path / "notebooks" / "notes.txt").write_text("2")
     (tmp_path / "unrelated.csv").write_text("2")
-    assert runner.Inputs.of(reading, {}, None) == before
+    assert records.inputs(reading.notebook, reading.parameters, {}) == before
 
 
 def test_data_behind_a_link_are_inputs_by_content(folder: Path, tmp_path: Path) -> None:
