@@ -11,6 +11,7 @@ INSTALL = $(PY) -m pip install --disable-pip-version-check --no-input --no-compi
 unexport PYTHONDONTWRITEBYTECODE
 
 comma := ,
+LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.d
 
 # Nothing of the user's own Jupyter, IPython or Python reaches the environment, or is written to.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -35,7 +36,7 @@ run: .venv/.workbench
 	$(PY) -m fedlab.workbench run $(NB) $(P)
 
 ## lab       open JupyterLab on the index notebook
-lab: .venv/.workbench
+lab: .venv/.workbench $(LAB_SETTINGS)/fedlab.json
 	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 	  --ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs \
 	  --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb $(P)
@@ -84,6 +85,11 @@ help:
 	@rm -f .venv/.workbench .venv/.test
 	$(INSTALL) -e '.[workbench]'
 	@touch $@
+
+# Else JupyterLab's first word to a newcomer is a question about its own news.
+$(LAB_SETTINGS)/fedlab.json: .venv/.workbench
+	@mkdir -p $(LAB_SETTINGS)
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' >$@
 
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."

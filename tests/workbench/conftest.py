@@ -55,7 +55,7 @@ GOOD = notebook(
     ORIGIN,
     "print('x' * 400)",
     "import ipywidgets\nipywidgets.IntSlider()",
-    "cells.answer('first')",
+    "cells.answer('first')\ncells.record(share=0.25)",
     "cells.answer(f'Yes: **{rounds} rounds**, $\\\\alpha = {alpha}$.')",
     parameters="rounds: int = 5\nalpha: float = 0.3\nnote: str = '<b>&'",
 )

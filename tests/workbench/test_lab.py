@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from tests.workbench.building import notebook, write
 
 pytestmark = pytest.mark.browser
 TOKEN = "only-for-this-test"
+
+#: The settings that `make lab` gives the environment.
+MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+SETTINGS = re.findall(r"'(\{\"@jupyterlab.*\})' >\$@", MAKEFILE)
 
 SLIDER = notebook(
     "# Slide\n\nDoes it answer?",
@@ -41,12 +46,10 @@ def lab(tmp_path: Path) -> Iterator[str]:
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}"),
         "--ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs",
-        *(
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class="
-            "jupyterlab.handlers.announcements.NeverCheckForUpdate",
-        ),
+        f"--LabApp.app_settings_dir={tmp_path / 'settings'}",
     ]
+    (tmp_path / "settings" / "overrides.d").mkdir(parents=True)
+    (tmp_path / "settings" / "overrides.d" / "fedlab.json").write_text(*SETTINGS)
     with (tmp_path / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -85,6 +88,15 @@ def test_the_slider_draws_another_split(lab: str, chromium: Any) -> None:
     page.get_by_text("alpha 3.16: 6 devices").wait_for(timeout=30_000)
     assert page.get_by_text("alpha 1: 6 devices").count() == 0
     assert picture.evaluate("picture => picture.src || picture.outerHTML") != before
+
+
+def test_a_newcomer_is_asked_nothing(lab: str, chromium: Any) -> None:
+    page = chromium.new_context(viewport={"width": 1300, "height": 1000}).new_page()
+    page.goto(f"{lab}/lab/tree/slide.ipynb?token={TOKEN}&reset")
+    page.locator("p", has_text="Does it answer?").wait_for(timeout=60_000)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+    page.wait_for_timeout(3_000)  # the question about news comes a moment later
+    assert page.locator(".Toastify__toast, .jp-Dialog").all_inner_texts() == []
 
 
 def _run_all(page: Any, until: str) -> None:

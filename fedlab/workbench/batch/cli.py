@@ -6,10 +6,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlab.workbench.batch import notebooks
+from fedlab.workbench.batch.terminal import say
 
 if TYPE_CHECKING:
     from fedlab.workbench.batch.runner import Settings
@@ -27,17 +29,37 @@ exit status: {FINE} all went well; {FAILED} a notebook failed; {WRONG} the comma
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, _terminated)
     try:
         status: int = given.function(given)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        say(f"{parser.prog}: {error}\n", sys.stderr)
         return WRONG
     except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept", file=sys.stderr)
+        say("\nstopped; what was finished is kept\n", sys.stderr)
         return 130
     return status
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Write `-p NAME VALUE` as one word: a value may begin with a dash, and argparse forbids it."""
+    left, joined = iter(words), []
+    for word in left:
+        if word in ("-p", "--parameter"):
+            given = [*islice(left, 1)]
+            if given and "=" not in given[0]:
+                given += islice(left, 1)
+            word = f"{word}={'='.join(given)}"
+        joined.append(word)
+    return joined
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{name or 'it'} needs a value: -p NAME VALUE")
+    return name, value
 
 
 def _terminated(number: int, _: object) -> None:
@@ -69,11 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "-p",
         "--parameter",
-        nargs=2,
+        type=_assignment,
         action="append",
         default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter; may be given several times; a list is written 0,1,2",
+        metavar="NAME VALUE",
+        help="set a parameter (NAME=VALUE does, too); may be given several times; a list is "
+        "written 0,1,2",
     )
     run.add_argument(
         "-o",
@@ -134,9 +157,9 @@ def _report(given: argparse.Namespace) -> int:
     recorded = runner.execute(runs, settings, Console(runs, sys.stdout))
     _warn(write_report(recorded, folder, given.notebooks, given.reports))
     failed = [record.name for record in recorded if record.error]
-    print(f"the report: {given.reports / 'index.html'}")
+    say(f"the report: {given.reports / 'index.html'}\n", sys.stdout)
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        say(f"failed: {', '.join(failed)}\n", sys.stderr)
     return FAILED if failed else FINE
 
 
@@ -150,30 +173,36 @@ def _run(given: argparse.Namespace) -> int:
     folder = given.output or given.reports / run.label
     settings = _settings(given, folder, jobs=1)
     (record,) = runner.execute([run], settings, Console([run], sys.stdout))
-    page = folder / f"{record.name}.html"
-    executed = runner.executed_path(folder, record.name)
+    name = runner.stem(folder, record)
+    page, executed = folder / f"{name}.html", runner.executed_path(folder, name)
     site = ".." if folder.resolve().parent == given.reports.resolve() else None
     _warn(write_page(executed, page, notebook.path.parent, record, site))
-    print(f"page: {page}\nexecuted notebook: {executed}")
+    say(f"page: {page}\nexecuted notebook: {executed}\n", sys.stdout)
+    if name != record.name:
+        say(f"the run that completed before is kept: {folder / record.name}.html\n", sys.stdout)
     return FAILED if record.error else FINE
 
 
 def _html(given: argparse.Namespace) -> int:
-    from fedlab.workbench.batch.records import Record
+    from fedlab.workbench.batch.records import Record, sha256
     from fedlab.workbench.report.pages import write_page
 
     page = given.notebook.with_suffix(".html")
     record = Record.read(given.notebook.with_suffix(".json"))
+    if record is not None and record.executed_digest != sha256(given.notebook.read_bytes()):
+        record = None
+        _warn(["the notebook has changed since it was run; the page is without that run's record"])
     _warn(write_page(given.notebook, page, given.notebook.parent, record, site=None))
-    print(page)
+    say(f"{page}\n", sys.stdout)
     return FINE
 
 
 def _list(given: argparse.Namespace) -> int:
     for notebook in notebooks.numbered(given.notebooks):
-        print(f"{notebook.name}: {notebook.question}")
+        say(f"{notebook.name}: {notebook.question}\n", sys.stdout)
         for parameter in notebook.parameters:
-            print(f"    {parameter.name}: {parameter.annotation} = {parameter.default!r}")
+            declared = f"{parameter.name}: {parameter.annotation} = {parameter.default!r}"
+            say(f"    {declared}\n", sys.stdout)
     return FINE
 
 
@@ -201,14 +230,14 @@ def _pull() -> None:
     for name, source in sources().items():
         if source.bundled or name in unused:
             continue
-        print(f"data: {name}", flush=True)
+        say(f"data: {name}\n", sys.stdout)
         try:
             pull(name)
         except DataError as error:
             reason = " ".join(str(error).split())
-            print(f"data: {name} can't be had, going on without: {reason}", file=sys.stderr)
+            say(f"data: {name} can't be had, going on without: {reason}\n", sys.stderr)
 
 
-def _warn(formulas: Sequence[str]) -> None:
-    for reason in formulas:
-        print(f"shown as code: {reason}", file=sys.stderr)
+def _warn(reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        say(f"{reason}\n", sys.stderr)

@@ -11,6 +11,7 @@ from fedlab.workbench.batch.notebooks import labels, load
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.runner import Progress, Run
 from fedlab.workbench.batch.supervisor import Task
+from fedlab.workbench.batch.terminal import say
 
 # In a log, no line comes sooner than this after another, or while the same cell runs.
 _LOG_SECONDS, _SAME_CELL_SECONDS = 5.0, 20.0
@@ -40,6 +41,11 @@ class Console(Progress):
         """Say that nothing has changed since this run."""
         self._next.remove(record.name)
         self._line(f"{self._place(record.name)} unchanged, {record.seconds:.0f} s when it ran")
+
+    def stale(self, record: Record, parts: Sequence[str]) -> None:
+        """Say what has changed since a run, so that it no longer stands."""
+        changed = ", ".join(parts)
+        self._line(f"{self._place(record.name)} has changed since {record.started}: {changed}")
 
     def started(self, task: Task) -> None:
         """Say which notebook starts, and what comes after it."""
@@ -93,12 +99,10 @@ class Console(Progress):
         if self._at:
             status = " | ".join(self._status(name) for name in self._at) + self._after()
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[K{status[:width]}")
-            self._stream.flush()
+            say(f"\r\x1b[K{status[:width]}", self._stream)
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
-        self._stream.flush()
+        say(f"\r\x1b[K{text}\n" if self._live else f"{text}\n", self._stream)
         self._said = time.monotonic()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 #: How long one notebook may take unless something else is said.
-LIMIT_SECONDS = 900.0
+LIMIT_SECONDS = 3600.0
 
 #: The clone that this package was imported from.
 ROOT = Path(__file__).resolve().parents[3]
+#: The tag of the cell in which papermill sets values.
+INJECTED = "injected-parameters"
 _NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
 
 
@@ -47,25 +51,55 @@ class Notebook:
         Raises
         ------
         ParameterError
-            When two cells are tagged `parameters`, or the one cell can't be read.
+            When two cells are tagged `parameters`, or the one cell can't be read; when values were
+            set in it for a run, as papermill does: they would win over those that are recorded.
         """
         node = load(path)
-        tagged = [cell for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
-        if len(tagged) > 1:
-            raise ParameterError(f"{path.stem}: {len(tagged)} cells are tagged `parameters`, not 1")
+        declared = tagged(node, "parameters")
+        if tagged(node, INJECTED):
+            raise ParameterError(
+                f"{path} is an executed notebook with values of its own, in a cell tagged "
+                f"`{INJECTED}`: run its source, or remove that cell"
+            )
+        if len(declared) > 1:
+            raise ParameterError(
+                f"{path.stem}: {len(declared)} cells are tagged `parameters`, not 1"
+            )
         title, question = headline(node)
         try:
-            parameters = parse(tagged[0].source) if tagged else ()
+            parameters = parse(declared[0].source) if declared else ()
         except ParameterError as error:
             raise ParameterError(f"{path.stem}: {error}") from None
         return cls(path, title or path.stem, question, parameters)
 
 
 def load(path: Path) -> NotebookNode:
-    """Read the file of a notebook, brought to the current format."""
-    import nbformat
+    """Read the file of a notebook, brought to the current format.
 
-    node: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    Raises
+    ------
+    ValueError
+        When it is no notebook; the message says what is wrong with it.
+    """
+    import nbformat
+    from nbformat.validator import normalize
+
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        read = json.loads(text)
+        if not isinstance(read, dict) or "nbformat" not in read:
+            raise ValueError("it is JSON, but has no `nbformat`")
+        node: NotebookNode = nbformat.convert(nbformat.reader.reads(text), 4)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings(action="ignore"):  # older tools left cells without ids
+            _, node = normalize(node)
+        # Outputs aside: a run drops them, and a page shows what of them it can.
+        checked = [cell | {"outputs": []} if "outputs" in cell else cell for cell in node.cells]
+        nbformat.validate(node | {"cells": checked}, relax_add_props=True)
+    except Exception as error:  # what nbformat makes of a file that is none has no common class
+        reason = getattr(error, "message", "") or str(error)
+        wrong = next(iter(reason.splitlines()), "") or type(error).__name__
+        raise ValueError(f"{path} is no notebook that can be read: {wrong}") from error
     return node
 
 
@@ -74,6 +108,11 @@ def dump(node: NotebookNode) -> bytes:
     import nbformat
 
     return str(nbformat.writes(node)).encode()  # type: ignore[no-untyped-call]
+
+
+def tagged(node: NotebookNode, tag: str) -> list[NotebookNode]:
+    """Return the cells that carry a tag."""
+    return [cell for cell in node.cells if tag in cell.metadata.get("tags", [])]
 
 
 def headline(node: NotebookNode) -> tuple[str, str]:

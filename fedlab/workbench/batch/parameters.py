@@ -24,7 +24,13 @@ from pydantic import (
 )
 
 _NONE = {"none": None, "null": None}
-_ALLOWED = "int, float, bool, str, list[...], tuple[...], Literal[...], each also with `| None`"
+_BOUNDS = {"Ge": "ge", "Gt": "gt", "Le": "le", "Lt": "lt", "MinLen": "min_length"}
+_ALLOWED = (
+    "int, float, bool, str, list[...], tuple[...], Literal[...], each also with `| None`, and "
+    f"Annotated[..., bound] with {', '.join(_BOUNDS)} or Field(ge=...)"
+)
+# Where the names in annotations come from: the cell is read here, but the kernel executes it.
+_IMPORTED = ("__future__", "typing", "annotated_types", "pydantic")
 
 
 class ParameterError(ValueError):
@@ -64,7 +70,7 @@ class Parameter:
             return wanted.validate_python(_plain(value))
         except ValidationError as error:
             told = "; ".join(map(_reason, error.errors()))
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, TypeError) as error:  # a bound that its type can't have
             told = str(error)
         raise ParameterError(
             f"parameter {self.name}: {told} (it is annotated `{self.annotation}`, "
@@ -78,7 +84,8 @@ def parse(source: str) -> tuple[Parameter, ...]:
     Parameters
     ----------
     source : str
-        Lines of the form ``name: annotation = literal``; comments may stand among them.
+        Lines of the form ``name: annotation = literal``; comments may stand among them, and
+        imports of what annotations name (``from annotated_types import Ge``).
 
     Raises
     ------
@@ -89,9 +96,14 @@ def parse(source: str) -> tuple[Parameter, ...]:
     --------
     >>> [p.name for p in parse("rounds: int = 20  # of training\\nalpha: float = 0.3")]
     ['rounds', 'alpha']
+    >>> parse("seeds: Annotated[int, Ge(1)] = 3")[0].convert("0")
+    Traceback (most recent call last):
+        ...
+    fedlab.workbench.batch.parameters.ParameterError: parameter seeds: '0' is not greater than or \
+equal to 1 (it is annotated `Annotated[int, Ge(1)]`, default 3)
     """
     try:
-        lines = ast.parse(source).body
+        lines = [line for line in ast.parse(source).body if not _names_types(line)]
     except SyntaxError as error:
         raise ParameterError(f"the parameters cell is not Python: {error}") from None
     found = tuple(_declaration(line) for line in lines)
@@ -122,6 +134,10 @@ alpha? It has: alpha: float = 0.3
         if name not in known:
             raise ParameterError(_unknown(name, parameters, notebook))
     return {name: known[name].convert(value) for name, value in values.items()}
+
+
+def _names_types(line: ast.stmt) -> bool:
+    return isinstance(line, ast.ImportFrom) and not line.level and line.module in _IMPORTED
 
 
 def _declaration(line: ast.stmt) -> Parameter:
@@ -209,6 +225,8 @@ def _type(written: ast.expr) -> Any:
                 case _:
                     parts = tuple(map(_type, kinds))
             return Annotated[GenericAlias(tuple, parts), _read(_parts)]
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[kind, *bounds])):
+            return Annotated[(_type(kind), *map(_bound, bounds))]
         case ast.Constant(value=None):
             return Annotated[None, _read(lambda text: _NONE[text.lower()])]
         case ast.Constant(value=str() as quoted):
@@ -218,17 +236,35 @@ def _type(written: ast.expr) -> Any:
     raise ValueError(f"the annotation `{ast.unparse(written)}` is none of: {_ALLOWED}")
 
 
+def _bound(written: ast.expr) -> Any:
+    """What ``Ge(1)`` or ``Field(ge=1)`` asks for."""
+    match written:
+        case ast.Call(func=ast.Name(id=name), args=[value], keywords=[]) if name in _BOUNDS:
+            return Field(**{_BOUNDS[name]: ast.literal_eval(value)})
+        case ast.Call(func=ast.Name(id="Field"), args=[], keywords=given):
+            asked = {str(each.arg): ast.literal_eval(each.value) for each in given}
+            if asked.keys() <= set(_BOUNDS.values()):
+                return Field(**asked)
+    raise ValueError(f"`{ast.unparse(written)}` is no bound; allowed are: {_ALLOWED}")
+
+
 def _first_that_fits(*kinds: ast.expr) -> Any:
     # None first: the text "None" would otherwise satisfy `str`.
     first, second = map(_type, sorted(kinds, key=lambda kind: not isinstance(kind, ast.Constant)))
     return Annotated[first | second, Field(union_mode="left_to_right")]
 
 
-def _parts(text: str) -> Sequence[Any]:
-    with suppress(ValueError, SyntaxError):
-        literal = ast.literal_eval(text)
-        if isinstance(literal, list | tuple):
-            return literal
-    if text[:1] in "[(" and text[-1:] in "])":
-        text = text[1:-1]
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _parts(text: str) -> Sequence[str]:
+    """The items of a list, each as it is written: its own type reads it."""
+    inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+    if set(inner) & set("[('\""):  # a comma may stand inside an item
+        with suppress(SyntaxError):
+            tree = ast.parse(text, mode="eval").body
+            if isinstance(tree, ast.List | ast.Tuple):
+                return [_as_written(item, text) for item in tree.elts]
+    return [part.strip() for part in inner.split(",") if part.strip()]
+
+
+def _as_written(item: ast.expr, text: str) -> str:
+    said = getattr(item, "value", None)
+    return said if isinstance(said, str) else ast.get_source_segment(text, item) or ""

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from fedlab.core.threads import cores
 from fedlab.files import atomic
@@ -28,7 +26,11 @@ from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Outcome, Supervisor, Task, Watcher
-from fedlab.workbench.report.outputs import answer
+from fedlab.workbench.report.outputs import answer, recorded
+
+# What the boot of the machine is known by, where the system says.
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ class Progress(Watcher):
     def reused(self, record: Record) -> None:
         """`record` was there already."""
 
+    def stale(self, record: Record, parts: Sequence[str]) -> None:
+        """`record` completed, but with other inputs: those of `parts` have changed since."""
+
     def finished(self, record: Record) -> None:
         """A notebook ended, well or not."""
 
@@ -121,20 +126,35 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     names = [run.notebook.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError("two runs of one notebook in one folder; give each a folder of its own")
+    for run in runs:
+        if (
+            executed_path(settings.folder, run.notebook.name).resolve()
+            == run.notebook.path.resolve()
+        ):
+            raise ValueError(
+                f"{run.notebook.path} would be replaced by its executed notebook; give another "
+                "folder for the results (-o FOLDER)"
+            )
     settings.folder.mkdir(parents=True, exist_ok=True)
     # Now, not after the run: what changes while it runs must show as a change.
-    digests = {run.notebook.name: _digest(run, settings) for run in runs}
+    data = records.contents(settings.data)
     found: dict[str, Record] = {}
+    due: dict[str, tuple[Run, dict[str, Any]]] = {}
     for run in runs:
-        old = None if settings.fresh else standing(run, settings)
-        if old is not None:
-            found[run.notebook.name] = old
+        name = run.notebook.name
+        old = Record.read(record_path(settings.folder, name))
+        inputs = _inputs(run, data, old)
+        changed = [] if old is None else _changed(old, inputs)
+        if old is not None and not (changed or settings.fresh) and _is_whole(old, settings.folder):
+            found[name] = old
             progress.reused(old)
-    due = {run.notebook.name: run for run in runs if run.notebook.name not in found}
-    with closing(_outcomes(list(due.values()), settings, progress)) as outcomes:
+            continue
+        due[name] = run, inputs
+        if changed and old is not None and old.error is None:
+            progress.stale(old, changed)
+    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as outcomes:
         for outcome in outcomes:
-            run = due[outcome.task.notebook.stem]
-            record = _keep(run, outcome, digests[run.notebook.name], settings.folder)
+            record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder)
             found[record.name] = record
             progress.finished(record)
     return [found[run.notebook.name] for run in runs]
@@ -150,19 +170,51 @@ def record_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
+def stem(folder: Path, record: Record) -> str:
+    """The name that a run's files have, without their endings.
+
+    A run that failed stands beside one that completed, under a name of its own.
+    """
+    kept = completed(folder, record.name) if record.error else None
+    return record.name if kept is None else f"{record.name}.failed"
+
+
+def completed(folder: Path, name: str) -> Record | None:
+    """Return the record of the last run that completed, whatever has changed since; else None."""
+    record = Record.read(record_path(folder, name))
+    return record if record is not None and _is_whole(record, folder) else None
+
+
 def standing(run: Run, settings: Settings) -> Record | None:
     """Return the record of a run whose inputs and results are as they were; else None."""
-    name = run.notebook.name
-    record = Record.read(record_path(settings.folder, name))
-    if record is None or record.status != "completed" or record.digest != _digest(run, settings):
+    record = Record.read(record_path(settings.folder, run.notebook.name))
+    if record is None or not _is_whole(record, settings.folder):
         return None
-    executed = executed_path(settings.folder, name)
-    whole = executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
-    return record if whole else None
+    return (
+        None if _changed(record, _inputs(run, records.contents(settings.data), record)) else record
+    )
 
 
-def _digest(run: Run, settings: Settings) -> str:
-    return records.digest(run.notebook, run.parameters, settings.data)
+def _inputs(run: Run, data: Mapping[str, str], old: Record | None) -> dict[str, Any]:
+    made = () if old is None else old.made
+    return records.inputs(run.notebook, run.parameters, data, made)
+
+
+def _changed(record: Record, inputs: Mapping[str, Any]) -> list[str]:
+    """The parts that were others when `record` was written."""
+    return [
+        name for name, part in inputs.items() if record.inputs.get(name) != records.digest(part)
+    ]
+
+
+def _is_whole(record: Record, folder: Path) -> bool:
+    """Whether a run completed, and its executed notebook is there as it left it."""
+    executed = executed_path(folder, record.name)
+    return (
+        record.status == "completed"
+        and executed.is_file()
+        and records.sha256(executed.read_bytes()) == record.executed_digest
+    )
 
 
 def _outcomes(
@@ -175,25 +227,48 @@ def _outcomes(
     cache = settings.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     _sweep(cache)
-    with tempfile.TemporaryDirectory(prefix=f"running-{os.getpid()}-", dir=cache) as name:
+    with tempfile.TemporaryDirectory(prefix="running-", dir=cache) as name, _locked(Path(name)):
         scratch = Path(name)
         environment = jupyter.environment(cache, scratch, max(1, cores() // jobs))
         tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
         yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock in a folder, which ends with this process, however that ends."""
+    import fcntl
+
+    with (folder / _LOCK).open("w", encoding="utf-8") as file:
+        with suppress(OSError):  # a file system without locks: nobody else gets it either
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print(_machine(), file=file, flush=True)
+        yield
+
+
 def _sweep(cache: Path) -> None:
-    """Remove what a run that was killed left behind."""
-    for folder in cache.glob("running-*"):
-        owner = folder.name.split("-")[1]
-        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove what runs that were killed left behind on this machine.
+
+    A process's number says nothing of another container's, nor a lock of another host's where the
+    file system keeps it to itself: what isn't known to be dead stays.
+    """
+    import fcntl
+
+    for lock in cache.glob(f"running-*/{_LOCK}"):
+        with suppress(OSError), lock.open("r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.read().rstrip() == _machine():
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-def _keep(run: Run, outcome: Outcome, digest: str, folder: Path) -> Record:
+def _machine() -> str:
+    return f"{platform.node()} {_BOOT.read_text() if _BOOT.exists() else ''}".strip()
+
+
+def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
-    atomic.write_bytes(executed_path(folder, run.notebook.name), content)
+    after = records.files(run.notebook, run.parameters).keys()
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
     record = Record(
@@ -207,15 +282,23 @@ def _keep(run: Run, outcome: Outcome, digest: str, folder: Path) -> Record:
         started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
         seconds=outcome.seconds,
         cells=outcome.cells,
-        digest=digest,
+        digest=records.digest(inputs),
         executed_digest=records.sha256(content),
         versions=records.versions(),
         command=own,
         papermill=plain,
         answer=answer(outcome.node),
         error=outcome.failure,
+        recorded=recorded(outcome.node),
+        inputs={name: records.digest(part) for name, part in inputs.items()},
+        made=sorted(after - inputs["files"].keys()),
     )
-    record.write(record_path(folder, run.notebook.name))
+    name = stem(folder, record)
+    atomic.write_bytes(executed_path(folder, name), content)
+    record.write(record_path(folder, name))
+    if record.error is None:
+        for ending in (".ipynb", ".json", ".html"):
+            (folder / f"{record.name}.failed{ending}").unlink(missing_ok=True)
     return record
 
 

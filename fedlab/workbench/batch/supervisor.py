@@ -23,7 +23,6 @@ from typing import IO, Any, Protocol
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
-from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from fedlab.workbench.batch import notebooks
@@ -112,13 +111,18 @@ class _Run:
         self, task: Task, environment: Mapping[str, str], events: queue.SimpleQueue[Any]
     ) -> None:
         self._task, self._environment, self._events = task, environment, events
-        self._node = load_notebook_node(str(task.notebook))
+        self._node = notebooks.load(task.notebook)
         if task.parameters:
+            # What papermill's own reading would add: it notes the values, and looks for tags.
+            self._node.metadata.papermill = {}
+            for cell in self._node.cells:
+                cell.metadata.setdefault("tags", [])
             self._node = parameterize_notebook(
                 self._node, dict(task.parameters), kernel_name="python3", language="python"
             )
         labels = notebooks.labels(self._node)
-        own = [i for i in labels if "injected-parameters" not in self._node.cells[i].metadata.tags]
+        injected = notebooks.tagged(self._node, notebooks.INJECTED)
+        own = [i for i in labels if self._node.cells[i] not in injected]
         self._places = {index: (number, labels[index]) for number, index in enumerate(own, 1)}
         self._at: tuple[int | None, str] = (None, "")
         self._began: float | None = None
@@ -211,6 +215,9 @@ class _Run:
             self._events.put((self._task, *self._at))
 
     def _cell_executed(self, cell: NotebookNode, cell_index: int, execute_reply: Any) -> None:
+        leaves = (part.get("source") for part in execute_reply["content"].get("payload", []))
+        if "ask_exit" in leaves:  # to nbclient, a cell that calls `exit()` has gone well
+            raise RuntimeError("the cell left by exit() or quit(), which ends a session, not a run")
         if cell_index in self._places:
             seconds = round(time.monotonic() - self._cell_began, 3)
             self._cells.append({"number": self._at[0], "seconds": seconds})
@@ -256,7 +263,10 @@ class Supervisor:
                 watcher.tick()
                 for run in runs:
                     if run.overdue(self._limit):
-                        run.kill(f"stopped after {self._limit:g} s, the limit for one notebook")
+                        run.kill(
+                            f"stopped after {self._limit:g} s, the limit for one notebook; "
+                            "--limit SECONDS allows more"
+                        )
                 try:
                     event = events.get(timeout=_TICK_SECONDS)
                 except queue.Empty:

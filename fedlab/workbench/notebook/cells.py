@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fedlab.core import progress
-from fedlab.workbench.report.outputs import ANSWER, CONTENTS, FIGURE, KEY, PROVENANCE
+from fedlab.workbench.report.outputs import (
+    ANSWER,
+    CONTENTS,
+    FIGURE,
+    KEY,
+    PROVENANCE,
+    RECORD,
+    scalars,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +52,7 @@ def begin() -> None:
     """
     import matplotlib.style
 
+    matplotlib.rcdefaults()  # a matplotlibrc of the reader's own changes no figure
     matplotlib.style.use(STYLE)
     progress.use(_log_lines if is_batch() else _live_bar)
 
@@ -109,6 +118,31 @@ def answer(text: str) -> None:
         raise ValueError("the answer is empty: say in a sentence what this run found")
     said = text.strip()
     _display({"text/markdown": said, "text/plain": said}, {KEY: {"role": ANSWER}})
+
+
+def record(**values: Any) -> None:
+    """Put values into the record of a run, where `fedlab.workbench.read_records` finds them.
+
+    Parameters
+    ----------
+    **values
+        Numbers, texts, truth values or None, by name; a later value of a name takes its place.
+        NaN and infinity become None, since JSON has neither.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    ::
+
+        cells.record(accuracy=0.93, rounds=40)
+    """
+    taken = scalars(values)
+    said = ", ".join(f"{name} = {value}" for name, value in taken.items())
+    _display({"text/plain": f"recorded: {said}"}, {KEY: {"role": RECORD, "values": taken}})
 
 
 def contents() -> None:

@@ -13,25 +13,27 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_data_dir
+from markupsafe import Markup, escape
 from nbconvert.exporters.html import HTMLExporter
 from nbconvert.filters import markdown_mistune, strip_ansi
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import outputs
 from fedlab.workbench.report.mathml import FormulaError, mathml
+from fedlab.workbench.report.pictures import ELSEWHERE, Pictures, data_url, lost
 from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_CONTROL = '<p class="control">In the live notebook a control stands here.</p>'
+_CONTROL = '<p class="control">In the live notebook a control stands here{}</p>'
 _PRIORITY = [
     "text/html",
     "text/markdown",
@@ -43,8 +45,6 @@ _PRIORITY = [
 ]
 
 
-# What may stand as it is in a data URL inside a double-quoted attribute.
-_URL_SAFE = " !$'()*+,-./:;=?@_~"
 _NOTEBOOK_LINK = re.compile(r"(?:\./)?([\w-]+)\.ipynb([#?].*)?")
 _HELD = re.compile(r"[(\[]?<math(?! [^>]*block)[^>]*>(?:(?!</math>).)*</math>[)\].,;:?!]*", re.S)
 _DATA_URL = re.compile(r'("data:image/[^"]*")')
@@ -96,16 +96,29 @@ def notebook_page(
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 
 
-def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[str]) -> Page:
-    """Make the index of a set of runs.
+def note(title: str, text: str) -> NotebookNode:
+    """A notebook of one cell that says `text` as it is."""
+    said = f"# {title}\n\n<pre class=message>{escape(text)}</pre>"
+    made: NotebookNode = new_notebook(cells=[new_markdown_cell(said)])  # type: ignore[no-untyped-call]
+    return made
 
-    Parameters
-    ----------
-    entries : sequence of (Record, NotebookNode)
-        Each run with its executed notebook, in order.
-    links : sequence of str
-        The address of each one's page, relative to the index.
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in the index.
+
+    `link` is the address of its page; `kept` is the record of the last run that completed, where
+    this one failed: its page stands under the notebook's own name.
     """
+
+    record: Record
+    node: NotebookNode
+    link: str
+    kept: Record | None = None
+
+
+def index_page(entries: Sequence[Entry]) -> Page:
+    """Make the index of a set of runs, in their order."""
     exporter = _Exporter(site=".")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES / "report"),
@@ -119,11 +132,11 @@ def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[s
         seconds=_seconds,
     )
     rows = [
-        {"record": record, "link": link, "figure": _thumbnail(node)}
-        for (record, node), link in zip(entries, links, strict=True)
+        {"record": e.record, "link": e.link, "figure": _thumbnail(e.node), "kept": e.kept}
+        for e in entries
     ]
     body = environment.get_template("overview.html.j2").render(
-        rows=rows, failed=sum(record.error is not None for record, _ in entries)
+        rows=rows, failed=sum(entry.record.error is not None for entry in entries)
     )
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 
@@ -131,9 +144,11 @@ def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[s
 class _Renderer(markdown_mistune.IPythonRenderer):
     """Markdown with formulas as MathML, links to pages, and no picture from elsewhere."""
 
-    def __init__(self, failed: list[str], site: str | None, **options: Any) -> None:
+    def __init__(
+        self, failed: list[str], site: str | None, pictures: Pictures, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._failed, self._site = failed, site
+        self._failed, self._site, self._pictures = failed, site, pictures
 
     def block_math(self, body: str) -> str:
         return self._formula(body, "block")
@@ -152,9 +167,15 @@ class _Renderer(markdown_mistune.IPythonRenderer):
         return str(super().link(text, address, title))
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        if re.match(r"(https?:)?//", url):
+        if ELSEWHERE.match(url):
             return str(super().link(text or url, url, title))
-        return str(super().image(text, url, title))
+        inside = self._pictures.find(url)
+        return lost(text or url) if inside is None else str(super().image(text, inside, title))
+
+    def block_html(self, html: str) -> str:
+        return self._pictures.inlined(html)
+
+    inline_html = block_html
 
     def _formula(self, body: str, display: str) -> str:
         try:
@@ -182,15 +203,18 @@ class _Exporter(HTMLExporter):
         config.NbConvertBase.display_data_priority = _PRIORITY
         return config
 
+    def get_prefix_root_dirs(self) -> list[str]:
+        """Where nbconvert's own templates are: JUPYTER_PATH may lead to others of their names."""
+        places = (*ENV_JUPYTER_PATH, *SYSTEM_JUPYTER_PATH, jupyter_data_dir())
+        return [place for place in places if Path(place, "nbconvert/templates/base").is_dir()][:1]
+
     def markdown(self, text: str, attachments: Any = None, path: str = "") -> str:
         renderer = _Renderer(
             self.failed_formulas,
             self._site,
+            Pictures(Path(path), attachments or {}),
             escape=False,
-            embed_images=True,
             exclude_anchor_links=True,
-            attachments=attachments or {},
-            path=path,
         )
         markup = markdown_mistune.MarkdownWithMath(renderer=renderer).render(text)
         # A line may otherwise end between a bracket and the formula inside it.
@@ -204,27 +228,39 @@ class _Exporter(HTMLExporter):
         yield ("formula", lambda text: self.markdown(text))
         yield ("plain", strip_ansi)
         yield ("seconds", _seconds)
-        yield ("data_url", _data_url)
+        yield ("data_url", data_url)
         yield ("alt", outputs.alternative_text)
-        yield ("tables", boxed_tables)
+        yield ("output_html", self._output_filter)
 
     @jinja2.pass_context
     def _markdown_filter(self, context: Any, source: str) -> str:
         cell = context.get("cell", {})
-        path = context.get("resources", {}).get("metadata", {}).get("path", "")
-        return self.markdown(source, cell.get("attachments", {}), path)
+        return self.markdown(source, cell.get("attachments", {}), _folder(context))
+
+    @jinja2.pass_context
+    def _output_filter(self, context: Any, markup: str) -> str:
+        return boxed_tables(Pictures(Path(_folder(context))).inlined(markup))
+
+
+def _folder(context: Any) -> str:
+    return str(context.get("resources", {}).get("metadata", {}).get("path", ""))
 
 
 def _prepared(node: NotebookNode) -> NotebookNode:
     """A copy with one drawing a figure, and a word where a control stands in the live notebook."""
     copy = outputs.without_banners(node)
     for cell in copy.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not outputs.is_record(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/svg+xml" in data:
                 data.pop("image/png", None)
-            if _WIDGET in data:
-                output.data = {"text/html": _CONTROL}
+            if _WIDGET in data and not any(kind in data for kind in _PRIORITY[:-1]):
+                said = data.get("text/plain", "")
+                shown = f'<pre class="output" tabindex="0">{escape(said)}</pre>' if said else ""
+                control = _CONTROL.format(", in words:" if said else ".")
+                output.data = {"text/html": control + shown}
     return copy
 
 
@@ -239,9 +275,12 @@ def _thumbnail(node: NotebookNode) -> dict[str, str] | None:
     if figure is None:
         return None
     alt = outputs.alternative_text(figure)
-    if "image/png" in figure.data:
-        return {"url": _data_url(_reduced(figure.data["image/png"]), "image/png"), "alt": alt}
-    return {"url": _data_url(figure.data["image/svg+xml"], "image/svg+xml"), "alt": alt}
+    if "image/svg+xml" in figure.data and "image/png" not in figure.data:
+        return {"url": data_url(figure.data["image/svg+xml"], "image/svg+xml"), "alt": alt}
+    try:
+        return {"url": data_url(_reduced(figure.data["image/png"]), "image/png"), "alt": alt}
+    except (KeyError, ValueError, OSError):  # no picture, though it says so
+        return None
 
 
 def _reduced(png: str) -> str:
@@ -254,22 +293,6 @@ def _reduced(png: str) -> str:
     written = io.BytesIO()
     small.quantize(_THUMBNAIL_COLOURS).save(written, format="png", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
-
-
-def _data_url(content: str, kind: str) -> str:
-    if kind == "image/svg+xml":
-        return f"data:{kind},{quote(_smaller(content), safe=_URL_SAFE)}"
-    return f"data:{kind};base64,{''.join(content.split())}"
-
-
-def _smaller(svg: str) -> str:
-    """The same picture without its prologue, its metadata and the space between its elements."""
-    svg = re.sub(
-        r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.S
-    )
-    svg = re.sub(r">\s+<", "><", svg.strip())
-    svg = re.sub(r"\s*\n\s*", " ", svg)
-    return svg if "'" in svg else svg.replace('"', "'")
 
 
 def _unwrapped(markup: str) -> str:

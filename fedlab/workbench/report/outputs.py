@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -15,6 +16,7 @@ from nbformat import NotebookNode
 KEY = "fedlab"
 _BANNER = "papermill-error-cell-tag"
 FIGURE, ANSWER, PROVENANCE, CONTENTS = ("figure", "answer", "provenance", "contents")
+RECORD = "record"
 
 
 def answer(node: NotebookNode) -> str:
@@ -27,6 +29,44 @@ def provenance(node: NotebookNode) -> list[str]:
     """Return what the notebook said of its data, each thing once."""
     texts = [output.data.get("text/plain", "") for output in _with_role(node, PROVENANCE)]
     return list(dict.fromkeys(line for text in texts for line in text.splitlines() if line))
+
+
+def recorded(node: NotebookNode) -> dict[str, Any]:
+    """Return the values that the notebook recorded; of one name, the last."""
+    found: dict[str, Any] = {}
+    for output in _with_role(node, RECORD):
+        found |= scalars(output.metadata[KEY].get("values", {}))
+    return found
+
+
+def is_record(output: NotebookNode) -> bool:
+    """Whether an output is what `recorded` reads: a page shows all of these at one place."""
+    return _marks(output).get("role") == RECORD
+
+
+def scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON has them: numbers that are none (NaN, infinity) become None.
+
+    Raises
+    ------
+    TypeError
+        For a value that is no number, text, truth value or None; NumPy's numbers are numbers.
+
+    Examples
+    --------
+    >>> scalars({"accuracy": 0.93, "loss": float("nan")})
+    {'accuracy': 0.93, 'loss': None}
+    """
+    found = {}
+    for name, value in values.items():
+        plain = value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
+        if not isinstance(plain, bool | int | float | str | None):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; a record takes numbers, texts, truth values "
+                "and None: record a mean, a count, or several values by name"
+            )
+        found[name] = None if isinstance(plain, float) and not math.isfinite(plain) else plain
+    return found
 
 
 def main_figure(node: NotebookNode) -> NotebookNode | None:

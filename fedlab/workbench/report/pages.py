@@ -15,15 +15,22 @@ from fedlab.workbench.report import html
 def write_page(
     executed: Path, page: Path, source: Path, record: Record | None, site: str | None
 ) -> tuple[str, ...]:
-    """Write the page of an executed notebook; return what is wrong with its formulas.
+    """Write the page of an executed notebook; return what is wrong with it.
+
+    A page that can't be made says why in its place.
 
     `source` is the folder of the notebook's source, `site` the address of the report's other pages
     (see `fedlab.workbench.report.html.notebook_page`).
     """
     node = load(executed)
-    made = html.notebook_page(node, source, record, site)
+    try:
+        made = html.notebook_page(node, source, record, site)
+        wrong = tuple(f"shown as code: {reason}" for reason in made.failed_formulas)
+    except Exception as error:  # whatever an output holds, it must not cost the other pages
+        wrong = (f"the page can't be shown: {type(error).__name__}: {error}",)
+        made = html.notebook_page(html.note(page.stem, wrong[0]), source, record, site)
     atomic.write_bytes(page, made.html.encode())
-    return made.failed_formulas
+    return wrong
 
 
 def write_report(
@@ -45,14 +52,21 @@ def write_report(
     Returns
     -------
     tuple of str
-        What is wrong with formulas, each with the name of its notebook.
+        What is wrong with pages, each with the name of its notebook. A page that can't be made
+        says why, and the others are there.
     """
     wrong, entries = [], []
     for record in recorded:
-        executed = runner.executed_path(runs, record.name)
-        failed = write_page(executed, folder / f"{record.name}.html", source, record, ".")
-        wrong += [f"{record.name}: {reason}" for reason in failed]
-        entries.append((record, load(executed)))
-    index = html.index_page(entries, [f"{record.name}.html" for record in recorded])
-    atomic.write_bytes(folder / "index.html", index.html.encode())
+        name = runner.stem(runs, record)
+        executed, kept = runner.executed_path(runs, name), None
+        if name == record.name:
+            (folder / f"{name}.failed.html").unlink(missing_ok=True)
+        else:
+            kept = runner.completed(runs, record.name)
+            of_kept = runner.executed_path(runs, record.name)
+            write_page(of_kept, folder / f"{record.name}.html", source, kept, ".")
+        reasons = write_page(executed, folder / f"{name}.html", source, record, ".")
+        wrong += [f"{name}: {reason}" for reason in reasons]
+        entries.append(html.Entry(record, load(executed), f"{name}.html", kept))
+    atomic.write_bytes(folder / "index.html", html.index_page(entries).html.encode())
     return tuple(wrong)

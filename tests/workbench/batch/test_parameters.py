@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.cli import _resolve_type
 
+from fedlab.workbench.batch import cli
 from fedlab.workbench.batch.commands import papermill_line, papermill_options, workbench_line
-from fedlab.workbench.batch.parameters import ParameterError, bind, parse
+from fedlab.workbench.batch.parameters import Parameter, ParameterError, bind, parse
 
 
 def convert(annotation: str, default: str, value: Any) -> Any:
@@ -47,6 +48,20 @@ def convert(annotation: str, default: str, value: Any) -> Any:
         ("list[int]", "[1]", "", []),
         ("list[bool]", "[]", "[true, false]", [True, False]),
         ("list[str]", "[]", "heart,digits", ["heart", "digits"]),
+        ("list[str]", "[]", "1,2", ["1", "2"]),
+        ("list[str]", "[]", "[1, 2]", ["1", "2"]),
+        ("list[str]", "[]", "1.50,007", ["1.50", "007"]),
+        ("list[str]", "[]", "['a,b', c-1]", ["a,b", "c-1"]),
+        ("list[str]", "[]", "it's,-a", ["it's", "-a"]),
+        ("list[list[str]]", "[]", "[[1, 2], ['3']]", [["1", "2"], ["3"]]),
+        ("tuple[str, int]", "('a', 1)", "1,2", ("1", 2)),
+        ("list[bool]", "[]", "[True, 'no']", [True, False]),
+        ("list[int]", "[]", "-1,2", [-1, 2]),
+        ("Annotated[int, Ge(1)]", "3", "5", 5),
+        ("Annotated[int, Ge(1)] | None", "None", "none", None),
+        ("Annotated[list[int], MinLen(1)]", "[1]", "2", [2]),
+        ("'Annotated[float, Gt(0), Lt(1)]'", "0.5", ".25", 0.25),
+        ("list[Annotated[int, Field(ge=0, le=9)]]", "[]", "0,9", [0, 9]),
         ("list[list[int]]", "[]", "[[1, 2], [3]]", [[1, 2], [3]]),
         ("tuple[int, ...]", "()", "1,2,3", (1, 2, 3)),
         ("tuple[str, float]", "('a', 1.0)", "b,2", ("b", 2.0)),
@@ -85,6 +100,13 @@ def test_values_are_converted(annotation: str, default: str, value: Any, expecte
         ("tuple[int, int]", "(1, 2)", "1,2,3"),
         ("Literal['f16', 'f32']", "'f32'", "f8"),
         ("int | None", "None", "x"),
+        ("Annotated[int, Ge(1)]", "3", "0"),
+        ("Annotated[int, Ge(1)]", "3", "-1"),
+        ("Annotated[int, Ge(1)] | None", "None", "0"),
+        ("Annotated[float, Gt(0), Lt(1)]", "0.5", "1"),
+        ("Annotated[str, MinLen(1)]", "'a'", ""),
+        ("Annotated[tuple[int, ...], MinLen(1)]", "(1,)", ""),
+        ("list[Annotated[int, Field(ge=0, le=9)]]", "[]", "3,10"),
     ],
 )
 def test_what_does_not_fit_is_refused(annotation: str, default: str, value: Any) -> None:
@@ -108,6 +130,15 @@ def test_what_does_not_fit_is_refused(annotation: str, default: str, value: Any)
         "x: int = 1\nx: int = 2",
         "x: int = (",
         "x: int = __import__('os').system('true')",
+        "x: Annotated[int, Ge(1)] = 0",
+        "x: Annotated[int, AfterValidator(print)] = 1",
+        "x: Annotated[int, Field(default_factory=print)] = 1",
+        "x: Annotated[int, Field(**{'ge': 1})] = 1",
+        "x: Annotated[int, Ge(__import__('os').system('true'))] = 1",
+        "x: Annotated[int, Ge('a')] = 1",
+        "x: Annotated[int] = 1",
+        "from os import system",
+        "from .typing import Annotated",
     ],
 )
 def test_a_cell_that_can_not_be_trusted_is_refused(source: str) -> None:
@@ -120,6 +151,14 @@ def test_reading_executes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParameterError):
         parse(f"x: int = open({str(trap)!r}, 'w').write('a')")
     assert not trap.exists()
+
+
+def test_what_annotations_name_may_be_imported_in_the_cell() -> None:
+    source = "from typing import Annotated\nfrom annotated_types import Ge, MinLen\n"
+    source += "seeds: Annotated[list[int], MinLen(1)] = [0]\nk: Annotated[int, Ge(1)] = 3"
+    names: dict[str, Any] = {}
+    exec(source, names)  # as the kernel does
+    assert [(p.name, p.default) for p in parse(source)] == [("seeds", names["seeds"]), ("k", 3)]
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
@@ -173,11 +212,26 @@ def test_a_text_stays_a_text_for_plain_papermill(text: str) -> None:
     assert as_papermill_reads(papermill_options({"x": text})) == {"x": text}
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5))
-def test_the_workbench_reads_its_own_line_back(value: list[float]) -> None:
-    words = shlex.split(workbench_line("04.ipynb", {"x": value}))
-    name, text = words[-2:]
-    declared = parse("x: list[float] = []")
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+# A list's items lose the space around them: it is how people write lists.
+WORDS = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=9)
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just("int"), st.integers()),
+        st.tuples(st.just("float"), FINITE),
+        st.tuples(st.just("str"), WORDS),
+        st.tuples(st.just("list[float]"), st.lists(FINITE, max_size=5)),
+        st.tuples(st.just("list[str]"), st.lists(WORDS, max_size=4)),
+        st.tuples(st.just("list[list[int]]"), st.lists(st.lists(st.integers()), max_size=3)),
+    )
+)
+def test_the_workbench_reads_its_own_line_back(pair: tuple[str, Any]) -> None:
+    annotation, value = pair
+    words = shlex.split(workbench_line("04.ipynb", {"x": value}))[3:]
+    [(name, text)] = cli._parser().parse_args(cli._joined(words)).parameter
+    declared = [Parameter("x", annotation, None)]
     assert bind(declared, {name: text}, "nb")["x"] == value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,15 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from fedlab.workbench import read_records
 from fedlab.workbench.batch import notebooks, records, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
+from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
     Memory,
@@ -223,11 +228,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record
         "01_hang": notebook("# Hang\n\nHow long?", "1", hang + "import time; time.sleep(600)"),
         "03_exit": notebook("# Exit\n\nGone?", "1", "## Leaving", "import os; os._exit(3)"),
         "05_crash": notebook("# Crash\n\nWhere?", "import ctypes; ctypes.string_at(0)"),
+        "09_leave": notebook("# Leave\n\nDone?", "exit()", "1"),
+        "11_quit": notebook("# Quit\n\nDone?", "import sys; sys.exit(0)"),
         "07_flood": notebook("# Flood\n\nHow much?", "while True: display(1)"),
     }
     for name, node in bad.items():
         write(node, folder / f"{name}.ipynb")
-    for name in ("02_good", "04_good", "06_good", "08_good"):
+    for name in ("02_good", "04_good", "06_good", "08_good", "10_good", "12_good"):
         write(good, folder / f"{name}.ipynb")
     runs = [runner.Run.of(found) for found in notebooks.numbered(folder)]
     return folder, runner.execute(runs, settings(folder, limit=12.0), Memory())
@@ -235,7 +242,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record
 
 def test_the_others_go_on(hostile: tuple[Path, list[Record]]) -> None:
     statuses = [record.status for record in hostile[1]]
-    assert statuses == ["failed", "completed"] * 4
+    assert statuses == ["failed", "completed"] * 6
 
 
 def test_a_hanging_notebook_is_stopped_with_all_it_started(
@@ -246,6 +253,7 @@ def test_a_hanging_notebook_is_stopped_with_all_it_started(
     assert error is not None
     assert (error.name, error.cell) == ("TimeoutError", 2)
     assert "12 s" in error.message
+    assert "--limit" in error.message
     assert 12 <= recorded[0].seconds < 20
     kernel, _, child = numbers(folder / "hang")
     assert gone(kernel)
@@ -275,6 +283,14 @@ def test_a_notebook_that_floods_its_output_is_stopped(hostile: tuple[Path, list[
     assert error is not None
     assert (error.name, error.cell) == ("TimeoutError", 1)
     assert hostile[1][6].seconds < 20
+
+
+def test_a_cell_that_leaves_has_not_completed(hostile: tuple[Path, list[Record]]) -> None:
+    left, quit = hostile[1][8].error, hostile[1][10].error
+    assert left is not None
+    assert "exit()" in left.message
+    assert quit is not None
+    assert (quit.name, quit.cell) == ("SystemExit", 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -320,6 +336,22 @@ def test_the_kernel_is_this_environment_s_own(tmp_path: Path, foreign_home: Path
     assert sorted(foreign_home.rglob("*")) == before
 
 
+def test_variables_of_the_user_s_change_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from matplotlib import rcParams\nfrom fedlab.workbench.notebook import cells\n"
+        "cells.record(size=rcParams['figure.figsize'][0], width=rcParams['lines.linewidth'])"
+    )
+    path = write(notebook("# Style\n\nWhose?", source), tmp_path / "nb" / "01_style.ipynb")
+    before, _ = run_one(path, tmp_path / "a")
+    (tmp_path / "matplotlibrc").write_text("figure.figsize: 1, 1\nlines.linewidth: 9\n")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    after, _ = run_one(path, tmp_path / "b")
+    assert after.recorded == before.recorded
+
+
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "cores", lambda: 6)
     source = (
@@ -348,13 +380,250 @@ def test_two_runs_of_one_notebook_need_two_folders(folder: Path) -> None:
         runner.execute(runs, settings(folder), Memory())
 
 
-def test_what_a_killed_run_left_is_removed(folder: Path) -> None:
-    mine, left = (folder / "cache" / f"running-{p}-x" for p in (os.getpid(), 2**22 + 1))
-    for place in (mine, left):
-        place.mkdir(parents=True)
-    runner._sweep(folder / "cache")
-    assert mine.is_dir()
-    assert not left.exists()
+HOLD = """
+import sys, time
+from pathlib import Path
+from fedlab.workbench.batch import runner
+with runner._locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_only_what_is_known_to_be_dead_is_removed(tmp_path: Path) -> None:
+    names = ("lives", "killed", "starts", "elsewhere", "older")
+    places = {name: tmp_path / f"running-{name}" for name in names}
+    for place in places.values():
+        place.mkdir()
+    held = [
+        subprocess.Popen([sys.executable, "-c", HOLD, places[name]], stdout=subprocess.PIPE)
+        for name in ("lives", "killed")
+    ]
+    try:
+        for process in held:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+        held[1].kill()
+        held[1].wait()
+        # Another host's lock, where the file system keeps locks to each host; a start in between.
+        (places["elsewhere"] / "lock").write_text("another 0f3c\n")
+        (places["older"] / "lock").write_text("")
+        runner._sweep(tmp_path)
+        assert [name for name, place in places.items() if place.is_dir()] == [
+            *("lives", "starts", "elsewhere", "older")
+        ]
+    finally:
+        for process in held:
+            process.kill()
+            process.communicate()
+    runner._sweep(tmp_path)
+    assert not places["lives"].exists()
+
+
+def test_a_file_system_without_locks_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    place = tmp_path / "running-x"
+    place.mkdir()
+    with runner._locked(place):
+        runner._sweep(tmp_path)
+    runner._sweep(tmp_path)
+    assert place.is_dir()
+
+
+# What a run depends on
+
+
+READS = """
+import pandas as pd
+from pathlib import Path
+import helper
+pd.read_csv("patients.csv")
+open(f"ward_{name}.txt")
+Path("scans").glob("*.bin")
+open("{other}")
+"/".join([".", ""])
+pd.DataFrame().to_csv("made.csv")
+"""
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> runner.Run:
+    """A notebook that names files beside it, in a folder that is linked, and in a parameter."""
+    source = tmp_path / "notebooks"
+    made = notebook(
+        "# Read\n\nWhat?",
+        READS.replace("{other}", str(tmp_path / "absolute.txt")),
+        parameters="name: str = 'A'\ntables: list[str] = ['../given.tsv']\nsep: str = '/'",
+    )
+    write(made, source / "01_read.ipynb")
+    (tmp_path / "linked").mkdir()
+    (source / "scans").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "up").symlink_to(tmp_path / "linked")  # in a circle
+    for name in (*FILES, "notebooks/notes.txt"):
+        (tmp_path / name).write_text("1")
+    return run_of(source / "01_read.ipynb")
+
+
+FILES = (
+    "notebooks/patients.csv",
+    "notebooks/unnamed.csv",
+    "notebooks/helper.py",
+    "notebooks/ward_A.txt",
+    "linked/a.bin",
+    "absolute.txt",
+    "given.tsv",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_it_may_read_is_an_input(
+    name: str, reading: runner.Run, tmp_path: Path
+) -> None:
+    before = records.inputs(reading.notebook, reading.parameters, {})
+    held = (tmp_path / name).stat()
+    (tmp_path / name).write_text("2")
+    os.utime(tmp_path / name, ns=(held.st_atime_ns, held.st_mtime_ns))
+    after = records.inputs(reading.notebook, reading.parameters, {})
+    changed = [part for part in after if after[part] != before[part]]
+    assert changed == ["files"]
+
+
+def test_other_files_are_none(reading: runner.Run, tmp_path: Path) -> None:
+    before = records.inputs(reading.notebook, reading.parameters, {})
+    (tmp_path / "notebooks" / "notes.txt").write_text("2")
+    (tmp_path / "unrelated.csv").write_text("2")
+    assert records.inputs(reading.notebook, reading.parameters, {}) == before
+
+
+def test_data_behind_a_link_are_inputs_by_content(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "heart.csv").write_text("1")
+    (folder / "data").mkdir()
+    (folder / "data" / "heart").symlink_to(tmp_path / "disk")
+    (folder / "data" / "vectors").mkdir()
+    path = folder / "01_count.ipynb"
+    run_one(path, folder)
+    (folder / "data" / "vectors" / "kept").write_text("a result")
+    assert runner.standing(run_of(path), settings(folder)) is not None
+    (tmp_path / "disk" / "heart.csv").write_text("2")
+    assert runner.standing(run_of(path), settings(folder)) is None
+
+
+def test_another_version_of_an_extra_is_another_run(
+    reading: runner.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed_by(package: str) -> list[str]:
+        records._dependencies.cache_clear()
+        monkeypatch.setattr(
+            records, "version", lambda name: "9" if name == package else version(name)
+        )
+        after = records.inputs(reading.notebook, reading.parameters, {})
+        return [part for part in after if after[part] != before[part]]
+
+    records._dependencies.cache_clear()
+    before = records.inputs(reading.notebook, reading.parameters, {})
+    try:
+        assert changed_by("ipywidgets") == ["versions"]
+        assert changed_by("numpy") == ["versions"]
+        assert changed_by("pytest") == []
+    finally:
+        records._dependencies.cache_clear()
+
+
+def test_what_a_run_makes_itself_is_no_change(tmp_path: Path) -> None:
+    source = "with open('made.csv', 'a') as file: file.write('1')"
+    path = write(notebook("# Make\n\nWhat?", source), tmp_path / "01_make.ipynb")
+    for fresh in (False, True):
+        runner.execute([run_of(path)], settings(tmp_path, fresh=fresh), Memory())
+        assert runner.standing(run_of(path), settings(tmp_path)) is not None
+    assert (tmp_path / "made.csv").read_text() == "11"
+
+
+def test_what_has_changed_is_said(folder: Path) -> None:
+    pull_data(folder, pytest.MonkeyPatch())
+    edit_source(folder, pytest.MonkeyPatch())
+    told: list[list[str]] = []
+    memory = Memory()
+    memory.stale = lambda record, parts: told.append(list(parts))  # type: ignore[method-assign]
+    runner.execute([run_of(folder / "01_count.ipynb")], settings(folder), memory)
+    assert told == [["cells", "data"]]
+
+
+# A failed run beside one that completed
+
+
+FAILS_AT_TWO = "from fedlab.workbench.notebook import cells\ncells.record(half=1 / (2 - x))"
+
+
+def test_a_failed_run_leaves_a_completed_one_as_it_was(tmp_path: Path) -> None:
+    made = notebook("# Half\n\nOf what?", FAILS_AT_TWO, parameters="x: float = 0.0")
+    path = write(made, tmp_path / "01_half.ipynb")
+    out = tmp_path / "out"
+    good, _ = run_one(path, tmp_path)
+    before = {name: (out / name).read_bytes() for name in ("01_half.json", "01_half.ipynb")}
+    bad, _ = run_one(path, tmp_path, x=2.0)
+    assert (good.recorded, bad.recorded) == ({"half": 0.5}, {})
+    assert before == {name: (out / name).read_bytes() for name in before}
+    assert Record.read(out / "01_half.failed.json") == bad
+    wrong = pages.write_report([bad], out, tmp_path, tmp_path)
+    assert wrong == ()
+    index = (tmp_path / "index.html").read_text()
+    assert 'href="01_half.failed.html"' in index
+    assert "The last one that completed</a> is kept" in index
+    assert "ZeroDivisionError" in (tmp_path / "01_half.failed.html").read_text()
+    assert "ZeroDivisionError" not in (tmp_path / "01_half.html").read_text()
+
+    again, _ = run_one(path, tmp_path, x=1.0)
+    assert again.recorded == {"half": 1.0}
+    assert not list(out.glob("*.failed.*"))
+    pages.write_report([again], out, tmp_path, tmp_path)
+    assert not list(tmp_path.glob("*.failed.html"))
+    assert "is kept" not in (tmp_path / "index.html").read_text()
+
+
+def test_records_make_a_frame(tmp_path: Path) -> None:
+    source = FAILS_AT_TWO + "\ncells.record(x=-x, note='ok', bad=float('nan'), seen=True)"
+    made = notebook("# Half\n\nOf what?", source, parameters="x: float = 0.0\ns: list[int] = [1]")
+    path = write(made, tmp_path / "01_half.ipynb")
+    for x in (0.0, 1.0, 2.0):
+        place = replace(settings(tmp_path), folder=tmp_path / "out" / f"{x}")
+        runner.execute([run_of(path, x=x)], place, Memory())
+    (tmp_path / "out" / "other.json").write_text('{"format": 3}')
+    frame = read_records(tmp_path / "out")
+    assert frame.x.tolist() == [0.0, 1.0, 2.0]
+    assert frame.s.tolist() == [(1,)] * 3
+    assert frame.status.tolist() == ["completed", "completed", "failed"]
+    assert frame.half.tolist()[:2] == [0.5, 1.0]
+    assert frame["recorded x"].tolist()[:2] == [0.0, -1.0]
+    assert frame.half.isna().tolist() == [False, False, True]
+    assert frame.bad.isna().all()
+    assert "ZeroDivisionError" in frame.error[2]
+    with pytest.raises(NotADirectoryError):
+        read_records(tmp_path / "nowhere")
+
+
+# What is no source
+
+
+def test_an_executed_notebook_with_values_is_not_run_again(tmp_path: Path) -> None:
+    made = notebook("# A\n\nB?", "x", parameters="x: int = 1")
+    path = write(made, tmp_path / "01_a.ipynb")
+    run_one(path, tmp_path, x=2)
+    with pytest.raises(ParameterError, match="run its source"):
+        run_of(tmp_path / "out" / "01_a.ipynb")
+
+
+def test_a_source_is_not_replaced_by_what_it_becomes(tmp_path: Path) -> None:
+    path = write(notebook("# A\n\nB?", "1"), tmp_path / "out" / "01_a.ipynb")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="another folder"):
+        run_one(path, tmp_path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("changed", "said"), [({"jobs": 0}, "jobs"), ({"limit": 0.0}, "limit")])

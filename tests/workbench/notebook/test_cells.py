@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,6 +116,48 @@ def test_a_figure_without_words_is_refused(alt: str, shown: Shown) -> None:
         cells.answer(alt)
     assert shown == []
     pyplot.close(figure)
+
+
+class Unprintable:
+    pass
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, np.arange(3), Unprintable(), b"a", 1j, print])
+def test_only_single_values_are_recorded(value: Any, shown: Shown) -> None:
+    with pytest.raises(TypeError, match="loss is a"):
+        cells.record(accuracy=0.5, loss=value)
+    assert shown == []
+
+
+def test_numpy_s_numbers_are_recorded_as_numbers(shown: Shown) -> None:
+    values = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.array(2.0)}
+    cells.record(**values, e=None, f="text", g=float("inf"), h=np.float64("nan"))
+    kept = shown[0][1]["fedlab"]["values"]
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert kept == {
+        "a": 0.5,
+        "b": 3,
+        "c": True,
+        "d": 2.0,
+        "e": None,
+        "f": "text",
+        "g": None,
+        "h": None,
+    }
+    assert isinstance(kept["c"], bool)
+
+
+def test_the_reader_s_own_matplotlibrc_changes_no_figure() -> None:
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        cells.begin()
+        before = dict(matplotlib.rcParams)
+        matplotlib.rcParams.update(
+            {"figure.figsize": (1, 1), "lines.linewidth": 9, "svg.fonttype": "none"}
+        )
+        matplotlib.rcParams.update({"savefig.dpi": 3, "axes.xmargin": 0.4, "text.usetex": True})
+        cells.begin()
+        assert dict(matplotlib.rcParams) == before
 
 
 def test_the_first_figure_stands_in_for_a_main_one() -> None:

@@ -6,17 +6,20 @@ import html as entities
 import itertools
 import re
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from fedlab.workbench.batch import notebooks, runner
 from fedlab.workbench.batch.notebooks import ROOT
-from fedlab.workbench.report import html
-from tests.workbench.building import notebook, text
+from fedlab.workbench.report import html, pages
+from tests.workbench.building import Memory, notebook, settings, text, write
 from tests.workbench.conftest import Batch
 
 PAGES = ("index", "00_index", "01_say", "02_fail", "03_types")
@@ -45,7 +48,8 @@ def test_the_question_the_answer_and_the_run_come_first(batch: Batch) -> None:
     assert "5 rounds" in header.text
     assert "digits, scikit-learn, 1797 rows" in header.text
     assert "python -m fedlab.workbench run" in header.text
-    rows = {row.th.text: row.td.text for row in header.select("table tr")}  # type: ignore[union-attr]
+    table = header.select("table")[0]
+    rows = {row.th.text: row.td.text for row in table.select("tr")}  # type: ignore[union-attr]
     assert rows == {"rounds": "5", "alpha": "0.3", "note": "<b>&"}
 
 
@@ -212,6 +216,142 @@ def test_a_picture_beside_the_notebook_is_inside(tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(b"\0\0\0")
     node = notebook("# A\n\nB?", text("![dot](dot.png)"))
     assert "data:image/png;base64,AAAA" in html.notebook_page(node, tmp_path, None, None).html
+
+
+NUMBERED = ("01_good", "02_broken")
+NAMES = ("a b.png", "über.png", "100%.png", "50%20off.png", "a'b.png", "a&b.png", "x.PNG")
+
+
+def in_markdown(name: str) -> str:
+    return f"![dot](<{name}>)" if "%" not in name else f"![dot]({quote(name)})"
+
+
+def in_html(name: str) -> str:
+    return f'<p>see <img alt="dot" src="{entities.escape(name)}"> <b>here</b></p>'
+
+
+@pytest.mark.parametrize("written", [in_markdown, in_html])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_found_by_any_name(
+    name: str, written: Callable[[str], str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"\0\0\0")
+    beside = notebook("# A\n\nB?", text(written(name)))
+    attached = notebook("# A\n\nB?", text(written(f"attachment:{name}")))
+    attached.cells[1]["attachments"] = {name: {"image/png": "AAAA"}}
+    for node, folder in ((beside, tmp_path), (attached, tmp_path / "elsewhere")):
+        made = BeautifulSoup(html.notebook_page(node, folder, None, None).html, "html.parser")
+        assert [(p["alt"], p["src"]) for p in made.select("img")] == [
+            ("dot", "data:image/png;base64,AAAA")
+        ]
+
+
+LOST = (
+    "![a dot](gone.png)",
+    "![a dot](attachment:gone.png)",
+    "![a dot](folder)",
+    "![a dot](../secret.png)",
+    "![a dot](key.pem)",
+    f"![a dot]({'x' * 300}.png)",
+    "![a dot](%00.png)",
+    "<img src='gone.png' alt='a dot'>",
+    "<div>\n<img alt='a dot'\nsrc=gone.png />\n</div>",
+)
+
+
+@pytest.mark.parametrize("written", LOST)
+def test_a_lost_picture_costs_itself_and_says_so(written: str, tmp_path: Path) -> None:
+    folder = tmp_path / "notebooks"
+    (folder / "folder").mkdir(parents=True)
+    for path in (tmp_path / "secret.png", folder / "key.pem"):
+        path.write_bytes(b"secret")
+    shown = nbformat.v4.new_code_cell("1")
+    shown.outputs = [nbformat.v4.new_output("display_data", {"text/html": written})]
+    node = notebook("# A\n\nB?", text(f"{written}\n\nafter"), shown)
+    made = BeautifulSoup(html.notebook_page(node, folder, None, None).html, "html.parser")
+    lost = [said.text for said in made.select(".lost")]
+    assert lost == ["A picture is missing: a dot"] * (2 if written.startswith("<") else 1)
+    assert made.select("img") == []
+    assert "after" in made.text
+
+
+def test_a_picture_elsewhere_is_a_link() -> None:
+    made = page("# A\n\nB?", text('<img src="https://example.org/a.png" alt="a <b>">'))
+    assert '<a href="https://example.org/a.png">a &lt;b&gt;</a>' in made.html
+
+
+def test_html_inside_a_line_is_left_as_it_is() -> None:
+    assert "is <b>bold</b> here" in page("# A\n\nB?", text("This is <b>bold</b> here.")).html
+
+
+def test_an_attached_drawing_may_be_text() -> None:
+    cell = text("![dot](attachment:dot.svg)")
+    cell["attachments"] = {"dot.svg": {"image/svg+xml": "<svg a='1'></svg>"}}
+    made = BeautifulSoup(page("# A\n\nB?", cell).html, "html.parser")
+    assert unquote(str(made.select("img")[0]["src"])) == "data:image/svg+xml,<svg a='1'></svg>"
+
+
+def test_a_widget_s_words_are_shown_where_there_is_nothing_better() -> None:
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}
+    cell = nbformat.v4.new_code_cell("1")
+    made = nbformat.v4.new_output
+    cell.outputs = [
+        made("display_data", {**view, "text/plain": "IntSlider(value=<3>)"}),
+        made("display_data", {**view, "text/plain": "Bars()", "text/html": "<i>drawn</i>"}),
+        made("display_data", view),
+    ]
+    shown = BeautifulSoup(page("# A\n\nB?", cell).html, "html.parser")
+    assert [said.text for said in shown.select("pre.output")] == ["IntSlider(value=<3>)"]
+    assert shown.select("i")
+    assert "Bars()" not in shown.text
+    assert len(shown.select(".control")) == 2
+
+
+def test_what_was_recorded_stands_at_one_place(batch: Batch) -> None:
+    made = soup(batch, "01_say")
+    assert "recorded: share" not in made.text
+    tables = {table.caption.text: table for table in made.select("table:has(caption)")}  # type: ignore[union-attr]
+    assert "share" in tables["Recorded by this run"].text
+    assert "0.25" in tables["Recorded by this run"].text
+
+
+def test_a_broken_page_costs_not_the_report(tmp_path: Path) -> None:
+    for name in NUMBERED:
+        write(notebook(f"# {name}\n\nB?", "display(1)"), tmp_path / f"{name}.ipynb")
+    runs = [runner.Run.of(found) for found in notebooks.numbered(tmp_path)]
+    recorded = runner.execute(runs, settings(tmp_path), Memory())
+    broken = tmp_path / "out" / "02_broken.ipynb"
+    broken.write_text(broken.read_text().replace('"text/plain"', '"image/png": 3, "text/plain"'))
+    [said] = pages.write_report(recorded, tmp_path / "out", tmp_path, tmp_path)
+    assert said.startswith("02_broken: the page can't be shown: ")
+    made = {name: (tmp_path / f"{name}.html").read_text() for name in ("index", *NUMBERED)}
+    assert "the page can't be shown" in entities.unescape(made["02_broken"])
+    assert len(BeautifulSoup(made["index"], "html.parser").select(".entry")) == 2
+    assert "<h1>01_good</h1>" in made["01_good"]
+
+
+def test_a_thumbnail_that_is_no_picture_is_left_out() -> None:
+    marks = {"fedlab": {"role": "figure", "main": True, "alt": "a"}}
+    for data in ({"image/png": "AAAA"}, {"image/png": "é"}, {"text/plain": "a"}):
+        cell = nbformat.v4.new_code_cell("1")
+        cell.outputs = [nbformat.v4.new_output("display_data", data, metadata=marks)]
+        assert html._thumbnail(notebook("# A", cell)) is None
+
+
+def test_templates_of_the_user_s_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = page("# A\n\nB?", "1").html
+    for name in ("base", "report", "lab"):
+        folder = tmp_path / "nbconvert" / "templates" / name
+        folder.mkdir(parents=True)
+        for file in ("display_priority.j2", "null.j2", "index.html.j2"):
+            (folder / file).write_text("{{ 1 / 0 }}")
+        (folder / "conf.json").write_text('{"base_template": "base", "preprocessors": {"x": {}}}')
+    (tmp_path / "jupyter_nbconvert_config.py").write_text("1 / 0")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    assert page("# A\n\nB?", "1").html == before
 
 
 def test_output_of_each_kind_is_shown() -> None:
