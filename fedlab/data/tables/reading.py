@@ -3,52 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.core.typing import U64
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
-from fedlab.data.tables.targets import (
-    Kind,
-    as_text,
-    device_names,
-    refuse_mixed,
+from fedlab.data.tables.columns import (
+    EXACT,
+    Notes,
+    as_column,
+    half_numbers,
+    is_text,
+    numbers_of,
     rows_text,
-    target_of,
+    text_of,
+    typed,
 )
+from fedlab.data.tables.separated import read_separated
+from fedlab.data.tables.targets import Kind, device_names, target_of
 from fedlab.data.tables.values import Dataset, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CATEGORIES = 100
+#: An identifier, most likely: at least so many rows, and so large a share of values that differ.
+_FEW_ROWS, _NEARLY_ALL = 20, 0.95
+_NAMING = " by naming the features in numeric= and categorical="
+_SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
 
 
 def read_table(
-    data: str | Path | pd.DataFrame,
+    data: str
+    | Path
+    | pd.DataFrame
+    | Mapping[Any, str | Path | pd.DataFrame]
+    | Sequence[str | Path],
     *,
     label: str,
     device: str | None = None,
+    key: str | None = None,
+    metadata: Sequence[str] = (),
     numeric: Sequence[str] | None = None,
     categorical: Sequence[str] | None = None,
     target: Kind | None = None,
+    sep: str = ",",
+    encoding: str = "utf-8",
 ) -> Table:
     """Read a table of one's own: a pandas frame, or a ``.csv``, ``.csv.gz`` or ``.parquet`` file.
 
     Parameters
     ----------
-    data : DataFrame or path
+    data : DataFrame, path, list of paths, or mapping of device name to path or DataFrame
         A frame is copied, so that the table stays as it was read. In a CSV, what pandas reads as
-        missing is missing: empty fields, ``NA``, ``NaN``, ``null``, ``None`` and the like.
+        missing is missing: empty fields, ``NA``, ``NaN``, ``null``, ``None`` and the like; a column
+        with leading zeros is text. Several files are one a device (``{"north": "n.csv"}``), named
+        by the mapping or, in a list, by themselves; unless `device` is a column that they have.
     label : str
         The column to predict.
     device : str, optional
-        The column that tells which device a row belongs to.
+        The column that tells which device a row belongs to. Spaces around a name, and how its
+        letters are composed, make no other device.
+    key : str, optional
+        The column of the rows' keys: whole numbers, distinct on each device. Without one, a row's
+        key is its place in the table, counted from 0: of a frame after ``dropna``, that is not what
+        its index says.
+    metadata : sequence of str, optional
+        Columns that are kept as they are, for filters (``"age > 60"``). They are features all the
+        same, if they can be and features are not named.
     numeric, categorical : sequence of str, optional
         Features. A list that is given stands as it is (``()``: none of that kind); one that is left
         out is made of the remaining columns: numbers are numeric; text, booleans and categories are
@@ -56,6 +85,8 @@ def read_table(
     target : {"class", "number"}, optional
         What the label is; left out, text, booleans and categories are classes, and so are whole
         numbers of at most 20 different values.
+    sep, encoding : str
+        Of CSV files.
 
     Returns
     -------
@@ -66,11 +97,18 @@ def read_table(
     ------
     ValueError
         If a column does not exist (the message names those that do) or is used twice; there are no
-        rows or no features; a label or a device is missing; the label is constant; a column mixes
-        types, holds infinity, or is of a type that can't be used; or a text column that was not
-        named has more than 100 different values (an identifier, most likely).
+        rows or no features; a label, a device or a key is missing; a key stands twice; the label is
+        constant; a column mixes types, holds infinity, or is of a type that can't be used; or a
+        text column that was not named has more than 100 different values (an identifier, most
+        likely). All that is wrong is told at once, by the lines of a CSV or by a frame's index.
     FileNotFoundError, ImportError
         If there is no such file, or no pyarrow to read Parquet.
+
+    Warns
+    -----
+    UserWarning
+        Of what is odd: a column that looks like an identifier, has no name, or is text but for the
+        most part numbers; a header that stands twice; a device without rows; names that are one.
 
     Examples
     --------
@@ -85,33 +123,61 @@ def read_table(
     """
     import pandas as pd
 
-    frame, name, digest = _read(data)
-    columns = _columns_of(frame, name)
-    frame = frame.set_axis(columns, axis=1).reset_index(drop=True).infer_objects()
-    special = [label] if device is None else [label, device]
+    notes = Notes()
+    read, device = _gathered(data, device, {device, key}, sep, encoding, notes)
+    frame, name = read.frame, read.name
+    special = [one for one in (label, device, key) if one is not None]
     given = [*special, *(numeric or ()), *(categorical or ())]
-    _refuse_unknown(given, columns)
-    _refuse_twice(given, "a column is named for two uses")
-    numbers, texts = _by_kind(frame.drop(columns=given), numeric is None, categorical is None)
+    with notes.taken():
+        _refuse_twice(given, "a column is named for two uses")
+    for one in dict.fromkeys([*given, *metadata]):
+        with notes.taken():
+            _refuse_unknown(one, list(frame.columns))
+    kinds = {"numeric"} if numeric is None else set()
+    kinds |= {"categorical"} if categorical is None else set()
+    rest = frame.drop(columns=given, errors="ignore")
+    numbers, texts = _by_kind(rest, kinds, special, set(metadata), notes)
     numeric = numbers if numeric is None else numeric
     categorical = texts if categorical is None else categorical
-    if not numeric and not categorical:
+    if not (numeric or categorical or notes.problems):
+        columns = list(frame.columns)
         raise ValueError(f"there are no features: of {columns}, {special} are label and device")
-    parts: dict[str, pd.Series[Any]] = {c: _numeric(frame[c], c) for c in numeric}
-    parts |= {c: _categorical(frame[c], c) for c in categorical}
-    if device is not None:
-        parts[device] = device_names(frame[device], device)
-    parts[label] = frame[label]
-    goal = target_of(frame[label], label, target)
-    kept = pd.DataFrame(parts)
+    parts, kept, goal, keys = dict[str, Any](), dict[str, Any](), None, None
+    uses: tuple[tuple[dict[str, Any], Callable[[Any, str], Any], Sequence[str]], ...] = (
+        (parts, numbers_of, numeric),
+        (parts, lambda values, one: text_of(as_column(values, one)).to_numpy(), categorical),
+        (kept, _kept, metadata),
+    )
+    for into, made, names in uses:
+        for one in names:
+            if one in frame:
+                with notes.taken():
+                    into[one] = made(frame[one], one)
+    if device is not None and device in frame:
+        with notes.taken():
+            parts[device] = device_names(frame[device], device).to_numpy()
+        if isinstance(frame[device].dtype, pd.CategoricalDtype):
+            used = frame[device].cat.remove_unused_categories().cat.categories
+            notes.of_empty(frame[device].cat.categories.difference(used))
+    if key is not None and key in frame:
+        with notes.taken():
+            keys = _keys(frame[key], key, parts.get(str(device), np.zeros(len(frame))))
+    if label in frame:
+        with notes.taken():
+            goal = target_of(frame[label], label, target)
+    notes.settle(name)
+    assert goal is not None  # else that was a problem
+    table = pd.DataFrame({**parts, label: frame[label].to_numpy()})
     return Table(
-        frame=kept,
+        frame=table,
         label=label,
         device=device,
         numeric=tuple(numeric),
         categorical=tuple(categorical),
         target=goal,
-        origin=Origin(name, "", digest or _frame_sha256(kept), len(kept), "", ""),
+        origin=Origin(name, "", read.digest or _frame_sha256(table), len(table), "", ""),
+        keys=keys,
+        metadata=pd.DataFrame(kept) if metadata else None,
     )
 
 
@@ -155,7 +221,10 @@ def read_vectors(
     """
     import pandas as pd
 
-    x = np.asarray(_array(vectors))
+    given = _array(vectors)
+    if np.ma.is_masked(given):
+        raise ValueError("vectors are masked; fill in or leave out what is missing")
+    x = np.asarray(given)
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(
             f"vectors have shape {x.shape} and type {x.dtype}; they take numbers of shape (n, d), "
@@ -184,23 +253,89 @@ def read_vectors(
     )
 
 
-def _read(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
-    """Return the frame, its name, and its file's sha256 (empty where there is no file)."""
+class _Read(NamedTuple):
+    """A table as it was read, by its file's name and sha256 (empty where there is no file)."""
+
+    frame: pd.DataFrame
+    name: str
+    digest: str = ""
+    fields: bool = False  # text that is yet to be typed, of a CSV
+
+
+def _gathered(
+    data: Any, device: str | None, names: set[str | None], sep: str, encoding: str, notes: Notes
+) -> tuple[_Read, str | None]:
+    """Return one table, of one file or of several, and the column of its devices."""
+    import pandas as pd
+
+    if isinstance(data, str | Path | pd.DataFrame):
+        read = _read(data, sep, encoding, notes)
+        if read.frame.empty:
+            rows, columns = read.frame.shape
+            raise ValueError(f"{read.name} has {rows} rows and {columns} columns; both it needs")
+        return read._replace(frame=_typed(read, names)), device
+    by_name = (
+        data if isinstance(data, Mapping) else {_SUFFIX.sub("", Path(p).name): p for p in data}
+    )
+    if len(by_name) < max(1, len(data)):
+        raise ValueError(
+            f"{len(data)} files of {len(by_name)} names were given; give a mapping of device names "
+            "to files"
+        )
+    reads = {name: _read(one, sep, encoding, notes) for name, one in by_name.items()}
+    first, *others = reads.values()
+    for other in others:
+        if differ := sorted({*map(str, first.frame)} ^ {*map(str, other.frame)}):
+            notes.problems.append(f"{other.name} and {first.name} differ in columns: {differ}")
+    if notes.problems:
+        notes.settle("these files")
+    notes.of_empty([name for name, read in reads.items() if not len(read.frame)])
+    fields = all(read.fields for read in reads.values())  # then typed as one
+    frames = [read.frame if fields else _typed(read, names) for read in reads.values()]
+    files = [read.name for read in reads.values()]
+    frame = pd.concat(frames, keys=list(reads) if isinstance(data, Mapping) else files)
+    whole = _Read(frame, f"{len(reads)} files", "", fields)
+    frame = _typed(whole, names)
+    if isinstance(data, Mapping) or device not in first.frame:
+        device = device or "device"
+        if device in first.frame:
+            raise ValueError(
+                f"the files have a column {device!r}, and are one a device; name another device= "
+                "for the column that is made of their names"
+            )
+        sizes = [len(read.frame) for read in reads.values()]
+        frame[device] = np.repeat(np.array(list(reads), dtype=object), sizes)
+    return whole._replace(frame=frame), device
+
+
+def _read(data: Any, sep: str, encoding: str, notes: Notes) -> _Read:
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):
-        return data, "a pandas frame", ""
+        columns = [str(column) for column in data.columns]
+        _refuse_twice(columns, "a pandas frame has columns of the same name")
+        return _Read(data.set_axis(columns, axis=1), "a pandas frame")
     path = Path(data)
-    kind = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
-    if kind not in (".csv", ".csv.gz", ".parquet"):
+    kind = _SUFFIX.search(path.name)
+    if kind is None:
         raise ValueError(
-            f"{path.name!r} has the suffix {kind!r}; it takes .csv, .csv.gz or .parquet, or a "
-            "pandas frame (pandas reads many other formats)"
+            f"{path.name!r} has the suffix {path.suffix!r}; it takes .csv, .csv.gz or .parquet, or "
+            "a pandas frame (pandas reads many other formats)"
         )
     digest = _file_sha256(path)
-    if kind == ".parquet":
-        return parquet_reader().read_table(path).to_pandas(), path.name, digest
-    return pd.read_csv(path), path.name, digest
+    if kind[1].lower() == "parquet":
+        # As floats, whole numbers that miss some would lose their last digits.
+        frame = parquet_reader().read_table(path).to_pandas(integer_object_nulls=True)
+        return _read(frame, sep, encoding, notes)._replace(name=path.name, digest=digest)
+    fields, remarks = read_separated(path, sep, encoding)
+    notes.remarks.extend(remarks)
+    return _Read(fields, path.name, digest, fields=True)
+
+
+def _typed(read: _Read, names: set[str | None]) -> pd.DataFrame:
+    if not read.fields:
+        return read.frame
+    return read.frame.apply(lambda column: typed(column, name=column.name in names))
 
 
 def _array(values: str | Path | ArrayLike) -> Any:
@@ -232,22 +367,11 @@ def _frame_sha256(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _columns_of(frame: pd.DataFrame, name: str) -> list[str]:
-    if frame.empty:
-        raise ValueError(
-            f"{name} has {len(frame)} rows and {frame.shape[1]} columns; both it needs"
-        )
-    columns = [str(column) for column in frame.columns]
-    _refuse_twice(columns, f"{name} has columns of the same name")
-    return columns
-
-
-def _refuse_unknown(named: Iterable[str], columns: list[str]) -> None:
-    for name in named:
-        if name not in columns:
-            close = get_close_matches(name, columns, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")
+def _refuse_unknown(name: str, columns: list[str]) -> None:
+    if name not in columns:
+        close = get_close_matches(name, columns, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")
 
 
 def _refuse_twice(names: list[str], why: str) -> None:
@@ -256,56 +380,99 @@ def _refuse_twice(names: list[str], why: str) -> None:
         raise ValueError(f"{why}: {', '.join(twice)}")
 
 
-def _by_kind(rest: pd.DataFrame, numeric: bool, categorical: bool) -> tuple[list[str], list[str]]:
-    """Sort the columns that were not named into numeric and categorical, as far as is asked."""
+def _by_kind(
+    rest: pd.DataFrame, kinds: set[str], special: list[str], kept: set[str], notes: Notes
+) -> tuple[list[str], list[str]]:
+    """Sort the columns that were not named into numeric and categorical, those kinds asked for.
+
+    One that can't be a feature is a problem, unless it is kept as metadata; one that may not be
+    meant as one is remarked on.
+    """
+    found: dict[str, list[str]] = {"numeric": [], "categorical": []}
+    for name in map(str, rest):
+        try:
+            column = as_column(rest[name], name)
+        except ValueError as error:
+            if name not in kept and kinds:
+                notes.problems.append(f"{error}: convert it, or leave it out{_NAMING}")
+            continue
+        text = is_text(column)
+        kind = "categorical" if text or column.dtype.kind == "b" else "numeric"
+        if kind not in kinds:
+            continue
+        different, rows = column.nunique(), len(column)
+        mixed = half_numbers(column) if text else None
+        alone = rows >= _FEW_ROWS and different >= _NEARLY_ALL * rows
+        if text and name in kept and (mixed or alone or different > _MOST_CATEGORIES):
+            continue
+        header, said = re.sub(r"\.\d+$", "", name), f"column {name!r}"
+        if re.fullmatch(r"Unnamed: \d+", name):
+            notes.remarks.append(
+                f"{said} has no name of its own (row numbers that were saved along, or separators "
+                "at the ends of rows): it is left out; rename it, if it is meant"
+            )
+            continue
+        if header != name and header in (*rest, *special):
+            (notes.problems if header in special else notes.remarks).append(
+                f"{said} repeats the header {header!r}, it seems (pandas numbers the second one): "
+                f"drop or rename it, or leave it out{_NAMING}"
+            )
+        values = f"{said} has {different} different values in {rows} rows"
+        if text and different > _MOST_CATEGORIES:
+            notes.problems.append(
+                f"{values}: {mixed or 'an identifier or free text, it seems'}. Make them all "
+                "numbers, or name the features in categorical= (with this one, if it is meant)"
+            )
+        elif mixed:
+            notes.remarks.append(
+                f"{said} is taken for text: it holds {mixed}. Make them all numbers, or name it in "
+                "categorical="
+            )
+        elif alone and (text or (column.dropna() % 1 == 0).all()):
+            notes.remarks.append(
+                f"{values}: an identifier, it seems, by which rows are learned by heart. Leave it "
+                f"out{_NAMING}, or make it the rows' key="
+            )
+        found[kind].append(name)
+    return found["numeric"], found["categorical"]
+
+
+def _kept(values: pd.Series[Any], name: str) -> Any:
+    """Return a column as an index keeps metadata: NaN and '' say that a value is missing."""
     from pandas.api import types
 
-    numbers: list[str] = []
-    texts: list[str] = []
-    for name in rest.columns if numeric or categorical else ():
-        column = rest[name]
-        is_bool = types.is_bool_dtype(column)
-        if types.is_numeric_dtype(column) and not is_bool:
-            numbers.append(name)
-        elif is_bool or isinstance(column.dtype, _text_types()):
-            refuse_mixed(column, name)
-            texts.append(name)
-        else:
-            raise ValueError(
-                f"column {name!r} has type {column.dtype}, neither number nor text; convert it, or "
-                "leave it out by naming the features in numeric= and categorical="
-            )
-        if categorical and name in texts and column.nunique() > _MOST_CATEGORIES:
-            raise ValueError(
-                f"column {name!r} has {column.nunique()} different values in {len(column)} rows: "
-                "an identifier or free text, it seems. Name the features in categorical= (with "
-                "this one, if it is meant to be one)"
-            )
-    return numbers, texts
+    if types.is_datetime64_any_dtype(values.dtype):
+        return values.to_numpy()
+    column = as_column(values, name)
+    if is_text(column) or (column.dtype.kind == "b" and column.isna().any()):
+        return text_of(column).fillna("").to_numpy(dtype=str)
+    if not column.isna().any():
+        return column.to_numpy()
+    if column.dtype.kind != "f" and column.abs().max() > EXACT:  # no float says which it is
+        return text_of(column).fillna("").to_numpy(dtype=str)
+    return numbers_of(column, name)
 
 
-def _text_types() -> tuple[type, ...]:
-    import pandas as pd
-
-    return (pd.StringDtype, pd.CategoricalDtype, np.dtypes.ObjectDType)
-
-
-def _numeric(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    import pandas as pd
-    from pandas.api import types
-
-    refuse_mixed(column, name)
-    if not types.is_numeric_dtype(column):
-        wrong = column[column.notna()]
-        shown = ", ".join(repr(value) for value in wrong.unique()[:3])
-        raise ValueError(f"column {name!r} is to be numeric but holds {column.dtype}: {shown}")
-    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if infinite.size:
-        raise ValueError(f"column {name!r} is infinite in {rows_text(infinite)}")
-    return pd.Series(numbers)
-
-
-def _categorical(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    refuse_mixed(column, name)
-    return column.astype(object).map(as_text, na_action="ignore")
+def _keys(values: pd.Series[Any], name: str, devices: Any) -> U64:
+    """Return the rows' keys, distinct on each device."""
+    column = as_column(values, name)
+    whole = column.dropna()
+    said = f"key column {name!r}"
+    if is_text(column) or column.dtype.kind not in "iuf" or (whole != whole.round()).any():
+        raise ValueError(
+            f"{said} holds {whole.iloc[:1].tolist()}; keys are whole numbers: number the rows, and "
+            "keep names in metadata="
+        )
+    bad = column.isna() | ((column < 0) | (column >= 2**64 - 1)).fillna(False)
+    if column.dtype.kind == "f":
+        bad |= column > EXACT
+    if bad.any():
+        raise ValueError(
+            f"{said} is missing or outside 0 ... 2**64 - 2 in {rows_text(values.index[bad])}"
+        )
+    twice = column.to_frame("key").assign(device=devices).duplicated(keep=False)
+    if twice.any():
+        raise ValueError(
+            f"{said} holds a key twice on one device, in {rows_text(values.index[twice])}"
+        )
+    return column.to_numpy(np.uint64)
