@@ -188,7 +188,9 @@ def test_keys_and_metadata_go_into_the_devices_indexes(patients):
         np.testing.assert_array_equal(device.index.keys, rows.patient)
         np.testing.assert_array_equal(device.index.metadata["age"], rows.age)
         hits = device.most_similar(np.zeros((1, 3)), 9, where="age > 65 and sex == 'f'")
-        assert sorted(hits.keys[0, : hits.counts[0]]) == sorted(rows.patient[(rows.age > 65) & (rows.sex == "f")])
+        assert sorted(hits.keys[0, : hits.counts[0]]) == sorted(
+            rows.patient[(rows.age > 65) & (rows.sex == "f")]
+        )
 
 
 def test_hospitals_may_number_their_patients_alike_and_hold_out_theirs():
