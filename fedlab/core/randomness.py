@@ -42,8 +42,8 @@ class Purpose(IntEnum):
 def address_of(name: int | str) -> int:
     """Return the 64-bit word by which a device's name enters an address.
 
-    Integers stand for themselves. Text, and integers below 0 as their text, are hashed with BLAKE2b
-    (never Python's ``hash``, which is salted anew in each process).
+    Integers stand for themselves; text is hashed with BLAKE2b (never Python's ``hash``, which is
+    salted anew in each process).
 
     Examples
     --------
@@ -52,8 +52,8 @@ def address_of(name: int | str) -> int:
     >>> address_of("Cleveland") == address_of("Cleveland") != address_of("Hungary")
     True
     """
-    if isinstance(name, str) or (type(name) is int and -(2**63) <= name < 0):
-        return int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "little")
+    if isinstance(name, str):
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     if type(name) is int and 0 <= name <= _LARGEST:
         return name
     return whole_number(name, "device", 0, _LARGEST)

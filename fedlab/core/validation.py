@@ -62,6 +62,13 @@ def below_one(**values: float) -> None:
             raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
 
 
+def share(**values: float) -> None:
+    """Raise a ValueError, by name, for what does not lie between 0 and 1; percents don't."""
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} is {value}; it must lie between 0 and 1, as in {name}=0.95")
+
+
 def known(name: str, names: Iterable[str], what: str) -> str:
     """Return a name as it is known, in small letters, or say which there are.
 

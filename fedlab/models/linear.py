@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fedlab.core.typing import Array
+from fedlab.core.validation import not_negative, whole_number
 from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
 
@@ -31,6 +32,10 @@ class LinearRegression:
 
     inputs: int
     l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole_number(self.inputs, "inputs", 1)
+        not_negative(l2=self.l2)
 
     @cached_property
     def layout(self) -> Layout:
@@ -84,6 +89,11 @@ class SoftmaxRegression:
     inputs: int
     classes: int
     l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole_number(self.inputs, "inputs", 1)
+        whole_number(self.classes, "classes", 2)
+        not_negative(l2=self.l2)
 
     @cached_property
     def layout(self) -> Layout:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
+from fedlab.core.validation import whole_number
 from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
 
 
@@ -35,6 +36,11 @@ class MLP:
     inputs: int
     hidden: tuple[int, ...]
     classes: int
+
+    def __post_init__(self) -> None:
+        for width in (self.inputs, *self.hidden):
+            whole_number(width, "inputs or hidden", 1)
+        whole_number(self.classes, "classes", 2)
 
     @cached_property
     def layout(self) -> Layout:

@@ -212,10 +212,10 @@ def test_hospitals_may_number_their_patients_alike_and_hold_out_theirs():
 def test_names_below_zero_work(tmp_path):
     (tmp_path / "w.csv").write_text("ill,ward,x\n" + "0,-1,1.5\n1,-1,2.5\n1,1,2\n0,1,3.5\n" * 5)
     made = devices_from_table(tmp_path / "w.csv", label="ill", device="ward", held_out=0.2)
-    assert [device.id for device in made.devices] == [-1, 1]
+    assert [device.id for device in made.devices] == ["-1", "1"]
     federation = Federation(made.devices, SoftmaxRegression(1, 2))
     federation.run(2)
-    assert federation.validate().index.tolist() == [-1, 1]
+    assert federation.validate().index.tolist() == ["-1", "1"]
 
 
 def test_one_new_patient_with_a_missing_value_is_prepared(patients):

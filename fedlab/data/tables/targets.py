@@ -142,7 +142,7 @@ def names_of(values: pd.Series[Any], name: str, what: str = "column") -> pd.Seri
 
 
 def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Return the name of each row's device (see `names_of`).
+    """Return the name of each row's device: whole numbers from 0 on, or else text.
 
     Spaces around a name, and how its letters are composed (NFC or NFD), make no other device.
 
@@ -163,8 +163,8 @@ def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     [2, 1]
     """
     names = names_of(values, name, "device column")
-    if names.dtype.kind == "i":
-        return names
+    if names.dtype.kind == "i":  # below 0, a number addresses no draws; its text does
+        return names if names.min() >= 0 else text_of(names)
     one = names.map(lambda text: unicodedata.normalize("NFC", text.strip()))
     spelt = names.groupby(one).unique()
     for text, ways in spelt[spelt.str.len() > 1].items():
