@@ -36,15 +36,13 @@ def named_metrics(
     >>> list(named_metrics(["AUC", "f1"]))
     ['auc', 'f1']
     """
-    if isinstance(metrics, Mapping):
-        pairs = list(metrics.items())
-    else:
-        one = isinstance(metrics, str) or callable(metrics)
-        given: Any = [metrics] if one else metrics
-        pairs = [(str(getattr(metric, "__name__", metric)), metric) for metric in given]
     every = (*OF_CLASSES, *OF_NUMBERS)
-    names = [(n, known(m, every, "metric") if isinstance(m, str) else m) for n, m in pairs]
-    named = {m if isinstance(m, str) and n.lower() == m else n: m for n, m in names}
+    if isinstance(metrics, Mapping):
+        pairs: list[tuple[str, Any]] = list(metrics.items())
+    else:
+        given: Any = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+        pairs = [(str(getattr(one, "__name__", one)).lower(), one) for one in given]
+    named = {n: known(one, every, "metric") if isinstance(one, str) else one for n, one in pairs}
     if len(named) < len(pairs):
         raise ValueError("two metrics have one name; give a mapping of names to functions")
     return named
@@ -78,9 +76,9 @@ def score(metric: str | Metric, y: NDArray[Any], scores: NDArray[Any]) -> tuple[
     >>> score("auc", np.array([1, 1, 1, 1]), shares)
     (nan, 'all rows are of class 1')
     """
-    if metric in (OF_NUMBERS if scores.ndim == 2 else OF_CLASSES):
-        kinds = ("classes", OF_CLASSES) if scores.ndim == 2 else ("numbers", OF_NUMBERS)
-        raise ValueError(f"{metric!r} is no measure of {kinds[0]}; there are {', '.join(kinds[1])}")
+    what, fitting = ("classes", OF_CLASSES) if scores.ndim == 2 else ("numbers", OF_NUMBERS)
+    if isinstance(metric, str) and metric not in fitting:
+        raise ValueError(f"{metric!r} is no measure of {what}; there are {', '.join(fitting)}")
     if not np.isfinite(scores).all():
         return np.nan, "scores hold NaN or inf"
     one = scores.ndim == 2 and len(np.unique(y)) < 2
@@ -99,16 +97,21 @@ def score(metric: str | Metric, y: NDArray[Any], scores: NDArray[Any]) -> tuple[
 def _by_name(name: str, y: NDArray[Any], scores: NDArray[Any]) -> float:
     from sklearn import metrics
 
-    if name in OF_NUMBERS:
-        return float((metrics.r2_score if name == "r2" else metrics.mean_absolute_error)(y, scores))
-    picked, there = scores.argmax(axis=1), np.unique(y)
-    two = scores.shape[1] == 2
-    if name in ("auc", "average precision"):
-        of = metrics.roc_auc_score if name == "auc" else metrics.average_precision_score
-        return float(np.mean([of(y == c, scores[:, c]) for c in ([1] if two else there)]))
-    if name == "mcc":
-        return float(metrics.matthews_corrcoef(y, picked))
-    if name == "f1":
-        average = "binary" if two else "macro"
-        return float(metrics.f1_score(y, picked, average=average, zero_division=0))
-    return float(metrics.recall_score(y, picked, labels=there, average="macro"))
+    two, picked, there = scores.shape[1:] == (2,), scores.argmax(axis=-1), np.unique(y)
+    classes = [1] if two else there
+    match name:
+        case "mae":
+            return float(metrics.mean_absolute_error(y, scores))
+        case "r2":
+            return float(metrics.r2_score(y, scores))
+        case "mcc":
+            return float(metrics.matthews_corrcoef(y, picked))
+        case "f1":
+            labels = classes if two else None
+            return float(
+                metrics.f1_score(y, picked, labels=labels, average="macro", zero_division=0)
+            )
+        case "balanced accuracy":
+            return float(metrics.recall_score(y, picked, labels=there, average="macro"))
+    of = metrics.roc_auc_score if name == "auc" else metrics.average_precision_score
+    return float(np.mean([of(y == c, scores[:, c]) for c in classes]))

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 EXACT = 2**53
 _WHOLE = r"0|-?[1-9]\d{0,38}"
 _NUMBER = r"[+-]?(?:\d{1,38}(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?i:inf|infinity)"
-_COMMA = r"[+-]?\d+,\d+"
-_TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,20 @@ def as_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     [900000000000207009, <NA>]
     """
     import pandas as pd
-    from pandas.api import types
 
     dtype = values.dtype
-    if types.is_numeric_dtype(dtype) and not isinstance(dtype, pd.ArrowDtype):
-        if types.is_float_dtype(dtype):
-            return pd.Series(values.to_numpy(np.float64, na_value=np.nan), values.index)
-        if isinstance(dtype, np.dtype) and dtype.kind in "biu":
-            return values.astype(dtype.newbyteorder("="))
-        if not types.is_complex_dtype(dtype):
-            whole = getattr(dtype, "numpy_dtype", dtype)  # of pandas' own types that may miss some
-            return values if values.isna().any() else values.astype(whole)
+    kind = "O" if isinstance(dtype, pd.ArrowDtype) else dtype.kind
+    if kind == "f":
+        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), values.index)
+    if kind in "biu" and values.isna().any():
+        return values
+    if kind in "biu":
+        plain = values.to_numpy()
+        return pd.Series(plain.astype(plain.dtype.newbyteorder("=")), values.index)
     objects = _mapped(lambda value: value, values)
-    first: dict[str, object] = {}
-    for value in objects.dropna():
-        first.setdefault(_family(value), value)
-    shown = ", ".join(f"{family} ({value!r})" for family, value in first.items())
+    present = objects.dropna().tolist()
+    first = {_family(value): value for value in reversed(present)}
+    shown = ", ".join(f"{family} ({value!r})" for family, value in reversed(first.items()))
     if len(first) > 1:
         raise ValueError(f"column {name!r} mixes types: {shown}; make them all one type")
     if not first.keys() <= {"text", "boolean", "number"}:
@@ -103,8 +99,12 @@ def as_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if "boolean" in first:
         return objects.astype(pd.BooleanDtype() if objects.isna().any() else np.bool_)
     if "number" in first:
-        return _of_numbers(objects)
-    return _mapped(lambda value: _decoded(value, name), objects)
+        whole = all(map(_is_whole, present))
+        return _of_whole(_mapped(int, objects)) if whole else objects.astype(np.float64)
+    try:
+        return _mapped(lambda text: text.decode() if isinstance(text, bytes) else text, objects)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"column {name!r} holds bytes that are no UTF-8 ({error})") from error
 
 
 def _mapped(do: Callable[[Any], Any], values: pd.Series[Any]) -> pd.Series[Any]:
@@ -114,12 +114,6 @@ def _mapped(do: Callable[[Any], Any], values: pd.Series[Any]) -> pd.Series[Any]:
     missing = values.isna().tolist()
     done = [None if gone else do(v) for v, gone in zip(values.tolist(), missing, strict=True)]
     return pd.Series(done, values.index, dtype=object)
-
-
-def _of_numbers(objects: pd.Series[Any]) -> pd.Series[Any]:
-    if all(map(_is_whole, objects.dropna())):
-        return _of_whole(_mapped(int, objects))
-    return objects.astype(np.float64)
 
 
 def _of_whole(objects: pd.Series[Any]) -> pd.Series[Any]:
@@ -151,36 +145,26 @@ def _family(value: object) -> str:
     return "number" if isinstance(value, Real | Decimal) else type(value).__name__
 
 
-def _decoded(value: str | bytes, name: str) -> str:
-    try:
-        return value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"column {name!r} holds bytes that are no UTF-8 ({error})") from error
+def typed(texts: pd.Series[Any], *, name: bool) -> pd.Series[Any]:
+    """Return fields of text as the whole numbers or the numbers that all of them are; else as text.
 
-
-def typed(texts: pd.Series[Any], *, name: bool = False) -> pd.Series[Any]:
-    """Return a column of a CSV as what all of its fields say it is.
-
-    Fields with leading zeros are codes, and stay text. Names (of devices, of rows) are numbers only
-    where all are plain whole ones: ``1e5`` and ``100000`` are two.
+    Names (of devices, of rows) are numbers only where all are plain whole ones: ``1e5`` and
+    ``100000`` are two.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> typed(pd.Series(["007", "7"])).tolist(), typed(pd.Series(["7", "8.5"])).tolist()
-    (['007', '7'], [7.0, 8.5])
+    >>> typed(pd.Series(["1e5", "7"]), name=True).tolist()
+    ['1e5', '7']
+    >>> typed(pd.Series(["900000000000207009", None]), name=False).tolist()
+    [900000000000207009, <NA>]
     """
     fields = texts.str.strip()
     present = fields.dropna()
-    if len(present) == 0:
-        return texts.astype(np.float64)
     if present.str.fullmatch(_WHOLE).all() or present.str.fullmatch(rf"(?:{_WHOLE})\.0").all():
         return _of_whole(_mapped(lambda field: int(field.removesuffix(".0")), fields))
-    numbers = present.str.fullmatch(_NUMBER).all() and not present.str.match(r"[+-]?0\d").any()
-    if numbers and not name:
+    if not name and present.str.fullmatch(_NUMBER).all():
         return fields.astype(object).astype(np.float64)
-    if present.isin(_TRUTH).all():
-        return as_column(_mapped(_TRUTH.__getitem__, fields), "")
     return texts.astype(object)
 
 
@@ -204,15 +188,12 @@ def numbers_of(values: pd.Series[Any], name: str) -> F64:
     """
     column = as_column(values, name)
     if is_text(column):
-        fields = column.dropna().str.strip()
-        odd = fields[~fields.str.fullmatch(_NUMBER).astype(bool)]
-        if len(odd):
+        if len(odd := _odd(column)):
             raise ValueError(f"column {name!r} takes numbers, and holds {_listed(odd)}")
         column = column.astype(np.float64)
     numbers: F64 = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isinf(numbers).any():
-        rows = rows_text(values.index[np.isinf(numbers)])
-        raise ValueError(f"column {name!r} is infinite in {rows}")
+    if len(infinite := values.index[np.isinf(numbers)]):
+        raise ValueError(f"column {name!r} is infinite in {rows_text(infinite)}")
     return numbers
 
 
@@ -225,29 +206,33 @@ def half_numbers(column: pd.Series[Any]) -> str | None:
     >>> half_numbers(pd.Series(["0.3", "0.4", "<0.1"]))
     "numbers, and '<0.1' in 1 row (2)"
     """
-    fields = column.dropna().str.strip()
-    number = fields.str.fullmatch(_NUMBER).astype(bool)
-    comma = fields.str.fullmatch(_COMMA).astype(bool)
-    if number.all() or 2 * (number | comma).sum() < len(fields):
+    odd, rows = _odd(column), int(column.notna().sum())
+    if not len(odd) or 2 * (~_commas(odd)).sum() > rows:
         return None
-    return ("numbers, and " if number.any() else "") + _listed(fields[~number])
+    return ("numbers, and " if len(odd) < rows else "") + _listed(odd)
+
+
+def _odd(column: pd.Series[Any]) -> pd.Series[Any]:
+    fields = column.dropna().str.strip()
+    return fields[~fields.str.fullmatch(_NUMBER).astype(bool)]
+
+
+def _commas(odd: pd.Series[Any]) -> pd.Series[bool]:
+    return odd.str.fullmatch(r"[+-]?\d+,\d+").astype(bool)
 
 
 def _listed(odd: pd.Series[Any]) -> str:
     """List texts with their rows, the most frequent first; decimal commas as what they are."""
-    comma = odd.str.fullmatch(_COMMA).astype(bool)
-    said = []
-    if comma.any():
-        said.append(
-            f"numbers with decimal commas ({odd[comma].iloc[0]!r}) in "
-            f"{rows_text(odd.index[comma])}: read them with pandas.read_csv(..., decimal=','), and "
-            "give the frame"
-        )
-    rest = odd[~comma]
+    comma, rest = odd[_commas(odd)], odd[~_commas(odd)]
     frequent = rest.value_counts().index
-    said += [f"{text!r} in {rows_text(rest.index[rest == text])}" for text in frequent[:5]]
+    said = [f"{text!r} in {rows_text(rest.index[rest == text])}" for text in frequent[:5]]
     if len(frequent) > 5:
         said.append(f"{len(frequent) - 5} other texts")
+    if len(comma):
+        said.append(
+            f"numbers with decimal commas ({comma.iloc[0]!r}) in {rows_text(comma.index)}: read "
+            "them by pandas.read_csv(..., decimal=','), and give the frame"
+        )
     return ", ".join(said)
 
 
@@ -273,13 +258,9 @@ def rows_text(rows: Places | pd.Index[Any]) -> str:
     >>> rows_text(np.arange(100)), rows_text(pd.Index([7], name="line"))
     ('100 rows (0, 1, 2, 3, 4, ...)', '1 row (line 7)')
     """
-    names = getattr(rows, "names", [None])
-    parts = [row if isinstance(row, tuple) else (row,) for row in rows[:5]]
-    shown = [
-        " ".join(
-            f"{name} {part}" if name else str(part) for name, part in zip(names, row, strict=True)
-        )
-        for row in parts
-    ]
+    names, shown = getattr(rows, "names", [None]), []
+    for row in rows[:5]:
+        parts = zip(names, row if isinstance(row, tuple) else (row,), strict=True)
+        shown.append(" ".join(f"{name} {part}" if name else str(part) for name, part in parts))
     more = ", ..." if len(rows) > 5 else ""
     return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} ({', '.join(shown)}{more})"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,6 @@ from fedlab.data.tables.columns import (
     numbers_of,
     rows_text,
     text_of,
-    typed,
 )
 from fedlab.data.tables.separated import read_separated
 from fedlab.data.tables.targets import Kind, device_names, target_of
@@ -124,7 +123,7 @@ def read_table(
     import pandas as pd
 
     notes = Notes()
-    read, device = _gathered(data, device, {device, key}, sep, encoding, notes)
+    read, device = _gathered(data, device, key, sep, encoding, notes)
     frame, name = read.frame, read.name
     special = [one for one in (label, device, key) if one is not None]
     given = [*special, *(numeric or ()), *(categorical or ())]
@@ -142,31 +141,23 @@ def read_table(
     if not (numeric or categorical or notes.problems):
         columns = list(frame.columns)
         raise ValueError(f"there are no features: of {columns}, {special} are label and device")
-    parts, kept, goal, keys = dict[str, Any](), dict[str, Any](), None, None
-    uses: tuple[tuple[dict[str, Any], Callable[[Any, str], Any], Sequence[str]], ...] = (
-        (parts, numbers_of, numeric),
-        (parts, lambda values, one: text_of(as_column(values, one)).to_numpy(), categorical),
-        (kept, _kept, metadata),
-    )
-    for into, made, names in uses:
-        for one in names:
-            if one in frame:
-                with notes.taken():
-                    into[one] = made(frame[one], one)
-    if device is not None and device in frame:
-        with notes.taken():
-            parts[device] = device_names(frame[device], device).to_numpy()
-        if isinstance(frame[device].dtype, pd.CategoricalDtype):
-            used = frame[device].cat.remove_unused_categories().cat.categories
-            notes.of_empty(frame[device].cat.categories.difference(used))
-    if key is not None and key in frame:
-        with notes.taken():
-            keys = _keys(frame[key], key, parts.get(str(device), np.zeros(len(frame))))
-    if label in frame:
-        with notes.taken():
-            goal = target_of(frame[label], label, target)
+    made: dict[tuple[str, str | None], Any] = {}
+    jobs: list[tuple[str, str | None, Callable[[Any, Any], Any]]] = [
+        *(("x", one, numbers_of) for one in numeric),
+        *(("x", one, lambda values, one: text_of(as_column(values, one))) for one in categorical),
+        *(("about", one, _kept) for one in metadata),
+        ("x", device, device_names),
+        ("key", key, lambda values, one: _keys(values, one, made.get(("x", device), 0))),
+        ("y", label, lambda values, one: target_of(values, one, target)),
+    ]
+    for use, column, make in jobs:
+        if column in frame:
+            with notes.taken():
+                made[use, column] = make(frame[column], column)
+    if device in frame and isinstance(frame[device].dtype, pd.CategoricalDtype):
+        notes.of_empty(sorted(set(frame[device].cat.categories) - set(frame[device]), key=str))
     notes.settle(name)
-    assert goal is not None  # else that was a problem
+    parts = {one: np.asarray(part) for (use, one), part in made.items() if use == "x"}
     table = pd.DataFrame({**parts, label: frame[label].to_numpy()})
     return Table(
         frame=table,
@@ -174,10 +165,10 @@ def read_table(
         device=device,
         numeric=tuple(numeric),
         categorical=tuple(categorical),
-        target=goal,
+        target=made["y", label],
         origin=Origin(name, "", read.digest or _frame_sha256(table), len(table), "", ""),
-        keys=keys,
-        metadata=pd.DataFrame(kept) if metadata else None,
+        keys=made.get(("key", key)),
+        metadata=pd.DataFrame({one: made["about", one] for one in metadata}) if metadata else None,
     )
 
 
@@ -259,83 +250,77 @@ class _Read(NamedTuple):
     frame: pd.DataFrame
     name: str
     digest: str = ""
-    fields: bool = False  # text that is yet to be typed, of a CSV
 
 
 def _gathered(
-    data: Any, device: str | None, names: set[str | None], sep: str, encoding: str, notes: Notes
+    data: Any, device: str | None, key: str | None, sep: str, encoding: str, notes: Notes
 ) -> tuple[_Read, str | None]:
     """Return one table, of one file or of several, and the column of its devices."""
     import pandas as pd
 
-    if isinstance(data, str | Path | pd.DataFrame):
-        read = _read(data, sep, encoding, notes)
-        if read.frame.empty:
-            rows, columns = read.frame.shape
-            raise ValueError(f"{read.name} has {rows} rows and {columns} columns; both it needs")
-        return read._replace(frame=_typed(read, names)), device
-    by_name = (
-        data if isinstance(data, Mapping) else {_SUFFIX.sub("", Path(p).name): p for p in data}
-    )
-    if len(by_name) < max(1, len(data)):
-        raise ValueError(
-            f"{len(data)} files of {len(by_name)} names were given; give a mapping of device names "
-            "to files"
-        )
-    reads = {name: _read(one, sep, encoding, notes) for name, one in by_name.items()}
-    first, *others = reads.values()
+    several, mapping = not isinstance(data, str | Path | pd.DataFrame), isinstance(data, Mapping)
+    files: dict[Any, Any] = dict(data) if mapping else {"": data}
+    if several and not mapping:
+        files = {_SUFFIX.sub("", Path(one).name): one for one in data}
+        if len(files) < max(1, len(data)):
+            raise ValueError(
+                f"{len(data)} files of {len(files)} names were given; give a mapping of device "
+                "names to files"
+            )
+    names = {one for one in (device, key) if one is not None}
+    csvs = {name: Path(one) for name, one in files.items() if _kind_of(one).startswith("csv")}
+    frames, remarks = read_separated([*csvs.values()], names, sep, encoding) if csvs else ([], [])
+    notes.remarks.extend(remarks)
+    reads = {name: _read(one) for name, one in files.items() if name not in csvs}
+    for (name, path), frame in zip(csvs.items(), frames, strict=True):
+        reads[name] = _Read(frame, path.name, _file_sha256(path))
+    first, *others = (reads[name] for name in files)
+    if not several:
+        if first.frame.empty:
+            rows, columns = first.frame.shape
+            raise ValueError(f"{first.name} has {rows} rows and {columns} columns; both it needs")
+        return first, device
     for other in others:
         if differ := sorted({*map(str, first.frame)} ^ {*map(str, other.frame)}):
             notes.problems.append(f"{other.name} and {first.name} differ in columns: {differ}")
-    if notes.problems:
-        notes.settle("these files")
-    notes.of_empty([name for name, read in reads.items() if not len(read.frame)])
-    fields = all(read.fields for read in reads.values())  # then typed as one
-    frames = [read.frame if fields else _typed(read, names) for read in reads.values()]
-    files = [read.name for read in reads.values()]
-    frame = pd.concat(frames, keys=list(reads) if isinstance(data, Mapping) else files)
-    whole = _Read(frame, f"{len(reads)} files", "", fields)
-    frame = _typed(whole, names)
-    if isinstance(data, Mapping) or device not in first.frame:
+    if mapping or device not in first.frame:
         device = device or "device"
         if device in first.frame:
-            raise ValueError(
-                f"the files have a column {device!r}, and are one a device; name another device= "
-                "for the column that is made of their names"
+            notes.problems.append(
+                f"{first.name} has a column {device!r}, and files are one a device: name another "
+                "device= for the column that is made of their names"
             )
-        sizes = [len(read.frame) for read in reads.values()]
-        frame[device] = np.repeat(np.array(list(reads), dtype=object), sizes)
-    return whole._replace(frame=frame), device
+    if notes.problems:
+        notes.settle("these files")
+    parts = {name if mapping else reads[name].name: reads[name].frame for name in files}
+    notes.of_empty(name for name in files if not len(reads[name].frame))
+    frame = pd.concat(parts)
+    if device not in frame:
+        frame[device] = np.repeat(np.array([*files], object), [*map(len, parts.values())])
+    return _Read(frame, f"{len(files)} files"), device
 
 
-def _read(data: Any, sep: str, encoding: str, notes: Notes) -> _Read:
-    import pandas as pd
-
-    if isinstance(data, pd.DataFrame):
-        columns = [str(column) for column in data.columns]
-        _refuse_twice(columns, "a pandas frame has columns of the same name")
-        return _Read(data.set_axis(columns, axis=1), "a pandas frame")
-    path = Path(data)
-    kind = _SUFFIX.search(path.name)
-    if kind is None:
+def _kind_of(data: Any) -> str:
+    """Return "csv", "csv.gz" or "parquet" for the path of such a file, "" for a frame."""
+    if not isinstance(data, str | Path):
+        return ""
+    if (kind := _SUFFIX.search(Path(data).name)) is None:
         raise ValueError(
-            f"{path.name!r} has the suffix {path.suffix!r}; it takes .csv, .csv.gz or .parquet, or "
-            "a pandas frame (pandas reads many other formats)"
+            f"{Path(data).name!r} has the suffix {Path(data).suffix!r}; it takes .csv, .csv.gz or "
+            ".parquet, or a pandas frame (pandas reads many other formats)"
         )
-    digest = _file_sha256(path)
-    if kind[1].lower() == "parquet":
+    return kind[1].lower()
+
+
+def _read(data: str | Path | pd.DataFrame) -> _Read:
+    name, digest, frame = "a pandas frame", "", cast("pd.DataFrame", data)
+    if isinstance(data, str | Path):
+        name, digest = Path(data).name, _file_sha256(Path(data))
         # As floats, whole numbers that miss some would lose their last digits.
-        frame = parquet_reader().read_table(path).to_pandas(integer_object_nulls=True)
-        return _read(frame, sep, encoding, notes)._replace(name=path.name, digest=digest)
-    fields, remarks = read_separated(path, sep, encoding)
-    notes.remarks.extend(remarks)
-    return _Read(fields, path.name, digest, fields=True)
-
-
-def _typed(read: _Read, names: set[str | None]) -> pd.DataFrame:
-    if not read.fields:
-        return read.frame
-    return read.frame.apply(lambda column: typed(column, name=column.name in names))
+        frame = parquet_reader().read_table(data).to_pandas(integer_object_nulls=True)
+    columns = [str(column) for column in frame.columns]
+    _refuse_twice(columns, f"{name} has columns of the same name")
+    return _Read(frame.set_axis(columns, axis=1), name, digest)
 
 
 def _array(values: str | Path | ArrayLike) -> Any:
@@ -400,7 +385,8 @@ def _by_kind(
         kind = "categorical" if text or column.dtype.kind == "b" else "numeric"
         if kind not in kinds:
             continue
-        different, rows = column.nunique(), len(column)
+        fraction = kind == "numeric" and (column.dropna() % 1 != 0).any()
+        different, rows = 0 if fraction else column.nunique(), len(column)
         mixed = half_numbers(column) if text else None
         alone = rows >= _FEW_ROWS and different >= _NEARLY_ALL * rows
         if text and name in kept and (mixed or alone or different > _MOST_CATEGORIES):
@@ -428,7 +414,7 @@ def _by_kind(
                 f"{said} is taken for text: it holds {mixed}. Make them all numbers, or name it in "
                 "categorical="
             )
-        elif alone and (text or (column.dropna() % 1 == 0).all()):
+        elif alone:
             notes.remarks.append(
                 f"{values}: an identifier, it seems, by which rows are learned by heart. Leave it "
                 f"out{_NAMING}, or make it the rows' key="
@@ -455,21 +441,15 @@ def _kept(values: pd.Series[Any], name: str) -> Any:
 
 def _keys(values: pd.Series[Any], name: str, devices: Any) -> U64:
     """Return the rows' keys, distinct on each device."""
-    column = as_column(values, name)
-    whole = column.dropna()
-    said = f"key column {name!r}"
-    if is_text(column) or column.dtype.kind not in "iuf" or (whole != whole.round()).any():
+    column, said = as_column(values, name), f"key column {name!r}"
+    if column.dtype.kind not in "iuf" or (column.dropna() % 1 != 0).any():
         raise ValueError(
-            f"{said} holds {whole.iloc[:1].tolist()}; keys are whole numbers: number the rows, and "
-            "keep names in metadata="
+            f"{said} holds {values.dropna().iloc[:1].tolist()}; keys are whole numbers: number the "
+            "rows, and keep names in metadata="
         )
-    bad = column.isna() | ((column < 0) | (column >= 2**64 - 1)).fillna(False)
-    if column.dtype.kind == "f":
-        bad |= column > EXACT
-    if bad.any():
-        raise ValueError(
-            f"{said} is missing or outside 0 ... 2**64 - 2 in {rows_text(values.index[bad])}"
-        )
+    most = EXACT if column.dtype.kind == "f" else 2**64 - 2
+    if len(bad := values.index[column.isna() | ~column.between(0, most).fillna(True)]):
+        raise ValueError(f"{said} is missing or outside 0 ... 2**64 - 2 in {rows_text(bad)}")
     twice = column.to_frame("key").assign(device=devices).duplicated(keep=False)
     if twice.any():
         raise ValueError(
