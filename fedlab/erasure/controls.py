@@ -122,7 +122,7 @@ def erase_across(
     >>> certificates[0].still_held, audit_erasure(devices, fingerprints).verdict
     ((), 'clean')
     """
-    everyone, wanted = list(devices), as_keys(keys)
+    everyone, wanted = list(devices), np.unique(as_keys(keys))
     having: dict[int, tuple[Any, U64]] = {}  # by index: `hold_out` makes several devices over one
     for one in everyone:
         mine = wanted[one.index.rows_of(wanted) >= 0]

@@ -29,7 +29,7 @@ from fedlab.federation.round import play
 from fedlab.federation.state import RunState
 from fedlab.fleet import Changing, Columnar, Roster, Stragglers, admit, cohort_size
 from fedlab.index.ingest import as_keys
-from fedlab.metrics.scores import Metric
+from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import Layout, Model
 from fedlab.training import Backend, LocalSGD, trainer_of
 from fedlab.updates import SGD, Aggregator, Chain, Mean, ServerOptimiser, Stage, optimiser
@@ -432,7 +432,8 @@ class Federation:
     # -- what it is worth, and what it used ----------------------------------------------------
 
     def validate(
-        self, metrics: str | Metric | Iterable[str | Metric] | Mapping[str, str | Metric] = ()
+        self,
+        metrics: str | ScoreFunction | Iterable[Any] | Mapping[str, str | ScoreFunction] = (),
     ) -> pd.DataFrame:
         """Return the model's measures on each device's held-out rows, one row a device.
 

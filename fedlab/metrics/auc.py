@@ -100,14 +100,15 @@ def bootstrap_interval(
         Of two, the first minus the second.
     seed : int
     draws : int
-        Bootstrap samples of the rows; those in which no fold has both classes are left out.
+        Bootstrap samples of the rows; those in which no fold has both classes are left out, and
+        where none is left the bounds are NaN.
     level : float
         The percentile interval's coverage.
 
     Raises
     ------
     ValueError
-        If a level is none, or no fold has both classes in any sample.
+        If a level is none.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
     """
@@ -120,6 +121,6 @@ def bootstrap_interval(
     if len(rankings) == 2:
         values = values - rankings[1].auc(weights)
     if np.isnan(values[1:]).all():
-        raise ValueError("no fold has both classes: there is no area to bound")
+        return Interval(float(values[0]), np.nan, np.nan)
     bounds = np.nanquantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values[0]), float(bounds[0]), float(bounds[1]))

@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from fedlab.core.validation import known
 
 #: From labels, (n,), and scores: (n,) numbers, or of the second of two classes; else (n, classes).
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+ScoreFunction = Callable[[NDArray[Any], NDArray[Any]], float]
 
 OF_CLASSES = ("auc", "average precision", "balanced accuracy", "f1", "mcc")
 OF_NUMBERS = ("mae", "r2")
 
 
 def named_metrics(
-    metrics: str | Metric | Iterable[str | Metric] | Mapping[str, str | Metric],
-) -> dict[str, str | Metric]:
+    metrics: str
+    | ScoreFunction
+    | Iterable[str | ScoreFunction]
+    | Mapping[str, str | ScoreFunction],
+) -> dict[str, str | ScoreFunction]:
     """Return metrics by name, known ones as their names; a function has its own.
 
     Raises
@@ -48,7 +51,7 @@ def named_metrics(
     return named
 
 
-def score(metric: str | Metric, y: NDArray[Any], scores: NDArray[Any]) -> tuple[float, str]:
+def score(metric: str | ScoreFunction, y: NDArray[Any], scores: NDArray[Any]) -> tuple[float, str]:
     """Return a metric of scores, and why it is NaN where it is.
 
     Of two classes, the second is the positive one; of more, "auc" and "average precision" are the
@@ -97,21 +100,19 @@ def score(metric: str | Metric, y: NDArray[Any], scores: NDArray[Any]) -> tuple[
 def _by_name(name: str, y: NDArray[Any], scores: NDArray[Any]) -> float:
     from sklearn import metrics
 
-    two, picked, there = scores.shape[1:] == (2,), scores.argmax(axis=-1), np.unique(y)
-    classes = [1] if two else there
-    match name:
-        case "mae":
-            return float(metrics.mean_absolute_error(y, scores))
-        case "r2":
-            return float(metrics.r2_score(y, scores))
-        case "mcc":
-            return float(metrics.matthews_corrcoef(y, picked))
-        case "f1":
-            labels = classes if two else None
-            return float(
-                metrics.f1_score(y, picked, labels=labels, average="macro", zero_division=0)
-            )
-        case "balanced accuracy":
-            return float(metrics.recall_score(y, picked, labels=there, average="macro"))
-    of = metrics.roc_auc_score if name == "auc" else metrics.average_precision_score
-    return float(np.mean([of(y == c, scores[:, c]) for c in classes]))
+    picked, there = scores.argmax(axis=-1), np.unique(y)
+    labels = [1] if scores.shape[1:] == (2,) else None  # of two classes, the second's
+
+    def mean(of: Callable[..., Any]) -> Any:
+        return np.mean([of(y == c, scores[:, c]) for c in labels or there])
+
+    measures: dict[str, Callable[[], Any]] = {
+        "auc": lambda: mean(metrics.roc_auc_score),
+        "average precision": lambda: mean(metrics.average_precision_score),
+        "balanced accuracy": lambda: metrics.recall_score(y, picked, labels=there, average="macro"),
+        "f1": lambda: metrics.f1_score(y, picked, labels=labels, average="macro", zero_division=0),
+        "mcc": lambda: metrics.matthews_corrcoef(y, picked),
+        "mae": lambda: metrics.mean_absolute_error(y, scores),
+        "r2": lambda: metrics.r2_score(y, scores),
+    }
+    return float(measures[name]())
