@@ -142,12 +142,13 @@ def read_table(
         columns = list(frame.columns)
         raise ValueError(f"there are no features: of {columns}, {special} are label and device")
     made: dict[tuple[str, str | None], Any] = {}
+    as_given = frame[device] if device is not None and device in frame else 0
     jobs: list[tuple[str, str | None, Callable[[Any, Any], Any]]] = [
         *(("x", one, numbers_of) for one in numeric),
         *(("x", one, lambda values, one: text_of(as_column(values, one))) for one in categorical),
         *(("about", one, _kept) for one in metadata),
         ("x", device, device_names),
-        ("key", key, lambda values, one: _keys(values, one, made.get(("x", device), 0))),
+        ("key", key, lambda values, one: _keys(values, one, made.get(("x", device), as_given))),
         ("y", label, lambda values, one: target_of(values, one, target)),
     ]
     for use, column, make in jobs:

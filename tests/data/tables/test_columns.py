@@ -376,6 +376,9 @@ def test_keys_may_stand_on_two_devices() -> None:
     assert table.keys is not None
     assert table.take(np.array([3, 0])).keys.tolist() == [9, 8]  # type: ignore[union-attr]
     assert table.numeric == ("age",)
+    frame["ward"] = [1, None, 2, 2]
+    with pytest.raises(ValueError, match=r"^device column 'ward' is missing in 1 row \(1\)"):
+        read_table(frame.assign(patient=[8, 9, 8, 9]), label="ill", device="ward", key="patient")
 
 
 def test_metadata_are_features_only_if_they_can_be() -> None:
