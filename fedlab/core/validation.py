@@ -116,6 +116,13 @@ def share_of_one(**values: float) -> None:
             raise ValueError(f"{name} is {value}; it must lie in 0 ... 1")
 
 
+def proportion(**values: float) -> None:
+    """Raise, by name, for what does not lie between 0 and 1, both left out; percents don't."""
+    for name, value in values.items():
+        if not 0 < number(value, name) < 1:
+            raise ValueError(f"{name} is {value}; it must lie between 0 and 1, as in {name}=0.95")
+
+
 def known(name: str, names: Iterable[str], what: str) -> str:
     """Return a name as it is known, in small letters, or say which there are.
 

@@ -8,6 +8,7 @@ from fedlab.data.embedding.encoders import (
     TextEncoder,
     VectorsChanged,
     embed,
+    kept_vectors,
     text_encoder,
 )
 from fedlab.data.embedding.projection import Projection, hashed
@@ -87,6 +88,7 @@ __all__ = [
     "embedding_skew",
     "hashed",
     "iid",
+    "kept_vectors",
     "label_distance",
     "label_divergence",
     "label_table",

@@ -6,6 +6,7 @@ index's rows as they are stored: what compression lost is lost for the model too
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
 from fedlab.index.answers import Hits
+from fedlab.index.certificate import Holder
 from fedlab.index.vectorindex import VectorIndex
 
 if TYPE_CHECKING:
     from fedlab.index.certificate import Certificate
 
 
-class Device:
+class Device(Holder):
     """One vector index with labels, learning and searching on its own rows.
 
     Parameters
@@ -171,14 +173,28 @@ class Device:
         """Erase rows from the index, and let go of what the device derived from them.
 
         See `VectorIndex.erase`. What was learned from the rows is another matter: see
-        `Federation.rounds_that_used`. Other devices over the same index, as `hold_out` makes them,
-        hold its memory until they are asked for rows again.
+        `Federation.rounds_that_used`. Other devices may hold the rows' memory: those over the same
+        index, as `hold_out` makes them, until they are asked for rows again; those over views of
+        the same store until they let go. `fedlab.erasure.erase_across` erases for all of them.
         """
         self._known = self._places = None
         certificate = self.index.erase(keys, key)
         gone = np.array(certificate.keys, np.uint64)
         self._held_out = self._held_out[~np.isin(self._held_out, gone)]
         return certificate
+
+    def let_go(self) -> None:
+        """Move its rows into memory of their own, and so let go of what it shares with others."""
+        self._known = self._places = None
+        self.index.let_go()
+
+    def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield every array that it keeps alive, by name (see `VectorIndex.buffers`)."""
+        if "index" in vars(self):  # a stored device makes its index when it is asked for it
+            yield from self.index.buffers()
+        for rows in self._known[1].values() if self._known else ():
+            yield "the rows that it trained on", rows.x
+            yield "the labels that it trained on", rows.y
 
     # -- what it can tell, and find -----------------------------------------------------------
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import Bool
+from fedlab.core.typing import U64, Bool
 from fedlab.data import (
     ColumnSums,
     Dataset,
@@ -27,6 +27,10 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedlab.data.tables.targets import Kind
+
+    Readable = str | Path | pd.DataFrame
 
 Profiles = Mapping[int | str, Profile]
 
@@ -64,8 +68,7 @@ def spread(
     >>> devices[0]
     Device(0: 180 rows of 64)
     """
-    if partition.total != len(data):
-        raise ValueError(f"the partition splits {partition.total} rows; the data have {len(data)}")
+    partition.check(len(data))
     order = np.concatenate(partition.rows)
     store = VectorIndex(data.x.shape[1], metric, dtype)
     store.add(data.x[order], keys=order, labels=data.y[order])
@@ -123,6 +126,11 @@ def standardised(data: Dataset, partition: Partition) -> Dataset:
 
     Each device forms the sums of its own rows; their merge is all that leaves it.
 
+    Raises
+    ------
+    ValueError
+        If the partition splits other data.
+
     Examples
     --------
     >>> from fedlab.data import iid, load_diabetes
@@ -133,18 +141,30 @@ def standardised(data: Dataset, partition: Partition) -> Dataset:
     """
     import pandas as pd
 
+    partition.check(len(data))
     frame = pd.DataFrame(data.x, columns=list(data.features))
     sums = [ColumnSums.of(frame.iloc[rows], data.features, ()) for rows in partition.rows]
     x, _ = Preparation.from_sums(ColumnSums.merge(sums)).apply(frame)
     return replace(data, x=x)
 
 
-def _views(store: VectorIndex, partition: Partition, profiles: Profiles) -> list[Device]:
-    ends = np.cumsum(partition.sizes)
-    return [
-        Device(name, store.view(int(end - size), int(end)), profiles.get(name))
-        for name, size, end in zip(partition.names, partition.sizes, ends, strict=True)
-    ]
+def _views(
+    store: VectorIndex, partition: Partition, profiles: Profiles, keys: U64 | None = None
+) -> list[Device]:
+    """Return a device for each part of a store's rows, in which other keys may stand for theirs."""
+    if unknown := [name for name in profiles if name not in partition.names]:
+        raise ValueError(
+            f"profiles name {unknown}, which are no devices; there are {list(partition.names)[:20]}"
+        )
+    devices, end = [], 0
+    for name, size in zip(partition.names, partition.sizes, strict=True):
+        index, start, end = store.view(end, end + size), end, end + size
+        if keys is not None:  # two hospitals may number their patients alike; one store may not
+            columns = {**index.columns, "keys": keys[start:end]}
+            kind = index.dimensions, index.metric, index.dtype, index.engine
+            index = VectorIndex.over(columns, *kind)
+        devices.append(Device(name, index, profiles.get(name)))
+    return devices
 
 
 @dataclass(frozen=True)
@@ -170,11 +190,17 @@ class TableDevices:
 
 
 def devices_from_table(
-    table: Table | pd.DataFrame | str | Path,
+    table: Table | Readable | Mapping[Any, Readable] | Sequence[str | Path],
     *,
     label: str | None = None,
     device: str | None = None,
-    target: Literal["class", "number"] | None = None,
+    key: str | None = None,
+    metadata: Sequence[str] = (),
+    numeric: Sequence[str] | None = None,
+    categorical: Sequence[str] | None = None,
+    target: Kind | None = None,
+    sep: str = ",",
+    encoding: str = "utf-8",
     held_out: float | Bool = 0.0,
     seed: int = 0,
     metric: Metric = "l2sq",
@@ -188,12 +214,25 @@ def devices_from_table(
 
     Parameters
     ----------
-    table : Table, DataFrame, or path of a CSV or Parquet file
+    table : Table, DataFrame, path, list of paths, or mapping of device name to path or DataFrame
+        CSV or Parquet files; several are one a device (see `fedlab.data.read_table`).
     label, device : str
-        Columns; needed unless `table` is a `Table`, which knows them.
+        Columns; needed unless `table` is a `Table`, which knows them. With one file a device,
+        `device` may be left out.
+    key : str, optional
+        The column of the rows' keys: whole numbers, distinct on each device. Without it a row's key
+        is its place in the table, from 0: not what a frame's index says, and another one after
+        ``dropna``. Name it where a row is to be found again, above all to be erased.
+    metadata : sequence of str, optional
+        Columns that each device keeps beside its rows, for filters:
+        ``device.most_similar(x, 5, where="age > 60")``.
+    numeric, categorical : sequence of str, optional
+        Features; by default all other columns, each by its kind.
     target : {"class", "number"}, optional
         What the label is. By default whole numbers with at most 20 different values are classes,
         which are numbered anew from 0 in their order; a count is none: say "number" there.
+    sep, encoding : str
+        Of CSV files.
     held_out : float or (n,) mask
         Rows set aside for validation: a share of each device's, or these.
     seed : int
@@ -202,24 +241,42 @@ def devices_from_table(
         Of the devices' indexes.
     profiles : mapping of device name to Profile, optional
 
+    Raises
+    ------
+    ValueError, FileNotFoundError, ImportError
+        As `fedlab.data.read_table` does.
+
     Examples
     --------
     >>> import pandas as pd
     >>> patients = pd.DataFrame(
     ...     {
+    ...         "patient": [17, 4, 12, 9, 21, 30],
     ...         "age": [61, 50, None, 44, 70, 39],
     ...         "ill": ["yes", "no", "yes", "no", "yes", "no"],
     ...         "ward": ["north", "north", "north", "south", "south", "south"],
     ...     }
     ... )
-    >>> made = devices_from_table(patients, label="ill", device="ward")
+    >>> made = devices_from_table(
+    ...     patients, label="ill", device="ward", key="patient", metadata=["age"]
+    ... )
     >>> made.devices, made.classes
     ([Device('north': 3 rows of 2), Device('south': 3 rows of 2)], ('no', 'yes'))
+    >>> south = made.devices[1].index
+    >>> south.keys[south.passing("age > 60")]
+    array([21], dtype=uint64)
     """
-    if not isinstance(table, Table):
-        if label is None or device is None:
-            raise TypeError("name the columns: devices_from_table(table, label=..., device=...)")
-        table = read_table(table, label=label, device=device, target=target)
+    import pandas as pd
+
+    named: dict[str, Any] = {"label": label, "device": device, "key": key, "target": target}
+    named |= {"metadata": metadata, "numeric": numeric, "categorical": categorical}
+    if isinstance(table, Table):
+        if given := [name for name, one in named.items() if one]:
+            raise TypeError(f"a Table knows its columns; give {', '.join(given)} to read_table")
+    elif label is None or (device is None and isinstance(table, str | Path | pd.DataFrame)):
+        raise TypeError("name the columns: devices_from_table(table, label=..., device=...)")
+    else:
+        table = read_table(table, **named, sep=sep, encoding=encoding)
     partition = by_column(table.devices)
     aside = _aside(table, partition, held_out, seed)
     sums = [
@@ -230,13 +287,15 @@ def devices_from_table(
     order = np.concatenate(partition.rows)
     vectors, features = preparation.apply(table.frame.iloc[order])
     store = VectorIndex(len(features), metric, dtype)
-    store.add(vectors, keys=order, labels=table.y[order])
-    devices = [
-        whole.holding_out(rows[aside[rows]])
-        for whole, rows in zip(
-            _views(store, partition, profiles or {}), partition.rows, strict=True
-        )
-    ]
+    about = None if table.metadata is None else table.metadata.iloc[order]
+    store.add(vectors, keys=order, labels=table.y[order], metadata=about)
+    keys = order.astype(np.uint64) if table.keys is None else table.keys[order]
+    aside = aside[order]
+    devices, start = [], 0
+    for whole in _views(store, partition, profiles or {}, None if table.keys is None else keys):
+        mine = slice(start, start + len(whole.index))
+        devices.append(whole.holding_out(keys[mine][aside[mine]]))
+        start = mine.stop
     return TableDevices(devices, preparation, table.classes, sum(part.nbytes for part in sums))
 
 

@@ -1,7 +1,7 @@
 """Erasing rows for certain: what is left of their bytes, and a certificate of what was done."""
 
 from fedlab.erasure.audit import Audit, Finding, audit_erasure
-from fedlab.erasure.controls import compare_ways, erase_and_audit
+from fedlab.erasure.controls import compare_ways, erase_across, erase_and_audit
 from fedlab.erasure.fingerprints import Fingerprints
 from fedlab.index.certificate import Certificate, CertificateError, content_hash
 
@@ -14,5 +14,6 @@ __all__ = [
     "audit_erasure",
     "compare_ways",
     "content_hash",
+    "erase_across",
     "erase_and_audit",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import U64, Places
+from fedlab.data import kept_vectors
 from fedlab.erasure.fingerprints import (
     FORMS,
     OF_VECTORS,
@@ -24,7 +25,7 @@ from fedlab.erasure.fingerprints import (
 )
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
-from fedlab.index.certificate import owner_of
+from fedlab.index.certificate import Holder, owner_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ class Finding:
     Attributes
     ----------
     place : str
-        "memory: the buffer of codes", or the path of a file.
+        "memory: the buffer of codes", with a name where several were searched, or a file's path.
     form : str
         The precision ("f32"), or the column and encoding of a text ("labels, UTF-8").
     key : int
@@ -176,25 +177,27 @@ class Audit:
 
 
 def audit_erasure(
-    index: VectorIndex,
+    index: VectorIndex | Holder | Iterable[Holder],
     fingerprints: Fingerprints,
     *,
     files: Iterable[Path_] = (),
     key: Sealer | Sequence[Sealer] | None = None,
     folders: Iterable[Path_] = (),
 ) -> Audit:
-    """Look for the bytes of erased rows in an index, its graph, files and folders.
+    """Look for the bytes of erased rows in indexes, their graphs, files and folders.
 
     Searched are the buffers behind the index's columns whole, room to spare included; the graph's
     own bytes and the buffers that it borrowed; each file, decrypted; beside it, files whose names
     begin with its own (older generations, by whatever ending) and what killed saves left; and all
     files in given folders. Each row is looked for at every offset, in each precision, as it was
-    given and as each precision rounds it; its texts in UTF-8 and UTF-32.
+    given and as each precision rounds it; its texts in UTF-8 and UTF-32. The vectors that
+    `fedlab.data.embed` has kept in the data folder are searched, too.
 
     Parameters
     ----------
-    index : VectorIndex
-        The index as it stands now; its other rows are those that were kept.
+    index : VectorIndex, Device, or several
+        As they stand now; their other rows are those that were kept. Give all devices of a
+        federation, ``federation.devices``: views of one store hold each other's rows.
     fingerprints : Fingerprints
         Taken before the rows were erased, or of rows that are still at hand.
     files : paths
@@ -227,8 +230,16 @@ def audit_erasure(
         if isinstance(given, str | os.PathLike):
             raise TypeError(f"{what} is one path, {os.fspath(given)!r}; give a list of them")
     sealers = (key,) if isinstance(key, Sealer) else tuple(key or ())
-    paths = list(_paths(files, folders))  # before anything is searched: what is missing is told
-    places = [*_memory(index), *((str(path), _content(path, sealers)) for path in paths)]
+    if not (holders := [index] if isinstance(index, Holder) else list(index)):
+        raise ValueError("no index was given, nor a device; give one at least")
+    indexes: list[Any] = list(
+        {id(i): i for i in (getattr(h, "index", h) for h in holders)}.values()
+    )
+    embedded = [kept_vectors()] if kept_vectors().is_dir() else []
+    paths = list(
+        _paths(files, [*folders, *embedded])
+    )  # before anything is searched: what is missing is told
+    places = [*_memory(holders), *((str(path), _content(path, sealers)) for path in paths)]
     seen = dict[tuple[str, Name], list[int]]()
     looked_at, unread = dict[str, int](), dict[str, str]()
     for place, blocks in places:
@@ -237,7 +248,9 @@ def audit_erasure(
                 seen.setdefault((place, name), [offset, 0])[1] += 1
         except (OSError, SealError, _Unsearchable) as error:
             unread[place] = str(error)
-    kept = _kept(index, fingerprints, {form for _, (form, _) in seen})
+    kept = dict[Name, int]()
+    for one in indexes:
+        kept |= _kept(one, fingerprints, {form for _, (form, _) in seen})
     findings = [
         Finding(place, *name, offset, times, kept.get(name))
         for (place, name), (offset, times) in seen.items()
@@ -249,7 +262,7 @@ def audit_erasure(
         undecidable=fingerprints.undecidable,
         looked_at=looked_at,
         unread=unread,
-        stored=index.dtype,
+        stored=min((one.dtype for one in indexes), key=lambda d: d not in fingerprints.undecidable),
     )
 
 
@@ -321,16 +334,21 @@ def _whose(fingerprints: Fingerprints, parts: Iterable[Part]) -> dict[Name, int]
 # -- where to look ---------------------------------------------------------------------------------
 
 
-def _memory(index: VectorIndex) -> Iterator[tuple[str, Blocks]]:
-    """Yield what an index holds: whole buffers, whatever part of them it uses."""
+def _memory(holders: list[Any]) -> Iterator[tuple[str, Blocks]]:
+    """Yield what indexes or devices hold: whole buffers, once, whatever part of them is used."""
     seen = set[int]()
-    for name, array in index.buffers():
-        owner = owner_of(array)
-        if owner.size and id(owner) not in seen:
-            seen.add(id(owner))
-            yield f"memory: {name}", [np.ascontiguousarray(owner).reshape(-1).view(np.uint8)]
-    if index.has_graph:
-        yield "memory: the graph", _serialised(index)
+    for holder in holders:
+        whose = "" if len(holders) == 1 else f"{holder!r}, "
+        for name, array in holder.buffers():
+            owner = owner_of(array)
+            if owner.size and id(owner) not in seen:
+                seen.add(id(owner))
+                content = np.ascontiguousarray(owner).reshape(-1).view(np.uint8)
+                yield f"memory: {whose}{name}", [content]
+        index = getattr(holder, "index", holder)
+        if index.has_graph and id(index) not in seen:
+            seen.add(id(index))
+            yield f"memory: {whose}the graph", _serialised(index)
 
 
 def _serialised(index: VectorIndex) -> Iterator[bytes]:

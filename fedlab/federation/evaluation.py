@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import Array
-from fedlab.core.validation import shown
+from fedlab.core.validation import require, shown
 from fedlab.federation.plan import Plan
 from fedlab.fleet import Roster
+from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
 from fedlab.training.validation import checked_rows, on_held_out, on_rows
 
@@ -42,15 +45,21 @@ def evaluated(
     return measured
 
 
-def validated(plan: Plan, fleet: Roster, parameters: Array, threads: int | None) -> pd.DataFrame:
-    """Return a model's measures on each device's held-out rows, one row a device.
+def validated(
+    plan: Plan, fleet: Roster, parameters: Array, threads: int | None, metrics: Any = ()
+) -> pd.DataFrame:
+    """Return a model's measures on each device's held-out rows, and metrics of its scores.
 
     Raises
     ------
-    ValueError
-        If no device has rows held out.
+    ValueError, TypeError
+        If no device has rows held out, or a metric can't be had.
     """
     import pandas as pd
+
+    named = named_metrics(metrics)
+    if named:
+        require(plan.model, "a model whose scores are measured", "predict")
 
     if not fleet.holding:
         raise ValueError(
@@ -58,4 +67,17 @@ def validated(plan: Plan, fleet: Roster, parameters: Array, threads: int | None)
             "your own with Federation(test=...)"
         )
     measures = on_held_out(fleet.holding, plan.trainer, parameters, threads)
-    return pd.DataFrame(measures, pd.Index([d.id for d in fleet.holding], name="device"))
+    frame = pd.DataFrame(measures, pd.Index([d.id for d in fleet.holding], name="device"))
+    undefined: dict[str, list[str]] = {}
+    for device in fleet.holding if named else ():
+        x, y = device.validation()
+        with one_blas_thread(), np.errstate(all="ignore"):
+            scores = np.asarray(plan.model.predict(parameters, x))  # type: ignore[attr-defined]
+        for name, metric in named.items():
+            frame.loc[device.id, name], why = score(metric, y, scores)
+            if why:
+                undefined.setdefault(f"device {device.id!r}: {why}", []).append(name)
+    if undefined:
+        said = "; ".join(f"{who} ({', '.join(names)})" for who, names in undefined.items())
+        warnings.warn(f"NaN stands where a metric says nothing: {said}", stacklevel=3)
+    return frame

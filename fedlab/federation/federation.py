@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -30,6 +30,7 @@ from fedlab.federation.round import play
 from fedlab.federation.state import RunState
 from fedlab.fleet import Changing, Columnar, Roster, Stragglers, admit, cohort_size
 from fedlab.index.ingest import as_keys
+from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
 from fedlab.training import Backend, LocalSGD, trainer_of
 from fedlab.updates import SGD, Aggregator, Chain, Mean, ServerOptimiser, Stage, optimiser
@@ -466,15 +467,39 @@ class Federation:
 
     # -- what it is worth, and what it used ----------------------------------------------------
 
-    def validate(self) -> pd.DataFrame:
+    def validate(
+        self,
+        metrics: str | ScoreFunction | Iterable[Any] | Mapping[str, str | ScoreFunction] = (),
+    ) -> pd.DataFrame:
         """Return the model's measures on each device's held-out rows, one row a device.
+
+        Parameters
+        ----------
+        metrics : names, functions, or mapping of str to either
+            Further columns, of what is no mean over rows: of classes "auc", "average precision",
+            "balanced accuracy", "f1", "mcc", of numbers "r2", "mae" (see `fedlab.metrics.score`);
+            or any function of labels and scores, as scikit-learn's are. Scores are what the model
+            predicts, of two classes the share of the second.
 
         Raises
         ------
-        ValueError
-            If no device has rows held out.
+        ValueError, TypeError
+            If no device has rows held out; a metric is not known, or doesn't suit the model; or the
+            model has no `predict`.
+
+        Warns
+        -----
+        UserWarning
+            Where a metric says nothing, and NaN stands: of a device whose rows are of one class.
+
+        Examples
+        --------
+        ::
+
+            federation.validate(metrics=["auc", "f1"])
+            federation.validate(metrics={"Brier": brier_score_loss})
         """
-        return validated(self.plan, self._roster, self.state.parameters, self.threads)
+        return validated(self.plan, self._roster, self.state.parameters, self.threads, metrics)
 
     def rounds_that_used(self, device: int | str, key: int) -> I64:
         """Return the rounds whose model learned from a row: its device's update entered them.

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -79,9 +79,11 @@ class Certificate:
         BLAKE2b of the index's content (see `content_hash`), under the key if there was one. Without
         a key, `hash_before` lets somebody who has the kept rows test a guess at the erased ones.
     still_held : tuple of str
-        Columns whose old memory something else still holds: a view, a copy made without copying
-        rows, an array that `vectors` or `labels` gave, a `Device` that was not asked to erase.
-        Rows that stand are never written over, so that their bytes stay until it lets them go.
+        Who still holds the columns' old memory, and which: other devices and indexes by name (views
+        of one store, as `spread` makes them, or devices that share an index), "something else" for
+        an array that `vectors` or `labels` gave, or a store on disk. Rows that stand are never
+        written over, so that their bytes stay until it lets them go; `fedlab.erasure.erase_across`
+        makes devices do so.
     versions : mapping of str to str
         Python and libraries.
     audit : mapping, optional
@@ -203,6 +205,14 @@ def _derived(key: Key, purpose: bytes) -> bytes:
     return hashlib.blake2b(key.secret, digest_size=32, person=purpose).digest()
 
 
+class Holder:
+    """What holds rows' memory as long as it lives, and shows it: an index, a device."""
+
+    def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield every array that is kept alive, by name."""
+        raise NotImplementedError
+
+
 class OldMemory:
     """The memory of an index's columns, watched without being held."""
 
@@ -210,11 +220,25 @@ class OldMemory:
         columns: Mapping[str, NDArray[Any]] = index.columns
         self._watched = {name: weakref.ref(owner_of(array)) for name, array in columns.items()}
 
+    def held_by(self, holder: Holder) -> tuple[str, ...]:
+        """Return the columns whose memory somebody holds."""
+        held = {id(owner_of(array)) for _, array in holder.buffers()}
+        return tuple(sorted(name for name, one in self._watched.items() if id(one()) in held))
+
     def still_held(self) -> tuple[str, ...]:
-        """Return the columns whose memory something still holds."""
+        """Return who still holds memory, and of which columns."""
         if any(reference() is not None for reference in self._watched.values()):
             gc.collect()  # what is held by a ring of garbage alone is held by nobody
-        return tuple(sorted(name for name, one in self._watched.items() if one() is not None))
+        left = {name for name, one in self._watched.items() if one() is not None}
+        if not left:
+            return ()
+        holders = [one for one in gc.get_objects() if issubclass(type(one), Holder)]
+        within = {id(vars(one).get("index")) for one in holders}  # told by their devices
+        who = {one: self.held_by(one) for one in holders if id(one) not in within}
+        told = [f"{one!r}: {', '.join(names)}" for one, names in who.items() if names]
+        if unclaimed := left.difference(*who.values()):
+            told.append(f"something else: {', '.join(sorted(unclaimed))}")
+        return tuple(sorted(told))
 
 
 def certify(

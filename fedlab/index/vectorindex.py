@@ -24,7 +24,7 @@ from fedlab.files.keys import Key, Sealer
 from fedlab.index import file, ingest
 from fedlab.index import metadata as about
 from fedlab.index.answers import Hits, Neighbourhoods
-from fedlab.index.certificate import Certificate, OldMemory, certify, content_hash
+from fedlab.index.certificate import Certificate, Holder, OldMemory, certify, content_hash
 from fedlab.index.encoding import DTYPES, Columns, encode
 from fedlab.index.engines import HNSW, Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
@@ -43,7 +43,7 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 _MANY = 1 << 20
 
 
-class VectorIndex:
+class VectorIndex(Holder):
     """Vectors with keys, labels and metadata, searched by nearness.
 
     Many threads may search at once; one that adds or removes rows must be alone.
@@ -310,8 +310,8 @@ class VectorIndex:
         `fedlab.erasure.audit_erasure` looks whether anything is left.
 
         Memory that others may be reading (views, arrays that were handed out) is never written
-        over; `Certificate.still_held` tells where that keeps the rows. A view that erases nothing,
-        ``view.erase([])``, lets go of the memory that it shared.
+        over; `Certificate.still_held` tells who keeps the rows so. `let_go` ends that; for devices,
+        `fedlab.erasure.erase_across` does all of it.
 
         Parameters
         ----------
@@ -332,6 +332,11 @@ class VectorIndex:
         # No call stands between these, so an interrupt can't fall there.
         self._table, self._graph, self._edits = table, None, self._edits + 1
         return certify(self, erased, before, memory, key)
+
+    def let_go(self) -> None:
+        """Move the rows into memory of the index's own, and so let go of what it shared."""
+        table = self._table.kept(np.ones(len(self), np.bool_))
+        self._table, self._graph, self._edits = table, None, self._edits + 1
 
     def view(self, start: int, stop: int) -> VectorIndex:
         """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.

@@ -4,6 +4,7 @@ from fedlab.metrics.auc import Ranking, bootstrap_interval
 from fedlab.metrics.folds import stratified_folds
 from fedlab.metrics.intervals import Interval, mean_interval
 from fedlab.metrics.retrieval import Judged, judge, judge_labels, recall
+from fedlab.metrics.scores import named_metrics, score
 
 __all__ = [
     "Interval",
@@ -13,6 +14,8 @@ __all__ = [
     "judge",
     "judge_labels",
     "mean_interval",
+    "named_metrics",
     "recall",
+    "score",
     "stratified_folds",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, Places
+from fedlab.core.validation import proportion
 from fedlab.metrics.intervals import Interval
 
 
@@ -55,8 +56,15 @@ class Ranking:
         rows : (n,) places below the number of all rows
         positive : (n,) 0 or 1
         scores : (n,) numbers, higher for positives
+
+        Raises
+        ------
+        ValueError
+            If a score is NaN.
         """
         is_positive, score = np.asarray(positive, np.bool_), np.asarray(scores, np.float64)
+        if np.isnan(score).any():
+            raise ValueError(f"{np.isnan(score).sum()} of {score.size} scores are NaN")
         if is_positive.all() or not is_positive.any():
             self.skipped += 1
             return
@@ -92,12 +100,19 @@ def bootstrap_interval(
         Of two, the first minus the second.
     seed : int
     draws : int
-        Bootstrap samples of the rows; those in which no fold has both classes are left out.
+        Bootstrap samples of the rows; those in which no fold has both classes are left out, and
+        where none is left the bounds are NaN.
     level : float
         The percentile interval's coverage.
 
+    Raises
+    ------
+    ValueError
+        If a level is none.
+
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
     """
+    proportion(level=level)
     rows = rankings[0].rows
     draw = generator(seed, Purpose.RESAMPLING, device="bootstrap")
     drawn = draw.multinomial(rows, np.full(rows, 1 / rows), size=draws)
@@ -105,5 +120,7 @@ def bootstrap_interval(
     values = rankings[0].auc(weights)
     if len(rankings) == 2:
         values = values - rankings[1].auc(weights)
+    if np.isnan(values[1:]).all():
+        return Interval(float(values[0]), np.nan, np.nan)
     bounds = np.nanquantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values[0]), float(bounds[0]), float(bounds[1]))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.core.validation import proportion
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -39,7 +41,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Raises
     ------
     ValueError
-        With fewer than two values.
+        With fewer than two values, or a level that is none.
 
     Examples
     --------
@@ -48,6 +50,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """
     from scipy import stats
 
+    proportion(level=level)
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or len(sample) < 2:
         raise ValueError(f"{sample.size} values were given; an interval needs two or more")

@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedlab import Drifting, Federation, LocalSGD, SoftmaxRegression, devices_from_table, spread
+from fedlab import (
+    Drifting,
+    Federation,
+    LocalSGD,
+    Profile,
+    SoftmaxRegression,
+    devices_from_table,
+    spread,
+    standardised,
+)
 from fedlab.data import (
     ColumnSums,
     Drift,
@@ -14,6 +23,7 @@ from fedlab.data import (
     dirichlet,
     iid,
     load_digits,
+    read_table,
 )
 
 
@@ -165,3 +175,73 @@ def test_counts_are_no_classes_where_that_is_said():
     counted = devices_from_table(visits, label="count", device="ward", target="number")
     assert counted.classes is None
     assert [d.labels.tolist() for d in counted.devices] == [[0, 1], [5, 40]]
+
+
+def test_keys_and_metadata_go_into_the_devices_indexes(patients):
+    patients["patient"] = np.arange(90)[::-1] + 500
+    made = devices_from_table(
+        patients.dropna(), label="ill", device="ward", key="patient", metadata=["age", "sex"]
+    )
+    assert made.preparation.features == ("age", "sex=f", "sex=m")
+    for device in made.devices:
+        rows = patients[(patients.ward == device.id) & patients.age.notna()]
+        np.testing.assert_array_equal(device.index.keys, rows.patient)
+        np.testing.assert_array_equal(device.index.metadata["age"], rows.age)
+        hits = device.most_similar(np.zeros((1, 3)), 9, where="age > 65 and sex == 'f'")
+        assert sorted(hits.keys[0, : hits.counts[0]]) == sorted(
+            rows.patient[(rows.age > 65) & (rows.sex == "f")]
+        )
+
+
+def test_hospitals_may_number_their_patients_alike_and_hold_out_theirs():
+    frame = pd.DataFrame({"ill": [0, 1] * 20, "x": np.arange(40) / 7})
+    parts = {
+        name: frame.assign(patient=np.arange(40), x=frame.x + n) for n, name in enumerate("ab")
+    }
+    aside = np.zeros(80, bool)
+    aside[[3, 50]] = True
+    made = devices_from_table(parts, label="ill", key="patient", held_out=aside)
+    assert [device.validation_keys.tolist() for device in made.devices] == [[3], [10]]
+    assert [device.index.keys.tolist() for device in made.devices] == [list(range(40))] * 2
+    spread_out = devices_from_table(parts, label="ill", key="patient", held_out=0.25, seed=1)
+    assert [device.validation_rows for device in spread_out.devices] == [10, 10]
+    made.devices[0].index.add([[0.0]], labels=[1])
+    assert 40 in made.devices[0].index
+
+
+def test_names_below_zero_work(tmp_path):
+    (tmp_path / "w.csv").write_text("ill,ward,x\n" + "0,-1,1.5\n1,-1,2.5\n1,1,2\n0,1,3.5\n" * 5)
+    made = devices_from_table(tmp_path / "w.csv", label="ill", device="ward", held_out=0.2)
+    assert [device.id for device in made.devices] == ["-1", "1"]
+    federation = Federation(made.devices, SoftmaxRegression(1, 2))
+    federation.run(2)
+    assert federation.validate().index.tolist() == ["-1", "1"]
+
+
+def test_one_new_patient_with_a_missing_value_is_prepared(patients):
+    made = devices_from_table(patients, label="ill", device="ward")
+    mean = made.preparation.apply(patients)[0][patients.age.isna()][0]
+    for one in (
+        pd.DataFrame([{"age": None, "sex": patients.sex[0]}]),
+        pd.DataFrame({"age": pd.array([None], "Float64"), "sex": [patients.sex[0]]}),
+        pd.DataFrame(
+            {"age": pd.array([None], "Int64"), "sex": pd.array([patients.sex[0]], "string")}
+        ),
+    ):
+        np.testing.assert_array_equal(made.preparation.apply(one)[0][0], mean)
+    nobody = made.preparation.apply(pd.DataFrame([{"age": None, "sex": pd.NA}]))[0][0]
+    assert nobody.tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_words_for_a_table_that_was_read_already_are_refused(patients):
+    table = read_table(patients, label="ill", device="ward")
+    with pytest.raises(TypeError, match=r"a Table knows its columns; give device, key to read_tab"):
+        devices_from_table(table, device="sex", key="age")
+    with pytest.raises(ValueError, match=r"profiles name \['nord'\], which are no devices"):
+        devices_from_table(table, profiles={"nord": Profile()})
+
+
+def test_scaling_takes_a_partition_of_the_same_data(digits):
+    for total in (10, 3000):
+        with pytest.raises(ValueError, match=f"splits {total} rows; the data have 1797"):
+            standardised(digits, iid(total, 2, seed=0))

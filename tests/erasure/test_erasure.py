@@ -25,7 +25,7 @@ from fedlab import (
     spread,
     write_population,
 )
-from fedlab.data import iid, load_digits
+from fedlab.data import embed, iid, load_digits
 from fedlab.erasure import (
     Certificate,
     CertificateError,
@@ -33,6 +33,7 @@ from fedlab.erasure import (
     audit_erasure,
     compare_ways,
     content_hash,
+    erase_across,
     erase_and_audit,
 )
 from fedlab.files.atomic import replacing
@@ -157,12 +158,12 @@ def test_a_certificate_names_memory_that_a_view_or_an_array_still_holds():
     view = index.view(0, 50)
     codes = bytes_of(index, [3])[0]
     fingerprints = Fingerprints.taken(index, [3])
-    assert index.erase([3]).still_held == ("codes", "keys", "labels", "squares")
+    assert index.erase([3]).still_held == (f"{view!r}: codes, keys, labels, squares",)
     assert view.vectors[3].tobytes() == codes, "a view reads on what it read"
     assert audit_erasure(index, fingerprints).clean
     assert audit_erasure(view, fingerprints).verdict == "found"
     handed_out = view.vectors
-    assert view.erase([]).still_held == ("codes",)
+    assert view.erase([]).still_held == ("something else: codes",)
     assert audit_erasure(view, fingerprints).verdict == "found", "the row is the view's own, too"
     del handed_out
     assert view.erase([3]).still_held == ()
@@ -178,16 +179,80 @@ def test_a_buffer_behind_a_view_is_searched_whole():
     assert audit_erasure(view, fingerprints).clean
 
 
-def test_devices_of_one_store_let_go_of_it_one_by_one():
+@pytest.fixture
+def sharing() -> list[Device]:
     digits = load_digits()
-    devices = spread(digits, iid(len(digits), devices=4, seed=0))
-    gone = int(devices[2].index.keys[5])
-    fingerprints = Fingerprints.taken(devices[2].index, [gone])
-    assert "codes" in devices[2].erase([gone]).still_held
-    for device in devices[:2]:
-        assert "codes" in device.erase([]).still_held
-    assert devices[3].erase([]).still_held == ()
-    assert all(audit_erasure(device.index, fingerprints).clean for device in devices)
+    return spread(digits, iid(len(digits), devices=4, seed=0))
+
+
+def test_who_shares_a_store_is_named_until_all_have_let_go(sharing):
+    gone = int(sharing[2].index.keys[5])
+    fingerprints = Fingerprints.taken(sharing[2].index, [gone])
+    others = [sharing[0], sharing[1], sharing[3]]
+    held = sharing[2].erase([gone]).still_held
+    assert held == tuple(f"{one!r}: codes, keys, labels, squares" for one in others)
+    while others:
+        audit = audit_erasure(sharing, fingerprints)
+        assert {finding.place.split(",")[0] for finding in audit.found} == {
+            f"memory: {others[0]!r}"
+        }
+        others.pop(0).let_go()
+    assert audit_erasure(sharing, fingerprints).clean
+
+
+@pytest.mark.parametrize("key", [None, Key.generate()], ids=repr)
+def test_one_call_erases_a_row_from_all_devices_that_share_it(sharing, key):
+    alone = class_device("alone", [0, 1] * 5)
+    sharing = [sharing[0].hold_out(0.2, seed=1), sharing[0], *sharing[1:], alone]
+    untouched = alone.index.keys
+    sharing[0].training_rows(), sharing[1].training_rows()
+    gone = [int(sharing[1].training_keys[5]), int(sharing[2].index.keys[100])]
+    prints = [Fingerprints.taken(sharing[n].index, [k]) for n, k in zip((1, 2), gone, strict=True)]
+    kept = {device.id: set(device.index.keys.tolist()) - set(gone) for device in sharing[1:4]}
+    certificates = erase_across(sharing, [*gone, gone[0]], key)
+    assert {n: c.keys for n, c in certificates.items()} == {0: (gone[0],), 1: (gone[1],)}
+    for certificate in certificates.values():
+        assert certificate.still_held == ()
+        if key is not None:
+            certificate.verify(key)
+    assert all(audit_erasure(sharing, one).clean for one in prints)
+    for device in sharing[1:4]:
+        assert set(device.index.keys.tolist()) == kept[device.id]
+    assert np.shares_memory(alone.index.keys, untouched), "who shares nothing copies nothing"
+    assert len(sharing[0].training()[0]) == sharing[0].rows
+
+
+def test_what_others_hold_is_named_after_one_call_too(sharing):
+    handed_out, gone = sharing[3].index.vectors, int(sharing[0].index.keys[0])
+    (certificate,) = erase_across(sharing, gone).values()
+    assert certificate.still_held == ("something else: codes",)
+    assert len(handed_out)
+
+
+def test_a_key_on_two_devices_or_on_none_is_asked_about():
+    one, other = class_device("a", [0, 1] * 5), class_device("b", [0, 1] * 5)
+    with pytest.raises(KeyError, match=r"\[77\] are on none of these devices"):
+        erase_across([one, other], [3, 77])
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] have rows of the same key; name one"):
+        erase_across([one, other], [3])
+    assert (len(one.index), len(other.index)) == (10, 10)
+    erase_across([one, other], [3], device="b")
+    assert (3 in one.index, 3 in other.index) == (True, False)
+    with pytest.raises(ValueError, match="no index was given"):
+        audit_erasure([], Fingerprints.taken(one.index, [3]))
+
+
+def test_vectors_that_embed_kept_are_searched(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDLAB_DATA", str(tmp_path))
+    texts = [f"patient {n + 100} has a cough" for n in range(20)]
+    for keep, verdict in ((False, "clean"), (True, "found")):
+        index = VectorIndex(32)
+        index.add(embed(texts, "hashing", dimensions=32, keep=keep).vectors)
+        fingerprints = Fingerprints.taken(index, [7])
+        index.erase([7])
+        audit = audit_erasure(index, fingerprints)
+        assert audit.verdict == verdict
+    assert {Path(finding.place).parent for finding in audit.found} == {tmp_path / "vectors"}
 
 
 def test_a_device_lets_go_of_what_it_derived_and_of_held_out_keys():
@@ -212,7 +277,7 @@ def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_search
     device = Population(tmp_path / "wards")[1]
     gone = device.index.keys[:2].tolist()
     fingerprints = Fingerprints.taken(device.index, gone)
-    assert "codes" in device.erase(gone).still_held
+    assert device.erase(gone).still_held == ("something else: codes, labels",)
     assert audit_erasure(device.index, fingerprints).clean
     audit = audit_erasure(device.index, fingerprints, folders=[tmp_path / "wards"])
     assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
@@ -234,7 +299,7 @@ def test_a_graph_that_does_not_give_its_bytes_leaves_the_audit_undecided():
 def test_a_copy_that_shares_memory_is_noticed():
     index = labelled()
     shallow = copy.copy(index)
-    assert "codes" in index.erase([3]).still_held
+    assert index.erase([3]).still_held == (f"{shallow!r}: codes, keys, labels, squares",)
     assert 3 in shallow
 
 

@@ -106,3 +106,24 @@ def test_the_t_interval_is_scipy_s_and_covers_as_often_as_it_says():
     assert covered / 2000 == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 2000))
     with pytest.raises(ValueError, match="two or more"):
         mean_interval([1.0])
+
+
+@pytest.mark.parametrize("level", [95, 1.0, 0.0, -0.5, float("nan")])
+def test_a_level_in_percent_is_refused(level):
+    ranking = Ranking(4)
+    ranking.add_fold(np.arange(4), [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
+    for interval in (
+        lambda: mean_interval([1.0, 2.0], level),
+        lambda: bootstrap_interval([ranking], 0, level=level),
+    ):
+        with pytest.raises(ValueError, match=r"level is .*between 0 and 1, as in level=0\.95"):
+            interval()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_area_that_is_not_there_is_nan_without_a_warning_of_numpy_s():
+    ranking = Ranking(4)
+    with pytest.raises(ValueError, match="1 of 4 scores are NaN"):
+        ranking.add_fold(np.arange(4), [0, 1, 0, 1], [0.1, np.nan, 0.3, 0.4])
+    ranking.add_fold(np.arange(4), [1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4])
+    assert str(bootstrap_interval([ranking], 0)) == "nan (nan to nan)"

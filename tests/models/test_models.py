@@ -125,3 +125,20 @@ def test_views_of_a_layout_stand_in_its_order_and_write_through():
 def test_labels_that_a_model_cannot_learn_are_refused(model, labels, says):
     with pytest.raises((ValueError, TypeError), match=says):
         model.check_labels(np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearRegression(0), "inputs is 0"),
+        (lambda: SoftmaxRegression(0, 2), "inputs is 0"),
+        (lambda: SoftmaxRegression(3, 1), "classes is 1"),
+        (lambda: MLP(0, (4,), 2), "inputs or hidden is 0"),
+        (lambda: MLP(3, (4, 0), 2), "inputs or hidden is 0"),
+        (lambda: LinearRegression(3, l2=-0.1), "l2 is -0.1; it must be zero or positive"),
+        (lambda: SoftmaxRegression(3, 2, l2=float("nan")), "l2 is nan"),
+    ],
+)
+def test_sizes_and_penalties_that_are_none_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -103,6 +104,8 @@ class TextEncoder:
         """
         if self.how != "hashing":
             raise ValueError("MiniLM projects nothing: it has no loss to measure against words")
+        if not self._public:
+            return Projection.random(self.dimensions, seed=self._seed)
         return Projection.fitted(self._public, self.dimensions, seed=self._seed)
 
     def key(self) -> str:
@@ -128,9 +131,10 @@ def text_encoder(
     how : {"auto", "minilm", "hashing"}
         MiniLM takes the extra ``text`` and, once, a download of 84 MB. "auto" takes MiniLM where
         both can be had, and says in `made` what it took, and why.
-    public : sequence of str
+    public : sequence of str, optional
         For hashing: the texts on which its SVD and its word weights are fitted, and which are
-        therefore as good as published. Never devices' texts put together.
+        therefore as good as published. Never devices' texts put together. Without them, "hashing"
+        is a random projection, fitted on nothing, which finds less (see `Projection.random`).
     dimensions, seed : int
         Of the SVD; MiniLM always has 384 dimensions, and no seed.
 
@@ -139,7 +143,7 @@ def text_encoder(
     ImportError
         If MiniLM is asked for without the extra ``text``.
     ValueError, TypeError
-        If `how` is unknown, or hashing has no public texts.
+        If `how` is unknown, or "auto" finds neither MiniLM nor public texts.
     DataUnavailable, DataChanged
         As `fedlab.data.pull` does.
 
@@ -160,13 +164,16 @@ def text_encoder(
             minilm()  # raises the error that names the extra
         made = f"{source('minilm').what}, {DIMENSIONS} dimensions, texts cut at {LONGEST} pieces"
         return TextEncoder("minilm", DIMENSIONS, made)
-    if public is None:
-        reason = f" (MiniLM can't be had: {why_not})" if how == "auto" else ""
+    if public is None and how == "auto":
         raise ValueError(
-            f"hashing takes public texts{reason}: its SVD is fitted on them, and they are as good "
-            "as published. Give public=..., or use fedlab.data.Projection.random, which is "
-            "fitted on nothing"
+            f"hashing takes public texts (MiniLM can't be had: {why_not}): its SVD is fitted on "
+            "them, and they are as good as published. Give public=..., or how='hashing', which "
+            "without them is a random projection"
         )
+    if public is None:
+        whole_number(dimensions, "dimensions", 1)
+        made = f"hashing and a random projection to {dimensions} dimensions, seed {seed}"
+        return TextEncoder("hashing", dimensions, made, (), seed)
     given = tuple(as_texts(public))
     whole_number(dimensions, "dimensions", 1, len(given) - 1)
     made = f"hashing and SVD of {dimensions} dimensions, fitted on {len(given):,} public texts"
@@ -181,14 +188,20 @@ def embed(
     public: Sequence[str] | None = None,
     dimensions: int = 256,
     seed: int = 0,
+    keep: bool = True,
 ) -> Embedded:
     """Turn texts into vectors, once: they are kept in the data folder, and read from there later.
+
+    What is kept lies there in the clear, and no erasure knows of it: of texts that may have to be
+    erased some day, keep nothing. `fedlab.erasure.audit_erasure` looks there, too.
 
     Parameters
     ----------
     texts : sequence of str
     how : {"auto", "minilm", "hashing"} or TextEncoder
         See `text_encoder`, as for the other parameters.
+    keep : bool
+        Whether to write vectors to the data folder (`kept_vectors`), and read them from there.
 
     Raises
     ------
@@ -210,8 +223,10 @@ def embed(
         else text_encoder(how, public=public, dimensions=dimensions, seed=seed)
     )
     given = as_texts(texts)
+    if not keep:
+        return Embedded(read_only(encoder(given)), encoder.how, encoder.made)
     key = _digest(encoder.key(), *given)
-    path = folder() / _FOLDER / f"{encoder.how}-{key[:32]}.vectors"
+    path = kept_vectors() / f"{encoder.how}-{key[:32]}.vectors"
     if not path.exists():
         vectors = encoder(given)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,6 +243,11 @@ def embed(
             "the data folder"
         )
     return Embedded(read_only(kept.astype(np.float32, copy=False)), encoder.how, encoder.made)
+
+
+def kept_vectors() -> Path:
+    """Return the folder in which `embed` keeps vectors, whether it is there yet or not."""
+    return folder() / _FOLDER
 
 
 def _why_no_minilm() -> str:

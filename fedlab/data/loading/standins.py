@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from fedlab.core.validation import proportion
 from fedlab.data.loading.loaders import (
     load_breast_cancer,
     load_digits,
@@ -88,6 +89,11 @@ def train_test(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
         Part that is held back for the test, 0 < share < 1.
     seed : int
 
+    Raises
+    ------
+    ValueError
+        If the share is none, or a class has fewer than two rows.
+
     Examples
     --------
     >>> train, test = train_test(load_digits(), share=0.2, seed=0)
@@ -96,6 +102,7 @@ def train_test(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     """
     from sklearn.model_selection import train_test_split
 
+    proportion(share=share)
     parts = train_test_split(
         np.arange(len(data)), test_size=share, stratify=data.y, random_state=seed
     )

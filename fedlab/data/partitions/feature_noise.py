@@ -49,8 +49,7 @@ def with_feature_noise(data: Dataset, partition: Partition, level: float, seed: 
     """
     if not 0 <= level < np.inf:  # refuses NaN, too
         raise ValueError(f"level is {level}; it takes a standard deviation, 0 or more")
-    if partition.total != len(data):
-        raise ValueError(f"the partition splits {partition.total} rows; the data have {len(data)}")
+    partition.check(len(data))
     last = len(partition) - 1
     if last == 0:
         raise ValueError("noise grows from device to device; the partition has one: it takes two")

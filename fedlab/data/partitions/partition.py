@@ -7,7 +7,7 @@ commonest faults of published splits; so no `Partition` exists that has not been
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import I64
-from fedlab.data.tables.targets import device_names, rows_text
+from fedlab.data.tables.columns import rows_text
+from fedlab.data.tables.targets import device_names, names_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,11 @@ class Partition:
         places = np.empty(self.total, dtype=np.int64)
         places[np.concatenate(self.rows)] = np.repeat(np.arange(len(self)), self.sizes)
         return places
+
+    def check(self, rows: int) -> None:
+        """Raise a ValueError unless it splits so many rows: else it is of other data."""
+        if self.total != rows:
+            raise ValueError(f"the partition splits {self.total} rows; the data have {rows}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -175,7 +181,7 @@ def by_column(values: ArrayLike) -> Partition:
     >>> split.names, [rows.tolist() for rows in split.rows]
     (('north', 'south'), [[1], [0, 2]])
     """
-    codes, names = codes_of(values)
+    codes, names = codes_of(values, device_names)
     return split_by(codes, names, "by column")
 
 
@@ -241,12 +247,14 @@ def check_devices(total: int, devices: int, min_rows: int) -> None:
         )
 
 
-def codes_of(values: ArrayLike) -> tuple[I64, list[int | str]]:
+def codes_of(
+    values: ArrayLike, named: Callable[..., pd.Series[Any]] = names_of
+) -> tuple[I64, list[int | str]]:
     """Return each value's position among the different ones, and those, sorted."""
     import pandas as pd
 
     column = pd.Series(values)
-    keys = device_names(column.reset_index(drop=True), str(column.name or "given")).to_numpy()
+    keys = named(column.reset_index(drop=True), str(column.name or "given")).to_numpy()
     names, codes = np.unique(
         keys if keys.dtype.kind == "i" else keys.astype(str), return_inverse=True
     )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.data.tables.targets import as_text, rows_text
+from fedlab.data.tables.columns import as_column, numbers_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,17 +242,10 @@ class Preparation:
 
 def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> F64:
     """Return columns as float64, shape (n, c), NaN where a value is missing."""
-    from pandas.api import types
-
     _refuse_unknown(frame, columns)
     values = np.empty((len(frame), len(columns)))
     for i, name in enumerate(columns):
-        if not types.is_numeric_dtype(frame[name]):
-            raise ValueError(f"column {name!r} has type {frame[name].dtype}; it takes numbers")
-        values[:, i] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        infinite = np.flatnonzero(np.isinf(values[:, i]))
-        if infinite.size:
-            raise ValueError(f"column {name!r} is infinite in {rows_text(infinite)}")
+        values[:, i] = numbers_of(frame[name], name)
     return values
 
 
@@ -270,7 +263,7 @@ def _first_present(values: F64, present: Bool) -> F64:
 
 
 def _counts(column: pd.Series[str]) -> Mapping[str, int]:
-    counts = column.dropna().astype(object).map(as_text).value_counts()
+    counts = text_of(as_column(column, str(column.name))).value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index)}
 
 
@@ -280,7 +273,7 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
-    text = column.astype(object).map(as_text, na_action="ignore").to_numpy()
+    text = text_of(as_column(column, str(column.name))).to_numpy()
     one_hot = np.empty((len(column), len(known)), dtype=bool)
     for i, category in enumerate(known):
         one_hot[:, i] = text == category

@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
-from fedlab.data.tables.targets import (
-    Kind,
-    as_text,
-    device_names,
-    refuse_mixed,
-    rows_text,
-    target_of,
-)
+from fedlab.data.tables.columns import Notes, as_column, numbers_of, text_of
+from fedlab.data.tables.separated import read_separated
+from fedlab.data.tables.targets import Kind, device_names, target_of
+from fedlab.data.tables.uses import by_kind, kept_as_metadata, keys_of
 from fedlab.data.tables.values import Dataset, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CATEGORIES = 100
+_SUFFIX = re.compile(r"\.(csv|csv\.gz|parquet)$", re.IGNORECASE)
 
 
 def read_table(
-    data: str | Path | pd.DataFrame,
+    data: str
+    | Path
+    | pd.DataFrame
+    | Mapping[Any, str | Path | pd.DataFrame]
+    | Sequence[str | Path],
     *,
     label: str,
     device: str | None = None,
+    key: str | None = None,
+    metadata: Sequence[str] = (),
     numeric: Sequence[str] | None = None,
     categorical: Sequence[str] | None = None,
     target: Kind | None = None,
+    sep: str = ",",
+    encoding: str = "utf-8",
 ) -> Table:
     """Read a table of one's own: a pandas frame, or a ``.csv``, ``.csv.gz`` or ``.parquet`` file.
 
     Parameters
     ----------
-    data : DataFrame or path
+    data : DataFrame, path, list of paths, or mapping of device name to path or DataFrame
         A frame is copied, so that the table stays as it was read. In a CSV, what pandas reads as
-        missing is missing: empty fields, ``NA``, ``NaN``, ``null``, ``None`` and the like.
+        missing is missing: empty fields, ``NA``, ``NaN``, ``null``, ``None`` and the like; a column
+        with leading zeros is text. Several files are one a device (``{"north": "n.csv"}``), named
+        by the mapping or, in a list, by themselves; unless `device` is a column that they have.
     label : str
         The column to predict.
     device : str, optional
-        The column that tells which device a row belongs to.
+        The column that tells which device a row belongs to. Spaces around a name, and how its
+        letters are composed, make no other device.
+    key : str, optional
+        The column of the rows' keys: whole numbers, distinct on each device. Without one, a row's
+        key is its place in the table, counted from 0: of a frame after ``dropna``, that is not what
+        its index says.
+    metadata : sequence of str, optional
+        Columns that are kept as they are, for filters (``"age > 60"``). They are features all the
+        same, if they can be and features are not named.
     numeric, categorical : sequence of str, optional
         Features. A list that is given stands as it is (``()``: none of that kind); one that is left
         out is made of the remaining columns: numbers are numeric; text, booleans and categories are
@@ -56,6 +71,8 @@ def read_table(
     target : {"class", "number"}, optional
         What the label is; left out, text, booleans and categories are classes, and so are whole
         numbers of at most 20 different values.
+    sep, encoding : str
+        Of CSV files.
 
     Returns
     -------
@@ -66,11 +83,18 @@ def read_table(
     ------
     ValueError
         If a column does not exist (the message names those that do) or is used twice; there are no
-        rows or no features; a label or a device is missing; the label is constant; a column mixes
-        types, holds infinity, or is of a type that can't be used; or a text column that was not
-        named has more than 100 different values (an identifier, most likely).
+        rows or no features; a label, a device or a key is missing; a key stands twice; the label is
+        constant; a column mixes types, holds infinity, or is of a type that can't be used; or a
+        text column that was not named has more than 100 different values (an identifier, most
+        likely). All that is wrong is told at once, by the lines of a CSV or by a frame's index.
     FileNotFoundError, ImportError
         If there is no such file, or no pyarrow to read Parquet.
+
+    Warns
+    -----
+    UserWarning
+        Of what is odd: a column that looks like an identifier, has no name, or is text but for the
+        most part numbers; a header that stands twice; a device without rows; names that are one.
 
     Examples
     --------
@@ -85,33 +109,54 @@ def read_table(
     """
     import pandas as pd
 
-    frame, name, digest = _read(data)
-    columns = _columns_of(frame, name)
-    frame = frame.set_axis(columns, axis=1).reset_index(drop=True).infer_objects()
-    special = [label] if device is None else [label, device]
+    notes = Notes()
+    read, device = _gathered(data, device, key, sep, encoding, notes)
+    frame, name = read.frame, read.name
+    special = [one for one in (label, device, key) if one is not None]
     given = [*special, *(numeric or ()), *(categorical or ())]
-    _refuse_unknown(given, columns)
-    _refuse_twice(given, "a column is named for two uses")
-    numbers, texts = _by_kind(frame.drop(columns=given), numeric is None, categorical is None)
+    with notes.taken():
+        _refuse_twice(given, "a column is named for two uses")
+    for one in dict.fromkeys([*given, *metadata]):
+        with notes.taken():
+            _refuse_unknown(one, list(frame.columns))
+    kinds = {"numeric"} if numeric is None else set()
+    kinds |= {"categorical"} if categorical is None else set()
+    rest = frame.drop(columns=given, errors="ignore")
+    numbers, texts = by_kind(rest, kinds, special, set(metadata), notes)
     numeric = numbers if numeric is None else numeric
     categorical = texts if categorical is None else categorical
-    if not numeric and not categorical:
+    if not (numeric or categorical or notes.problems):
+        columns = list(frame.columns)
         raise ValueError(f"there are no features: of {columns}, {special} are label and device")
-    parts: dict[str, pd.Series[Any]] = {c: _numeric(frame[c], c) for c in numeric}
-    parts |= {c: _categorical(frame[c], c) for c in categorical}
-    if device is not None:
-        parts[device] = device_names(frame[device], device)
-    parts[label] = frame[label]
-    goal = target_of(frame[label], label, target)
-    kept = pd.DataFrame(parts)
+    made: dict[tuple[str, str | None], Any] = {}
+    as_given = frame[device] if device is not None and device in frame else 0
+    jobs: list[tuple[str, str | None, Callable[[Any, Any], Any]]] = [
+        *(("x", one, numbers_of) for one in numeric),
+        *(("x", one, lambda values, one: text_of(as_column(values, one))) for one in categorical),
+        *(("about", one, kept_as_metadata) for one in metadata),
+        ("x", device, device_names),
+        ("key", key, lambda values, one: keys_of(values, one, made.get(("x", device), as_given))),
+        ("y", label, lambda values, one: target_of(values, one, target)),
+    ]
+    for use, column, make in jobs:
+        if column in frame:
+            with notes.taken():
+                made[use, column] = make(frame[column], column)
+    if device in frame and isinstance(frame[device].dtype, pd.CategoricalDtype):
+        notes.of_empty(sorted(set(frame[device].cat.categories) - set(frame[device]), key=str))
+    notes.settle(name)
+    parts = {one: np.asarray(part) for (use, one), part in made.items() if use == "x"}
+    table = pd.DataFrame({**parts, label: frame[label].to_numpy()})
     return Table(
-        frame=kept,
+        frame=table,
         label=label,
         device=device,
         numeric=tuple(numeric),
         categorical=tuple(categorical),
-        target=goal,
-        origin=Origin(name, "", digest or _frame_sha256(kept), len(kept), "", ""),
+        target=made["y", label],
+        origin=Origin(name, "", read.digest or _frame_sha256(table), len(table), "", ""),
+        keys=made.get(("key", key)),
+        metadata=pd.DataFrame({one: made["about", one] for one in metadata}) if metadata else None,
     )
 
 
@@ -155,7 +200,10 @@ def read_vectors(
     """
     import pandas as pd
 
-    x = np.asarray(_array(vectors))
+    given = _array(vectors)
+    if np.ma.is_masked(given):
+        raise ValueError("vectors are masked; fill in or leave out what is missing")
+    x = np.asarray(given)
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(
             f"vectors have shape {x.shape} and type {x.dtype}; they take numbers of shape (n, d), "
@@ -184,23 +232,83 @@ def read_vectors(
     )
 
 
-def _read(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
-    """Return the frame, its name, and its file's sha256 (empty where there is no file)."""
+class _Read(NamedTuple):
+    """A table as it was read, by its file's name and sha256 (empty where there is no file)."""
+
+    frame: pd.DataFrame
+    name: str
+    digest: str = ""
+
+
+def _gathered(
+    data: Any, device: str | None, key: str | None, sep: str, encoding: str, notes: Notes
+) -> tuple[_Read, str | None]:
+    """Return one table, of one file or of several, and the column of its devices."""
     import pandas as pd
 
-    if isinstance(data, pd.DataFrame):
-        return data, "a pandas frame", ""
-    path = Path(data)
-    kind = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
-    if kind not in (".csv", ".csv.gz", ".parquet"):
+    several, mapping = not isinstance(data, str | Path | pd.DataFrame), isinstance(data, Mapping)
+    files: dict[Any, Any] = dict(data) if mapping else {"": data}
+    if several and not mapping:
+        files = {_SUFFIX.sub("", Path(one).name): one for one in data}
+        if len(files) < max(1, len(data)):
+            raise ValueError(
+                f"{len(data)} files of {len(files)} names were given; give a mapping of device "
+                "names to files"
+            )
+    names = {one for one in (device, key) if one is not None}
+    csvs = {name: Path(one) for name, one in files.items() if _kind_of(one).startswith("csv")}
+    frames, remarks = read_separated([*csvs.values()], names, sep, encoding) if csvs else ([], [])
+    notes.remarks.extend(remarks)
+    reads = {name: _read(one) for name, one in files.items() if name not in csvs}
+    for (name, path), frame in zip(csvs.items(), frames, strict=True):
+        reads[name] = _Read(frame, path.name, _file_sha256(path))
+    first, *others = (reads[name] for name in files)
+    if not several:
+        if first.frame.empty:
+            rows, columns = first.frame.shape
+            raise ValueError(f"{first.name} has {rows} rows and {columns} columns; both it needs")
+        return first, device
+    for other in others:
+        if differ := sorted({*map(str, first.frame)} ^ {*map(str, other.frame)}):
+            notes.problems.append(f"{other.name} and {first.name} differ in columns: {differ}")
+    if mapping or device not in first.frame:
+        device = device or "device"
+        if device in first.frame:
+            notes.problems.append(
+                f"{first.name} has a column {device!r}, and files are one a device: name another "
+                "device= for the column that is made of their names"
+            )
+    if notes.problems:
+        notes.settle("these files")
+    parts = {name if mapping else reads[name].name: reads[name].frame for name in files}
+    notes.of_empty(name for name in files if not len(reads[name].frame))
+    frame = pd.concat(parts)
+    if device not in frame:
+        frame[device] = np.repeat(np.array([*files], object), [*map(len, parts.values())])
+    return _Read(frame, f"{len(files)} files"), device
+
+
+def _kind_of(data: Any) -> str:
+    """Return "csv", "csv.gz" or "parquet" for the path of such a file, "" for a frame."""
+    if not isinstance(data, str | Path):
+        return ""
+    if (kind := _SUFFIX.search(Path(data).name)) is None:
         raise ValueError(
-            f"{path.name!r} has the suffix {kind!r}; it takes .csv, .csv.gz or .parquet, or a "
-            "pandas frame (pandas reads many other formats)"
+            f"{Path(data).name!r} has the suffix {Path(data).suffix!r}; it takes .csv, .csv.gz or "
+            ".parquet, or a pandas frame (pandas reads many other formats)"
         )
-    digest = _file_sha256(path)
-    if kind == ".parquet":
-        return parquet_reader().read_table(path).to_pandas(), path.name, digest
-    return pd.read_csv(path), path.name, digest
+    return kind[1].lower()
+
+
+def _read(data: str | Path | pd.DataFrame) -> _Read:
+    name, digest, frame = "a pandas frame", "", cast("pd.DataFrame", data)
+    if isinstance(data, str | Path):
+        name, digest = Path(data).name, _file_sha256(Path(data))
+        # As floats, whole numbers that miss some would lose their last digits.
+        frame = parquet_reader().read_table(data).to_pandas(integer_object_nulls=True)
+    columns = [str(column) for column in frame.columns]
+    _refuse_twice(columns, f"{name} has columns of the same name")
+    return _Read(frame.set_axis(columns, axis=1), name, digest)
 
 
 def _array(values: str | Path | ArrayLike) -> Any:
@@ -232,80 +340,14 @@ def _frame_sha256(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _columns_of(frame: pd.DataFrame, name: str) -> list[str]:
-    if frame.empty:
-        raise ValueError(
-            f"{name} has {len(frame)} rows and {frame.shape[1]} columns; both it needs"
-        )
-    columns = [str(column) for column in frame.columns]
-    _refuse_twice(columns, f"{name} has columns of the same name")
-    return columns
-
-
-def _refuse_unknown(named: Iterable[str], columns: list[str]) -> None:
-    for name in named:
-        if name not in columns:
-            close = get_close_matches(name, columns, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")
+def _refuse_unknown(name: str, columns: list[str]) -> None:
+    if name not in columns:
+        close = get_close_matches(name, columns, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")
 
 
 def _refuse_twice(names: list[str], why: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{why}: {', '.join(twice)}")
-
-
-def _by_kind(rest: pd.DataFrame, numeric: bool, categorical: bool) -> tuple[list[str], list[str]]:
-    """Sort the columns that were not named into numeric and categorical, as far as is asked."""
-    from pandas.api import types
-
-    numbers: list[str] = []
-    texts: list[str] = []
-    for name in rest.columns if numeric or categorical else ():
-        column = rest[name]
-        is_bool = types.is_bool_dtype(column)
-        if types.is_numeric_dtype(column) and not is_bool:
-            numbers.append(name)
-        elif is_bool or isinstance(column.dtype, _text_types()):
-            refuse_mixed(column, name)
-            texts.append(name)
-        else:
-            raise ValueError(
-                f"column {name!r} has type {column.dtype}, neither number nor text; convert it, or "
-                "leave it out by naming the features in numeric= and categorical="
-            )
-        if categorical and name in texts and column.nunique() > _MOST_CATEGORIES:
-            raise ValueError(
-                f"column {name!r} has {column.nunique()} different values in {len(column)} rows: "
-                "an identifier or free text, it seems. Name the features in categorical= (with "
-                "this one, if it is meant to be one)"
-            )
-    return numbers, texts
-
-
-def _text_types() -> tuple[type, ...]:
-    import pandas as pd
-
-    return (pd.StringDtype, pd.CategoricalDtype, np.dtypes.ObjectDType)
-
-
-def _numeric(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    import pandas as pd
-    from pandas.api import types
-
-    refuse_mixed(column, name)
-    if not types.is_numeric_dtype(column):
-        wrong = column[column.notna()]
-        shown = ", ".join(repr(value) for value in wrong.unique()[:3])
-        raise ValueError(f"column {name!r} is to be numeric but holds {column.dtype}: {shown}")
-    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if infinite.size:
-        raise ValueError(f"column {name!r} is infinite in {rows_text(infinite)}")
-    return pd.Series(numbers)
-
-
-def _categorical(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    refuse_mixed(column, name)
-    return column.astype(object).map(as_text, na_action="ignore")

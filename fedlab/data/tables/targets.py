@@ -1,20 +1,22 @@
 """Labels: whether they are classes or numbers, and what each class is called.
 
 The rule, where nothing is said: text, booleans and categories are classes. Numbers are classes if
-all are whole and there are at most 20 different ones, else they are numbers. ``kind="class"`` or
-``kind="number"`` says it outright.
+all are whole and there are at most 20 different ones, or if some are whole numbers that no float
+can hold (codes, that is); else they are numbers. ``kind="class"`` or ``kind="number"`` says it
+outright.
 """
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
 from dataclasses import dataclass
-from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import F64, Places
+from fedlab.data.tables.columns import EXACT, as_column, is_text, rows_text, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +44,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     Parameters
     ----------
     values : Series
-        Labels, one a row.
+        Labels, one a row. Errors name rows by its index.
     name : str
         What to call the column in an error.
     kind : {"class", "number"}, optional
@@ -62,60 +64,97 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     >>> target_of(pd.Series([20.5, 31.0, 27.25]), "price").kind
     'number'
     """
-    from pandas.api import types
-
     if kind not in (None, "class", "number"):
         raise ValueError(f"target is {kind!r}; it takes 'class', 'number', or None to infer it")
-    values = values.infer_objects()
-    missing = np.flatnonzero(values.isna())
-    if missing.size:
+    missing = values.index[values.isna()]
+    if len(missing):
         raise ValueError(
             f"label {name!r} is missing in {rows_text(missing)}; drop those rows or fill them in"
         )
-    refuse_mixed(values, name)
-    if values.nunique() < 2:
+    column = as_column(values, name)
+    classes, y = np.unique(column.to_numpy(), return_inverse=True)
+    if len(classes) < 2:
         raise ValueError(
             f"label {name!r} is {values.iloc[0]!r} in all {len(values)} rows; there is nothing to "
             "learn from a constant"
         )
-    numbers = types.is_numeric_dtype(values) and not types.is_bool_dtype(values)
-    if not numbers and kind == "number":
-        raise ValueError(f"label {name!r} has type {values.dtype}, not numbers; use target='class'")
-    if not numbers:
-        return _classes(values.astype(object).map(as_text))
-    return _from_numbers(values.to_numpy(dtype=np.float64), name, kind)
+    if is_text(column) or column.dtype.kind == "b":
+        if kind == "number":
+            raise ValueError(
+                f"label {name!r} has type {values.dtype}, not numbers; use target='class'"
+            )
+        return Target(y.astype(np.int64), tuple(classes.tolist()))
+    return _from_numbers(column, classes, y, name, kind)
 
 
-def _from_numbers(y: F64, name: str, kind: Kind | None) -> Target:
-    infinite = np.flatnonzero(~np.isfinite(y))
-    if infinite.size:
+def _from_numbers(
+    column: pd.Series[Any], classes: NDArray[Any], y: NDArray[Any], name: str, kind: Kind | None
+) -> Target:
+    numbers = column.to_numpy(np.float64)
+    if len(infinite := column.index[~np.isfinite(numbers)]):
         raise ValueError(f"label {name!r} is infinite in {rows_text(infinite)}")
-    whole = bool((y == np.rint(y)).all())
-    few = np.unique(y).size <= _MOST_NUMBERED_CLASSES
-    if kind == "class" and not whole:
-        part = np.flatnonzero(y != np.rint(y))
+    part = column.index[numbers != np.rint(numbers)]
+    if kind == "class" and len(part):
         raise ValueError(
             f"label {name!r} is to be a class but is not whole in {rows_text(part)}; "
             "use target='number', or name the classes by text"
         )
-    if kind == "class" or (kind is None and whole and few):
-        codes, positions = np.unique(y, return_inverse=True)
-        return Target(positions.astype(np.int64), tuple(int(code) for code in codes))
-    return Target(y, None)
+    large = bool(np.abs(numbers).max() > EXACT)
+    whole = column.dtype.kind != "f"
+    few = len(classes) <= _MOST_NUMBERED_CLASSES or (large and whole)
+    if kind == "class" or (kind is None and not len(part) and few):
+        if large and not whole:
+            _refuse_merged(column, f"label {name!r}")
+        return Target(y.astype(np.int64), tuple(int(code) for code in classes))
+    return Target(numbers, None)
 
 
-def _classes(values: pd.Series[Any]) -> Target:
-    names, y = np.unique(values.to_numpy(dtype=str), return_inverse=True)
-    return Target(y.astype(np.int64), tuple(str(name) for name in names))
+def _refuse_merged(column: pd.Series[Any], what: str) -> None:
+    rows = rows_text(column.index[column.abs() > EXACT])
+    raise ValueError(
+        f"{what} holds floats beyond 2**53 in {rows}, which can't tell whole numbers apart; read "
+        "the column as text, or as whole numbers (dtype='Int64')"
+    )
 
 
-def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Return the name of each row's device: an integer where all are whole numbers, else text.
+def names_of(values: pd.Series[Any], name: str, what: str = "column") -> pd.Series[Any]:
+    """Return names as integers where all are whole numbers of 64 bits with a sign, else as text.
 
     Raises
     ------
     ValueError
         If a row has none, or types are mixed.
+    """
+    missing = values.index[values.isna()]
+    if len(missing):
+        raise ValueError(
+            f"{what} {name!r} is missing in {rows_text(missing)}; every row takes one: drop "
+            "those rows or fill them in"
+        )
+    column = as_column(values, name)
+    if column.dtype.kind == "f" and bool((column == column.round()).all()):
+        if column.abs().max() > EXACT:
+            _refuse_merged(column, f"{what} {name!r}")
+        return column.astype(np.int64)
+    if column.dtype.kind in "iu" and column.max() < 2**63:
+        return column.astype(np.int64)
+    return text_of(column)
+
+
+def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Return the name of each row's device: whole numbers from 0 on, or else text.
+
+    Spaces around a name, and how its letters are composed (NFC or NFD), make no other device.
+
+    Raises
+    ------
+    ValueError
+        If a row has none, or types are mixed.
+
+    Warns
+    -----
+    UserWarning
+        If names that differ in this way alone became one.
 
     Examples
     --------
@@ -123,70 +162,12 @@ def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     >>> device_names(pd.Series([2.0, 1.0]), "ward").tolist()
     [2, 1]
     """
-    from pandas.api import types
-
-    values = values.infer_objects()
-    missing = np.flatnonzero(values.isna())
-    if missing.size:
-        raise ValueError(
-            f"device column {name!r} is missing in {rows_text(missing)}; every row must belong to "
-            "a device: drop those rows or name their device"
-        )
-    refuse_mixed(values, name)
-    numbers = types.is_numeric_dtype(values) and not types.is_bool_dtype(values)
-    if numbers and bool((values == values.round()).all()):
-        return values.astype("int64")
-    return values.astype(object).map(as_text)
-
-
-def refuse_mixed(values: pd.Series[Any], name: str) -> None:
-    """Raise ValueError unless a column of objects holds text only, or booleans, or numbers.
-
-    The message shows a value of each type.
-    """
-    from pandas.api import types
-
-    if not types.is_object_dtype(values):
-        return
-    first: dict[str, object] = {}
-    for value in values.dropna():
-        first.setdefault(_family(value), value)
-    shown = ", ".join(f"{family} ({value!r})" for family, value in first.items())
-    if len(first) > 1:
-        raise ValueError(f"column {name!r} mixes types: {shown}; make them all one type")
-    if not first.keys() <= {"text", "boolean", "number"}:
-        raise ValueError(f"column {name!r} holds {shown}; it takes text, booleans or numbers")
-
-
-def _family(value: object) -> str:
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, bool | np.bool_):
-        return "boolean"
-    return "number" if isinstance(value, Number) else type(value).__name__
-
-
-def as_text(value: object) -> str:
-    """Return a category's name; a whole float reads as its integer (pandas makes 1 of it 1.0).
-
-    Examples
-    --------
-    >>> as_text(2.0), as_text("2"), as_text(True)
-    ('2', '2', 'True')
-    """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def rows_text(rows: Places) -> str:
-    """Return ``"3 rows (0, 7, 9)"``: how many and the first few, counted from 0.
-
-    Examples
-    --------
-    >>> rows_text(np.arange(100))
-    '100 rows (0, 1, 2, 3, 4, ...)'
-    """
-    more = ", ..." if rows.size > 5 else ""
-    noun = "row" if rows.size == 1 else "rows"
-    return f"{rows.size} {noun} ({', '.join(str(row) for row in rows[:5])}{more})"
+    names = names_of(values, name, "device column")
+    if names.dtype.kind == "i":  # below 0, a number addresses no draws; its text does
+        return names if names.min() >= 0 else text_of(names)
+    one = names.map(lambda text: unicodedata.normalize("NFC", text.strip()))
+    spelt = names.groupby(one).unique()
+    for text, ways in spelt[spelt.str.len() > 1].items():
+        said = " and ".join(map(ascii, ways))  # composed and decomposed letters look the same
+        warnings.warn(f"device column {name!r}: {said} are one device, {text!r}", stacklevel=3)
+    return one

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import F32, I64
+from fedlab.core.typing import F32, I64, U64
 from fedlab.core.validation import read_only
 from fedlab.data.loading.registry import Origin
 from fedlab.data.tables.targets import Target
@@ -110,6 +110,10 @@ class Table:
     target : Target
         Whether the label is a class or a number, its values as an array, and its classes.
     origin : Origin
+    keys : ndarray of uint64, shape (n,), or None
+        The rows' own keys, distinct on each device; None where their places are.
+    metadata : DataFrame or None
+        Columns that are kept as they are, for filters.
     """
 
     frame: pd.DataFrame
@@ -119,6 +123,8 @@ class Table:
     categorical: tuple[str, ...]
     target: Target
     origin: Origin
+    keys: U64 | None = None
+    metadata: pd.DataFrame | None = None
 
     @property
     def y(self) -> NDArray[Any]:
@@ -149,7 +155,10 @@ class Table:
     def take(self, rows: I64) -> Table:
         """Return a table of some of the rows, in the order given; classes stay the same."""
         target = Target(self.y[rows], self.classes)
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), target=target)
+        keys = None if self.keys is None else self.keys[rows]
+        about = None if self.metadata is None else self.metadata.iloc[rows].reset_index(drop=True)
+        frame = self.frame.iloc[rows].reset_index(drop=True)
+        return replace(self, frame=frame, target=target, keys=keys, metadata=about)
 
     def __len__(self) -> int:
         return len(self.frame)

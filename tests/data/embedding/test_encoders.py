@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlab.data import DataUnavailable, Embedded, VectorsChanged, embed, text_encoder
+from fedlab.data import (
+    DataUnavailable,
+    Embedded,
+    VectorsChanged,
+    embed,
+    kept_vectors,
+    text_encoder,
+)
 from fedlab.data.embedding.minilm import minilm
 
 Ensure = Callable[[str], None]
@@ -173,3 +180,23 @@ def test_wrong_words_are_told(empty_folder: Path) -> None:
         hashing("cat")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"dimensions is 12.*at most 11"):
         hashing(["cat"], dimensions=12)
+
+
+def test_nothing_is_kept_where_that_is_asked_for(empty_folder: Path) -> None:
+    kept = embed(["cat sun", "moon"], "hashing", public=PUBLIC, dimensions=4)
+    (file,) = kept_vectors().iterdir()
+    file.write_bytes(b"not what was written")
+    again = embed(["cat sun", "moon"], "hashing", public=PUBLIC, dimensions=4, keep=False)
+    np.testing.assert_array_equal(kept.vectors, again.vectors)
+    embed(["dog"], "hashing", public=PUBLIC, dimensions=4, keep=False)
+    assert list(kept_vectors().iterdir()) == [file]
+
+
+def test_hashing_works_without_public_texts(empty_folder: Path) -> None:
+    rows = embed(["a cat purrs at night", "a cat purrs by day", "stocks fell"], "hashing")
+    assert rows.vectors.shape == (3, 256)
+    assert rows.made == "hashing and a random projection to 256 dimensions, seed 0"
+    near = rows.vectors @ rows.vectors.T
+    assert near[0, 1] > 0.3 > abs(near[0, 2])
+    assert (embed(["stocks fell"], "hashing", seed=1).vectors[0] != rows.vectors[2]).any()
+    assert text_encoder("hashing", dimensions=8).key() != text_encoder("hashing", seed=1).key()

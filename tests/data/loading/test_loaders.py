@@ -21,6 +21,7 @@ from fedlab.data import (
     load_mnist5k,
     source,
     sources,
+    train_test,
 )
 from fedlab.data.loading.registry import folder
 
@@ -223,3 +224,9 @@ def test_importing_loads_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("share", [50, 1.0, 0.0, -0.2])
+def test_a_share_in_percent_or_of_rows_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"share is .*between 0 and 1"):
+        train_test(load_digits(), share=share, seed=0)

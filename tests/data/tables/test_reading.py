@@ -104,7 +104,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"numeric": ["agge"]}, r"no column 'agge'.*Did you mean 'age'\?"),
     ({}, {"device": "ill"}, "named for two uses: ill"),
     ({}, {"numeric": ["age", "age"]}, "named for two uses: age"),
-    ({}, {"numeric": ["cough"]}, "'cough' is to be numeric but holds .*'dry', 'wet'"),
+    ({}, {"numeric": ["cough"]}, "'cough' takes numbers, and holds 'dry' in 2 rows .*'wet' in 1"),
     ({}, {"numeric": (), "categorical": ()}, "there are no features"),
     ({"ill": ["yes", None, "no", None]}, {}, r"label 'ill' is missing in 2 rows \(1, 3\); drop"),
     ({"ill": ["yes"] * 4}, {}, "label 'ill' is 'yes' in all 4 rows"),
@@ -118,7 +118,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"cough": ["dry", 2, None, True]}, {}, "column 'cough' mixes types: text .*number.*boolean"),
     ({"cough": [[1], [2], [3], [4]]}, {}, r"column 'cough' holds list \(\[1\]\)"),
     ({"age": [1.0, 2.0, np.inf, -np.inf]}, {}, r"column 'age' is infinite in 2 rows \(2, 3\)"),
-    ({"cough": pd.date_range("2024", periods=4)}, {}, r"has type datetime64.*neither number"),
+    ({"cough": pd.date_range("2024", periods=4)}, {}, r"Timestamp .*type datetime64.*numeric="),
 ]  # fmt: skip
 
 
@@ -146,6 +146,7 @@ def test_an_identifier_is_not_taken_for_a_category() -> None:
         ValueError, match="'id' has 200 different values in 200 rows: an identifier"
     ):
         read_table(frame, label="ill")
+    frame["age"] //= 4
     assert read_table(frame, label="ill", categorical=()).numeric == ("age",)
     assert read_table(frame, label="ill", categorical=["id"]).categorical == ("id",)
 
