@@ -114,7 +114,10 @@ def _product_and_square(row, query):
 
 @njit(**INNER)
 def _distance(row, query, length, metric):
-    """Return the distance of a float32 row to a float64 query of known length."""
+    """Return the distance of a float32 row to a float64 query of known length.
+
+    Under inner product it is -p: 1 - p would make all products equal that are far below 1.
+    """
     rest = len(row) - len(row) % _LANES
     if metric == 2:
         (total,) = _squares_apart(row, query)
@@ -126,7 +129,7 @@ def _distance(row, query, length, metric):
         (total,) = _products(row, query)
         for place in range(rest, len(row)):
             total += np.float64(row[place]) * query[place]
-        return 1.0 - total
+        return -total
     product, square = _product_and_square(row, query)
     return max(1.0 - product / (np.sqrt(square) * length), 0.0)
 
@@ -314,12 +317,13 @@ def _error(longest, length, dimensions, metric):
     2nd ed., eq. 3.5). A few roundings more come from norms, differences and these bounds
     themselves, and each product may vanish below the smallest normal number.
     """
+    longest += 2.0**-63  # squares of shorter rows vanish in float32, or have lost digits
     terms = (dimensions + 16) * 2.0**-24
     gamma, vanished = terms / (1.0 - terms), (dimensions + 16) * 2.0**-125
     if metric == 0:
         scale = 2.0
     elif metric == 1:
-        scale = 1.0 + longest * length
+        scale = longest * length
     else:
         scale = (longest + length) * (longest + length)
     return np.float32(gamma * scale + vanished)
@@ -330,6 +334,28 @@ def write_errors(longest, lengths, dimensions, metric, errors):
     """Write `_error` for queries of several lengths."""
     for place in range(len(lengths)):
         errors[place] = _error(longest, lengths[place], dimensions, metric)
+
+
+# Terms may be summed in any order, and fused: `_error` holds for all.
+@njit(**INNER, fastmath={"reassoc", "contract"})
+def _multiply_row(row, scaled, place, products):
+    for asked in range(len(scaled)):
+        query, total = scaled[asked], np.float32(0)
+        for number in range(len(row)):
+            total += row[number] * query[number]
+        products[asked, place] = total
+
+
+@njit(**INNER)
+def _multiply(stored, scaled, first, products):
+    """Write the products of a few queries with rows from `first` on: memory is read once."""
+    room = _room(scaled.shape[1])
+    for place in range(products.shape[1]):
+        if stored[0] == 0:
+            _multiply_row(stored[1][first + place], scaled, place, products)
+        else:
+            _decode(stored, first + place, room)
+            _multiply_row(room[0], scaled, place, products)
 
 
 @njit(**INNER)
@@ -355,8 +381,8 @@ def _least(scores):
 
 
 @compiled()
-def choose(products, first, last, held, stored, asking, found):
-    """Find the nearest of all rows, block by block.
+def choose(products, scaled, first, stop, held, stored, asking, found):
+    """Find the nearest of all rows, block by block: of rows `first` to `stop` now.
 
     Rows that can be among the k nearest of a query go to its pool; after the last block those that
     still can are measured. A pool that is full of such rows is measured before, and is empty then.
@@ -364,9 +390,9 @@ def choose(products, first, last, held, stored, asking, found):
     Parameters
     ----------
     products : (q, n) float32 array
-        Products of the scaled queries with n rows, the first of which is row `first`.
-    last : bool
-        Whether no other block follows.
+        Products of the scaled queries with the block's rows; (q, 0) has them made here.
+    scaled : (q, d) float32 array
+        The scaled queries.
     held : tuple
         What blocks hand on. ``upper`` (q, k) float32, heaps of the k least bounds from above that
         were seen; ``pool`` and ``least`` (q, c), candidates and what their true scores are at
@@ -382,7 +408,10 @@ def choose(products, first, last, held, stored, asking, found):
     """
     upper, pools, leasts, counts = held
     queries, lengths, metric = asking
-    size, dimensions = products.shape[1], queries.shape[1]
+    size, dimensions, last = stop - first, queries.shape[1], stop == len(stored[6])
+    if not products.shape[1]:
+        products = np.empty((len(queries), size), np.float32)
+        _multiply(stored, scaled, first, products)
     chunks = (size + _CHUNK - 1) // _CHUNK
     scores, nearest = np.empty(size, np.float32), np.empty(chunks, np.float32)
     room, start = _room(dimensions), np.empty_like(upper[0])
