@@ -72,13 +72,7 @@ def encode(vectors: F32, dtype: str) -> Columns:
     >>> encode(np.float32([[1.0, -2.0]]), "i8")["codes"]
     array([[  64, -127]], dtype=int8)
     """
-    largest = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
-    if largest > LARGEST[dtype]:
-        instead = ", or use bf16" if dtype == "f16" else ""
-        raise ValueError(
-            f"a value of size {largest:.6g} was given; {dtype} rows hold at most "
-            f"{LARGEST[dtype]:.6g}: scale the vectors{instead}"
-        )
+    refuse_large(vectors, dtype)
     if SMALLEST[dtype]:
         sizes = np.abs(vectors).max(axis=1, initial=0.0)
         if (small := (sizes > 0) & (sizes < SMALLEST[dtype])).any():
@@ -88,6 +82,17 @@ def encode(vectors: F32, dtype: str) -> Columns:
                 f"scale the vectors, or use {'bf16' if dtype == 'f16' else 'f32'}"
             )
     return rounded(vectors, dtype)
+
+
+def refuse_large(vectors: F32, dtype: str) -> None:
+    """Raise ValueError if a value is too large for the type."""
+    largest = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+    if largest > LARGEST[dtype]:
+        instead = ", or use bf16" if dtype == "f16" else ""
+        raise ValueError(
+            f"a value of size {largest:.6g} was given; {dtype} rows hold at most "
+            f"{LARGEST[dtype]:.6g}: scale the vectors{instead}"
+        )
 
 
 def rounded(vectors: F32, dtype: str) -> Columns:

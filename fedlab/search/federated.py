@@ -435,6 +435,7 @@ class _Run:
             set_aside={devices[place]: why for place, why in sorted(self._aside.items())},
             ledger=self._ledger,
             approximate=tuple(devices[place] for place in sorted(self._loose)),
+            asked=devices,
         )
 
 

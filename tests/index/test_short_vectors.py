@@ -7,6 +7,9 @@ import pytest
 
 from fedlab import Device, VectorIndex
 from fedlab.search import FederatedSearch
+from fedlab.search.messages import Request, Shown
+from fedlab.search.private.shared_index import SharedIndex
+from fedlab.search.verification import flaw_in_rows
 from tests.helpers import filled, normal
 
 ROWS, QUERIES = normal(3_000, 24), normal(20, 24, seed=1)
@@ -63,9 +66,6 @@ def test_a_graph_over_short_rows_finds_them(scale: float) -> None:
 
 def test_a_row_that_claims_a_product_it_does_not_have_is_caught_however_short() -> None:
     rows = np.float32(2.0**-30) * ROWS[:30]
-    from fedlab.search.messages import Request, Shown
-    from fedlab.search.verification import flaw_in_rows
-
     query = np.float32(2.0**-30) * QUERIES[:1]
     true = -(rows[:1].astype(np.float64) * query).sum()
     for claimed, caught in ((true, False), (2 * true, True)):
@@ -77,3 +77,13 @@ def test_a_row_that_claims_a_product_it_does_not_have_is_caught_however_short() 
             None,
         )
         assert (flaw is not None) == caught
+
+
+@scales
+def test_rows_in_secret_shares_are_ordered_by_products(scale: float) -> None:
+    few = [
+        Device(place, filled(np.float32(scale) * ROWS[place:300:2], "inner")) for place in (0, 1)
+    ]
+    hits = SharedIndex(few).search(np.float32(scale) * QUERIES[:3], 5)
+    expected = np.argsort(-(QUERIES[:3].astype(np.float64) @ ROWS[:300].T), axis=1)[:, :5]
+    assert (2 * hits.keys.astype(np.int64) + hits.devices).tolist() == expected.tolist()

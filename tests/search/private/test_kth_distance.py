@@ -61,7 +61,7 @@ def test_the_kth_distance_is_the_central_one(metric: Metric, k: int) -> None:
     assert (kth_distances(devices, queries, k, 64).distances == central).all()
     # Under inner product, products are told apart: 1 - p of short vectors would be 1.
     beside = 1.0 if metric == "inner" else 0.0
-    rounded = (central - beside).astype(np.float32) + beside
+    rounded = (central - beside).astype(np.float32).astype(np.float64) + beside
     np.testing.assert_allclose(kth_distances(devices, queries, k).distances, rounded, rtol=1e-15)
 
 
