@@ -30,6 +30,7 @@ from usearch.index import Index
 from fedlab.core.randomness import Purpose, generator
 from fedlab.device.device import Device
 from fedlab.files.atomic import write_bytes
+from fedlab.index.engines import HNSW
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch
 
@@ -211,7 +212,8 @@ def over_usearch(given: argparse.Namespace, dtype: str) -> Contest:
     """Measure the index's graph against USearch alone, one thread, batches of 1,000."""
     rows = mixture(given.graph_rows, given.dimensions, part=3)
     queries = mixture(1000, given.dimensions, part=4)
-    index = VectorIndex(given.dimensions, dtype=dtype)  # type: ignore[arg-type]
+    engine = HNSW(dtype=dtype)  # as USearch alone: by default rows may be seen in a smaller type
+    index = VectorIndex(given.dimensions, dtype=dtype, engine=engine)  # type: ignore[arg-type]
     index.add(rows)
     index.build_graph(threads=given.threads)
     settings = {name: getattr(index.engine, name) for name in GRAPH}
