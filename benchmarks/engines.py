@@ -98,8 +98,8 @@ def contestants(rows: int, dimensions: int) -> list[Contestant]:
     ivf, ivfpq = FaissIVF(lists=lists, probes=1), FaissIVFPQ(lists=lists, probes=1, code_bytes=code)
     return [
         *(Contestant(f"scan, {dtype}", dtype, None) for dtype in dtypes),
-        *(Contestant(f"graph, {dtype}", dtype, HNSW(), widths) for dtype in dtypes[:-1]),
-        Contestant("graph, b1", "b1", HNSW(expansion_search=16), deep),
+        *(Contestant(f"graph, {dtype}", dtype, HNSW(dtype=dtype), widths) for dtype in dtypes[:-1]),
+        Contestant("graph, b1", "b1", HNSW(dtype="b1", expansion_search=16), deep),
         Contestant("graph in i8, f32", "f32", HNSW(dtype="i8"), widths),
         # As many candidates are held as are asked for, so that one setting is enough.
         Contestant("graph in b1, f32", "f32", HNSW(dtype="b1", expansion_search=16), deep),

@@ -3,7 +3,8 @@
 A search across devices does all of its work: it proves every answer and notes every message. The
 central scan is NumPy over one array of all rows, at its best: how it selects and how large its
 blocks are is tried beforehand, for each batch. Contestants have the same number of threads and take
-turns; ratios are taken within each turn.
+turns; ratios are taken within each turn. Last, several threads ask one index at once, against as
+many processes with an index each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from usearch.index import Index
 from fedlab.core.randomness import Purpose, generator
 from fedlab.device.device import Device
 from fedlab.files.atomic import write_bytes
+from fedlab.index.engines import HNSW
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedSearch
 
@@ -36,6 +40,8 @@ _CLUSTERS = 500
 _QUERIES = 256
 #: Turns of a batch: about so many queries in all, and never fewer than asked for.
 _TRIED = 60
+#: Queries that each thread or process asks of a graph in a turn; of a scan a tenth.
+_LOAD = 400
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,8 @@ def over_usearch(given: argparse.Namespace, dtype: str) -> Contest:
     """Measure the index's graph against USearch alone, one thread, batches of 1,000."""
     rows = mixture(given.graph_rows, given.dimensions, part=3)
     queries = mixture(1000, given.dimensions, part=4)
-    index = VectorIndex(given.dimensions, dtype=dtype)  # type: ignore[arg-type]
+    engine = HNSW(dtype=dtype)  # as USearch alone: by default rows may be seen in a smaller type
+    index = VectorIndex(given.dimensions, dtype=dtype, engine=engine)  # type: ignore[arg-type]
     index.add(rows)
     index.build_graph(threads=given.threads)
     settings = {name: getattr(index.engine, name) for name in GRAPH}
@@ -218,6 +225,61 @@ def over_usearch(given: argparse.Namespace, dtype: str) -> Contest:
     }
     with threadpool_limits(1):
         return run(f"graph, {dtype}", 1000, contestants, given.repeats)
+
+
+# -- threads, and processes ------------------------------------------------------------------------
+
+_ASKED: dict[str, Any] = {}
+
+
+def _load(rows: int, dimensions: int, exact: bool) -> None:
+    """Make the index and the queries of a process, before its clock runs."""
+    index = VectorIndex(dimensions)
+    index.add(mixture(rows, dimensions, part=5))
+    if not exact:
+        index.build_graph()
+    _ASKED.update(index=index, queries=mixture(256, dimensions, part=6), exact=exact)
+    _ask((8, 10))
+
+
+def _ask(load: tuple[int, int]) -> None:
+    """Ask so many single queries, one after another."""
+    (count, k), queries = load, _ASKED["queries"]
+    for asked in range(count):
+        _ASKED["index"].search(queries[asked % len(queries)], k, exact=_ASKED["exact"])
+
+
+def at_once(given: argparse.Namespace, exact: bool, count: int) -> Contest:
+    """Measure single queries by one thread, n threads of one process, n processes, and NumPy.
+
+    Each worker asks `count` queries; NumPy is the scan of one thread, for as many queries.
+    """
+    own = given.graph_rows, given.dimensions, exact
+    _load(*own)
+    rows = mixture(given.graph_rows, given.dimensions, part=5)
+    inverse = (1 / np.linalg.norm(rows, axis=1)).astype(np.float32)
+    queries, loads = _ASKED["queries"], [(count, given.k)] * given.threads
+
+    def scanned() -> None:
+        with threadpool_limits(1):
+            for asked in range(count):
+                query = queries[asked % len(queries)]
+                central(rows, inverse, query[None], given.k, "partition", len(rows))
+
+    context = get_context("spawn")
+    with (
+        context.Pool(given.threads, _load, own) as processes,
+        ThreadPoolExecutor(given.threads) as threads,
+    ):
+        processes.map(_ask, [(8, given.k)] * given.threads, chunksize=1)
+        contestants = {
+            f"{given.threads} threads": lambda: list(threads.map(_ask, loads)),
+            f"{given.threads} processes": lambda: processes.map(_ask, loads, chunksize=1),
+            "one thread": lambda: _ask(loads[0]),
+            "NumPy scan": scanned,
+        }
+        what = "scan, load" if exact else "graph, load"
+        return run(what, count, contestants, given.repeats)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -248,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     contests = across_devices(given, say)
     if given.graph_rows:
         contests += [over_usearch(given, dtype) for dtype in given.dtypes]
+        contests += [at_once(given, True, _LOAD // 10), at_once(given, False, _LOAD)]
     print(summary(contests))
     write_json(given, contests)
     print(f"{given.threads} threads, {_machine()}\nall numbers: {given.json}")

@@ -1,14 +1,50 @@
-"""What numba compiles: said when it begins, and forgotten on disk when it is out of date."""
+"""What numba compiles: kept on disk where it can be, and not when out of date; said when it begins.
+
+Where nothing can be written (a read-only installation without a home folder, a full disk), each
+process compiles anew, in memory; ``NUMBA_CACHE_DIR`` names a folder that can be written.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+#: Of functions that compiled ones alone call: they need no way in from Python, nor a place on disk.
+INNER = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def compiled(sources: Iterable[ModuleType] = (), **options: Any) -> Callable[[Any], Any]:
+    """Return a decorator for functions that Python calls: compiled when used, and kept on disk.
+
+    Parameters
+    ----------
+    sources : iterable of modules
+        Where functions stand that are compiled into it, besides its own: numba knows the age of
+        that one alone.
+    **options
+        What `numba.njit` takes, but for ``cache``.
+    """
+    stamps = [_stamp(module) for module in sources]
+
+    def decorate(function: Any) -> Any:
+        from numba import njit
+
+        dispatcher = njit(**{"nogil": True, "no_cfunc_wrapper": True, **options})(function)
+        try:
+            dispatcher._cache = _kept()(function, stamps)
+        except RuntimeError as error:
+            if "no locator" not in str(error):
+                raise
+            _say_unkept("no folder of its own that can be written")
+        return dispatcher
+
+    return decorate
 
 
 @contextmanager
@@ -20,24 +56,39 @@ def announced(what: str, seconds: str) -> Iterator[None]:
         yield
 
 
-def forget_stale(entries: Iterable[Any], sources: Iterable[ModuleType]) -> None:
-    """Remove what numba keeps on disk of some functions, if it is older than other sources.
+def _stamp(module: ModuleType) -> tuple[int, int]:
+    known = Path(str(module.__file__)).stat()
+    return known.st_mtime_ns, known.st_size
 
-    numba knows the age of the file in which a function stands, not of those that it calls into.
 
-    Parameters
-    ----------
-    entries : iterable of compiled functions
-    sources : iterable of modules
-        Where functions stand that are compiled into them.
-    """
-    newest = max(Path(str(module.__file__)).stat().st_mtime_ns for module in sources)
-    for entry in entries:
-        function = entry.py_func
-        name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-*.nbi"
-        for index in Path(entry.stats.cache_path).glob(name):
-            if index.stat().st_mtime_ns < newest:
-                index.unlink(missing_ok=True)
+@cache
+def _kept() -> Any:
+    caching: Any = import_module("numba.core.caching")
+
+    class Kept(caching.FunctionCache):  # type: ignore[misc]
+        def __init__(self, function: Any, stamps: list[tuple[int, int]]) -> None:
+            super().__init__(function)
+            own, path = self._impl.locator.get_source_stamp(), self._impl.filename_base
+            self._cache_file = caching.IndexDataCacheFile(self.cache_path, path, (own, stamps))
+
+        @contextmanager
+        def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+            try:
+                yield
+            except OSError as error:
+                _say_unkept(str(error))
+
+    return Kept
+
+
+@cache
+def _say_unkept(why: str) -> None:
+    print(
+        f"fedlab: what numba compiles can't be kept ({why}): each process compiles anew, unless "
+        "NUMBA_CACHE_DIR names a folder that can be written",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @cache

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,15 +29,40 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+class _OneBlasThread:
+    """A limit that many threads may hold at once: the last one that leaves lifts it."""
+
+    def __init__(self) -> None:
+        self._lock, self.holders = Lock(), 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self.holders:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+            self.holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.holders -= 1
+            if not self.holders:
+                self._limit.restore_original_limits()
+
+    def renew_lock(self) -> None:
+        self._lock = Lock()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Return a context in which matrix products run on one thread, process-wide.
 
     Sums differ in their last bits with the number of threads that cut a product. Small products are
     faster so, too: on the shapes of local training, waking a second thread costs more than it
-    computes.
+    computes. Several threads may be within at once; the limit stands until the last one leaves.
     """
-    limited: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limited
+    return _one_blas_thread
 
 
 def cores() -> int:
@@ -52,6 +78,17 @@ def usable_threads() -> int:
     if asked.isascii() and asked.isdigit() and int(asked):
         return int(asked)
     return cores()
+
+
+def spare_threads(work: int) -> int:
+    """Return how many threads a piece of work may take by default: its share of the processors.
+
+    Parameters
+    ----------
+    work : int
+        Threads that it is large enough for.
+    """
+    return max(1, min(work, usable_threads() // (_one_blas_thread.holders + 1)))
 
 
 def by_cost(costs: NDArray[np.float64], threads: int) -> list[Part]:
@@ -97,7 +134,8 @@ def share(parts: Iterable[T], do: Callable[[T], None], threads: int) -> None:
     finally:
         waiting.clear()
         for helper in helpers:
-            helper.result()
+            if not helper.cancel():  # it has begun
+                helper.result()
 
 
 @cache
@@ -107,3 +145,4 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_one_blas_thread.renew_lock)

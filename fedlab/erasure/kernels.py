@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from fedlab.core.jit import compiled
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def hashed(content, base):
     """Return sum_j b_j B^(L - 1 - j) mod 2^64 over L bytes."""
     total = np.uint64(0)
@@ -15,7 +16,7 @@ def hashed(content, base):
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def matching(piece, size, first, base, leaving, likely, hashes, places):
     """Write to `places` where windows begin whose hash is among `hashes`; return how many do.
 

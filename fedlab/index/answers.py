@@ -96,6 +96,9 @@ class Hits:
     rescued : (r,) int64 array
         The queries that the engine found too few rows for, since many had been removed or did not
         pass a filter; these the scan answered after all.
+    ordering : (q, k) float64 array, optional
+        What the order is by: the distances, but under inner product -p, since 1 - p is the same for
+        all products far below 1.
     """
 
     keys: U64
@@ -103,6 +106,7 @@ class Hits:
     counts: I64
     engine: str
     rescued: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    ordering: F64 | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.keys)

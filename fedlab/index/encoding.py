@@ -23,6 +23,10 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
 #: The largest number that each holds, or that keeps squared lengths within float32.
 LARGEST = {"f32": 1e18, "f16": 65504.0, "bf16": 1e18, "i8": 1e18, "b1": 1e18}
 
+#: What the largest number of a row must reach, unless all are 0: smaller ones, or the scales of i8
+#: and b1, lose digits or vanish.
+SMALLEST = {"f32": 0.0, "f16": 2.0**-14, "bf16": 2.0**-110, "i8": 2.0**-110, "b1": 2.0**-110}
+
 
 #: The numbers that the eight bits of a code stand for, but for the row's scale.
 _SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.float32(2) - 1
@@ -61,13 +65,27 @@ def encode(vectors: F32, dtype: str) -> Columns:
     Raises
     ------
     ValueError
-        If a value is too large for the type.
+        If a value is too large for the type, or all numbers of a row are too small.
 
     Examples
     --------
     >>> encode(np.float32([[1.0, -2.0]]), "i8")["codes"]
     array([[  64, -127]], dtype=int8)
     """
+    refuse_large(vectors, dtype)
+    if SMALLEST[dtype]:
+        sizes = np.abs(vectors).max(axis=1, initial=0.0)
+        if (small := (sizes > 0) & (sizes < SMALLEST[dtype])).any():
+            raise ValueError(
+                f"the largest number of row {small.argmax()} is {sizes[small.argmax()]:.3g}; "
+                f"{dtype} keeps rows whose largest is {SMALLEST[dtype]:.3g} at least, or all 0: "
+                f"scale the vectors, or use {'bf16' if dtype == 'f16' else 'f32'}"
+            )
+    return rounded(vectors, dtype)
+
+
+def refuse_large(vectors: F32, dtype: str) -> None:
+    """Raise ValueError if a value is too large for the type."""
     largest = max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
     if largest > LARGEST[dtype]:
         instead = ", or use bf16" if dtype == "f16" else ""
@@ -75,6 +93,10 @@ def encode(vectors: F32, dtype: str) -> Columns:
             f"a value of size {largest:.6g} was given; {dtype} rows hold at most "
             f"{LARGEST[dtype]:.6g}: scale the vectors{instead}"
         )
+
+
+def rounded(vectors: F32, dtype: str) -> Columns:
+    """Encode rows that may vanish in their type: what is too small becomes 0 (see `encode`)."""
     if dtype == "f32":
         return {"codes": vectors}
     if dtype == "f16":

@@ -17,8 +17,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# No reordering and no fused multiplication.
-_COMPILED = {"nogil": True, "cache": True}
+from fedlab.core.jit import INNER, compiled
+
+# No reordering and no fused multiplication, but where it is said.
 #: Scores that are looked at together: most often none of them is near.
 _CHUNK = 64
 _LANES, _WIDTH = 16, 4
@@ -101,7 +102,7 @@ _products_and_squares = _summing(_product, _own_square)
 _squares_apart = _summing(_square_apart)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _product_and_square(row, query):
     product, square = _products_and_squares(row, query)
     for place in range(len(row) - len(row) % _LANES, len(row)):
@@ -111,9 +112,12 @@ def _product_and_square(row, query):
     return product, square
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _distance(row, query, length, metric):
-    """Return the distance of a float32 row to a float64 query of known length."""
+    """Return the distance of a float32 row to a float64 query of known length.
+
+    Under inner product it is -p: 1 - p would make all products equal that are far below 1.
+    """
     rest = len(row) - len(row) % _LANES
     if metric == 2:
         (total,) = _squares_apart(row, query)
@@ -125,12 +129,12 @@ def _distance(row, query, length, metric):
         (total,) = _products(row, query)
         for place in range(rest, len(row)):
             total += np.float64(row[place]) * query[place]
-        return 1.0 - total
+        return -total
     product, square = _product_and_square(row, query)
     return max(1.0 - product / (np.sqrt(square) * length), 0.0)
 
 
-@njit(**_COMPILED)
+@compiled()
 def widen(queries, wide, lengths):
     """Write (q, d) float32 queries as float64 ones, and their lengths."""
     for asked in range(len(queries)):
@@ -140,14 +144,14 @@ def widen(queries, wide, lengths):
         lengths[asked] = np.sqrt(square)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _room(dimensions):
     """Return room for a row that is decoded, and its bits."""
     bits = np.empty(dimensions, np.int32)
     return bits.view(np.float32), bits
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _decode(stored, row, room):
     """Decode a row of kind 1, 2, 3 or 4: to the same bits as `fedlab.index.encoding.decode`."""
     kind, _, halves, small, signs, scales = stored[:6]
@@ -170,7 +174,7 @@ def _decode(stored, row, room):
             numbers[place] *= np.float32(2.0**112)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _stored_distance(stored, row, room, query, length, metric):
     if stored[0] == 0:
         return _distance(stored[1][row], query, length, metric)
@@ -178,7 +182,7 @@ def _stored_distance(stored, row, room, query, length, metric):
     return _distance(room[0], query, length, metric)
 
 
-@njit(**_COMPILED)
+@compiled()
 def measure_pairs(rows, asking, distances):
     """Write the distance of each row to the query beside it."""
     queries, lengths, metric = asking
@@ -189,12 +193,12 @@ def measure_pairs(rows, asking, distances):
 # -- heaps -----------------------------------------------------------------------------------------
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _after(distance, key, other, other_key):
     return distance > other or (distance == other and key > other_key)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _sift(distance, key, row, distances, keys, rows, size):
     """Put an entry in the place of the heap's top, and let it sink among the first `size`."""
     place = 0
@@ -212,7 +216,7 @@ def _sift(distance, key, row, distances, keys, rows, size):
     distances[place], keys[place], rows[place] = distance, key, row
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _sort(distances, keys, rows):
     for last in range(len(rows) - 1, 0, -1):
         distance, key, row = distances[last], keys[last], rows[last]
@@ -220,7 +224,7 @@ def _sort(distances, keys, rows):
         _sift(distance, key, row, distances, keys, rows, last)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _sink(score, scores):
     """Replace the largest of a heap of scores."""
     place, size = 0, len(scores)
@@ -240,13 +244,13 @@ def _sink(score, scores):
 # -- candidates ------------------------------------------------------------------------------------
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _empty(found):
     distances, keys, rows = found
     distances[:], keys[:], rows[:] = np.inf, _NO_KEY, -1
 
 
-@njit(**_COMPILED)
+@compiled()
 def rank(stored, asking, who, row, found):
     """Measure candidate `row[i]` for query `who[i]`; leave each query's nearest in order."""
     queries, lengths, metric = asking
@@ -265,7 +269,7 @@ def rank(stored, asking, who, row, found):
         _sort(distances[asked], keys[asked], rows[asked])
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _measure(stored, asking, asked, held, count, most, room, found):
     """Measure the first `count` of a pool if their least score is at most `most`."""
     queries, lengths, metric = asking
@@ -282,7 +286,7 @@ def _measure(stored, asking, asked, held, count, most, room, found):
     return measured
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _thinned(pool, least, most):
     """Keep those of a pool whose least score is at most `most`, and return how many."""
     kept = 0
@@ -293,7 +297,7 @@ def _thinned(pool, least, most):
     return kept
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _norms(squares, metric):
     """Return what a row's products are multiplied with (cosine) or added to, and its longest."""
     norms, longest = np.empty(len(squares), np.float32), np.float32(0)
@@ -304,7 +308,7 @@ def _norms(squares, metric):
     return norms, np.sqrt(np.float64(longest))
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _error(longest, length, dimensions, metric):
     """Return how far the float32 score of a row can lie from the true one.
 
@@ -313,25 +317,48 @@ def _error(longest, length, dimensions, metric):
     2nd ed., eq. 3.5). A few roundings more come from norms, differences and these bounds
     themselves, and each product may vanish below the smallest normal number.
     """
+    longest += 2.0**-63  # squares of shorter rows vanish in float32, or have lost digits
     terms = (dimensions + 16) * 2.0**-24
     gamma, vanished = terms / (1.0 - terms), (dimensions + 16) * 2.0**-125
     if metric == 0:
         scale = 2.0
     elif metric == 1:
-        scale = 1.0 + longest * length
+        scale = longest * length
     else:
         scale = (longest + length) * (longest + length)
     return np.float32(gamma * scale + vanished)
 
 
-@njit(**_COMPILED)
+@compiled()
 def write_errors(longest, lengths, dimensions, metric, errors):
     """Write `_error` for queries of several lengths."""
     for place in range(len(lengths)):
         errors[place] = _error(longest, lengths[place], dimensions, metric)
 
 
-@njit(**_COMPILED)
+# Terms may be summed in any order, and fused: `_error` holds for all.
+@njit(**INNER, fastmath={"reassoc", "contract"})
+def _multiply_row(row, scaled, place, products):
+    for asked in range(len(scaled)):
+        query, total = scaled[asked], np.float32(0)
+        for number in range(len(row)):
+            total += row[number] * query[number]
+        products[asked, place] = total
+
+
+@njit(**INNER)
+def _multiply(stored, scaled, first, products):
+    """Write the products of a few queries with rows from `first` on: memory is read once."""
+    room = _room(scaled.shape[1])
+    for place in range(products.shape[1]):
+        if stored[0] == 0:
+            _multiply_row(stored[1][first + place], scaled, place, products)
+        else:
+            _decode(stored, first + place, room)
+            _multiply_row(room[0], scaled, place, products)
+
+
+@njit(**INNER)
 def _score(products, norms, metric, scores):
     if metric == 0:
         for place in range(len(products)):
@@ -345,7 +372,7 @@ def _score(products, norms, metric, scores):
 
 
 # Scores are finite, so the least of them does not depend on the order.
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
+@njit(**INNER, fastmath={"nnan", "nsz", "reassoc"})
 def _least(scores):
     least = np.float32(np.inf)
     for place in range(len(scores)):
@@ -353,9 +380,9 @@ def _least(scores):
     return least
 
 
-@njit(**_COMPILED)
-def choose(products, first, last, held, stored, asking, found):
-    """Find the nearest of all rows, block by block.
+@compiled()
+def choose(products, scaled, first, stop, held, stored, asking, found):
+    """Find the nearest of all rows, block by block: of rows `first` to `stop` now.
 
     Rows that can be among the k nearest of a query go to its pool; after the last block those that
     still can are measured. A pool that is full of such rows is measured before, and is empty then.
@@ -363,9 +390,9 @@ def choose(products, first, last, held, stored, asking, found):
     Parameters
     ----------
     products : (q, n) float32 array
-        Products of the scaled queries with n rows, the first of which is row `first`.
-    last : bool
-        Whether no other block follows.
+        Products of the scaled queries with the block's rows; (q, 0) has them made here.
+    scaled : (q, d) float32 array
+        The scaled queries.
     held : tuple
         What blocks hand on. ``upper`` (q, k) float32, heaps of the k least bounds from above that
         were seen; ``pool`` and ``least`` (q, c), candidates and what their true scores are at
@@ -381,7 +408,10 @@ def choose(products, first, last, held, stored, asking, found):
     """
     upper, pools, leasts, counts = held
     queries, lengths, metric = asking
-    size, dimensions = products.shape[1], queries.shape[1]
+    size, dimensions, last = stop - first, queries.shape[1], stop == len(stored[6])
+    if not products.shape[1]:
+        products = np.empty((len(queries), size), np.float32)
+        _multiply(stored, scaled, first, products)
     chunks = (size + _CHUNK - 1) // _CHUNK
     scores, nearest = np.empty(size, np.float32), np.empty(chunks, np.float32)
     room, start = _room(dimensions), np.empty_like(upper[0])

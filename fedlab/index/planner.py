@@ -11,30 +11,42 @@ from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.index.answers import Hits
 from fedlab.index.engines import Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT
-from fedlab.index.scan import nearest, nearest_chosen, ranked
+from fedlab.index.scan import nearest, nearest_chosen, ranked, shown
 from fedlab.index.table import RowTable
 
 #: Up to so many stored numbers (10,000 rows of 400) a scan takes about a millisecond a query.
 SCAN_LIMIT = 4_000_000
-#: After so many queries the time to build a graph has been earned back.
+#: After so many queries the time to build a graph of all rows has been earned back.
 BUILD_PAYS_AFTER = 30_000
 
 
-def graph_pays(rows: int, dimensions: int, batch: int, built: bool) -> bool:
+def graph_pays(rows: int, dimensions: int, batch: int, missing: int) -> bool:
     """Say whether a search that leaves the choice to the index is answered by the graph.
 
-    The graph answers if the index holds more than `SCAN_LIMIT` numbers (rows x dimensions), and
-    either stands already or is earned back by this very batch (`BUILD_PAYS_AFTER` queries). In all
-    other cases the exact scan answers. Sizes decide, never a timing.
+    The graph answers if more than `SCAN_LIMIT` numbers (rows x dimensions) would be scanned, and
+    this very batch earns back what it must take in first: `BUILD_PAYS_AFTER` queries for all rows,
+    and in proportion for some. In all other cases the exact scan answers: no query waits for a
+    build that costs more than the scan. Sizes decide, never a timing.
+
+    Parameters
+    ----------
+    rows, dimensions : int
+        What a scan would read.
+    batch : int
+        Queries.
+    missing : int
+        Rows that the graph has not taken in yet: all, where none stands or it must be built anew.
 
     Examples
     --------
-    >>> graph_pays(rows=5_000, dimensions=384, batch=1, built=True)
+    >>> graph_pays(rows=5_000, dimensions=384, batch=1, missing=0)
     False
-    >>> graph_pays(rows=100_000, dimensions=384, batch=1, built=True)
+    >>> graph_pays(rows=100_000, dimensions=384, batch=1, missing=3)
     True
+    >>> graph_pays(rows=100_000, dimensions=384, batch=1, missing=100_000)
+    False
     """
-    return rows * dimensions > SCAN_LIMIT and (built or batch >= BUILD_PAYS_AFTER)
+    return rows * dimensions > SCAN_LIMIT and batch * rows >= BUILD_PAYS_AFTER * missing
 
 
 #: Rows that a walk measures for each of many candidates (9 to 25 of 96 numbers, connectivity 16).
@@ -70,7 +82,7 @@ def to_fetch(wanted: int, rows: int, passing: int, breadth: int) -> int:
 
 
 def filtered_graph_pays(
-    fetched: int, passing: int, dimensions: int, batch: int, built: bool
+    fetched: int, passing: int, dimensions: int, batch: int, missing: int
 ) -> bool:
     """Say whether a filtered search that leaves the choice to the index is the graph's.
 
@@ -79,13 +91,13 @@ def filtered_graph_pays(
 
     Examples
     --------
-    >>> filtered_graph_pays(fetched=128, passing=500_000, dimensions=384, batch=1, built=True)
+    >>> filtered_graph_pays(fetched=128, passing=500_000, dimensions=384, batch=1, missing=0)
     True
-    >>> filtered_graph_pays(fetched=3_200, passing=20_000, dimensions=384, batch=1, built=True)
+    >>> filtered_graph_pays(fetched=3_200, passing=20_000, dimensions=384, batch=1, missing=0)
     False
     """
     walked = _MEASURED * fetched
-    return walked < passing and graph_pays(passing, dimensions, batch, built)
+    return walked < passing and graph_pays(passing, dimensions, batch, missing)
 
 
 #: Candidates held at once.
@@ -106,6 +118,8 @@ class Lookup:
         Places in the answer.
     chosen : (c,) int array, optional
         Only these rows may be found, in ascending order; by default all.
+    threads : int
+        Who share the queries.
     """
 
     table: RowTable
@@ -114,6 +128,7 @@ class Lookup:
     queries: F32
     k: int
     chosen: I64 | None = None
+    threads: int = 1
 
     @property
     def held(self) -> int:
@@ -126,8 +141,11 @@ class Lookup:
         return not self.held or not len(self.queries)
 
     def graph_pays(self, graph: Proposer | None) -> bool:
-        """Say whether the engine should answer, whose graph stands or does not."""
-        sizes = self.held, self.queries.shape[1], len(self.queries), graph is not None
+        """Say whether the engine should answer: its graph stands, or pays (see above)."""
+        missing = self.table.rows
+        if graph is not None and not graph.worn:
+            missing = graph.missing(self.table)
+        sizes = self.held, self.queries.shape[1], len(self.queries), missing
         if self.chosen is None:
             return graph_pays(*sizes)
         times = graph.oversampling if graph else 2
@@ -139,14 +157,13 @@ class Lookup:
             return self.unanswered("scan")
         return self._hits("scan", *self._scan(self.queries, min(self.k, self.held)))
 
-    def walked(self, graph: Proposer, threads: int) -> Hits:
+    def walked(self, graph: Proposer) -> Hits:
         """Return what the engine answers; where it finds too few, the scan does.
 
         Parameters
         ----------
         graph : Proposer
             What the engine built over the table's rows.
-        threads : int
         """
         k, queries = min(self.k, self.held), self.queries
         rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
@@ -157,12 +174,11 @@ class Lookup:
         rescued = [np.empty(0, np.int64)]
         for start in range(0, len(queries), few):
             part = slice(start, start + few)
-            rows[part], distances[part], lacking = self._measured(
-                graph, queries[part], k, wanted, threads
-            )
+            rows[part], distances[part], lacking = self._measured(graph, queries[part], k, wanted)
             short = start + np.flatnonzero(lacking)
-            rows[short], distances[short] = self._scan(queries[short], k)
-            rescued.append(short)
+            if len(short):
+                rows[short], distances[short] = self._scan(queries[short], k)
+                rescued.append(short)
         return self._hits(self.engine.name, rows, distances, np.concatenate(rescued))
 
     def unanswered(self, engine: str) -> Hits:
@@ -175,14 +191,14 @@ class Lookup:
 
     def _scan(self, queries: F32, k: int) -> tuple[I64, F64]:
         if self.chosen is None:
-            return nearest(self.table, queries, k, self.metric)
-        return nearest_chosen(self.table, self.chosen, queries, k, self.metric)
+            return nearest(self.table, queries, k, self.metric, self.threads)
+        return nearest_chosen(self.table, self.chosen, queries, k, self.metric, self.threads)
 
     def _measured(
-        self, graph: Proposer, queries: F32, k: int, wanted: int, threads: int
+        self, graph: Proposer, queries: F32, k: int, wanted: int
     ) -> tuple[I64, F64, Bool]:
         """Return the nearest candidates, and for which queries too few are known."""
-        near = graph.candidates(queries, wanted, threads)
+        near = graph.candidates(queries, wanted, self.threads)
         stands = near >= 0
         passed, first = stands, near.shape[1]
         if self.chosen is not None:
@@ -192,8 +208,8 @@ class Lookup:
             passed &= passed.cumsum(axis=1) <= graph.oversampling * k
             # Of the later ones a walk misses some.
             first = (first + 1) // 2
-        who, place = np.nonzero(passed)
-        rows, distances = ranked(self.table, queries, who, near[who, place], k, self.metric)
+        who = np.repeat(np.arange(len(near)), passed.sum(axis=1))
+        rows, distances = ranked(self.table, queries, who, near[passed], k, self.metric)
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
         # look at no more than k rows if it likes: that is its recall.
         needed = wanted if graph.removed else k
@@ -206,5 +222,5 @@ class Lookup:
         filled, width = rows >= 0, rows.shape[1]
         keys[:, :width][filled] = self.table.columns["keys"][rows[filled]]
         far[:, :width] = distances
-        none = np.empty(0, np.int64)
-        return Hits(keys, far, filled.sum(axis=1), engine, none if rescued is None else rescued)
+        rescued = np.empty(0, np.int64) if rescued is None else rescued
+        return Hits(keys, shown(far, self.metric), filled.sum(axis=1), engine, rescued, far)

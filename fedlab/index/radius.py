@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64
-from fedlab.index.scan import Queries, _blocks, errors, measure
+from fedlab.index.scan import Queries, _blocks, errors, ordering, shown
 from fedlab.index.table import RowTable
 
 Found = tuple[I64, I64, F64]
@@ -70,7 +70,8 @@ def within(
     counts : (q,) int64 array
         How many are kept.
     rows, distances : (m,) arrays
-        Of the first query, then of the second, ...; each in the order of distances, then of keys.
+        Of the first query, then of the second, ...; each in the order of distances (under inner
+        product of products), then of keys.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def within(
         answer.append((row, distance))
         room -= len(row)
     rows, distances = (np.concatenate(column) for column in zip(*answer, strict=True))
-    return totals, counts, rows, distances
+    return totals, counts, rows, shown(distances, metric)
 
 
 def _within_of_few(
@@ -141,8 +142,8 @@ def _close(block: RowTable, queries: F32, radius: float, metric: str) -> Iterato
         few = max(1, _DECODED // queries.shape[1])
         for first in range(0, len(who), few):
             some = slice(first, first + few)
-            distance[some] = measure(rows[place[some]], queries[who[some]], metric)
-        near = distance <= radius
+            distance[some] = ordering(rows[place[some]], queries[who[some]], metric)
+        near = shown(distance, metric) <= radius
         yield who[near], start + place[near], distance[near]
 
 
@@ -153,7 +154,8 @@ def _most(radius: float, ready: Queries, longest: float) -> F32:
     (see `fedlab.index.scan.errors`).
     """
     beside = np.square(ready.lengths) if ready.metric == "l2sq" else 1.0
-    most = radius - beside + errors(ready, longest)
+    # What is shown has been rounded, once.
+    most = radius - beside + errors(ready, longest) + 2.0**-50 * (1 + abs(radius))
     with np.errstate(over="ignore"):
         return np.nextafter(most.astype(np.float32), np.float32(np.inf))
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.jit import announced
+from fedlab.core.threads import one_blas_thread, share
 from fedlab.core.typing import F32, F64, I64, U64
 from fedlab.core.validation import read_only
 from fedlab.index.table import RowTable
@@ -27,6 +28,8 @@ _PRODUCTS = 1 << 20  # scores held at once (4 MB): fits a cache, and amortises a
 _DECODED = 1 << 20  # numbers decoded at once
 _CANDIDATES = 256  # held for each query, besides twice as many as are asked for
 _QUERIES = 256
+#: So many queries are multiplied as rows are read; a BLAS multiplies more of them.
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Nearest:
     Attributes
     ----------
     distances : (q, k) float64 array
-        inf where there are fewer than k.
+        As the order is by them: under inner product -p (see `shown`). inf where there are fewer
+        than k.
     keys : (q, k) uint64 array
         2**64 - 1 where there are fewer than k.
     rows : (q, k) int64 array
@@ -118,9 +122,22 @@ def measure(rows: F32, queries: F32, metric: str) -> F64:
     >>> measure(np.float32([[3.0, 4.0]]), np.float32([[3.0, 4.0]]), "inner")
     array([-24.])
     """
+    return shown(ordering(rows, queries, metric), metric)
+
+
+def ordering(rows: F32, queries: F32, metric: str) -> F64:
+    """Return what rows are ordered by: the distances of `measure`, but under inner product -p."""
     distances = np.empty(len(rows))
     _kernels().measure_pairs(_given(rows), Queries.of(queries, metric).asking, distances)
     return distances
+
+
+def shown(ordering: F64, metric: str) -> F64:
+    """Return distances as answers show them, of what rows are ordered by.
+
+    Under inner product that is 1 - p, which is the same for all products far below 1.
+    """
+    return 1.0 + ordering if metric == "inner" else ordering
 
 
 def errors(queries: Queries, longest: float) -> F32:
@@ -154,7 +171,7 @@ def ranked(
     rows : (q, k) int64 array
         Ordered by distance, then by key; -1 where there are fewer than k.
     distances : (q, k) float64 array
-        inf where there are fewer than k.
+        As `ordering` has them; inf where there are fewer than k.
     """
     found = Nearest.empty(len(queries), k)
     pairs = _given(np.asarray(who, np.int64)), _given(np.asarray(row, np.int64))
@@ -162,7 +179,9 @@ def ranked(
     return found.rows, found.distances
 
 
-def nearest(table: RowTable, queries: F32, k: int, metric: str) -> tuple[I64, F64]:
+def nearest(
+    table: RowTable, queries: F32, k: int, metric: str, threads: int = 1
+) -> tuple[I64, F64]:
     """Return the k rows nearest to each query, exactly; see `ranked` for the form of the answer.
 
     Parameters
@@ -174,23 +193,32 @@ def nearest(table: RowTable, queries: F32, k: int, metric: str) -> tuple[I64, F6
         At most n.
     metric : str
     """
-    found = Nearest.empty(len(queries), k)
-    for part in _parts(len(queries), k):
-        _scan_few(table, Queries.of(queries[part], metric), found[part])
+    found = scan(table, Queries.of(queries, metric), k, threads)
     return found.rows, found.distances
 
 
-def scan(table: RowTable, queries: Queries, k: int) -> Nearest:
-    """Return the k rows nearest to each query, exactly, where queries come ready."""
+def scan(table: RowTable, queries: Queries, k: int, threads: int = 1) -> Nearest:
+    """Return the k rows nearest to each query, exactly, where queries come ready.
+
+    Threads share the queries. BLAS has one thread meanwhile: it would fight with its like.
+    """
     found = Nearest.empty(len(queries), k)
-    for part in _parts(len(queries) if k else 0, k):
+    if not k:
+        return found
+    most = max(1, min(_QUERIES, _PRODUCTS // k))
+    few = max(_FEW, min(most, -(-len(queries) // threads)))
+    parts = [slice(start, start + few) for start in range(0, len(queries), few)]
+
+    def scan_part(part: slice) -> None:
         _scan_few(table, queries[part], found[part])
+
+    if len(queries) <= _FEW:
+        share(parts, scan_part, 1)
+    else:
+        _kernels()  # compiled once, before threads ask for them
+        with one_blas_thread():
+            share(parts, scan_part, threads)
     return found
-
-
-def _parts(queries: int, k: int) -> list[slice]:
-    few = max(1, min(_QUERIES, _PRODUCTS // max(k, 1)))
-    return [slice(start, start + few) for start in range(0, queries, few)]
 
 
 def _scan_few(table: RowTable, queries: Queries, found: Nearest) -> int:
@@ -202,11 +230,14 @@ def _scan_few(table: RowTable, queries: Queries, found: Nearest) -> int:
         *(np.empty(room, np.float32), np.empty(count, np.int64)),
     )
     measuring = held, table.stored, queries.asking, found.heaps
-    step, measured = max(k, min(_PRODUCTS // count, _DECODED // queries.wide.shape[1])), 0
+    scaled, products = _given(queries.scaled), np.empty((count, 0), np.float32)
+    step = max(k, min(_PRODUCTS // count, _DECODED // queries.wide.shape[1]))
+    measured = 0
     for start in range(0, table.rows, step):
         stop = min(start + step, table.rows)
-        products: F32 = queries.scaled @ table.decoded(slice(start, stop)).T
-        measured += choose(products, start, stop == table.rows, *measuring)
+        if count > _FEW:
+            products = queries.scaled @ table.decoded(slice(start, stop)).T
+        measured += choose(products, scaled, start, stop, *measuring)
     return measured
 
 
@@ -231,7 +262,7 @@ def _kernels() -> Any:
         kernels.measure_pairs(_given(one), asking, np.ones(1))
         kernels.write_errors(1.0, _given(wide[0]), 1, 1, one[0].copy())
         kernels.rank(table.stored, asking, _given(none), _given(none), found.heaps)
-        kernels.choose(one @ one.T, 0, True, held, table.stored, asking, found.heaps)
+        kernels.choose(one @ one.T, _given(one), 0, 1, held, table.stored, asking, found.heaps)
     return kernels
 
 
@@ -249,7 +280,7 @@ _GATHERED = 1 << 24  # numbers gathered at once (64 MB as f32)
 
 
 def nearest_chosen(
-    table: RowTable, chosen: I64, queries: F32, k: int, metric: str
+    table: RowTable, chosen: I64, queries: F32, k: int, metric: str, threads: int = 1
 ) -> tuple[I64, F64]:
     """Return the k nearest of the chosen rows for each query, exactly.
 
@@ -271,7 +302,7 @@ def nearest_chosen(
     """
     rows, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
     for start, block in _blocks(table, chosen, queries.shape[1]):
-        places, measured = nearest(block, queries, min(k, block.rows), metric)
+        places, measured = nearest(block, queries, min(k, block.rows), metric, threads)
         near = np.concatenate([rows, chosen[start + places]], axis=1)
         if block.rows == len(chosen):
             return near, measured

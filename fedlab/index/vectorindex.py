@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.core.threads import spare_threads
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
 from fedlab.files.keys import Key, Sealer
@@ -41,6 +42,8 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 
 #: Numbers held at once; to ask for more neighbours, and more than there are rows, is a mistake.
 _MANY = 1 << 20
+#: Fewer queries than this are answered before another thread has woken up.
+_QUERIES_A_THREAD = 8
 
 
 class VectorIndex(Holder):
@@ -297,7 +300,10 @@ class VectorIndex(Holder):
         if kept.all():
             return 0
         table = self._table.kept(kept)
-        graph = self._graph.without(kept) if self._graph else None
+        graph = self._graph
+        if graph is not None:
+            graph.missing(self._table)  # a graph that was loaded must tell its rows apart first
+            graph = graph.without(kept)
         # No call stands between these, so an interrupt can't fall there.
         self._table, self._graph, self._edits = table, graph, self._edits + 1
         return int(len(kept) - table.rows)
@@ -428,7 +434,7 @@ class VectorIndex(Holder):
         exact: bool | None = None,
         *,
         where: ArrayLike | str | None = None,
-        threads: int = 1,
+        threads: int | None = None,
     ) -> Hits:
         """Find the k nearest rows of each query, among all rows or those that pass a filter.
 
@@ -440,15 +446,18 @@ class VectorIndex(Holder):
             How many; an index with fewer rows returns all it has (see `Hits.counts`).
         exact : bool, optional
             True asks the scan (recall 1), False the engine (whose graph is built now if it does
-            not stand). By default sizes decide (`fedlab.index.planner.Lookup.graph_pays`).
+            not stand). By default sizes decide (`fedlab.index.planner.graph_pays`): the engine
+            answers if there is much to scan, and its graph stands or pays within this call.
         where : (n,) bool array or str, optional
             Which rows may be found: a mask, or a condition on ``key``, ``label`` and metadata such
             as ``"age >= 65 and label != 'well'"`` (see `fedlab.index.filters`). The scan measures
             those alone. The engine is asked for more candidates (`fedlab.index.planner.to_fetch`);
             where too few of them pass, as may be if the filter has to do with the vectors, the scan
             answers after all (see `Hits.rescued`).
-        threads : int
-            Threads that walk the graph; the answer does not depend on them.
+        threads : int, optional
+            Threads that share the queries; the answer does not depend on them. By default all
+            processors, or its share of them where others search. A graph that must be built is
+            built by one thread (see `build_graph`).
 
         Returns
         -------
@@ -460,17 +469,19 @@ class VectorIndex(Holder):
             If something is refused: a query, a number, a filter (`FilterError`).
         """
         k = whole_number(k, "k", 1, max(_MANY, len(self)))
-        whole_number(threads, "threads", 1, 1024)
         asked = self._checked(queries)
+        if threads is None:
+            threads = spare_threads(len(asked) // _QUERIES_A_THREAD)
+        whole_number(threads, "threads", 1, 1024)
         chosen = None if where is None else np.flatnonzero(self.passing(where))
         if chosen is not None and len(chosen) == len(self):
             chosen = None
-        lookup = Lookup(self._table, self.engine, self.metric, asked, k, chosen)
+        lookup = Lookup(self._table, self.engine, self.metric, asked, k, chosen, threads)
         if exact or (exact is None and not lookup.graph_pays(self._graph)):
             return lookup.scanned()
         if lookup.empty:
             return lookup.unanswered(self.engine.name)
-        return lookup.walked(self._standing_graph(), threads)
+        return lookup.walked(self._standing_graph())
 
     def within(
         self,

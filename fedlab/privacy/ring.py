@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
+from fedlab.core.jit import compiled
 from fedlab.core.typing import U64
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _multiply_add(rows, low, high, out):
     # a b = al bl + ((al bh + ah bl) << 32) modulo 2**64, for processors that multiply 32 bits by
     # 32 side by side, as AVX2 does; the crossed terms are moved up once, at the end.

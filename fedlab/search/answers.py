@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.typing import F64, I64, U64, Bool
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,20 @@ class FederatedHits:
         What was sent.
     approximate : tuple of device ids
         Devices that answered by a graph; if there is one, nothing is certified.
+    asked : tuple of device ids
+        The devices, in the order of their places.
+
+    Examples
+    --------
+    >>> from fedlab import Device, VectorIndex
+    >>> from fedlab.search import FederatedSearch
+    >>> wards = [Device(name, VectorIndex(1, "l2sq")) for name in ("A", "B")]
+    >>> keys = [ward.index.add([[place]]) for place, ward in enumerate(wards)]
+    >>> hits = FederatedSearch(wards).search([0.9], k=2)
+    >>> hits.ids.tolist()
+    [['B', 'A']]
+    >>> hits.to_frame()[["query", "device", "key"]].values.tolist()
+    [[0, 'B', 0], [0, 'A', 0]]
     """
 
     devices: I64
@@ -44,6 +63,7 @@ class FederatedHits:
     set_aside: Mapping[int | str, str]
     ledger: Ledger
     approximate: tuple[int | str, ...] = ()
+    asked: tuple[int | str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -52,6 +72,21 @@ class FederatedHits:
     def found(self) -> Bool:
         """(q, k) mask of the places that are filled."""
         return np.arange(self.keys.shape[1])[None, :] < self.counts[:, None]
+
+    @property
+    def ids(self) -> NDArray[np.object_]:
+        """(q, k) ids of the devices that hold the hits; None where there is none."""
+        names = np.empty(len(self.asked) + 1, np.object_)
+        names[:-1] = self.asked
+        return names[self.devices]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a tidy frame: query, device (by id), key, distance; a row a hit, nearest first."""
+        import pandas as pd
+
+        who, place = np.nonzero(self.found)
+        columns = {"device": self.ids, "key": self.keys, "distance": self.distances}
+        return pd.DataFrame({"query": who, **{n: c[who, place] for n, c in columns.items()}})
 
 
 def federated_recall(found: FederatedHits, truth: FederatedHits) -> float:

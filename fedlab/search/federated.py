@@ -58,6 +58,7 @@ from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
+from fedlab.index.scan import shown
 from fedlab.search import verification
 from fedlab.search.answers import FederatedHits
 from fedlab.search.commitment import Commitment
@@ -427,12 +428,14 @@ class _Run:
             for name in Found.__annotations__
         }
         devices = self._search.devices
+        whole["distances"] = shown(whole["distances"], self._search.metric)
         whole["devices"][np.isinf(whole["distances"])] = -1
         return FederatedHits(
             **whole,
             set_aside={devices[place]: why for place, why in sorted(self._aside.items())},
             ledger=self._ledger,
             approximate=tuple(devices[place] for place in sorted(self._loose)),
+            asked=devices,
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_COMPILED = {"nogil": True, "cache": True}
+from fedlab.core.jit import INNER, compiled
+
 #: Keys that are compared each with each.
 FEW = 16
 _NO_KEY = np.uint64(2**64 - 1)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _twice(keys):
     for place in range(len(keys)):
         for other in range(place):
@@ -20,7 +21,7 @@ def _twice(keys):
     return False
 
 
-@njit(**_COMPILED)
+@compiled()
 def flaw(distances, keys, counts, least, most):
     """Return 0 for an answer that can be a true one, or the number of what is wrong with it.
 
@@ -56,14 +57,14 @@ def flaw(distances, keys, counts, least, most):
     return 0
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _after(distance, device, key, other, other_device, other_key):
     if distance != other:
         return distance > other
     return device > other_device or (device == other_device and key > other_key)
 
 
-@njit(**_COMPILED)
+@njit(**INNER)
 def _sift(distance, device, key, distances, devices, keys, size):
     place = 0
     while True:
@@ -87,7 +88,7 @@ def _sift(distance, device, key, distances, devices, keys, size):
     distances[place], devices[place], keys[place] = distance, device, key
 
 
-@njit(**_COMPILED)
+@compiled()
 def merge(distances, keys, counts, asked, best, devices, best_keys, found, unsure):
     """Merge devices' sorted hits, (m, q, w), into the nearest of all, (q, k).
 

@@ -68,7 +68,8 @@ class Answer:
     nonce : bytes
         The question's.
     distances : (q, k) float64 array
-        inf in places that are not filled.
+        As `fedlab.index.scan.ordering` has them: under inner product -p. inf in places that are not
+        filled.
     keys : (q, k) uint64 array
         2**64 - 1 in places that are not filled.
     counts : (q,) int64 array
@@ -144,7 +145,7 @@ class Remeasure:
 
 @dataclass(frozen=True, eq=False)
 class Remeasured:
-    """Distances in float64, (m,), in the order of the keys that were asked about."""
+    """Distances as in `Answer`, (m,), in the order of the keys that were asked about."""
 
     nonce: bytes
     distances: F64

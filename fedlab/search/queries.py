@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32
-from fedlab.index.encoding import DTYPES, codes_in, decode, encode
+from fedlab.index.encoding import DTYPES, codes_in, decode, encode, refuse_large, rounded
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
 
@@ -85,7 +85,7 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
     Raises
     ------
     ValueError
-        If a query is refused, or too large for its type.
+        If a query is refused, or too large for its type (under inner product: or too small).
 
     Examples
     --------
@@ -101,7 +101,11 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
     if metric == "cosine" and dtype != "f32":
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         rows = (rows / lengths[:, None]).astype(np.float32)
-    encoded = encode(rows, dtype)
+    if metric == "l2sq":  # a query near the origin is one at the origin
+        refuse_large(rows, dtype)
+        encoded = rounded(rows, dtype)
+    else:
+        encoded = encode(rows, dtype)
     scales_of = encoded.get("scales")
     return PackedQueries(dtype, dimensions, encoded["codes"], scales_of)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from fedlab.device.device import Device
 from fedlab.index.answers import Hits
 from fedlab.index.filters import FilterError
 from fedlab.index.ingest import KEY_LIMIT
-from fedlab.index.scan import measure
+from fedlab.index.scan import ordering
 from fedlab.search.commitment import Commitment, RowTree
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
@@ -88,12 +88,14 @@ class Responding:
         return self._answer(question, hits)
 
     def _answer(self, question: Question, hits: Hits) -> Answer:
+        assert hits.ordering is not None
         exact = hits.engine == "scan"
-        return Answer(question.nonce, hits.distances, hits.keys, hits.counts, exact)
+        return Answer(question.nonce, hits.ordering, hits.keys, hits.counts, exact)
 
     def measure(self, request: Remeasure) -> Remeasured:
         rows = self._index.get(request.keys)
-        return Remeasured(request.nonce, measure(rows, request.queries[request.who], self.metric))
+        far = ordering(rows, request.queries[request.who], self.metric)
+        return Remeasured(request.nonce, far)
 
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)

@@ -12,7 +12,7 @@ import numpy as np
 from fedlab.core.typing import F32, F64, I64, U64, Places
 from fedlab.core.validation import read_only
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
-from fedlab.index.scan import measure
+from fedlab.index.scan import ordering
 from fedlab.search.commitment import Commitment, Opening, opens
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
@@ -133,11 +133,11 @@ def flaw_in_rows(
         )
     if commitment is not None and not _all_open(shown.openings, request, rows, commitment):
         return "showed a row that is not the one it had committed to under that key"
-    true = measure(read_only(rows[which]), queries, metric)
+    true = ordering(read_only(rows[which]), queries, metric)
     size, asked = lengths[which].astype(np.float64), _lengths(queries)
     scales = {
         "cosine": np.ones(len(size)),
-        "inner": 1.0 + size * asked,
+        "inner": np.maximum(size, 2.0**-63) * asked,
         "l2sq": np.square(size + asked),
     }
     if (np.abs(true - claimed) > _TOLERANCE * scales[metric]).any():

@@ -6,15 +6,15 @@ A column's sum does not depend on the others', so threads may share the columns.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from fedlab.core.jit import compiled
 
 # No reordering and no fused multiplication: the bits are those of the plain loop.
-_COMPILED = {"nogil": True, "cache": True}
 #: Columns that are worked on together: their sums stay in the processor's nearest cache.
 _WIDTH = 1024
 
 
-@njit(**_COMPILED)
+@compiled()
 def add_weighted(vectors, weights, total):
     """Add sum_k w_k v_k to `total`, (p,) float64; vectors are (m, p)."""
     count, size = vectors.shape
@@ -27,7 +27,7 @@ def add_weighted(vectors, weights, total):
                 part[place] += np.float64(numbers[place]) * weight
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def squares(vectors, result):
     """Write |v_k|^2 to `result`, (m,) float64."""
     for row in range(len(vectors)):

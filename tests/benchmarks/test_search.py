@@ -35,6 +35,7 @@ def test_the_command_measures_prints_and_writes(
 ) -> None:
     path = tmp_path / "numbers" / "search.json"
     small = "--devices 5 --rows 60 --dimensions 8 --k 3 --batches 1 40 --repeats 2 --graph-rows 200"
+    small += " --threads 2"
     assert search.main([*small.split(), "--dtypes", "i8", "--json", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "across devices" in shown
@@ -44,6 +45,14 @@ def test_the_command_measures_prints_and_writes(
         ("devices", 1),
         ("devices", 40),
         ("graph, i8", 1000),
+        ("scan, load", 40),
+        ("graph, load", 400),
+    ]
+    assert list(written["contests"][-1]["seconds"]) == [
+        "2 threads",
+        "2 processes",
+        "one thread",
+        "NumPy scan",
     ]
     assert all(
         seconds > 0 for c in written["contests"] for s in c["seconds"].values() for seconds in s

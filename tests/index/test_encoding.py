@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlab.index.encoding import Columns, codes_in, decode, encode
+from fedlab.index.encoding import Columns, codes_in, decode, encode, rounded
 from fedlab.index.table import RowTable
 from tests.helpers import DTYPES, normal
 
@@ -41,7 +41,7 @@ def test_bf16_ties_go_to_even() -> None:
 @given(st.lists(moderate, min_size=1, max_size=20))
 def test_f16_is_numpys(values: list[float]) -> None:
     row = np.array([values], np.float32)
-    codes = encode(row, "f16")["codes"]
+    codes = rounded(row, "f16")["codes"]
     np.testing.assert_array_equal(codes.view(np.uint16), row.astype(np.float16).view(np.uint16))
 
 
@@ -65,7 +65,7 @@ def test_every_finite_code_is_decoded_exactly() -> None:
 )
 def test_i8_errs_by_half_a_level_of_each_rows_own_scale(values: list[list[float]]) -> None:
     rows = np.array(values, np.float32)
-    columns: Any = encode(rows, "i8")
+    columns: Any = rounded(rows, "i8")
     level = np.abs(rows).max(axis=1, keepdims=True) / 127
     error = np.abs(decode(**columns).astype(np.float64) - rows)
     # Below the smallest normal number a level itself is rounded.
@@ -220,3 +220,23 @@ def test_labels_take_the_wider_type() -> None:
     words = RowTable(block([1], labels=np.array(["a"])))
     words = words.appended(block([2], 1, labels=np.array(["longer"])))
     assert words.columns["labels"].tolist() == ["a", "longer"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least"),
+    [("f16", 2.0**-14), ("bf16", 2.0**-110), ("i8", 2.0**-110), ("b1", 2.0**-110)],
+)
+@pytest.mark.parametrize("width", [1, 7, 3_000])
+def test_rows_below_the_range_of_a_type_are_refused_and_not_stored_as_zeros(
+    dtype: str, least: float, width: int
+) -> None:
+    rows = np.zeros((4, width), np.float32)
+    rows[1, 0], rows[2, -1] = least, np.nextafter(np.float32(least), np.float32(0))
+    with pytest.raises(ValueError, match=f"row 2 is .* {dtype} keeps rows .* scale the vectors"):
+        encode(rows, dtype)
+    # What is at the edge keeps its digits (b1: signs and the mean), and rows of zeros are taken.
+    rows[2] = 0
+    kept = decode(**encode(rows, dtype), dimensions=width)
+    mean = np.abs(rows).mean(axis=1) if dtype == "b1" else np.abs(rows).max(axis=1)
+    np.testing.assert_allclose(np.abs(kept).max(axis=1), mean, rtol=1e-2)
+    assert kept[0].max() == 0

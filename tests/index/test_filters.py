@@ -516,10 +516,10 @@ def test_a_device_finds_its_rows_that_pass() -> None:
 
 def test_sizes_decide_who_answers_a_filtered_search(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = SCAN_LIMIT // 10
-    assert filtered_graph_pays(128, 10 * rows, 10, 1, built=True)
-    assert not filtered_graph_pays(128, 10 * rows, 10, 1, built=False)
-    assert not filtered_graph_pays(128, rows, 10, 1, built=True)  # a quick scan
-    assert not filtered_graph_pays(10**4, 10**5, 100, 1, built=True)  # a long walk
+    assert filtered_graph_pays(128, 10 * rows, 10, 1, missing=0)
+    assert not filtered_graph_pays(128, 10 * rows, 10, 1, missing=10 * rows)
+    assert not filtered_graph_pays(128, rows, 10, 1, missing=0)  # a quick scan
+    assert not filtered_graph_pays(10**4, 10**5, 100, 1, missing=0)  # a long walk
     index = described(clustered(4000, 4))
     index.build_graph()
     monkeypatch.setattr("fedlab.index.planner.SCAN_LIMIT", 100)

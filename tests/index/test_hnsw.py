@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlab.index import planner
 from fedlab.index.encoding import encode
+from fedlab.index.engines import hnsw
 from fedlab.index.engines.hnsw import HNSW, Graph, library_version
 from fedlab.index.table import RowTable
+from fedlab.index.vectorindex import VectorIndex
 from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal, recall
 
 SETTINGS = HNSW()
@@ -16,7 +19,9 @@ SETTINGS = HNSW()
 
 def table_of(rows: Any, dtype: str) -> RowTable:
     keys = np.arange(len(rows), dtype=np.uint64)
-    return RowTable({**encode(rows, dtype), "keys": keys}, dimensions=rows.shape[1])
+    squares = np.square(rows).sum(axis=1)
+    columns = {**encode(rows, dtype), "keys": keys, "squares": squares}
+    return RowTable(columns, dimensions=rows.shape[1])
 
 
 def graph_of(rows: Any, metric: str = "cosine", dtype: str = "f32", threads: int = 1) -> Graph:
@@ -272,3 +277,130 @@ def test_the_library_says_its_version() -> None:
     import usearch
 
     assert library_version() == usearch.__version__
+
+
+# -- equal rows ------------------------------------------------------------------------------------
+
+
+def with_equal_rows(rows: int = 6_000, equal: int = 3_000, dtype: str = "f32") -> VectorIndex:
+    """Half of the rows are one and the same, as empty texts are; keys in no order."""
+    vectors = normal(rows, 24)
+    vectors[np.random.default_rng(3).permutation(rows)[:equal]] = vectors[0]
+    return filled(vectors, dtype=dtype, keys=np.random.default_rng(4).permutation(rows))
+
+
+def found_themselves(index: VectorIndex) -> float:
+    """The share of distinct rows that come first when they are asked for."""
+    rows, keys = index.vectors, index.keys
+    distinct = np.flatnonzero((rows != rows[0]).any(axis=1))
+    hits = index.search(rows[distinct], 1, exact=False)
+    return float(np.mean(hits.keys[:, 0] == keys[distinct]))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_many_equal_rows_hide_no_others(dtype: str) -> None:
+    index = with_equal_rows(dtype=dtype)
+    assert found_themselves(index) > 0.98
+    # Of equal ones the least keys are the answer, as a scan gives it.
+    near = index.vectors[:1]
+    walked, scanned = (index.search(near, 20, exact=exact) for exact in (False, True))
+    assert walked.keys.tolist() == scanned.keys.tolist()
+    assert walked.engine == "graph"
+    assert not len(walked.rescued)
+
+
+def test_equal_rows_come_and_go(tmp_path: Any) -> None:
+    index = with_equal_rows()
+    index.build_graph()
+    entries = index._graph.entries  # type: ignore[union-attr]
+    assert entries == 3_001
+    index.save(tmp_path / "saved")
+    index = VectorIndex.open(tmp_path / "saved")
+    assert found_themselves(index) > 0.98
+    assert index._graph.entries == entries  # type: ignore[union-attr]
+    same = index.vectors[:1]
+    index.add(np.repeat(same, 50, axis=0), keys=np.arange(10_000, 10_050))
+    index.add(normal(10, 24, seed=9))
+    assert recall(index, index.vectors[-200:]) > 0.98
+    assert index._graph.entries == entries + 10  # type: ignore[union-attr]
+    # The first of them goes, others stand for it.
+    twins = index.keys[(index.vectors == same).all(axis=1)]
+    index.remove(np.sort(twins)[:30])
+    assert index.search(same, 5, exact=False).keys.tolist() == [np.sort(twins)[30:35].tolist()]
+    assert index._graph.removed == 0  # type: ignore[union-attr]
+    index.remove(np.sort(twins)[30:])
+    assert index._graph.removed == 1  # type: ignore[union-attr]
+    assert found_themselves(index) > 0.98
+    # Entries are no longer numbered as their first rows come, so this one is built anew.
+    index.save(tmp_path / "saved")
+    assert not VectorIndex.open(tmp_path / "saved").has_graph
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entries_of_equal_rows_agree_with_brute_force(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows = normal(400, 6)[draw.integers(40, size=400)]
+    index = VectorIndex(6)
+    keys = draw.permutation(5_000)[:400]
+    for part in np.array_split(np.arange(400), 7):
+        index.add(rows[part], keys=keys[part])
+        gone = draw.choice(index.keys, 5, replace=False)
+        assert index.search(rows[:50], 12, exact=False).keys.shape == (50, 12)
+        index.remove(gone)
+        walked, scanned = (index.search(rows[:50], 12, exact=exact) for exact in (False, True))
+        assert walked.keys.tolist() == scanned.keys.tolist()
+
+
+# -- what a query costs, and what it doesn't wait for --------------------------------------------
+
+
+def test_a_query_adds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After rows went, candidates cost what they cost before: nothing as long as the table."""
+    index = filled(normal(2_000, 16))
+    index.build_graph()
+    index.remove(np.arange(100))
+    index.search(normal(1, 16), 5, exact=False)
+    graph = index._graph
+    assert graph is not None
+    assert graph.removed == 100
+    monkeypatch.setattr(graph, "_settle", None)
+    monkeypatch.setattr(hnsw, "_hashed", None)
+    index.search(normal(1, 16), 5, exact=False)
+
+
+def test_a_default_query_never_waits_for_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "SCAN_LIMIT", 10_000)
+    monkeypatch.setattr(planner, "BUILD_PAYS_AFTER", 1_000)
+    index = filled(normal(2_000, 10))
+
+    def engine(queries: int = 1, exact: bool | None = None) -> str:
+        return index.search(normal(queries, 10), 5, exact).engine
+
+    assert engine(20) == "scan"
+    assert not index.has_graph
+    assert engine(1_000) == "graph"  # these pay for it
+    assert engine() == "graph"
+    index.add(normal(1, 10, seed=7))  # one row is taken in sooner than all are scanned
+    assert engine() == "graph"
+    index.add(normal(500, 10, seed=8))
+    assert engine() == "scan"
+    index.remove(np.arange(600))  # too many: it must be built anew
+    assert [engine(), engine(exact=False), engine()] == ["scan", "graph", "graph"]
+
+
+def test_building_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedlab.core import progress
+
+    seen = []
+
+    def draw(items: Any, total: int, label: str) -> Any:
+        seen.append((total, label))
+        yield from items
+
+    monkeypatch.setattr(progress, "_current", draw)
+    index = filled(normal(9_000, 4))
+    index.build_graph(threads=2)
+    assert seen == [(3, "building a graph of 9,000 rows")]
+    index.add(normal(10, 4))
+    index.build_graph()
+    assert len(seen) == 1

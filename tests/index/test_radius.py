@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from fedlab.index import radius, scan
 from fedlab.index.answers import Neighbourhoods
+from fedlab.index.encoding import SMALLEST
 from fedlab.index.vectorindex import VectorIndex
 from tests.helpers import DTYPES, METRICS, clustered, filled, normal
 
@@ -43,7 +44,9 @@ def check(
     assert len(near) == len(queries)
     for q, distance in enumerate(measured(index, queries)):
         rows = np.flatnonzero((distance <= radius) & passing)
-        rows = rows[np.lexsort((index.keys[rows], distance[rows]))]
+        beside = np.repeat(queries[q : q + 1], len(rows), axis=0)
+        by = scan.ordering(index.vectors[rows], beside, index.metric)
+        rows = rows[np.lexsort((index.keys[rows], by))]
         assert near.totals[q] == len(rows)
         kept = rows[:limit]
         keys, distances = near[q]
@@ -78,6 +81,8 @@ def cases(
     if metric == "cosine":
         base[np.abs(base).max(axis=1) < 1e-6] += 1
         queries[np.abs(queries).max(axis=1) < 1e-6] += 1
+    # Shorter rows are refused.
+    base[np.abs(base).max(axis=1) < SMALLEST[dtype]] = metric == "cosine"
     index = VectorIndex(dimensions, metric, dtype)  # type: ignore[arg-type]
     index.add(base, draw(st.permutations(range(rows))))
     among = measured(index, queries).ravel()

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from fedlab.index import scan
+from fedlab.index.encoding import SMALLEST
 from fedlab.index.vectorindex import VectorIndex
 from tests.helpers import DTYPES, METRICS, clustered, distances, filled, normal
 
@@ -32,7 +33,8 @@ def check(index: VectorIndex, queries: NDArray[np.float32], k: int) -> None:
         size = lengths * np.sqrt(np.square(query.astype(np.longdouble)).sum())
         scale = {"cosine": 1, "inner": 1 + size, "l2sq": exact[q]}[index.metric]
         assert (np.abs(measured - exact[q]) <= 1e-13 * scale).all()
-        order = np.lexsort((keys, measured))[:held]
+        beside = np.repeat(query[None], len(rows), axis=0)
+        order = np.lexsort((keys, scan.ordering(rows, beside, index.metric)))[:held]
         assert hits.keys[q, :held].tolist() == keys[order].tolist()
         assert hits.distances[q, :held].tolist() == measured[order].tolist()
 
@@ -67,6 +69,8 @@ def cases(draw: st.DrawFn) -> tuple[VectorIndex, NDArray[np.float32], int]:
     if metric == "cosine":
         base[np.abs(base).max(axis=1) < 1e-6] += 1
         queries[np.abs(queries).max(axis=1) < 1e-6] += 1
+    # Shorter rows are refused.
+    base[np.abs(base).max(axis=1) < SMALLEST[dtype]] = metric == "cosine"
     keys = draw(st.lists(st.integers(0, 2**64 - 2), min_size=rows, max_size=rows, unique=True))
     index.add(base, keys)
     return index, queries, draw(st.integers(1, rows + 3))

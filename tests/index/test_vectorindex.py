@@ -136,7 +136,7 @@ def test_rows_of_length_zero_are_rows_unless_direction_counts(metric: str, dtype
 
 
 def test_rows_that_vanish_when_stored_are_refused_under_cosine() -> None:
-    with pytest.raises(ValueError, match="length 0 as it is stored"):
+    with pytest.raises(ValueError, match="1e-09; f16 keeps rows whose largest"):
         filled(np.float32([[1e-9, 0]]), "cosine", "f16")
 
 
@@ -308,10 +308,13 @@ def test_the_answer_does_not_depend_on_threads() -> None:
 
 
 def test_sizes_decide_who_answers_and_the_answer_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not graph_pays(SCAN_LIMIT // 10, 10, 10**9, True)
-    assert graph_pays(SCAN_LIMIT // 10 + 1, 10, 1, True)
-    assert not graph_pays(10**6, 384, BUILD_PAYS_AFTER - 1, False)
-    assert graph_pays(10**6, 384, BUILD_PAYS_AFTER, False)
+    assert not graph_pays(SCAN_LIMIT // 10, 10, 10**9, 0)
+    assert graph_pays(SCAN_LIMIT // 10 + 1, 10, 1, 0)
+    assert not graph_pays(10**6, 384, BUILD_PAYS_AFTER - 1, 10**6)
+    assert graph_pays(10**6, 384, BUILD_PAYS_AFTER, 10**6)
+    # A few new rows are taken in by a query that a scan would keep longer.
+    assert graph_pays(10**6, 384, 1, 10**6 // BUILD_PAYS_AFTER)
+    assert not graph_pays(10**6, 384, 1, 10**6 // BUILD_PAYS_AFTER + 1)
     index = filled(normal(50, 4))
     assert index.search([1, 1, 1, 1], 1).engine == "scan"
     monkeypatch.setattr("fedlab.index.planner.SCAN_LIMIT", 100)

@@ -217,3 +217,18 @@ def test_what_cannot_be_searched_is_refused() -> None:
         search.search([np.nan, 0, 0], 3)
     with pytest.raises(ValueError, match="k is 0"):
         search.search([1, 0, 0], 0)
+
+
+def test_hits_name_devices_by_id_and_make_a_frame() -> None:
+    devices = federation([normal(4, 3), normal(2, 3, seed=1)])
+    devices = [Device(name, device.index) for name, device in zip((7, "x"), devices, strict=True)]
+    hits = FederatedSearch(devices).search(normal(2, 3, seed=2), 8)
+    assert hits.ids.shape == (2, 8)
+    assert (hits.ids[:, 6:] == None).all()  # noqa: E711 - element by element
+    frame = hits.to_frame()
+    assert len(frame) == 12
+    assert frame.columns.tolist() == ["query", "device", "key", "distance"]
+    for q, part in frame.groupby("query"):
+        assert part.device.tolist() == [(7, "x")[d] for d in hits.devices[q, :6]]
+        assert part.key.tolist() == hits.keys[q, :6].tolist()
+        assert part.distance.tolist() == hits.distances[q, :6].tolist()

@@ -102,7 +102,7 @@ class Forest(Entries):
 
     def extend(self, table: RowTable, threads: int) -> None:
         """Build all trees anew, if the table has rows that they have not."""
-        if table.rows == self.entries - self.removed:
+        if not self.missing(table):
             return
         forest = self._empty()
         step = max(1, _MANY // self._dimensions)
@@ -111,7 +111,8 @@ class Forest(Entries):
             for place, row in enumerate(self._fitted(block), start):
                 forest.add_item(place, row)
         forest.build(self._engine.trees, n_jobs=threads)
-        self._forest, self._row_of = forest, np.arange(table.rows)
+        self._forest = forest
+        self._number(table.rows)
 
     def _fitted(self, rows: F32) -> F32:
         # Annoy squares lengths in float32 and drops rows whose square vanishes.

@@ -46,6 +46,9 @@ class Proposer(Protocol):
     def tune(self, settings: Any) -> None:
         """Search with an engine's other settings, which build the same."""
 
+    def missing(self, table: RowTable) -> int:
+        """Return how many rows the table has and this has not: known without adding them up."""
+
     def extend(self, table: RowTable, threads: int) -> None:
         """Take in the rows that the table has and this has not."""
 

@@ -1,18 +1,20 @@
 """Which rows an engine was given, and where each stands now.
 
 An engine knows rows by the order in which they came, so that no key of a user's ever reaches it.
-Rows that were removed since keep their entries: most engines can't take one back out.
+Rows that were removed since keep their entries: most engines can't take one back out. Equal rows
+may share an entry.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import I64, Bool
+from fedlab.core.typing import I64, U64, Bool
+from fedlab.index.table import RowTable
 
 #: What holds a larger share of removed entries is built anew.
 _REMOVED_LIMIT = 0.2
@@ -24,23 +26,46 @@ class Entries:
     Examples
     --------
     >>> entries = Entries()
-    >>> entries._enter(np.arange(3))
-    >>> entries.without(np.array([True, False, True]))._rows_at(np.array([[2, 1, -1]]))
-    array([[ 1, -1, -1]])
+    >>> entries._enter(np.array([0, 1, 1, 2]), keys=np.arange(4, dtype=np.uint64))
+    >>> entries._rows_at(np.array([[2, 1, 0]]))
+    array([[3, 1, 2]])
+    >>> entries.without(np.array([True, False, True, True]))._rows_at(np.array([[2, 1, -1]]))
+    array([[ 2,  1, -1]])
     """
 
+    _rows: I64
+    _sizes: I64
+    _starts: I64
+    _row_of: I64
+    _alike: bool
+    #: Entries whose rows are gone: they are still in memory, and are never returned.
+    removed: int
+
     def __init__(self) -> None:
-        self._row_of: I64 = np.empty(0, np.int64)
+        self._number(0)
+
+    def _settle(self, rows: I64, sizes: I64, **beside: Any) -> None:
+        """Take rows in the order of their entries, of one entry in the order of their keys.
+
+        What searches read is derived here, so that they needn't add anything up; all of it changes
+        at once, so that an interrupt finds the old or the new.
+        """
+        starts, held = np.cumsum(sizes) - sizes, sizes > 0
+        row_of = np.full(len(sizes), -1)
+        row_of[held] = rows[starts[held]]
+        removed = len(held) - int(held.sum())
+        alike = len(rows) > len(held) - removed
+        derived = {"_starts": starts, "_row_of": row_of, "removed": removed, "_alike": alike}
+        vars(self).update(_rows=rows, _sizes=sizes, **derived, **beside)
 
     @property
     def entries(self) -> int:
-        """Rows that were ever entered, removed ones included."""
-        return len(self._row_of)
+        """Entries that were ever made, removed ones included."""
+        return len(self._sizes)
 
-    @property
-    def removed(self) -> int:
-        """Entries whose row is gone: they are still in memory, and are never returned."""
-        return int((self._row_of < 0).sum())
+    def missing(self, table: RowTable) -> int:
+        """Return how many rows of the table it has not taken in."""
+        return table.rows - len(self._rows)
 
     @property
     def borrowed(self) -> tuple[NDArray[np.generic], ...]:
@@ -53,15 +78,40 @@ class Entries:
 
     def without(self, kept: Bool) -> Self:
         """Return what stands for a table that keeps only the rows where `kept` is true."""
-        moved = np.where(kept, np.cumsum(kept) - 1, -1)
-        other = copy.copy(self)
-        other._row_of = np.where(self._row_of >= 0, moved[self._row_of], -1)
+        other, stay = copy.copy(self), kept[self._rows]
+        entry = np.repeat(np.arange(self.entries), self._sizes)
+        rows = (np.cumsum(kept) - 1)[self._rows[stay]]
+        other._settle(rows, np.bincount(entry[stay], minlength=self.entries))
         return other
 
-    def _enter(self, rows: NDArray[np.integer]) -> None:
-        self._row_of = np.concatenate([self._row_of, rows])
+    def _enter(self, entries: I64, keys: U64, **beside: Any) -> None:
+        """Take in the rows that follow those it has, each with its entry; `keys` are all rows'."""
+        known = np.repeat(np.arange(self.entries), self._sizes)
+        rows = np.concatenate([self._rows, np.arange(len(self._rows), len(keys))])
+        of = np.concatenate([known, entries])
+        order = np.lexsort((keys[rows], of))
+        self._settle(rows[order], np.bincount(of, minlength=self.entries), **beside)
+
+    def _number(self, rows: int) -> None:
+        """Begin anew: every row is an entry."""
+        self._settle(np.arange(rows), np.ones(rows, np.int64))
 
     def _rows_at(self, places: I64) -> I64:
-        """Return the rows of entries, -1 where there is none (place -1) or where it is gone."""
+        """Return the rows of entries, -1 where there is none (place -1) or where all are gone.
+
+        Entries of several rows take up as many places, and push others out at the end.
+        """
         rows: I64 = np.where(places >= 0, self._row_of[places], -1)
-        return rows
+        if not self._alike:
+            return rows
+        sizes = np.where(places >= 0, self._sizes[places], 0)
+        count, width = places.shape
+        ends = np.cumsum(sizes, axis=1)
+        apart = np.arange(count)[:, None] * (len(self._rows) * width + 1)
+        wanted = np.broadcast_to(np.arange(width), (count, width))
+        which = np.searchsorted((ends + apart).ravel(), (wanted + apart).ravel(), side="right")
+        filled = wanted.ravel() < np.repeat(ends[:, -1], width)
+        entry, first = places.ravel()[which[filled]], (ends - sizes).ravel()[which[filled]]
+        rows = np.full(count * width, -1)
+        rows[filled] = self._rows[self._starts[entry] + wanted.ravel()[filled] - first]
+        return rows.reshape(count, width)

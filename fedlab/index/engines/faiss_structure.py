@@ -100,19 +100,23 @@ class FaissProposer(Entries):
 
     def extend(self, table: RowTable, threads: int) -> None:
         """Take in new rows; if they are more than it has learned from, learn anew from all."""
-        known = self.entries - self.removed
+        known = table.rows - self.missing(table)
         if table.rows == known:
             return
-        index, row_of, learned_from = self._index, self._row_of, self._learned_from
+        index, learned_from, anew = self._index, self._learned_from, False
         with _threads(threads):
             if self._engine.least and table.rows > 2 * learned_from:
-                index, known, row_of, learned_from = self._empty(), 0, row_of[:0], table.rows
+                index, known, learned_from, anew = self._empty(), 0, table.rows, True
                 index.train(self._sample(table))
             step = max(1, _MANY // self._dimensions)
             for start in range(known, table.rows, step):
                 index.add(self._fitted(table.decoded(slice(start, min(start + step, table.rows)))))
         self._index, self._learned_from = index, learned_from
-        self._row_of = np.concatenate([row_of, np.arange(known, table.rows)])
+        if anew:
+            self._number(table.rows)
+        else:
+            new = np.arange(self.entries, self.entries + table.rows - known)
+            self._enter(new, table.columns["keys"])  # type: ignore[arg-type]
 
     def _sample(self, table: RowTable) -> F32:
         engine = self._engine
@@ -174,7 +178,7 @@ class FaissProposer(Entries):
             raise ValueError(f"a Faiss index of another kind ({was})")
         self._engine.prepare(found)
         self._index, self._learned_from = found, found.ntotal
-        self._row_of = np.arange(found.ntotal)
+        self._number(found.ntotal)
 
 
 def _kind(index: Any) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.index.scan import Nearest, Queries
+from fedlab.index.scan import Nearest, Queries, shown
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 
@@ -102,7 +102,8 @@ class KthDistances:
     ----------
     distances : (q,) float64 array
         inf where all devices together hold fewer than k rows. After 32 rounds it is the float32
-        nearest to the true distance; after 64 the distance itself.
+        nearest to the true distance (under inner product 1 - p, for the float32 nearest to p);
+        after 64 the distance itself.
     sums : (rounds, q) int64 array
         What the server learned on its way: rows within each threshold, at most k from a device.
     ledger : Ledger
@@ -204,7 +205,7 @@ class Search:
             self.ledger.note(step + 1, "down", "decisions", -(-count // 8), self.everyone)
             for side in self.sides:
                 side.decide(sums[step] >= self.k)
-        distances = distances_of(self.sides[0].reach)
+        distances = shown(distances_of(self.sides[0].reach), self.metric)
         self._refuse_impossible(sums, distances)
         return KthDistances(distances, sums, self.ledger)
 

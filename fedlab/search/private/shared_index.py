@@ -14,6 +14,7 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
+from fedlab.index.scan import shown
 from fedlab.privacy.fixed_point import error_bound, from_products, to_words
 from fedlab.privacy.secret_shares import Dealer, Server, share
 from fedlab.search.answers import FederatedHits
@@ -61,7 +62,7 @@ class _Form:
             return np.asarray(np.maximum(products + squares[:, None], 0.0))
         if self.metric == "cosine":
             return np.asarray(np.maximum(1.0 - products, 0.0))
-        return np.asarray(1.0 - products)
+        return np.asarray(-products)  # what rows are ordered by (see `fedlab.index.scan.shown`)
 
 
 class SharedIndex:
@@ -155,7 +156,7 @@ class SharedIndex:
         asked = as_vectors(queries, self.dimensions, "queries")
         as_lengths(asked, self.metric, "queries")
         ledger = Ledger(["server 0", "server 1", "dealer"])
-        found = _empty(len(asked), k, len(self), ledger)
+        found = _empty(len(asked), k, len(self), ledger, tuple(self._ids))
         batch = max(1, min(_BATCH, _SCORES // len(self)))
         for start in range(0, len(asked), batch):
             part = slice(start, start + batch)
@@ -200,7 +201,7 @@ class SharedIndex:
             near = near[:held]
             found.devices[query, :held] = self._holders[near]
             found.keys[query, :held] = self._keys[near]
-            found.distances[query, :held] = row[near]
+            found.distances[query, :held] = shown(row[near], self.metric)
 
 
 def _scale(devices: Sequence[Device]) -> float:
@@ -213,7 +214,9 @@ def _scale(devices: Sequence[Device]) -> float:
     return float(2.0 ** max(exponents))
 
 
-def _empty(queries: int, k: int, rows: int, ledger: Ledger) -> FederatedHits:
+def _empty(
+    queries: int, k: int, rows: int, ledger: Ledger, ids: tuple[int | str, ...]
+) -> FederatedHits:
     return FederatedHits(
         devices=np.full((queries, k), -1, np.int64),
         keys=np.full((queries, k), KEY_LIMIT, np.uint64),
@@ -222,4 +225,5 @@ def _empty(queries: int, k: int, rows: int, ledger: Ledger) -> FederatedHits:
         certified=np.zeros(queries, np.bool_),
         set_aside={},
         ledger=ledger,
+        asked=ids,
     )

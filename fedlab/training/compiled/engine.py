@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlab.core.jit import announced, forget_stale
+from fedlab.core.jit import announced
 from fedlab.core.randomness import Purpose
 from fedlab.core.threads import Part, by_cost, share
 from fedlab.core.typing import F64, I64, U64, Array
@@ -171,8 +171,6 @@ def prepare() -> None:
 
 @cache
 def _kernels() -> Any:
-    from fedlab.training.compiled import kernels, network, shuffle, tiles
+    from fedlab.training.compiled import kernels
 
-    entries = (kernels.train_devices, kernels.gradient_devices, kernels.evaluate_devices)
-    forget_stale(entries, sources=(network, shuffle, tiles))
     return kernels

@@ -12,6 +12,9 @@ import math
 import numpy as np
 from numba import carray, njit
 
+from fedlab.core.jit import compiled
+from fedlab.training.compiled import network, tiles
+from fedlab.training.compiled import shuffle as shuffles
 from fedlab.training.compiled.network import (
     COMPILED,
     INPUTS,
@@ -34,7 +37,7 @@ from fedlab.training.compiled.network import (
 from fedlab.training.compiled.shuffle import draw_words, shuffle
 from fedlab.training.compiled.tiles import pointer
 
-_ENTRY = {**COMPILED, "no_cpython_wrapper": False, "cache": True}
+_ENTRY = {**COMPILED, "no_cpython_wrapper": False, "sources": (network, shuffles, tiles)}
 
 
 @njit(**COMPILED)
@@ -104,7 +107,7 @@ def _pass_rows(
     return losses
 
 
-@njit(**_ENTRY)
+@compiled(**_ENTRY)
 def train_devices(
     which,
     x_at,
@@ -257,7 +260,7 @@ def train_devices(
         steps[device] = done if finite else -2
 
 
-@njit(**_ENTRY)
+@compiled(**_ENTRY)
 def gradient_devices(
     which, x_at, y_at, chosen_at, held, counts, plan, room, squared, l2, start, gradients
 ):
@@ -281,7 +284,7 @@ def gradient_devices(
         unpack(plan, gradient, gradients[device], zero)
 
 
-@njit(**_ENTRY)
+@compiled(**_ENTRY)
 def evaluate_devices(
     which, x_at, y_at, chosen_at, held, counts, plan, room, squared, start, losses, hits
 ):

@@ -10,15 +10,15 @@ Durstenfeld, "Algorithm 235: random permutation", CACM 1964.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from fedlab.core.jit import compiled
 from fedlab.training.compiled.tiles import high_product
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_words(words, count, seed, purpose, round, device, part):
     """Fill `words` with the first `count` outputs at an address (see `fedlab.core.randomness`).
 
@@ -40,7 +40,7 @@ def draw_words(words, count, seed, purpose, round, device, part):
         words[start + 3] = c3
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def shuffle(order, count, words):
     """Shuffle the first `count` entries: the last changes places with one drawn, and so on down."""
     for last in range(count - 1, 0, -1):
