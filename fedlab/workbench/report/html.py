@@ -96,7 +96,9 @@ def notebook_page(
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 
 
-def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[str]) -> Page:
+def index_page(
+    entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[str], docs: str | None = None
+) -> Page:
     """Make the index of a set of runs.
 
     Parameters
@@ -105,6 +107,8 @@ def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[s
         Each run with its executed notebook, in order.
     links : sequence of str
         The address of each one's page, relative to the index.
+    docs : str, optional
+        The address of the how-to pages, where they have been made.
     """
     exporter = _Exporter(site=".")
     environment = jinja2.Environment(
@@ -123,7 +127,7 @@ def index_page(entries: Sequence[tuple[Record, NotebookNode]], links: Sequence[s
         for (record, node), link in zip(entries, links, strict=True)
     ]
     body = environment.get_template("overview.html.j2").render(
-        rows=rows, failed=sum(record.error is not None for record, _ in entries)
+        rows=rows, failed=sum(record.error is not None for record, _ in entries), docs=docs
     )
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 

@@ -40,7 +40,7 @@ def write_report(
     source : Path
         Where their sources lie.
     folder : Path
-        Where the pages go.
+        Where the pages go. If the how-to pages stand below it, the index links to them.
 
     Returns
     -------
@@ -53,6 +53,11 @@ def write_report(
         failed = write_page(executed, folder / f"{record.name}.html", source, record, ".")
         wrong += [f"{record.name}: {reason}" for reason in failed]
         entries.append((record, load(executed)))
-    index = html.index_page(entries, [f"{record.name}.html" for record in recorded])
+    docs = "docs/index.html"  # where `make docs` puts them
+    index = html.index_page(
+        entries,
+        [f"{record.name}.html" for record in recorded],
+        docs if (folder / docs).is_file() else None,
+    )
     atomic.write_bytes(folder / "index.html", index.html.encode())
     return tuple(wrong)
