@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from jupyter_client.manager import KernelManager
 from matplotlib import pyplot
@@ -161,3 +162,24 @@ def test_colours_differ_for_the_colour_blind() -> None:
         seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
         assert apart[np.triu_indices(len(cycle), 1)].min() > 0.1
+
+
+def test_words_carry_values_by_name(shown: Shown) -> None:
+    last = pd.Series({"even": 0.94123, "skewed": 0.5})
+    cells.show(lines(), alt="It falls; last: {last}.", last=last)
+    cells.answer(
+        "**{gain:+.1f}** points, of {sizes}; \\alpha = {alpha:g}",
+        gain=2,
+        sizes=[1, 2500.0],
+        alpha=0.5,
+    )
+    cells.answer("braces {stay} without values")
+    assert shown[0][0]["text/plain"] == "It falls; last: even 0.941, skewed 0.5."
+    assert shown[1][0]["text/plain"] == "**+2.0** points, of 1, 2,500; \\alpha = 0.5"
+    assert shown[2][0]["text/plain"] == "braces {stay} without values"
+
+
+def test_a_value_that_was_not_given_is_named(shown: Shown) -> None:
+    with pytest.raises(ValueError, match="names 'gian', which was not given; there are gain"):
+        cells.answer("{gian} points", gain=2)
+    assert shown == []
