@@ -35,7 +35,7 @@ def filled(text: str, values: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> filled("{share:.0%} of devices; {ends}.", {"share": 0.2, "ends": {"even": 0.75}})
-    '20% of devices; even 0.75.'
+    '20% of devices; even: 0.75.'
     """
     if not values:
         return text
@@ -53,12 +53,12 @@ def in_words(value: Any) -> str:
     Examples
     --------
     >>> in_words({"even": 0.94123, "skewed": [1, 23456.7]})
-    'even 0.941, skewed 1, 23,457'
+    'even: 0.941, skewed: 1, 23,457'
     """
     if isinstance(value, pd.DataFrame):
-        return "; ".join(f"{in_words(name)}: {in_words(row)}" for name, row in value.iterrows())
+        return "; ".join(f"{in_words(name)} ({in_words(row)})" for name, row in value.iterrows())
     if isinstance(value, Mapping | pd.Series):
-        return ", ".join(f"{in_words(name)} {in_words(one)}" for name, one in value.items())
+        return ", ".join(f"{in_words(name)}: {in_words(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(in_words, value))
     if isinstance(value, float):

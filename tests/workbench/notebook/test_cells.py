@@ -174,7 +174,7 @@ def test_words_carry_values_by_name(shown: Shown) -> None:
         alpha=0.5,
     )
     cells.answer("braces {stay} without values")
-    assert shown[0][0]["text/plain"] == "It falls; last: even 0.941, skewed 0.5."
+    assert shown[0][0]["text/plain"] == "It falls; last: even: 0.941, skewed: 0.5."
     assert shown[1][0]["text/plain"] == "**+2.0** points, of 1, 2,500; \\alpha = 0.5"
     assert shown[2][0]["text/plain"] == "braces {stay} without values"
 
