@@ -71,6 +71,28 @@ def give_sources_a_section(
             lines[place : place + 1] = ["References", "----------", rest]
 
 
+#: First lines of attributes by name, from before napoleon takes "rows: those that train" apart.
+_whole: dict[str, str] = {}
+
+
+def keep_first_line(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep what stands before a colon, which napoleon would take for a type."""
+    if what in ("attribute", "data", "property") and lines and ":" in lines[0]:
+        _whole[name] = lines[0]
+
+
+def put_first_line_back(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Undo what napoleon did to it."""
+    if name in _whole:
+        lines[:] = [_whole.pop(name), *(line for line in lines[1:] if line[:6] != ":type:")]
+
+
 def setup(app: Any) -> None:
     app.connect("doctree-read", link_names)
     app.connect("autodoc-process-docstring", give_sources_a_section, priority=100)
+    app.connect("autodoc-process-docstring", keep_first_line, priority=100)
+    app.connect("autodoc-process-docstring", put_first_line_back, priority=900)

@@ -72,6 +72,16 @@ def test_no_private_name_is_in_the_reference(pages: dict[Path, BeautifulSoup]) -
     assert not [name for name in named if re.search(r"\._[a-z]", name)]
 
 
+def test_a_sentence_with_a_colon_stays_whole(pages: dict[Path, BeautifulSoup], site: Path) -> None:
+    bytes_sent = pages[site / "reference" / "updates.html"].find(id="fedlab.updates.Updates.nbytes")
+    said = bytes_sent.find_next("dd").text  # type: ignore[union-attr]
+    assert said.strip().startswith("(m,) bytes that leave each device: its blocks")
+
+
+def test_no_page_names_a_folder_of_this_machine(pages: dict[Path, BeautifulSoup]) -> None:
+    assert not [path.name for path, page in pages.items() if str(ROOT) in str(page)]
+
+
 def test_every_link_leads_somewhere_inside(pages: dict[Path, BeautifulSoup], site: Path) -> None:
     there = {path: anchors(page) for path, page in pages.items()}
     for path, page in pages.items():
