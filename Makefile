@@ -19,9 +19,6 @@ export JUPYTER_DATA_DIR := $(CURDIR)/.cache/jupyter/data
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.cache/jupyter/runtime
 export IPYTHONDIR := $(CURDIR)/.cache/ipython
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
-# JupyterLab greets a newcomer with the question whether it may fetch news.
-LAB_CONFIG := .cache/jupyter/config/labconfig
-NO_NEWS := {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}
 # JupyterLab asks npm, where there is one, for language servers, and npm keeps a log of that.
 export npm_config_cache := $(CURDIR)/.cache/npm
 unexport JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONHOME PYTHONPATH PYTHONSTARTUP
@@ -39,8 +36,6 @@ run: .venv/.workbench
 
 ## lab       open JupyterLab on the index notebook
 lab: .venv/.workbench
-	@mkdir -p $(LAB_CONFIG)
-	@test -e $(LAB_CONFIG)/page_config.json || echo '$(NO_NEWS)' >$(LAB_CONFIG)/page_config.json
 	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 	  --ServerApp.kernel_spec_manager_class=fedlab.workbench.batch.jupyter.OwnKernelSpecs \
 	  --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb $(P)

@@ -206,14 +206,9 @@ def test_words_are_handed_on_and_a_notebook_is_asked_for(clone):
     assert "make run NB=04" in asked.stderr
 
 
-def test_docs_are_made_strictly_and_lab_asks_no_question(clone):
+def test_docs_are_made_strictly(clone):
     words = ("--dry-run", f"PYTHON={sys.executable}")
     assert re.search(r"sphinx .*-W .*docs reports/docs$", clone.make(*words, "docs").stdout, re.M)
-    (said,) = re.findall(r"echo '(\{.*\})' >(\S+)", clone.make(*words, "lab").stdout)
-    assert json.loads(said[0]) == {
-        "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
-    }
-    assert said[1].endswith("jupyter/config/labconfig/page_config.json")
 
 
 def test_only_ci_takes_a_skip_for_a_failure(clone):
