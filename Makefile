@@ -45,6 +45,11 @@ lab: .venv/.workbench $(LAB_SETTINGS)/fedlab.json
 data: .venv/.workbench
 	$(PY) -m fedlab.data pull $(P)
 
+## docs      write the how-to pages and the reference to reports/docs
+docs: .venv/.docs
+	$(PY) -m sphinx -q -W --keep-going -d .cache/docs $(P) docs reports/docs
+	@echo "The pages stand in reports/docs/index.html."
+
 ## test      check style and types, and run all tests
 test: .venv/.test
 	$(PY) -m ruff check
@@ -75,14 +80,14 @@ help:
 	@echo "P='...' hands further words on to the command. PYTHON=/path/to/python3 chooses the Python"
 	@echo "that .venv is made with ($(REQUIRES))."
 
-.PHONY: report run lab data test clean python pins help
+.PHONY: report run lab data docs test clean python pins help
 
 # --- The environment -----------------------------------------------------------------------------
 
 # A stamp is written after its install, so that one which was interrupted is done again.
 .venv/.workbench: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks need (a minute or two, once) ..."
-	@rm -f .venv/.workbench .venv/.test
+	@rm -f .venv/.workbench .venv/.test .venv/.docs
 	$(INSTALL) -e '.[workbench]'
 	@touch $@
 
@@ -93,8 +98,14 @@ $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."
-	@rm -f .venv/.workbench .venv/.test
+	@rm -f .venv/.workbench .venv/.test .venv/.docs
 	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy)]'
+	@touch .venv/.workbench $@
+
+.venv/.docs: pyproject.toml constraints.txt .venv/bin/activate
+	@echo "Installing what the notebooks and the pages need (a minute or two, once) ..."
+	@rm -f .venv/.workbench .venv/.test .venv/.docs
+	$(INSTALL) -e '.[workbench,docs]'
 	@touch .venv/.workbench $@
 
 # The last file that `venv` writes. An environment is bound to its folder and to its interpreter:

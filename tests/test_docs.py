@@ -1,8 +1,12 @@
-"""Names, imports and files that prose cites exist: in docstrings, README.md, docs, notebooks."""
+"""Names, imports and files that prose cites exist: in docstrings, README.md, docs, notebooks.
+
+Code in README.md and docs runs, and the commands there are ones that the command lines take.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,17 +14,33 @@ from pkgutil import resolve_name
 
 import pytest
 
+from fedlab.workbench.batch.cli import _joined, _parser
+
 ROOT = Path(__file__).resolve().parents[1]
 #: Backticked, once or twice: `fedlab.x.Y`, also with a call behind it.
 CITED = re.compile(r"`(fedlab(?:\.\w+)+)(?:\(\S*?\))?`")
 #: Commands are cited too: ``python -m fedlab.workbench run``.
 RUN = re.compile(r"-m (fedlab(?:\.\w+)+)")
 FILE = re.compile(r"\b(?:fedlab|tests|notebooks|benchmarks|docs)/[\w/]+\.(?:py|ipynb|md|png)\b")
+#: A block of code, or of commands, with the text before it, which says where it stands.
+BLOCK = re.compile(r"(.*?)^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IMPORTED = re.compile(r"from (fedlab[\w.]*) import (\((?:[^)]*)\)|[\w, ]+)")
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
+    """Yield a page's blocks of a language ("" is that of commands), with their first lines."""
+    line = 1
+    for before, said, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        line += before.count("\n") + 1
+        if said == language:
+            yield line, block
+        line += block.count("\n")
 
 
 def texts() -> list[Path]:
-    found = [*ROOT.glob("fedlab/**/*.py"), *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    found = [*ROOT.glob("fedlab/**/*.py"), *PAGES]
     found += [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("benchmarks/**/*.py")]
     found += [ROOT / "data" / "README.md", ROOT / "pyproject.toml", ROOT / "Makefile"]
     return sorted(path for path in found if "checkpoint.ipynb" not in path.name)
@@ -81,3 +101,42 @@ def test_cited_names_exist(path: Path) -> None:
 )
 def test_a_wrong_name_is_found(text: str, names: list[str]) -> None:
     assert list(wrong(text)) == names
+
+
+def with_blocks(language: str) -> list[Path]:
+    return [page for page in PAGES if any(blocks(page, language))]
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.filterwarnings("ignore:.* remarks were made in this run")
+@pytest.mark.parametrize("page", with_blocks("python"), ids=named)
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All blocks of a page, one after another, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for line, block in blocks(page, "python"):
+        code = compile("\n" * (line - 1) + block, str(page), "exec", dont_inherit=True)
+        exec(code, names)
+
+
+@pytest.mark.parametrize("page", with_blocks(""), ids=named)
+def test_the_commands_of_a_page_are_taken(page: Path) -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for _, block in blocks(page, ""):
+        for line in block.splitlines():
+            command, *given = shlex.split(line, comments=True) or [""]
+            if command == "make" and given:
+                assert given[0] in targets, line
+            elif given[:2] == ["-m", "fedlab.workbench"] and len(given) > 2:
+                _parser().parse_args(_joined(given[2:]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

@@ -206,6 +206,11 @@ def test_words_are_handed_on_and_a_notebook_is_asked_for(clone):
     assert "make run NB=04" in asked.stderr
 
 
+def test_docs_are_made_strictly(clone):
+    words = ("--dry-run", f"PYTHON={sys.executable}")
+    assert re.search(r"sphinx .*-W .*docs reports/docs$", clone.make(*words, "docs").stdout, re.M)
+
+
 def test_only_ci_takes_a_skip_for_a_failure(clone):
     words = ("--dry-run", "test", f"PYTHON={sys.executable}")
     assert "-p tests.no_skips" not in clone.make(*words).stdout

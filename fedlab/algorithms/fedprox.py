@@ -13,7 +13,7 @@ from fedlab.training.work import Phase, Work
 
 @dataclass(frozen=True)
 class FedProx(Stateless):
-    """Devices minimise f_k(y) + mu / 2 |y - x|^2; the server learns the average.
+    """Devices minimise ``f_k(y) + mu / 2 |y - x|^2``; the server learns the average.
 
     Parameters
     ----------

@@ -199,7 +199,7 @@ class Device(Holder):
     # -- what it can tell, and find -----------------------------------------------------------
 
     def class_counts(self) -> dict[Any, int]:
-        """Return how many rows to train on each class has."""
+        """Return how many training rows each class has."""
         classes, counts = np.unique(self.training()[1], return_counts=True)
         return dict(zip(classes.tolist(), counts.tolist(), strict=True))
 

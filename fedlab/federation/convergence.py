@@ -44,14 +44,14 @@ class Convergence:
         whole_number(self.patience, "patience", 1)
 
     def reached(self, values: Iterable[float]) -> bool:
-        """Say whether the values of all rounds so far, oldest first, mean standstill."""
+        """Say whether a run with these values, oldest first, has come to a standstill."""
         watch, standing = self.watch(), False
         for value in values:
             standing = watch(value)
         return standing
 
     def watch(self) -> Callable[[float], bool]:
-        """Return what is told each round's value, and says whether that is standstill."""
+        """Return a function that takes each round's value and says whether the run stands still."""
         best, since = np.inf, 0
 
         def standing(value: float) -> bool:

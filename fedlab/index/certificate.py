@@ -59,7 +59,7 @@ class _Index(Protocol):
 
 
 class CertificateError(ValueError):
-    """A certificate is edited, of another key, or none."""
+    """A certificate was edited, was signed under another key, or isn't one."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Certificate:
     Attributes
     ----------
     keys : tuple of int
-        The erased rows'.
+        Of the erased rows.
     erased : str
         When, in UTC.
     generation : int

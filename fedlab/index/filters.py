@@ -66,7 +66,7 @@ _RECKON: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 class FilterError(ValueError):
-    """A text that is no filter over the columns that there are; its message shows the place."""
+    """A text is no filter over the columns there are; the message shows the place."""
 
 
 def passing(where: Any, columns: Mapping[str, NDArray[Any]], rows: int) -> Bool:

@@ -21,7 +21,7 @@ class LinearRegression:
     inputs : int
         Numbers in a row.
     l2 : float
-        Adds l2 / 2 |w|^2 to the loss (not to the bias).
+        Adds ``l2 / 2 |w|^2`` to the loss (not to the bias).
 
     Examples
     --------
@@ -76,7 +76,7 @@ class SoftmaxRegression:
     inputs, classes : int
         Numbers in a row; classes 0 ... classes - 1.
     l2 : float
-        Adds l2 / 2 |W|^2 to the loss (not to the bias).
+        Adds ``l2 / 2 |W|^2`` to the loss (not to the bias).
 
     Examples
     --------

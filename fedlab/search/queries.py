@@ -67,7 +67,7 @@ def bytes_a_query(dimensions: int, dtype: str) -> int:
 
 
 def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> PackedQueries:
-    """Encode queries for the way.
+    """Encode queries as they travel.
 
     f32 is sent as it is. Under cosine the others lose their length first, which means nothing
     there; so no direction is too long or too short for a type. Then they are encoded as rows are

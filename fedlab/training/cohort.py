@@ -27,7 +27,7 @@ _HELD = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What those of some devices gave whose updates can be averaged, row by row.
+    """Updates that can be averaged, row by row, and why other devices gave none.
 
     Attributes
     ----------

@@ -110,7 +110,7 @@ class Trainer(Protocol):
         seed: int,
         threads: int | None,
     ) -> Part:
-        """Train the devices at some places, for which phase and order are."""
+        """Train the devices at some places; `phase` and `order` are for these alone."""
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
         """Return, by measure, its mean on each set of rows, (m,).

@@ -78,7 +78,7 @@ class Phase:
         return self._each(lambda array: array[places])
 
     def checked(self, devices: int, size: int, numbers: np.dtype[Any]) -> Phase:
-        """Return the work with arrays in one type, or say what fits no cohort of such devices.
+        """Return the work with arrays in one type, or say what does not fit such devices.
 
         Whoever made it: compiled loops read these arrays without looking at their shapes.
         """

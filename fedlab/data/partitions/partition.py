@@ -158,7 +158,7 @@ def iid(total: int, devices: int, seed: int) -> Partition:
 
 
 def by_column(values: ArrayLike) -> Partition:
-    """Give each different value a device of its own, as a hospital, a user or a ward is one.
+    """Give each different value (a hospital, a user, a ward) a device of its own.
 
     Parameters
     ----------

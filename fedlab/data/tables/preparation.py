@@ -179,7 +179,7 @@ class Preparation:
 
     @classmethod
     def from_sums(cls, sums: ColumnSums) -> Preparation:
-        """Make the preparation that the merged sums of all devices' training rows call for.
+        """Make a preparation from the merged sums of all devices' training rows.
 
         Raises
         ------

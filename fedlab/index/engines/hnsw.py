@@ -107,7 +107,7 @@ class HNSW:
         return Graph(dimensions, metric, dtype, self)
 
     def library(self) -> str:
-        """Return whose bytes a saved graph is: they are for the version that wrote them only."""
+        """Return USearch's version: only that one reads the graphs it has saved."""
         return f"USearch {library_version()}"
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
+
 from fedlab.core import progress
+from fedlab.workbench.notebook.sentences import filled
 from fedlab.workbench.report.outputs import (
     ANSWER,
     CONTENTS,
@@ -74,7 +78,7 @@ def is_batch() -> bool:
     return not getattr(getattr(shell, "kernel", None), "_allow_stdin", False)
 
 
-def show(figure: Figure, alt: str, main: bool = False) -> None:
+def show(figure: Figure, alt: str, main: bool = False, **values: Any) -> None:
     """Show a figure with its alternative text, and close it.
 
     Parameters
@@ -85,12 +89,16 @@ def show(figure: Figure, alt: str, main: bool = False) -> None:
         What the figure shows, in a sentence or two, for somebody who can't see it.
     main : bool
         Whether it stands for the notebook in the report's index.
+    **values
+        What `alt` names in braces: ``alt="It ends at {last:.2f}.", last=0.93``. A frame, a Series
+        or a mapping reads as words.
 
     Raises
     ------
     ValueError
-        When `alt` is empty.
+        When `alt` is empty, or names a value that was not given.
     """
+    alt = filled(alt, values)
     if not alt.strip():
         raise ValueError("alt is empty: say in a sentence what the figure shows")
     from matplotlib import pyplot
@@ -106,18 +114,27 @@ def show(figure: Figure, alt: str, main: bool = False) -> None:
     pyplot.close(figure)
 
 
-def answer(text: str) -> None:
+def answer(text: str, **values: Any) -> None:
     """Show the notebook's answer, with this run's numbers, and mark it for the report's index.
 
     Parameters
     ----------
     text : str
         Markdown, one or two sentences.
+    **values
+        What the text names in braces (see `show`). Numbers, texts and truth values among them go
+        into the run's record (see `record`).
+
+    Raises
+    ------
+    ValueError
+        When the text is empty, or names a value that was not given.
     """
-    if not text.strip():
+    said = filled(text, values).strip()
+    if not said:
         raise ValueError("the answer is empty: say in a sentence what this run found")
-    said = text.strip()
-    _display({"text/markdown": said, "text/plain": said}, {KEY: {"role": ANSWER}})
+    kept = scalars({n: v for n, v in values.items() if isinstance(v, str | Real | np.bool_)})
+    _display({"text/markdown": said, "text/plain": said}, {KEY: {"role": ANSWER, "values": kept}})
 
 
 def record(**values: Any) -> None:

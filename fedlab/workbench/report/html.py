@@ -117,8 +117,15 @@ class Entry:
     kept: Record | None = None
 
 
-def index_page(entries: Sequence[Entry]) -> Page:
-    """Make the index of a set of runs, in their order."""
+def index_page(entries: Sequence[Entry], docs: str | None = None) -> Page:
+    """Make the index of a set of runs, in their order.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    docs : str, optional
+        The address of the how-to pages, where they have been made.
+    """
     exporter = _Exporter(site=".")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES / "report"),
@@ -136,7 +143,7 @@ def index_page(entries: Sequence[Entry]) -> Page:
         for e in entries
     ]
     body = environment.get_template("overview.html.j2").render(
-        rows=rows, failed=sum(entry.record.error is not None for entry in entries)
+        rows=rows, failed=sum(entry.record.error is not None for entry in entries), docs=docs
     )
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 

@@ -32,10 +32,11 @@ def provenance(node: NotebookNode) -> list[str]:
 
 
 def recorded(node: NotebookNode) -> dict[str, Any]:
-    """Return the values that the notebook recorded; of one name, the last."""
+    """Return the values that the notebook recorded, or its answer names; of one name, the last."""
     found: dict[str, Any] = {}
-    for output in _with_role(node, RECORD):
-        found |= scalars(output.metadata[KEY].get("values", {}))
+    for role in (ANSWER, RECORD):
+        for output in _with_role(node, role):
+            found |= scalars(output.metadata[KEY].get("values", {}))
     return found
 
 

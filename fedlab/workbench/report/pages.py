@@ -47,7 +47,7 @@ def write_report(
     source : Path
         Where their sources lie.
     folder : Path
-        Where the pages go.
+        Where the pages go. If the how-to pages stand below it, the index links to them.
 
     Returns
     -------
@@ -68,5 +68,7 @@ def write_report(
         reasons = write_page(executed, folder / f"{name}.html", source, record, ".")
         wrong += [f"{name}: {reason}" for reason in reasons]
         entries.append(html.Entry(record, load(executed), f"{name}.html", kept))
-    atomic.write_bytes(folder / "index.html", html.index_page(entries).html.encode())
+    docs = "docs/index.html"  # where `make docs` puts them
+    index = html.index_page(entries, docs if (folder / docs).is_file() else None)
+    atomic.write_bytes(folder / "index.html", index.html.encode())
     return tuple(wrong)

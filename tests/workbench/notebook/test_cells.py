@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from jupyter_client.manager import KernelManager
 from matplotlib import pyplot
@@ -147,6 +148,16 @@ def test_numpy_s_numbers_are_recorded_as_numbers(shown: Shown) -> None:
     assert isinstance(kept["c"], bool)
 
 
+def test_the_numbers_that_an_answer_names_are_recorded(shown: Shown) -> None:
+    cells.answer(
+        "{best:.2f} after {rounds} rounds; {each}; on {day}.",
+        **{"best": np.float32(0.5), "rounds": 40, "each": {"a": 1.0}, "day": np.datetime64("2026")},
+    )
+    data, metadata = shown[0]
+    assert data["text/markdown"] == "0.50 after 40 rounds; a: 1; on 2026."
+    assert metadata["fedlab"] == {"role": "answer", "values": {"best": 0.5, "rounds": 40}}
+
+
 def test_the_reader_s_own_matplotlibrc_changes_no_figure() -> None:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -204,3 +215,24 @@ def test_colours_differ_for_the_colour_blind() -> None:
         seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
         assert apart[np.triu_indices(len(cycle), 1)].min() > 0.1
+
+
+def test_words_carry_values_by_name(shown: Shown) -> None:
+    last = pd.Series({"even": 0.94123, "skewed": 0.5})
+    cells.show(lines(), alt="It falls; last: {last}.", last=last)
+    cells.answer(
+        "**{gain:+.1f}** points, of {sizes}; \\alpha = {alpha:g}",
+        gain=2,
+        sizes=[1, 2500.0],
+        alpha=0.5,
+    )
+    cells.answer("braces {stay} without values")
+    assert shown[0][0]["text/plain"] == "It falls; last: even: 0.941, skewed: 0.5."
+    assert shown[1][0]["text/plain"] == "**+2.0** points, of 1, 2,500; \\alpha = 0.5"
+    assert shown[2][0]["text/plain"] == "braces {stay} without values"
+
+
+def test_a_value_that_was_not_given_is_named(shown: Shown) -> None:
+    with pytest.raises(ValueError, match="names 'gian', which was not given; there are gain"):
+        cells.answer("{gian} points", gain=2)
+    assert shown == []

@@ -371,3 +371,15 @@ def test_output_of_each_kind_is_shown() -> None:
     assert "<msup>" in shown
     assert "data:image/jpeg;base64,AAAA" in shown
     assert "alert" not in shown
+
+
+def test_the_index_links_to_the_how_to_pages_where_they_stand(batch: Batch, tmp_path: Path) -> None:
+    def links() -> list[str]:
+        pages.write_report((), batch.executed, batch.folder, tmp_path)
+        made = BeautifulSoup((tmp_path / "index.html").read_text(), "html.parser")
+        return [str(link["href"]) for link in made.select("main a")]
+
+    assert links() == []
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.html").write_text("")
+    assert links() == ["docs/index.html"]
