@@ -18,6 +18,7 @@ from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
 from fedlab.index.answers import Hits
+from fedlab.index.ingest import as_keys
 from fedlab.index.vectorindex import VectorIndex
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Device:
         """
         self.index.labels_of(keys)
         device = Device(self.id, self.index, self.profile)
-        device._held_out = np.unique(np.asarray(keys, np.uint64))
+        device._held_out = np.unique(as_keys(keys))
         return device
 
     @property

@@ -46,7 +46,8 @@ _VERSION = 1
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
-_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]", re.ASCII)
+# Text of the other byte order: fedlab once wrote it as it was given.
+_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]|>U[1-9]\d{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def _arrays(described: list[dict[str, Any]], body: memoryview) -> dict[str, NDAr
             raise ValueError(f"the array {name!r} reaches beyond the file")
         if name in arrays:
             raise ValueError(f"two arrays named {name!r}")
-        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        array = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
         start = stop
     if start != len(body):
         raise ValueError(f"{len(body) - start} bytes belong to no array")

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import Bool
+from fedlab.core.validation import plain_array
 
 _LONGEST = 2_000
 _DEEPEST = 50
@@ -98,7 +99,7 @@ def passing(where: Any, columns: Mapping[str, NDArray[Any]], rows: int) -> Bool:
     if isinstance(where, str):
         read = _Filter(where, columns)
         return read.mask() if rows else np.empty(0, np.bool_)  # without rows no column is known
-    mask = np.asarray(where)
+    mask = plain_array(where, "where")
     if mask.dtype != np.bool_:
         raise TypeError(
             f"where is an array of type {mask.dtype}; a mask of truth values is needed, or text"

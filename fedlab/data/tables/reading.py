@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.core.validation import plain_array
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
 from fedlab.data.tables.targets import (
@@ -155,7 +156,7 @@ def read_vectors(
     """
     import pandas as pd
 
-    x = np.asarray(_array(vectors))
+    x = plain_array(_array(vectors), "vectors")
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(
             f"vectors have shape {x.shape} and type {x.dtype}; they take numbers of shape (n, d), "
