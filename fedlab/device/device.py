@@ -47,7 +47,9 @@ class Device:
     """
 
     def __init__(self, id: int | str, index: VectorIndex, profile: Profile | None = None) -> None:
-        self.id = id
+        if isinstance(id, bool) or not isinstance(id, int | np.integer | str):
+            raise TypeError(f"a device is named {id!r}; names are whole numbers or text")
+        self.id = id if isinstance(id, str) else int(id)
         self.index = index
         self.profile = profile or Profile()
         self._held_out: U64 = np.empty(0, np.uint64)

@@ -22,6 +22,7 @@ from fedlab.erasure.fingerprints import (
     coded,
     rows_as_bytes,
 )
+from fedlab.files.atomic import before_leftovers
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
 from fedlab.index.certificate import owner_of
@@ -186,10 +187,11 @@ def audit_erasure(
     """Look for the bytes of erased rows in an index, its graph, files and folders.
 
     Searched are the buffers behind the index's columns whole, room to spare included; the graph's
-    own bytes and the buffers that it borrowed; each file, decrypted; beside it, files whose names
-    begin with its own (older generations, by whatever ending) and what killed saves left; and all
-    files in given folders. Each row is looked for at every offset, in each precision, as it was
-    given and as each precision rounds it; its texts in UTF-8 and UTF-32.
+    own bytes and the buffers that it borrowed; each file, decrypted, and of a link what that leads
+    to; beside it, files whose names begin with its own (older generations, by whatever ending) and
+    what killed saves left; and all files in given folders. Each row is looked for at every offset,
+    in each precision, as it was given and as each precision rounds it; its texts in UTF-8 and
+    UTF-32.
 
     Parameters
     ----------
@@ -230,7 +232,7 @@ def audit_erasure(
     paths = list(_paths(files, folders))  # before anything is searched: what is missing is told
     places = [*_memory(index), *((str(path), _content(path, sealers)) for path in paths)]
     seen = dict[tuple[str, Name], list[int]]()
-    looked_at, unread = dict[str, int](), dict[str, str]()
+    looked_at, unread = dict[str, int](), _elsewhere(index, paths)
     for place, blocks in places:
         try:
             for name, offset in fingerprints.search(_counted(blocks, place, looked_at)):
@@ -352,10 +354,33 @@ def _beside_all(files: Iterable[Path_]) -> Iterator[Path]:
     for file in map(Path, files):
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}; give those that were saved")
-        yield file
-        for other in sorted(file.parent.iterdir()):
-            if other.name.startswith((file.name, f".{file.name}.")):
-                yield from _within(other) if other.is_dir() else [other]
+        for place in _led_through(file):
+            yield place
+            for other in sorted(place.parent.iterdir()):
+                if other.name.startswith((place.name, before_leftovers(place))):
+                    yield from _within(other) if other.is_dir() else [other]
+
+
+def _led_through(path: Path) -> Iterator[Path]:
+    """Yield a path and, if it is a link, what that leads to, link by link."""
+    yield path
+    if path.is_symlink():
+        yield from _led_through(path.parent / path.readlink())
+
+
+def _elsewhere(index: VectorIndex, paths: Sequence[Path]) -> dict[str, str]:
+    """Tell which files the index replaced that still stand under names nobody gave."""
+    found = [(known.st_dev, known.st_ino) for known in map(os.stat, paths)]
+    unread = {}
+    for old in index.linked:
+        others = old.others - found.count((old.device, old.inode))
+        if others > 0:
+            unread[f"hard links to what {old.path} was"] = (
+                f"the file that was replaced had {others} other names, which keep it; find them "
+                f"(find / -inum {old.inode}), and give their folders, or remove them and audit the "
+                "index opened anew"
+            )
+    return unread
 
 
 def _within_all(folders: Iterable[Path_]) -> Iterator[Path]:

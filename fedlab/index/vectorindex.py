@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
+from fedlab.files import atomic
+from fedlab.files.atomic import Linked
 from fedlab.files.keys import Key, Sealer
 from fedlab.index import file, ingest
 from fedlab.index import metadata as about
@@ -94,6 +96,8 @@ class VectorIndex:
         self._table = file.empty_table(self.dimensions, dtype)
         #: How often the index was saved, by this object and by those it was opened from.
         self.generation = 0
+        #: Files that had other names when this object was saved over them.
+        self.linked: tuple[Linked, ...] = ()
         self._next_key = 0
         self._edits = 0
         self._graph: Proposer | None = None
@@ -614,7 +618,9 @@ class VectorIndex:
     def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
         """Write rows, keys, labels, metadata and graph to one file, and count its generation up.
 
-        A kill at any moment leaves the old file or the new one. A graph that remembers removed
+        A kill at any moment leaves the old file or the new one. Of a link, the real file is
+        replaced; other names of the old file (hard links) keep it, and are kept in `linked` for
+        the audit of an erasure. A graph that remembers removed
         rows is left out, since it would take their bytes along, and so is what an engine can't
         turn into bytes; it is rebuilt when it is used.
 
@@ -632,8 +638,9 @@ class VectorIndex:
             next_key=self._next_key,
             generation=self.generation + 1,
         )
+        linked = atomic.linked(path)
         file.write(path, stored, key)
-        self.generation += 1
+        self.generation, self.linked = self.generation + 1, self.linked + linked
 
     def _kind(self) -> dict[str, Any]:
         kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
