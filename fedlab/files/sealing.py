@@ -106,21 +106,19 @@ def _for_writing(sealer: Sealer) -> tuple[Key, dict[str, Any]]:
         "salt": os.urandom(argon2id.SALTBYTES).hex(),
         "passes": argon2id.OPSLIMIT_MODERATE,
         "memory": argon2id.MEMLIMIT_MODERATE,
+        "form": "NFC",
     }
-    key = _derived(sealer, derived)
+    key = _derived(sealer.forms[0], derived)
     return key, {"key": key.id, "argon2id": derived}
 
 
-def _derived(passphrase: Passphrase, how: dict[str, Any]) -> Key:
+def _derived(passphrase: bytes, how: dict[str, Any]) -> Key:
     from nacl.pwhash import argon2id
 
     passes, memory, salt = int(how["passes"]), int(how["memory"]), bytes.fromhex(how["salt"])
     if not 1 <= passes <= _PASSES or not argon2id.MEMLIMIT_MIN <= memory <= _MEMORY:
         raise ValueError(f"{passes} passes over {memory} bytes are asked for")
-    secret = argon2id.kdf(
-        KEY_SIZE, passphrase.text.encode(), salt, opslimit=passes, memlimit=memory
-    )
-    return Key(secret)
+    return Key(argon2id.kdf(KEY_SIZE, passphrase, salt, opslimit=passes, memlimit=memory))
 
 
 def reseal(path: str | os.PathLike[str], old: Sealer, new: Sealer) -> None:
@@ -205,11 +203,18 @@ def _for_reading(sealer: Sealer, header: dict[str, Any], name: str) -> Key:
     if typed != isinstance(sealer, Passphrase):
         needed = "a passphrase" if typed else "a key"
         raise SealError(f"{name} is sealed under {needed}; that is what is needed")
-    key = sealer if isinstance(sealer, Key) else _derived(sealer, dict(header["argon2id"]))
-    if not hmac.compare_digest(str(header["key"]).encode(), key.id.encode()):
-        what = "another passphrase" if typed else f"the key {header['key']}, not {key.id}"
-        raise SealError(f"{name} is sealed under {what}, or its header is altered")
-    return key
+    keys = [sealer] if isinstance(sealer, Key) else _ways(sealer, dict(header["argon2id"]))
+    for key in keys:
+        if hmac.compare_digest(str(header["key"]).encode(), key.id.encode()):
+            return key
+    what = "another passphrase" if typed else f"the key {header['key']}, not {key.id}"
+    raise SealError(f"{name} is sealed under {what}, or its header is altered")
+
+
+def _ways(passphrase: Passphrase, how: dict[str, Any]) -> Iterator[Key]:
+    """Yield the keys that a passphrase may have meant: files were once sealed as it was typed."""
+    forms = passphrase.forms[:1] if how.get("form") == "NFC" else passphrase.forms
+    return (_derived(form, how) for form in forms)
 
 
 def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
