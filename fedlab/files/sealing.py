@@ -148,7 +148,50 @@ def unsealed(path: str | os.PathLike[str], sealer: Sealer) -> bytearray:
         If it can't be read.
     """
     with open(path, "rb") as file:
-        return _opened(file, *_begun(file, sealer, Path(path).name))
+        opened = bytearray()
+        for part in _chunks(file, *_begun(file, sealer, Path(path).name)):
+            opened += part
+        return opened
+
+
+class Unsealed:
+    """What a sealed file holds, to be read from its beginning; each chunk is authenticated first.
+
+    That what was read is whole does not say that all is: `finish` does.
+
+    Parameters
+    ----------
+    file : binary file
+        Open.
+    sealer : Key or Passphrase
+    name : str
+        What errors call the file.
+
+    Attributes
+    ----------
+    size : int
+        Bytes that it holds, if it is whole.
+    """
+
+    def __init__(self, file: BinaryIO, sealer: Sealer, name: str) -> None:
+        begun = _begun(file, sealer, name)
+        stream = os.fstat(file.fileno()).st_size - len(begun[0]) - _STREAM
+        self.size = stream - _MORE * -(-stream // (_CHUNK + _MORE))
+        self._chunks = _chunks(file, *begun)
+        self._at_hand = memoryview(b"")
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what there is of a chunk, or as much as there is room for; nothing at the end."""
+        if not len(self._at_hand):
+            self._at_hand = memoryview(next(self._chunks, b""))
+        count = min(len(buffer), len(self._at_hand))
+        buffer[:count], self._at_hand = self._at_hand[:count], self._at_hand[count:]
+        return count
+
+    def finish(self) -> None:
+        """Raise SealError unless all was read, and the file ends there."""
+        if len(self._at_hand) or any(map(len, self._chunks)):
+            raise SealError("a sealed file holds more than it says")
 
 
 def unsealed_chunks(path: str | os.PathLike[str], sealer: Sealer) -> Iterator[bytes]:
@@ -215,14 +258,6 @@ def _ways(passphrase: Passphrase, how: dict[str, Any]) -> Iterator[Key]:
     """Yield the keys that a passphrase may have meant: files were once sealed as it was typed."""
     forms = passphrase.forms[:1] if how.get("form") == "NFC" else passphrase.forms
     return (_derived(form, how) for form in forms)
-
-
-def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
-    """Authenticate and decrypt a stream whole, or raise SealError."""
-    opened = bytearray()
-    for part in _chunks(file, before, key, name):
-        opened += part
-    return opened
 
 
 def _chunks(file: BinaryIO, before: bytes, key: Key, name: str) -> Iterator[bytes]:
