@@ -87,7 +87,19 @@ class FileKind:
         arrays: Arrays,
         sealer: Sealer | None = None,
     ) -> None:
-        """Write a file, whole or not at all; sealed, if there is what to seal it with."""
+        """Write a file, whole or not at all; sealed, if there is what to seal it with.
+
+        Raises
+        ------
+        TypeError
+            If an array is of a type that `read` refuses.
+        """
+        for name, array in arrays.items():
+            if not _KIND.fullmatch(array.dtype.str):
+                raise TypeError(
+                    f"{name!r} is of type {array.dtype.str}; files hold numbers, truth values, "
+                    "text and dates in microseconds, in the machine's byte order"
+                )
         described = [
             {"name": name, "type": array.dtype.str, "shape": array.shape}
             for name, array in arrays.items()

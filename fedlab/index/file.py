@@ -30,7 +30,7 @@ class IndexFileError(ValueError):
 INDEX = FileKind(b"FEDLABVX", "index", IndexFileError)
 
 #: Numbers decoded at once.
-_MANY = 1 << 20
+_MANY = 1 << 18
 
 
 @dataclass(frozen=True)

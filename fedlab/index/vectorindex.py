@@ -43,6 +43,8 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 
 #: Numbers held at once; to ask for more neighbours, and more than there are rows, is a mistake.
 _MANY = 1 << 20
+#: What labels and metadata are kept as, beside text.
+_BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 
 class VectorIndex:
@@ -399,6 +401,12 @@ class VectorIndex:
                 raise ValueError(
                     f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
                     f"shape {(rows, *like.shape[1:])} is needed"
+                )
+        for name in columns.keys() - empty.keys():
+            if (kind := columns[name].dtype).str[:2] != "<U" and kind not in _BESIDE:
+                raise ValueError(
+                    f"{name} has {kind}; text, {', '.join(map(str, _BESIDE))} are what stands "
+                    "beside rows, in the machine's byte order"
                 )
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlab.files.atomic import before_leftovers, replacing, write_bytes
+from fedlab.files.atomic import before_leftovers, making_folder, replacing, write_bytes
 from tests.helpers import ROOT, run_child
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
@@ -308,6 +308,10 @@ def test_names_may_be_as_long_as_the_file_system_lets_them(
         write_bytes(target, content)
         assert target.read_bytes() == content
         assert names(tmp_path) == [target.name]
+    target.unlink()
+    with making_folder(target) as aside:
+        (aside / "rows").touch()
+    assert names(target) == ["rows"]
 
 
 @posix
