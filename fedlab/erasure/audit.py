@@ -370,17 +370,16 @@ def _led_through(path: Path) -> Iterator[Path]:
 
 def _elsewhere(index: VectorIndex, paths: Sequence[Path]) -> dict[str, str]:
     """Tell which files the index replaced that still stand under names nobody gave."""
-    found = [(known.st_dev, known.st_ino) for known in map(os.stat, paths)]
-    unread = {}
-    for old in index.linked:
-        others = old.others - found.count((old.device, old.inode))
-        if others > 0:
-            unread[f"hard links to what {old.path} was"] = (
-                f"the file that was replaced had {others} other names, which keep it; find them "
-                f"(find / -inum {old.inode}), and give their folders, or remove them and audit the "
-                "index opened anew"
-            )
-    return unread
+    stats = [path.stat() for path in paths if path.exists()]
+    found = [(known.st_dev, known.st_ino) for known in stats]
+    return {
+        f"hard links to what {old.path} was": (
+            f"the file that was replaced had other names, which keep it; find them (find / -inum "
+            f"{old.inode}), and give their folders, or remove them and audit the index opened anew"
+        )
+        for old in index.linked
+        if old.others > found.count((old.device, old.inode))
+    }
 
 
 def _within_all(folders: Iterable[Path_]) -> Iterator[Path]:

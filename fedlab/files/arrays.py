@@ -96,10 +96,7 @@ class FileKind:
         """
         for name, array in arrays.items():
             if not _KIND.fullmatch(array.dtype.str):
-                raise TypeError(
-                    f"{name!r} is of type {array.dtype.str}; files hold numbers, truth values, "
-                    "text and dates in microseconds, in the machine's byte order"
-                )
+                raise TypeError(f"{name!r} is of type {array.dtype.str}, which no such file holds")
         described = [
             {"name": name, "type": array.dtype.str, "shape": array.shape}
             for name, array in arrays.items()
@@ -184,7 +181,8 @@ class FileKind:
             self._check(
                 wanted, hashlib.sha256(first + digests).digest() if hashed else wanted, name
             )
-        return parameters, {n: read_only(_native(array)) for n, array in arrays.items()}
+        native = ((n, a.astype(a.dtype.newbyteorder("="), copy=False)) for n, a in arrays.items())
+        return parameters, {name: read_only(array) for name, array in native}
 
     def _check(self, said: bytes, found: bytes, name: str) -> None:
         if not hmac.compare_digest(said, found):
@@ -268,7 +266,3 @@ def _empty(described: list[dict[str, Any]], size: int) -> dict[str, NDArray[np.g
     if total != size:
         raise ValueError(f"arrays of {total} bytes, where there are {size}")
     return {name: np.empty(shape, dtype) for name, (dtype, shape) in kinds.items()}
-
-
-def _native(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array.astype(array.dtype.newbyteorder("="), copy=False)

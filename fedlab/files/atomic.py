@@ -124,7 +124,7 @@ def _sentences(target: Path) -> Iterator[None]:
             errno.EBUSY: "it is mounted by itself: mount its folder instead",
             errno.EXDEV: "it lies on another file system than its folder: mount the folder instead",
             errno.EACCES: f"files may not be made in {target.parent}: allow it",
-            errno.EPERM: f"it, or its folder {target.parent}, is protected: allow changes",
+            errno.EPERM: f"it or {target.parent} is protected: allow changes",
             errno.EROFS: f"{target.parent} can only be read",
         }
         if error.errno not in ways:

@@ -148,10 +148,7 @@ def unsealed(path: str | os.PathLike[str], sealer: Sealer) -> bytearray:
         If it can't be read.
     """
     with open(path, "rb") as file:
-        opened = bytearray()
-        for part in _chunks(file, *_begun(file, sealer, Path(path).name)):
-            opened += part
-        return opened
+        return bytearray().join(_chunks(file, *_begun(file, sealer, Path(path).name)))
 
 
 class Unsealed:

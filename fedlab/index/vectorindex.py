@@ -404,10 +404,7 @@ class VectorIndex:
                 )
         for name in columns.keys() - empty.keys():
             if (kind := columns[name].dtype).str[:2] != "<U" and kind not in _BESIDE:
-                raise ValueError(
-                    f"{name} has {kind}; text, {', '.join(map(str, _BESIDE))} are what stands "
-                    "beside rows, in the machine's byte order"
-                )
+                raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
         index._table = RowTable(dict(columns), dimensions=index.dimensions)

@@ -279,6 +279,9 @@ def test_other_names_of_the_file_that_was_replaced_are_named(tmp_path):
     audit = audit_erasure(index, fingerprints, files=[path], folders=[tmp_path / "backups"])
     assert {Path(f.place).name for f in audit.found} == {"yesterday"}
     assert not audit.unread
+    (tmp_path / "backups" / "lost").symlink_to("nowhere")
+    audit = audit_erasure(index, fingerprints, files=[path], folders=[tmp_path / "backups"])
+    assert {Path(place).name for place in audit.unread} == {"lost"}
     (tmp_path / "backups" / "yesterday").unlink()
     assert audit_erasure(VectorIndex.open(path), fingerprints, files=[path]).clean
 
