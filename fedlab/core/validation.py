@@ -139,6 +139,29 @@ def known(name: str, names: Iterable[str], what: str) -> str:
     return name.lower()
 
 
+def plain_array(values: Any, what: str) -> NDArray[Any]:
+    """Return values as an array in the machine's own byte order, or raise an error that says why.
+
+    Refused is what has no value: NumPy would take the number that stands under a mask.
+
+    Examples
+    --------
+    >>> plain_array(np.array([1, 2], ">i4"), "keys").dtype
+    dtype('int32')
+    >>> plain_array(np.ma.array([1, 999], mask=[False, True]), "keys")
+    Traceback (most recent call last):
+    ValueError: keys: a masked value was given; fill in or leave out what is missing
+    """
+    parts = (values, *values) if isinstance(values, list | tuple) else (values,)
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise ValueError(f"{what}: a masked value was given; fill in or leave out what is missing")
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """Return a view that can't be written through; the array itself is left as it was.
 

@@ -20,6 +20,7 @@ from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
 from fedlab.index.answers import Hits
 from fedlab.index.certificate import Holder
+from fedlab.index.ingest import as_keys
 from fedlab.index.vectorindex import VectorIndex
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Device(Holder):
     """
 
     def __init__(self, id: int | str, index: VectorIndex, profile: Profile | None = None) -> None:
-        self.id = id
+        if isinstance(id, bool) or not isinstance(id, int | np.integer | str):
+            raise TypeError(f"a device is named {id!r}; names are whole numbers or text")
+        self.id = id if isinstance(id, str) else int(id)
         self.index = index
         self.profile = profile or Profile()
         self._held_out: U64 = np.empty(0, np.uint64)
@@ -87,7 +90,7 @@ class Device(Holder):
         """
         self.index.labels_of(keys)
         device = Device(self.id, self.index, self.profile)
-        device._held_out = np.unique(np.asarray(keys, np.uint64))
+        device._held_out = np.unique(as_keys(keys))
         return device
 
     @property

@@ -23,6 +23,7 @@ from fedlab.erasure.fingerprints import (
     coded,
     rows_as_bytes,
 )
+from fedlab.files.atomic import before_leftovers
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, is_sealed, unsealed_chunks
 from fedlab.index.certificate import Holder, owner_of
@@ -187,11 +188,11 @@ def audit_erasure(
     """Look for the bytes of erased rows in indexes, their graphs, files and folders.
 
     Searched are the buffers behind the index's columns whole, room to spare included; the graph's
-    own bytes and the buffers that it borrowed; each file, decrypted; beside it, files whose names
-    begin with its own (older generations, by whatever ending) and what killed saves left; and all
-    files in given folders. Each row is looked for at every offset, in each precision, as it was
-    given and as each precision rounds it; its texts in UTF-8 and UTF-32. The vectors that
-    `fedlab.data.embed` has kept in the data folder are searched, too.
+    own bytes and the buffers that it borrowed; each file, decrypted, and of a link what that leads
+    to; beside it, files whose names begin with its own (older generations, by whatever ending) and
+    what killed saves left; and all files in given folders. Each row is looked for at every offset,
+    in each precision, as it was given and as each precision rounds it; its texts in UTF-8 and
+    UTF-32. The vectors that `fedlab.data.embed` has kept in the data folder are searched, too.
 
     Parameters
     ----------
@@ -236,12 +237,11 @@ def audit_erasure(
         {id(i): i for i in (getattr(h, "index", h) for h in holders)}.values()
     )
     embedded = [kept_vectors()] if kept_vectors().is_dir() else []
-    paths = list(
-        _paths(files, [*folders, *embedded])
-    )  # before anything is searched: what is missing is told
+    # Before anything is searched: what is missing is told.
+    paths = list(_paths(files, [*folders, *embedded]))
     places = [*_memory(holders), *((str(path), _content(path, sealers)) for path in paths)]
     seen = dict[tuple[str, Name], list[int]]()
-    looked_at, unread = dict[str, int](), dict[str, str]()
+    looked_at, unread = dict[str, int](), _elsewhere(indexes, paths)
     for place, blocks in places:
         try:
             for name, offset in fingerprints.search(_counted(blocks, place, looked_at)):
@@ -370,10 +370,33 @@ def _beside_all(files: Iterable[Path_]) -> Iterator[Path]:
     for file in map(Path, files):
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}; give those that were saved")
-        yield file
-        for other in sorted(file.parent.iterdir()):
-            if other.name.startswith((file.name, f".{file.name}.")):
-                yield from _within(other) if other.is_dir() else [other]
+        for place in _led_through(file):
+            yield place
+            for other in sorted(place.parent.iterdir()):
+                if other.name.startswith((place.name, before_leftovers(place))):
+                    yield from _within(other) if other.is_dir() else [other]
+
+
+def _led_through(path: Path) -> Iterator[Path]:
+    """Yield a path and, if it is a link, what that leads to, link by link."""
+    yield path
+    if path.is_symlink():
+        yield from _led_through(path.parent / path.readlink())
+
+
+def _elsewhere(indexes: Iterable[VectorIndex], paths: Sequence[Path]) -> dict[str, str]:
+    """Tell which files the indexes replaced that still stand under names nobody gave."""
+    stats = [path.stat() for path in paths if path.exists()]
+    found = [(known.st_dev, known.st_ino) for known in stats]
+    return {
+        f"hard links to what {old.path} was": (
+            f"the file that was replaced had other names, which keep it; find them (find / -inum "
+            f"{old.inode}), and give their folders, or remove them and audit the index opened anew"
+        )
+        for index in indexes
+        for old in index.linked
+        if old.others > found.count((old.device, old.inode))
+    }
 
 
 def _within_all(folders: Iterable[Path_]) -> Iterator[Path]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, U64, Bool, Places
+from fedlab.core.validation import plain_array
 from fedlab.index.encoding import DTYPES, LARGEST, decode, encode
 from fedlab.index.ingest import as_keys, as_labels, as_vectors
 
@@ -119,7 +120,7 @@ class Fingerprints:
         keys : (n,) whole numbers
         labels : (n,) array, optional
         """
-        given = np.asarray(vectors)
+        given = plain_array(vectors, "vectors")
         rows = as_vectors(given, given.shape[-1] if given.ndim else 1, "vectors")
         known = as_keys(keys).tolist()
         if len(known) != len(rows):
@@ -160,7 +161,7 @@ class Fingerprints:
             given = as_vectors(vectors, index.dimensions, "vectors")
             if len(given) != len(known):
                 raise ValueError(f"{len(given)} vectors were given for {len(known)} keys")
-            fingerprints._take_given(np.asarray(vectors), given, known.tolist(), {})
+            fingerprints._take_given(plain_array(vectors, "vectors"), given, known.tolist(), {})
         return fingerprints
 
     def _take_given(

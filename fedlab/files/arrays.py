@@ -1,4 +1,4 @@
-"""Files of named arrays: a header, the arrays, and a digest over every byte.
+"""Files of named arrays: a header, the arrays, and digests over every byte.
 
 Layout, little-endian::
 
@@ -7,13 +7,19 @@ Layout, little-endian::
     4        header size  at most 1 MiB
     8        body size
     ...      header       JSON: parameters, and name, type, shape of each array
+    32       digest       SHA-256 of all that stands before it
     ...      body         the arrays, one after another
-    32       digest       BLAKE2b over all that stands before it
+    32       digest       SHA-256 of the first digest and of those of all pieces of the arrays: of
+                          each array its pieces of 1 MiB, the last one shorter
 
-Nothing is interpreted before the sizes add up to the file's own and the digest is right. The digest
-tells accidents (a torn write, a flipped bit, another kind of file). It is no protection against
-somebody who edits the file on purpose and writes a new digest: only a key is, with which all of
-this is sealed (see `fedlab.files.sealing`). Who gives a key is never handed a file without a seal.
+Version 1, which is still read, has no digest behind its header, and at its end BLAKE2b over all
+that stands before it.
+
+Nothing is interpreted before its digest is right, and the sizes add up to the file's own. The
+digests tell accidents (a torn write, a flipped bit, another kind of file). They are no protection
+against somebody who edits the file on purpose and writes new ones: only a key is, with which all of
+this is sealed (see `fedlab.files.sealing`); of what a seal vouches for the second digest is not
+looked at. Who gives a key is never handed a file without a seal.
 """
 
 from __future__ import annotations
@@ -26,27 +32,34 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.validation import whole_number
+from fedlab.core.threads import share, usable_threads
+from fedlab.core.validation import read_only, whole_number
 from fedlab.files.atomic import replacing
 from fedlab.files.keys import Sealer
-from fedlab.files.sealing import SealError, is_sealed, sealed, unsealed
+from fedlab.files.sealing import SealError, Unsealed, is_sealed, sealed
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
-_VERSION = 1
+_VERSION = 2
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
-_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]", re.ASCII)
+_PIECE = 1 << 20
+#: Bytes are read by one thread at a time; so many are enough to take digests meanwhile.
+_THREADS = 4
+# Text of the other byte order: fedlab once wrote it as it was given.
+_KIND = re.compile(r"[<|][fiuU][1-9]\d{0,8}|\|b1|<M8\[us\]|>U[1-9]\d{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,29 +87,38 @@ class FileKind:
         arrays: Arrays,
         sealer: Sealer | None = None,
     ) -> None:
-        """Write a file, whole or not at all; sealed, if there is what to seal it with."""
+        """Write a file, whole or not at all; sealed, if there is what to seal it with.
+
+        Raises
+        ------
+        TypeError
+            If an array is of a type that `read` refuses.
+        """
+        for name, array in arrays.items():
+            if not _KIND.fullmatch(array.dtype.str):
+                raise TypeError(f"{name!r} is of type {array.dtype.str}, which no such file holds")
         described = [
             {"name": name, "type": array.dtype.str, "shape": array.shape}
             for name, array in arrays.items()
         ]
         header = json.dumps({"parameters": parameters, "arrays": described}).encode()
         size = sum(array.nbytes for array in arrays.values())
-        digest = hashlib.blake2b(digest_size=_DIGEST)
-        prelude = _PRELUDE.pack(self.magic, _VERSION, len(header), size)
-        parts: list[bytes | memoryview] = [prelude, header, *map(_bytes_of, arrays.values())]
+        head = _PRELUDE.pack(self.magic, _VERSION, len(header), size) + header
+        digests = hashlib.sha256(hashlib.sha256(head).digest())
         with (
             replacing(path, mode=0o600) as file,
             sealed(file, sealer) if sealer else nullcontext(file) as out,
         ):
-            for part in parts:
-                digest.update(part)
-                out.write(part)
-            out.write(digest.digest())
+            out.write(head + hashlib.sha256(head).digest())
+            for piece in (piece for array in arrays.values() for piece in _pieces(array)):
+                digests.update(hashlib.sha256(piece).digest())
+                out.write(piece)
+            out.write(digests.digest())
 
     def read(
         self, path: str | os.PathLike[str], sealer: Sealer | None = None
     ) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
-        """Read a file: its parameters, and its arrays as read-only views of one buffer.
+        """Read a file: its parameters, and its arrays, each in memory of its own, read-only.
 
         Raises
         ------
@@ -109,47 +131,68 @@ class FileKind:
         # Looked at before it is opened: opening a pipe would wait for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise self.error(f"{name} is no regular file; give the path of a saved {self.noun}")
-        content = self._content(path, sealer, name)
-        version, header_size = self._check_sizes(content[: _PRELUDE.size], len(content), name)
-        body = memoryview(content)[:-_DIGEST]
-        digest = hashlib.blake2b(body, digest_size=_DIGEST).digest()
-        if not hmac.compare_digest(digest, content[-_DIGEST:]):
-            raise self.error(
-                f"{name} is altered: its digest does not fit its content; restore it from a copy, "
-                "or build it anew"
-            )
-        if version != _VERSION:
-            raise self.error(
-                f"{name} has version {version}; this library reads version {_VERSION}: open it "
-                "with the version that wrote it"
-            )
-        start = _PRELUDE.size + header_size
+        if sealer is None and is_sealed(path):
+            raise self.error(f"{name} is sealed; give the key that it was sealed under")
         try:
-            header = json.loads(bytes(body[_PRELUDE.size : start]))
-            return dict(header["parameters"]), _arrays(header["arrays"], body[start:])
+            with open(path, "rb") as file:
+                if sealer is None:
+                    return self._read(file, os.fstat(file.fileno()).st_size, True, name)
+                source = Unsealed(file, sealer, name)
+                found = self._read(source, source.size, False, name)
+                source.finish()
+                return found
+        except SealError as error:
+            raise self.error(str(error)) from error
+        except EOFError as error:
+            raise self.error(f"{name} is torn: it ended while it was read") from error
+
+    def _read(
+        self, source: _Source, size: int, hashed: bool, name: str
+    ) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        prelude = _bytes_from(source, min(_PRELUDE.size, size))
+        version, header_size, body_size = self._check_sizes(prelude, size, name)
+        head = prelude + _bytes_from(source, header_size)
+        first = hashlib.sha256(head).digest()
+        if version == 2:
+            self._check(_bytes_from(source, _DIGEST), first, name)
+        else:
+            body = _bytes_from(source, body_size)
+            whole = hashlib.blake2b(head, digest_size=_DIGEST)
+            whole.update(body)
+            self._check(_bytes_from(source, _DIGEST), whole.digest(), name)
+            source = BytesIO(body)
+        if version not in (1, 2):
+            raise self.error(
+                f"{name} has version {version}; this library reads versions 1 and 2: open it with "
+                "the version that wrote it"
+            )
+        try:
+            header = json.loads(head[_PRELUDE.size :])
+            parameters = dict(header["parameters"])
+            arrays = _empty(header["arrays"], body_size)
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise self.error(
                 f"{name} has a header that describes no {self.noun} ({error}); build it anew"
             ) from error
+        pieces = [piece for array in arrays.values() for piece in _pieces(array)]
+        digests = _filled(source, pieces, hashed and version == 2)
+        if version == 2:
+            wanted = _bytes_from(source, _DIGEST)
+            self._check(
+                wanted, hashlib.sha256(first + digests).digest() if hashed else wanted, name
+            )
+        native = ((n, a.astype(a.dtype.newbyteorder("="), copy=False)) for n, a in arrays.items())
+        return parameters, {name: read_only(array) for name, array in native}
 
-    def _content(
-        self, path: str | os.PathLike[str], sealer: Sealer | None, name: str
-    ) -> bytes | bytearray:
-        if sealer is not None:
-            try:
-                return unsealed(path, sealer)
-            except SealError as error:
-                raise self.error(str(error)) from error
-        if is_sealed(path):
-            raise self.error(f"{name} is sealed; give the key that it was sealed under")
-        with open(path, "rb") as file:
-            # Before it is read: a file's size may be anything.
-            self._check_sizes(file.read(_PRELUDE.size), os.fstat(file.fileno()).st_size, name)
-            file.seek(0)
-            return file.read()
+    def _check(self, said: bytes, found: bytes, name: str) -> None:
+        if not hmac.compare_digest(said, found):
+            raise self.error(
+                f"{name} is altered: its digest does not fit its content; restore it from a copy, "
+                "or build it anew"
+            )
 
-    def _check_sizes(self, prelude: bytes | bytearray, size: int, name: str) -> tuple[int, int]:
-        """Return version and header size, if the sizes add up to that of the file."""
+    def _check_sizes(self, prelude: bytes, size: int, name: str) -> tuple[int, int, int]:
+        """Return version, header size and body size, if they add up to the size of the file."""
         if prelude[:8] != self.magic:
             raise self.error(
                 f"{name} is no {self.noun} of this library (it begins with {prelude[:8]!r}, "
@@ -158,35 +201,68 @@ class FileKind:
         if size < _PRELUDE.size + _DIGEST:
             raise self.error(f"{name} is torn: it ends after {size} bytes")
         _, version, header_size, body_size = _PRELUDE.unpack(prelude)
-        expected = _PRELUDE.size + header_size + body_size + _DIGEST
+        digests = 2 * _DIGEST if version == 2 else _DIGEST
+        expected = _PRELUDE.size + header_size + body_size + digests
         if header_size > _LARGEST_HEADER or expected != size:
             raise self.error(
                 f"{name} is torn or altered: its header announces {expected} bytes, it has {size}; "
                 "restore it from a copy, or build it anew"
             )
-        return version, header_size
+        return version, header_size, body_size
 
 
-def _bytes_of(array: NDArray[np.generic]) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+class _Source(Protocol):
+    """Bytes, one after another."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
-def _arrays(described: list[dict[str, Any]], body: memoryview) -> dict[str, NDArray[np.generic]]:
-    arrays: dict[str, NDArray[np.generic]] = {}
-    start = 0
+def _read_into(source: _Source, view: memoryview) -> None:
+    while len(view):
+        if not (count := source.readinto(view)):
+            raise EOFError
+        view = view[count:]
+
+
+def _bytes_from(source: _Source, count: int) -> bytes:
+    content = bytearray(count)
+    _read_into(source, memoryview(content))
+    return bytes(content)
+
+
+def _pieces(array: NDArray[np.generic]) -> Iterator[memoryview]:
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return (content[start : start + _PIECE] for start in range(0, len(content), _PIECE))
+
+
+def _filled(source: _Source, pieces: list[memoryview], hashed: bool) -> bytes:
+    """Fill pieces from a source, and return their digests, one after another, if asked for."""
+    digests = [b""] * len(pieces)
+    waiting, turn = iter(enumerate(pieces)), Lock()
+
+    def fill(_: memoryview) -> None:
+        with turn:
+            place, piece = next(waiting)
+            _read_into(source, piece)
+        if hashed:
+            digests[place] = hashlib.sha256(piece).digest()
+
+    share(pieces, fill, min(usable_threads(), _THREADS) if hashed else 1)
+    return b"".join(digests)
+
+
+def _empty(described: list[dict[str, Any]], size: int) -> dict[str, NDArray[np.generic]]:
+    """Return arrays to be filled, as a header describes them, of `size` bytes together."""
+    kinds: dict[str, tuple[np.dtype[np.generic], tuple[int, ...]]] = {}
     for entry in described:
         name, kind = str(entry["name"]), str(entry["type"])
         if not _KIND.fullmatch(kind):
             raise ValueError(f"an array of type {kind!r}, which no such file has")
-        dtype = np.dtype(kind)
-        shape = tuple(whole_number(side, "a side", 0) for side in entry["shape"])
-        stop = start + math.prod(shape) * dtype.itemsize
-        if stop > len(body):
-            raise ValueError(f"the array {name!r} reaches beyond the file")
-        if name in arrays:
+        if name in kinds:
             raise ValueError(f"two arrays named {name!r}")
-        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
-        start = stop
-    if start != len(body):
-        raise ValueError(f"{len(body) - start} bytes belong to no array")
-    return arrays
+        shape = tuple(whole_number(side, "a side", 0) for side in entry["shape"])
+        kinds[name] = np.dtype(kind), shape
+    total = sum(math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values())
+    if total != size:
+        raise ValueError(f"arrays of {total} bytes, where there are {size}")
+    return {name: np.empty(shape, dtype) for name, (dtype, shape) in kinds.items()}

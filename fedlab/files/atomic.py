@@ -6,12 +6,14 @@ killed writer left behind is removed by the next write to the same path.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 try:
     import fcntl
@@ -20,20 +22,28 @@ except ImportError:  # pragma: no cover - Windows
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place when the block ends well.
 
     Parameters
     ----------
     path : path-like
-        The file to create or to replace. Its folder must exist.
+        The file to create or to replace. Its folder must exist. Of a link, what it leads to is
+        replaced: else the real file would keep what it held.
     mode : int
-        Permissions of a new file, before the process's umask.
+        Permissions of a new file, before the process's umask. A file that stands keeps its own, and
+        its owner where the system lets it.
 
     Yields
     ------
     binary file
         Write to it; if the block raises, `path` is as it was and nothing is left beside it.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, or what stands there can't be replaced whole: a folder, a pipe,
+        a link that leads to itself, a file that is mounted by itself.
 
     Examples
     --------
@@ -44,20 +54,27 @@ def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[Binar
     >>> target.read_bytes()
     b'whole'
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; give the name of a file")
+    if os.path.lexists(target) and not target.is_file():
+        raise OSError(f"{target} is no regular file, nor a link to one; give another name")
+    standing = target.stat() if target.exists() else None
     _remove_leftovers(target)
-    aside, handle = _create_beside(target, mode)
+    with _sentences(target):
+        aside, handle = _create_beside(target, standing.st_mode & 0o777 if standing else mode)
     try:
         with os.fdopen(handle, "wb") as file:
+            if standing and os.name != "nt":
+                _make_alike(handle, standing)
             yield file
             file.flush()
             os.fsync(file.fileno())
             if os.name != "nt":  # while the lock holds
-                os.replace(aside, target)
+                with _sentences(target):
+                    os.replace(aside, target)
         if os.name == "nt":  # pragma: no cover - it moves no file that is open
             os.replace(aside, target)
     except BaseException:
@@ -66,10 +83,54 @@ def replacing(path: str | os.PathLike[str], mode: int = 0o644) -> Iterator[Binar
     _sync_folder(target.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes, mode: int = 0o644) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
     """Replace the file at `path` by `content`, whole or not at all (see `replacing`)."""
     with replacing(path, mode) as file:
         file.write(content)
+
+
+class Linked(NamedTuple):
+    """A file that had other names when it was replaced: they keep what it held."""
+
+    path: str
+    device: int
+    inode: int
+    others: int
+
+
+def linked(path: str | os.PathLike[str]) -> tuple[Linked, ...]:
+    """Return the file at `path` if it has other names, hard links; to be asked before a write."""
+    if not os.path.isfile(path) or (found := os.stat(path)).st_nlink < 2:
+        return ()
+    return (Linked(os.fspath(path), found.st_dev, found.st_ino, found.st_nlink - 1),)
+
+
+def _make_alike(handle: int, standing: os.stat_result) -> None:
+    """Give a file the owner, the group and the permissions of another, as far as we may."""
+    made = os.fstat(handle)
+    if (made.st_uid, made.st_gid) != (standing.st_uid, standing.st_gid):
+        with suppress(PermissionError):
+            os.fchown(handle, standing.st_uid, standing.st_gid)
+    os.fchmod(handle, standing.st_mode & 0o777)
+
+
+@contextmanager
+def _sentences(target: Path) -> Iterator[None]:
+    """Say what to do where the system lets no file be written beside another, or take its place."""
+    try:
+        yield
+    except OSError as error:
+        ways = {
+            errno.EBUSY: "it is mounted by itself: mount its folder instead",
+            errno.EXDEV: "it lies on another file system than its folder: mount the folder instead",
+            errno.EACCES: f"files may not be made in {target.parent}: allow it",
+            errno.EPERM: f"it or {target.parent} is protected: allow changes",
+            errno.EROFS: f"{target.parent} can only be read",
+        }
+        if error.errno not in ways:
+            raise
+        said = f"{target} can't be written whole; {ways[error.errno]}, or give another place"
+        raise OSError(error.errno, said) from error
 
 
 def _create_beside(target: Path, mode: int) -> tuple[Path, int]:
@@ -98,13 +159,23 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _name_beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+    return target.with_name(f"{before_leftovers(target)}{os.urandom(8).hex()}.tmp")
+
+
+def before_leftovers(target: Path) -> str:
+    """Return how the names begin of files that killed writers of `target` left beside it."""
+    most = os.pathconf(target.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    name = os.fsencode(target.name)
+    if len(name) + len("..0123456789abcdef.tmp") <= most:
+        return f".{target.name}."
+    return f".{hashlib.blake2b(name, digest_size=16).hexdigest()}."
 
 
 def _left_beside(target: Path) -> Iterator[Path]:
     """Yield what stands under names that `_name_beside` gives."""
-    escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in target.name)
-    return target.parent.glob(f".{escaped}.{'[0-9a-f]' * 16}.tmp")
+    start = before_leftovers(target)
+    escaped = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in start)
+    return target.parent.glob(f"{escaped}{'[0-9a-f]' * 16}.tmp")
 
 
 def _lock(handle: int, how: int = 0) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
+from unicodedata import normalize
 
 from fedlab.files.atomic import write_bytes
 
@@ -109,14 +110,24 @@ class Passphrase:
     Parameters
     ----------
     text : str
-        At least 12 characters. Never put one into a notebook: use ``getpass.getpass()``.
+        At least 12 characters. Never put one into a notebook: use ``getpass.getpass()``. How a
+        keyboard composes its letters (é as one or as e and an accent) makes no difference.
     """
 
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.text) < 12:
-            raise KeyProblem(f"a passphrase of {len(self.text)} characters; at least 12 are needed")
+        if not isinstance(self.text, str) or any("\ud800" <= one <= "\udfff" for one in self.text):
+            raise KeyProblem("a passphrase is text, of whole characters")
+        length = len(normalize("NFC", self.text))
+        if length < 12:
+            raise KeyProblem(f"a passphrase of {length} characters; at least 12 are needed")
+
+    @property
+    def forms(self) -> tuple[bytes, ...]:
+        """In which ways it may be composed: first that of new files, then those of older ones."""
+        ways = (normalize("NFC", self.text), self.text, normalize("NFD", self.text))
+        return tuple(dict.fromkeys(way.encode() for way in ways))
 
 
 Sealer = Key | Passphrase

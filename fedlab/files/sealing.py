@@ -106,21 +106,19 @@ def _for_writing(sealer: Sealer) -> tuple[Key, dict[str, Any]]:
         "salt": os.urandom(argon2id.SALTBYTES).hex(),
         "passes": argon2id.OPSLIMIT_MODERATE,
         "memory": argon2id.MEMLIMIT_MODERATE,
+        "form": "NFC",
     }
-    key = _derived(sealer, derived)
+    key = _derived(sealer.forms[0], derived)
     return key, {"key": key.id, "argon2id": derived}
 
 
-def _derived(passphrase: Passphrase, how: dict[str, Any]) -> Key:
+def _derived(passphrase: bytes, how: dict[str, Any]) -> Key:
     from nacl.pwhash import argon2id
 
     passes, memory, salt = int(how["passes"]), int(how["memory"]), bytes.fromhex(how["salt"])
     if not 1 <= passes <= _PASSES or not argon2id.MEMLIMIT_MIN <= memory <= _MEMORY:
         raise ValueError(f"{passes} passes over {memory} bytes are asked for")
-    secret = argon2id.kdf(
-        KEY_SIZE, passphrase.text.encode(), salt, opslimit=passes, memlimit=memory
-    )
-    return Key(secret)
+    return Key(argon2id.kdf(KEY_SIZE, passphrase, salt, opslimit=passes, memlimit=memory))
 
 
 def reseal(path: str | os.PathLike[str], old: Sealer, new: Sealer) -> None:
@@ -150,7 +148,47 @@ def unsealed(path: str | os.PathLike[str], sealer: Sealer) -> bytearray:
         If it can't be read.
     """
     with open(path, "rb") as file:
-        return _opened(file, *_begun(file, sealer, Path(path).name))
+        return bytearray().join(_chunks(file, *_begun(file, sealer, Path(path).name)))
+
+
+class Unsealed:
+    """What a sealed file holds, to be read from its beginning; each chunk is authenticated first.
+
+    That what was read is whole does not say that all is: `finish` does.
+
+    Parameters
+    ----------
+    file : binary file
+        Open.
+    sealer : Key or Passphrase
+    name : str
+        What errors call the file.
+
+    Attributes
+    ----------
+    size : int
+        Bytes that it holds, if it is whole.
+    """
+
+    def __init__(self, file: BinaryIO, sealer: Sealer, name: str) -> None:
+        begun = _begun(file, sealer, name)
+        stream = os.fstat(file.fileno()).st_size - len(begun[0]) - _STREAM
+        self.size = stream - _MORE * -(-stream // (_CHUNK + _MORE))
+        self._chunks = _chunks(file, *begun)
+        self._at_hand = memoryview(b"")
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what there is of a chunk, or as much as there is room for; nothing at the end."""
+        if not len(self._at_hand):
+            self._at_hand = memoryview(next(self._chunks, b""))
+        count = min(len(buffer), len(self._at_hand))
+        buffer[:count], self._at_hand = self._at_hand[:count], self._at_hand[count:]
+        return count
+
+    def finish(self) -> None:
+        """Raise SealError unless all was read, and the file ends there."""
+        if len(self._at_hand) or any(map(len, self._chunks)):
+            raise SealError("a sealed file holds more than it says")
 
 
 def unsealed_chunks(path: str | os.PathLike[str], sealer: Sealer) -> Iterator[bytes]:
@@ -205,19 +243,18 @@ def _for_reading(sealer: Sealer, header: dict[str, Any], name: str) -> Key:
     if typed != isinstance(sealer, Passphrase):
         needed = "a passphrase" if typed else "a key"
         raise SealError(f"{name} is sealed under {needed}; that is what is needed")
-    key = sealer if isinstance(sealer, Key) else _derived(sealer, dict(header["argon2id"]))
-    if not hmac.compare_digest(str(header["key"]).encode(), key.id.encode()):
-        what = "another passphrase" if typed else f"the key {header['key']}, not {key.id}"
-        raise SealError(f"{name} is sealed under {what}, or its header is altered")
-    return key
+    keys = [sealer] if isinstance(sealer, Key) else _ways(sealer, dict(header["argon2id"]))
+    for key in keys:
+        if hmac.compare_digest(str(header["key"]).encode(), key.id.encode()):
+            return key
+    what = "another passphrase" if typed else f"the key {header['key']}, not {key.id}"
+    raise SealError(f"{name} is sealed under {what}, or its header is altered")
 
 
-def _opened(file: BinaryIO, before: bytes, key: Key, name: str) -> bytearray:
-    """Authenticate and decrypt a stream whole, or raise SealError."""
-    opened = bytearray()
-    for part in _chunks(file, before, key, name):
-        opened += part
-    return opened
+def _ways(passphrase: Passphrase, how: dict[str, Any]) -> Iterator[Key]:
+    """Yield the keys that a passphrase may have meant: files were once sealed as it was typed."""
+    forms = passphrase.forms[:1] if how.get("form") == "NFC" else passphrase.forms
+    return (_derived(form, how) for form in forms)
 
 
 def _chunks(file: BinaryIO, before: bytes, key: Key, name: str) -> Iterator[bytes]:

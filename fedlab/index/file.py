@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.threads import share, usable_threads
 from fedlab.core.validation import whole_number
 from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Sealer
 from fedlab.index import metadata as about
 from fedlab.index.encoding import DTYPES, Columns, encode
 from fedlab.index.engines import Engine, Proposer, engine_from, settings_of
-from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths, as_vectors
+from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths
 from fedlab.index.scan import METRICS
 from fedlab.index.table import RowTable
 
@@ -29,7 +30,7 @@ class IndexFileError(ValueError):
 INDEX = FileKind(b"FEDLABVX", "index", IndexFileError)
 
 #: Numbers decoded at once.
-_MANY = 1 << 20
+_MANY = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,7 @@ def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
     if parameters:
         raise ValueError(f"parameters called {', '.join(sorted(parameters))}")
     content = arrays.pop("graph", None)
-    # Copies, so that the graph's bytes in the file don't stay in memory beside the rows.
-    columns = {name: np.array(array) for name, array in arrays.items()}
-    table = _checked_table(columns, dimensions, metric, dtype)
+    table = _checked_table(arrays, dimensions, metric, dtype)
     if table.rows and next_key <= table.columns["keys"].max():
         raise ValueError(f"next_key is {next_key}, the largest key {table.columns['keys'].max()}")
     kind = dimensions, metric, dtype
@@ -154,13 +153,18 @@ def _checked_table(
         if column.dtype != known.dtype or column.shape != (rows, *known.shape[1:]):
             raise ValueError(f"{name} of type {column.dtype}, {column.shape}, for {rows} rows")
     keys = as_keys(arrays["keys"])
-    if len(np.unique(keys)) < rows:
+    if not (keys[1:] > keys[:-1]).all() and len(np.unique(keys)) < rows:
         raise ValueError("the same key twice")
     table = RowTable(dict(arrays), dimensions=dimensions)
     step = max(1, _MANY // dimensions)
-    squares = [np.empty(0, np.float32)]
-    for start in range(0, rows, step):
-        part = as_vectors(table.decoded(slice(start, start + step)), dimensions, "rows")
-        squares.append(as_lengths(part, metric, "rows"))
-    columns = {**arrays, **metadata, "squares": np.concatenate(squares)}
+    squares = np.empty(rows, np.float32)
+
+    def measure(start: int) -> None:
+        part = slice(start, start + step)
+        squares[part] = as_lengths(table.decoded(part), metric, "rows")
+
+    share(range(0, rows, step), measure, usable_threads())
+    if not np.isfinite(squares).all():
+        raise ValueError("rows that hold NaN or inf")
+    columns = {**arrays, **metadata, "squares": squares}
     return RowTable(columns, dimensions=dimensions)

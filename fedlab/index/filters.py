@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import Bool
+from fedlab.core.validation import plain_array
 
 _LONGEST = 2_000
 _DEEPEST = 50
@@ -98,7 +99,7 @@ def passing(where: Any, columns: Mapping[str, NDArray[Any]], rows: int) -> Bool:
     if isinstance(where, str):
         read = _Filter(where, columns)
         return read.mask() if rows else np.empty(0, np.bool_)  # without rows no column is known
-    mask = np.asarray(where)
+    mask = plain_array(where, "where")
     if mask.dtype != np.bool_:
         raise TypeError(
             f"where is an array of type {mask.dtype}; a mask of truth values is needed, or text"
@@ -164,7 +165,7 @@ class _Filter:
         return "".join(f"; put dates in quotes: '{date.group()}'" for date in dates)
 
     def _parsed(self) -> ast.expr:
-        words = ("_" if w.text[0] == "`" else _SPELLED.get(w.text, w.text) for w in self._words)
+        words = ("_" if _is_own(w.text) else _SPELLED.get(w.text, w.text) for w in self._words)
         try:
             # A word a line, so that a node's line says which word it begins with.
             return ast.parse(" \\\n".join(words), mode="eval").body
@@ -220,7 +221,7 @@ class _Filter:
 
     def _column(self, node: ast.Name) -> NDArray[Any]:
         word = self._words[node.lineno - 1].text
-        name = word[1:-1] if word[0] == "`" else node.id
+        name = word[1:-1] if word[0] == "`" else word
         if name not in self._columns:
             raise self._at(node, f"{name!r} is no column; there is {_listed(self._columns)}")
         column = self._columns[name]
@@ -309,6 +310,14 @@ class _Filter:
         shown = re.sub(r"\s", " ", self._text[start : place + 40])
         pointer = " " * (place - start) + "^"
         return FilterError(f"where, at character {place + 1}: {said}\n  {shown}\n  {pointer}")
+
+
+def _is_own(word: str) -> bool:
+    """Return whether a word names a column in letters of its own, which Python would spell anew.
+
+    To its parser, a micro sign is a Greek mu, and a ligature two letters (NFKC).
+    """
+    return word[0] == "`" or not (word.isascii() or word[0] in "\"'" or word[0].isdecimal())
 
 
 def _kind(value: Any) -> str:

@@ -6,18 +6,22 @@ and what to do.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, F64, U64
+from fedlab.core.validation import plain_array
 from fedlab.index.encoding import Columns
 from fedlab.index.table import RowTable
 
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
+
+#: Whole numbers up to here are floats too.
+EXACT = 2**53
+_KINDS = {"i": "whole numbers", "f": "floats", "b": "truth values", "U": "text", "M": "dates"}
 
 # Squared lengths must stay within float32, in which graphs and scans add them up.
 _LONGEST = 1e18
@@ -38,9 +42,7 @@ def as_vectors(values: Any, dimensions: int, what: str) -> F32:
             "fewer dimensions (fedlab.data.Projection.fitted or .random, whose .loss says what is "
             "lost), or call .toarray() if they are few"
         )
-    if np.ma.is_masked(values):
-        raise ValueError(f"{what}: a masked array was given; fill in or leave out what is missing")
-    array = _as_array(values, what)
+    array = plain_array(values, what)
     if array.dtype.kind not in "fiu":
         raise TypeError(
             f"{what}: values of type {array.dtype} were given; numbers are needed: "
@@ -93,14 +95,9 @@ def as_keys(values: Any, what: str = "keys") -> U64:
     >>> as_keys([3, 5])
     array([3, 5], dtype=uint64)
     """
-    array = np.atleast_1d(_as_array(values, what))
+    array = np.atleast_1d(as_column(values, what))
     if array.shape == (0,):
         return np.empty(0, np.uint64)
-    if array.dtype.kind == "f" and _all_whole(values):
-        # NumPy makes floats of a list that holds both small numbers and some from 2**63 on.
-        array = np.array([operator.index(value) for value in values], dtype=object)
-        if array.min() >= 0 and array.max() < 2**64:
-            array = array.astype(np.uint64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(
             f"{what}: an array of type {array.dtype} and shape {array.shape} was given; whole "
@@ -122,9 +119,7 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
     >>> as_labels([True, False], rows=2)
     array([1, 0])
     """
-    array = _as_array(values, "labels")
-    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array.ravel()):
-        array = array.astype(np.str_)
+    array = as_column(values, "labels")
     if array.shape != (rows,):
         raise ValueError(
             f"labels of shape {array.shape} were given for {rows} rows; one a row is needed"
@@ -134,22 +129,76 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
     if array.dtype.kind in "biu":
         return array.astype(np.int64)
     if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
+        with np.errstate(over="ignore"):
+            numbers: F64 = array.astype(np.float64)
+        if not np.isfinite(numbers).all():
             raise ValueError(
-                f"labels: {int((~np.isfinite(array)).sum())} of {rows} are NaN or inf; leave out "
+                f"labels: {int((~np.isfinite(numbers)).sum())} of {rows} are NaN or inf; leave out "
                 "rows whose label is unknown"
             )
-        return array.astype(np.float64)
+        return numbers
     if array.dtype.kind == "U":
         return array
     raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
 
 
-def _as_array(values: Any, what: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
+def as_column(values: Any, what: str) -> NDArray[Any]:
+    """Return values, one a row, as an array that keeps each as it was given.
+
+    NumPy finds one type for all that a list holds: text for numbers beside text, floats for whole
+    numbers some of which lie above 2**63. The first is refused, the second undone.
+
+    Examples
+    --------
+    >>> as_column([1, 2**63], "keys")
+    array([                  1, 9223372036854775808], dtype=uint64)
+    >>> as_column(["a", 1], "labels")
+    Traceback (most recent call last):
+    TypeError: labels: 1 was given among text; a column is of one type
+    """
+    array = plain_array(values, what)
+    kind = array.dtype.kind
+    # Of an array or a Series, NumPy's own type is what was given.
+    if array.ndim != 1 or not (kind in "OT" or (kind in "fU" and not hasattr(values, "dtype"))):
+        return array
+    each = list(values)
+    text = [isinstance(value, str) for value in each]
+    if any("\0" in value for value, one in zip(each, text, strict=True) if one):
+        raise ValueError(f"{what}: a text with a NUL was given; leave that character out")
+    if kind == "U" and not all(text):
+        odd = each[text.index(False)]
+        raise TypeError(f"{what}: {odd!r} was given among text; a column is of one type")
+    if kind in "OT":
+        return array.astype(np.str_) if each and all(text) else array
+    whole = [value for value in each if isinstance(value, int | np.integer)]
+    if kind == "U" or not whole:
+        return array
+    least, largest = min(whole), max(whole)
+    if len(whole) == len(each) and (least >= 0 or largest < 2**63):
+        return np.array(each, np.uint64 if least >= 0 else np.int64)
+    if len(whole) == len(each) or not -EXACT <= least <= largest <= EXACT:
+        raise TypeError(
+            f"{what}: whole numbers from {least} to {largest} were given, which no one type holds "
+            "exactly beside the others; give text"
+        )
+    return array
+
+
+def refuse_other_kind(what: str, known: NDArray[Any], new: NDArray[Any]) -> None:
+    """Refuse values of another kind than those that stand, or that would change them."""
+    pair = known.dtype.kind, new.dtype.kind
+    if pair[0] == pair[1]:
+        return
+    if set(pair) != {"i", "f"}:
+        raise ValueError(
+            f"{what} was given as {_KINDS[pair[1]]}; in this index it holds {_KINDS[pair[0]]}"
+        )
+    whole = known if pair[0] == "i" else new
+    if len(whole) and (whole.max() > EXACT or whole.min() < -EXACT):
+        raise ValueError(
+            f"{what} holds whole numbers beyond 2**53, which floats would round; keep it to whole "
+            "numbers, or to text"
+        )
 
 
 def _way_to_vectors(array: NDArray[Any]) -> str:
@@ -168,12 +217,6 @@ def _way_to_vectors(array: NDArray[Any]) -> str:
         kind,
         "fedlab.data.read_table and Preparation make vectors of a table of mixed columns, "
         "fedlab.data.embed of texts; other objects take an encoder of your own",
-    )
-
-
-def _all_whole(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values
     )
 
 
@@ -231,8 +274,8 @@ def labels_for(rows: int, labels: ArrayLike | None, table: RowTable) -> Columns:
     if known is None and table.rows:
         raise ValueError("the rows of this index have no labels; leave them out here too")
     column = as_labels(labels, rows)
-    if known is not None and (known.dtype.kind == "U") != (column.dtype.kind == "U"):
-        raise ValueError(f"labels of type {column.dtype} were given; this index has {known.dtype}")
+    if known is not None:
+        refuse_other_kind("labels: a column", known, column)
     return {"labels": column}
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import U64
 from fedlab.index.encoding import Columns
+from fedlab.index.ingest import as_column, refuse_other_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +30,6 @@ _NAME = 64
 _LONGEST_TEXT = 1024
 _TIME = np.dtype("M8[us]")
 _LARGEST_CODE = 0x10FFFF
-#: Whole numbers up to here are floats too.
-_EXACT = 2**53
-_KINDS = {"i": "whole numbers", "f": "floats", "b": "truth values", "U": "text", "M": "dates"}
 
 
 def as_metadata(values: Any, rows: int) -> Columns:
@@ -84,7 +82,9 @@ def _check_name(name: object) -> None:
 
 
 def _as_column(values: Any, name: str, rows: int) -> NDArray[np.generic]:
-    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fM":
+        values = values.filled(np.datetime64("NaT") if values.dtype.kind == "M" else np.nan)
+    array = as_column(values, f"metadata: {name!r}")
     if array.shape != (rows,):
         raise ValueError(
             f"metadata: {name!r} of shape {array.shape} was given for {rows} rows; one value a row "
@@ -124,10 +124,6 @@ def _as_column(values: Any, name: str, rows: int) -> NDArray[np.generic]:
 
 def _from_objects(array: NDArray[np.object_], name: str) -> NDArray[Any]:
     """Return what pandas and lists hold as objects as an array of one type."""
-    if all(isinstance(value, str) for value in array):
-        if any("\0" in value for value in array):
-            raise ValueError(f"metadata: {name!r} holds text with a NUL; leave that character out")
-        return array.astype(np.str_)
     if all(isinstance(value, datetime.date) for value in array):
         if any(getattr(value, "tzinfo", None) is not None for value in array):
             raise ValueError(
@@ -174,25 +170,8 @@ def added(known: Columns | None, given: Any, rows: int) -> Columns:
             f"{_names(columns)}: all rows have the same columns"
         )
     for name, column in expected.items():
-        _refuse_other_type(name, column, columns[name])
+        refuse_other_kind(f"metadata: {name!r}", column, columns[name])
     return _prefixed({name: columns[name] for name in expected})
-
-
-def _refuse_other_type(name: str, known: NDArray[Any], new: NDArray[Any]) -> None:
-    pair = known.dtype.kind, new.dtype.kind
-    if pair[0] == pair[1]:
-        return
-    if set(pair) != {"i", "f"}:
-        raise ValueError(
-            f"metadata: {name!r} was given as {_KINDS[pair[1]]}; in this index it holds "
-            f"{_KINDS[pair[0]]}"
-        )
-    whole = known if pair[0] == "i" else new
-    if len(whole) and (whole.max() > _EXACT or whole.min() < -_EXACT):
-        raise ValueError(
-            f"metadata: {name!r} holds whole numbers beyond 2**53, which floats would round; keep "
-            "it to whole numbers, or to text"
-        )
 
 
 def metadata_in(columns: Columns) -> Columns:

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.threads import spare_threads
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only, require, whole_number
+from fedlab.files import atomic
+from fedlab.files.atomic import Linked
 from fedlab.files.keys import Key, Sealer
 from fedlab.index import file, ingest
 from fedlab.index import metadata as about
@@ -44,6 +46,8 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 _MANY = 1 << 20
 #: Fewer queries than this are answered before another thread has woken up.
 _QUERIES_A_THREAD = 8
+#: What labels and metadata are kept as, beside text.
+_BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 
 class VectorIndex(Holder):
@@ -97,6 +101,8 @@ class VectorIndex(Holder):
         self._table = file.empty_table(self.dimensions, dtype)
         #: How often the index was saved, by this object and by those it was opened from.
         self.generation = 0
+        #: Files that had other names when this object was saved over them.
+        self.linked: tuple[Linked, ...] = ()
         self._next_key = 0
         self._edits = 0
         self._graph: Proposer | None = None
@@ -407,6 +413,9 @@ class VectorIndex(Holder):
                     f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
                     f"shape {(rows, *like.shape[1:])} is needed"
                 )
+        for name in columns.keys() - empty.keys():
+            if (kind := columns[name].dtype).str[:2] != "<U" and kind not in _BESIDE:
+                raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
         index._table = RowTable(dict(columns), dimensions=index.dimensions)
@@ -630,7 +639,9 @@ class VectorIndex(Holder):
     def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
         """Write rows, keys, labels, metadata and graph to one file, and count its generation up.
 
-        A kill at any moment leaves the old file or the new one. A graph that remembers removed
+        A kill at any moment leaves the old file or the new one. Of a link, the real file is
+        replaced; other names of the old file (hard links) keep it, and are kept in `linked` for
+        the audit of an erasure. A graph that remembers removed
         rows is left out, since it would take their bytes along, and so is what an engine can't
         turn into bytes; it is rebuilt when it is used.
 
@@ -648,8 +659,9 @@ class VectorIndex(Holder):
             next_key=self._next_key,
             generation=self.generation + 1,
         )
+        linked = atomic.linked(path)
         file.write(path, stored, key)
-        self.generation += 1
+        self.generation, self.linked = self.generation + 1, self.linked + linked
 
     def _kind(self) -> dict[str, Any]:
         kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}

@@ -82,3 +82,12 @@ def test_rows_without_labels_cannot_be_trained_on():
     index.add(np.eye(2))
     with pytest.raises(ValueError, match="device 'd' has rows without labels"):
         Device("d", index).training()
+
+
+def test_a_name_is_a_whole_number_or_text() -> None:
+    index = VectorIndex(2)
+    largest = np.uint64(2**64 - 1)
+    assert [Device(name, index).id for name in (largest, "7", 7)] == [2**64 - 1, "7", 7]
+    for odd in (1e19, np.float64(7), None, True, ("ward", 7)):
+        with pytest.raises(TypeError, match="names are whole numbers or text"):
+            Device(odd, index)  # type: ignore[arg-type]

@@ -306,6 +306,51 @@ def test_a_copy_that_shares_memory_is_noticed():
 # -- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_what_a_link_leads_to_is_saved_over_and_searched(tmp_path):
+    index, real = labelled(), tmp_path / "real" / "ward.index"
+    real.parent.mkdir()
+    index.save(real)
+    (tmp_path / "near").symlink_to(real)
+    (tmp_path / "far").symlink_to("near")
+    fingerprints = Fingerprints.taken(index, GONE)
+    kept = real.with_name("ward.index.bak")
+    kept.write_bytes(real.read_bytes())
+    index.erase(GONE)
+    index.save(tmp_path / "elsewhere")
+    stale = audit_erasure(index, fingerprints, files=[tmp_path / "far"])
+    assert {f.place for f in stale.found} == {str(tmp_path / "far"), str(kept)}
+    index.save(tmp_path / "far")
+    kept.unlink()
+    assert (tmp_path / "far").is_symlink()
+    assert len(VectorIndex.open(real)) == 96
+    for path in (tmp_path / "far", tmp_path / "near", real):
+        assert audit_erasure(index, fingerprints, files=[path]).clean
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_other_names_of_the_file_that_was_replaced_are_named(tmp_path):
+    index, path = labelled(), tmp_path / "ward.index"
+    index.save(path)
+    (tmp_path / "backups").mkdir()
+    os.link(path, tmp_path / "backups" / "yesterday")
+    inode = path.stat().st_ino
+    fingerprints = Fingerprints.taken(index, GONE)
+    certificate = erase_and_audit(index, GONE, path)
+    assert certificate.audit["verdict"] == "undecided"
+    audit = audit_erasure(index, fingerprints, files=[path])
+    assert audit.verdict == "undecided"
+    assert [f"-inum {inode}" in why for why in audit.unread.values()] == [True]
+    audit = audit_erasure(index, fingerprints, files=[path], folders=[tmp_path / "backups"])
+    assert {Path(f.place).name for f in audit.found} == {"yesterday"}
+    assert not audit.unread
+    (tmp_path / "backups" / "lost").symlink_to("nowhere")
+    audit = audit_erasure(index, fingerprints, files=[path], folders=[tmp_path / "backups"])
+    assert {Path(place).name for place in audit.unread} == {"lost"}
+    (tmp_path / "backups" / "yesterday").unlink()
+    assert audit_erasure(VectorIndex.open(path), fingerprints, files=[path]).clean
+
+
 @pytest.mark.parametrize("key", [None, Key.generate()], ids=repr)
 def test_older_generations_and_what_killed_saves_left_are_searched(key, tmp_path):
     index, path = labelled(), tmp_path / "ward.index"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 
 from benchmarks.campaign import Campaign
 from fedlab import Key, Passphrase, VectorIndex
+from fedlab.files import sealing
 from fedlab.files.keys import KeyProblem
 from fedlab.files.sealing import SealError, reseal, sealed, unsealed
 from fedlab.index.file import IndexFileError
@@ -182,3 +185,52 @@ def test_a_share_of_the_campaign_ends_without_a_crash_and_with_nothing_opened(tm
     assert {how for ends in counts.values() for how in ends} == {"refused"}, counts
     assert sum(sum(ends.values()) for ends in counts.values()) == trials
     assert len(counts) == 22
+
+
+PHRASES = [
+    "çédille sur un été",
+    "Schlüssel für Zoë",
+    "한국어 비밀번호 열두 글자 이상",
+    "ﬁne Å Ω plain",
+]
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+@pytest.mark.parametrize("composed", ["NFC", "NFD"])
+def test_a_passphrase_opens_however_a_keyboard_composed_it(phrase, composed, tmp_path):
+    other = {"NFC": "NFD", "NFD": "NFC"}[composed]
+    assert normalize(composed, phrase) != normalize(other, phrase), "the control"
+    filled().save(tmp_path / "ward", Passphrase(normalize(composed, phrase)))
+    for typed in (phrase, normalize(other, phrase)):
+        assert len(VectorIndex.open(tmp_path / "ward", Passphrase(typed))) == 50
+    with pytest.raises(IndexFileError, match="another passphrase"):
+        VectorIndex.open(tmp_path / "ward", Passphrase(phrase + "."))
+
+
+def without_form(said):
+    """What a seal's header said before phrases were normalised."""
+    derived = said.get("argon2id", {})
+    return {**said, **({"argon2id": {**derived, "form": None}} if derived else {})}
+
+
+@pytest.mark.parametrize("composed", ["NFC", "NFD"])
+def test_files_sealed_under_a_phrase_as_it_was_typed_still_open(composed, tmp_path, monkeypatch):
+    index, path, typed = filled(), tmp_path / "ward", normalize(composed, PHRASES[0])
+    dumps = json.dumps
+    monkeypatch.setattr(Passphrase, "forms", property(lambda phrase: (phrase.text.encode(),)))
+    monkeypatch.setattr(sealing.json, "dumps", lambda said: dumps(without_form(said)))
+    index.save(path, Passphrase(typed))
+    monkeypatch.undo()
+    assert b"NFC" not in path.read_bytes()[:400]
+    for way in ("NFC", "NFD"):
+        assert len(VectorIndex.open(path, Passphrase(normalize(way, PHRASES[0])))) == 50
+    with pytest.raises(IndexFileError, match="another passphrase"):
+        VectorIndex.open(path, Passphrase(PHRASES[1]))
+
+
+def test_a_passphrase_is_text_of_whole_characters():
+    for odd in (b"correct horse battery", "correct horse \udc80attery", None):
+        with pytest.raises(KeyProblem, match="a passphrase is text"):
+            Passphrase(odd)
+    with pytest.raises(KeyProblem, match="of 6 characters"):
+        Passphrase(normalize("NFD", "éééééé"))

@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedlab.files import arrays as files
+from fedlab.files import sealing
+from fedlab.files.keys import Key
 from fedlab.index.engines import HNSW
 from fedlab.index.file import INDEX, IndexFileError
 from fedlab.index.vectorindex import VectorIndex
@@ -22,15 +27,34 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and pipe
 
 def parts_of(file: bytes) -> tuple[dict[str, Any], bytes]:
     """Header and body of an index file."""
-    _, _, header_size, body_size = struct.unpack_from("<8sIIQ", file)
-    return json.loads(file[24 : 24 + header_size]), file[24 + header_size :][:body_size]
+    _, version, header_size, body_size = struct.unpack_from("<8sIIQ", file)
+    start = 24 + header_size + (32 if version == 2 else 0)
+    return json.loads(file[24 : 24 + header_size]), file[start:][:body_size]
 
 
-def sealed(header: Any, body: bytes, version: int = 1, magic: bytes = b"FEDLABVX") -> bytes:
-    """An index file with a right digest, whatever it says."""
+def sealed(header: Any, body: bytes, version: int = 2, magic: bytes = b"FEDLABVX") -> bytes:
+    """An index file with right digests, whatever it says."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    file = struct.pack("<8sIIQ", magic, version, len(text), len(body)) + text + body
-    return file + hashlib.blake2b(file, digest_size=32).digest()
+    head = struct.pack("<8sIIQ", magic, version, len(text), len(body)) + text
+    if version != 2:
+        return head + body + hashlib.blake2b(head + body, digest_size=32).digest()
+    digests, start = [hashlib.sha256(head).digest()], 0
+    for size in sizes_in(header):
+        for place in range(start, start + size, 1 << 20):
+            piece = body[place : min(place + (1 << 20), start + size)]
+            digests.append(hashlib.sha256(piece).digest())
+        start += size
+    return head + digests[0] + body + hashlib.sha256(b"".join(digests)).digest()
+
+
+def sizes_in(header: Any) -> list[int]:
+    """Bytes of each array that a header describes, if it does describe some."""
+    try:
+        arrays = header["arrays"]
+        sizes = [int(math.prod(a["shape"])) * np.dtype(a["type"]).itemsize for a in arrays]
+        return sizes if 0 <= sum(sizes) < 1 << 30 else []
+    except (KeyError, TypeError):
+        return []
 
 
 def labelled(metric: str = "cosine", dtype: str = "f32", graph: bool = True) -> VectorIndex:
@@ -248,7 +272,7 @@ def test_damaged_files_are_refused_and_never_end_the_process(dtype: str, tmp_pat
     assert int(refused) > 330
 
 
-@pytest.mark.parametrize("version", [0, 2, 2**32 - 1])
+@pytest.mark.parametrize("version", [0, 3, 2**32 - 1])
 def test_another_version_with_a_right_digest_is_named(version: int, tmp_path: Path) -> None:
     path = tmp_path / "later.index"
     path.write_bytes(sealed(*parts_of(content(labelled(), tmp_path)), version=version))
@@ -401,10 +425,15 @@ FORGED: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("build", FORGED.values(), ids=FORGED)
 def test_forged_files_are_refused(
-    build: Callable[[dict[str, Any], bytes], bytes], tmp_path: Path
+    build: Callable[[dict[str, Any], bytes], bytes],
+    version: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sealed, "__defaults__", (version, b"FEDLABVX"))
     header, body = parts_of(content(labelled(), tmp_path))
     assert [array["name"] for array in header["arrays"]] == ["codes", "keys", "labels", "graph"]
     path = tmp_path / "forged.index"
@@ -448,6 +477,65 @@ def test_a_graph_of_another_version_of_usearch_is_left_out_and_said(tmp_path: Pa
         warnings.simplefilter("error")
         labelled(graph=False).save(path)
         VectorIndex.open(path)
+
+
+@pytest.mark.parametrize("key", [None, Key.generate()], ids=["plain", "sealed"])
+def test_files_of_the_first_version_are_opened(key: Key | None, tmp_path: Path) -> None:
+    index, path = labelled(), tmp_path / "old.index"
+    old = sealed(*parts_of(content(index, tmp_path)), version=1)
+    with path.open("wb") as file, sealing.sealed(file, key) if key else nullcontext(file) as out:
+        out.write(old)
+    opened = VectorIndex.open(path, key)
+    assert opened.has_graph
+    assert content(opened, tmp_path)[24:] == content(index, tmp_path)[24:]
+    if key is None:
+        for place in (len(old) - 1, len(old) // 2, 30):
+            altered = bytearray(old)
+            altered[place] ^= 1
+            path.write_bytes(altered)
+            with pytest.raises(IndexFileError, match=r"old\.index"):
+                VectorIndex.open(path)
+
+
+@pytest.mark.parametrize("rows", [1, 8191, 8192, 8193, 40_000])
+def test_each_piece_of_each_array_is_checked(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.index"
+    arrays = {"a": normal(rows, 32), "b": np.arange(rows), "c": np.zeros(rows, np.int8)}
+    INDEX.write(path, {"p": 1}, arrays)
+    for threads in ("1", "4"):
+        monkeypatch.setenv("FEDLAB_THREADS", threads)
+        _, found = INDEX.read(path)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+        assert not np.may_share_memory(found["a"], found["b"])
+    whole = path.read_bytes()
+    assert whole == sealed(*parts_of(whole)), "as the layout says"
+    start, piece = len(whole) - 32 - sum(array.nbytes for array in arrays.values()), 1 << 20
+    places = {0, 20, start - 40, start - 1, start, len(whole) - 33, len(whole) - 1}
+    places |= {min(start + n * piece + m, len(whole) - 1) for n in range(1, 5) for m in (-1, 0)}
+    for place in places:
+        altered = bytearray(whole)
+        altered[place] ^= 16
+        path.write_bytes(altered)
+        with pytest.raises(IndexFileError, match=r"large\.index is "):
+            INDEX.read(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, take = tmp_path / "shrinking.index", files._bytes_from
+    INDEX.write(path, {}, {"a": normal(50_000, 32)})
+
+    def shrink(*given: Any) -> bytes:
+        os.truncate(path, 1 << 20)
+        return take(*given)
+
+    monkeypatch.setattr(files, "_bytes_from", shrink)
+    with pytest.raises(IndexFileError, match=r"shrinking\.index is torn"):
+        INDEX.read(path)
 
 
 def test_arrays_of_any_shape_and_order_are_written_and_read(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
+import re
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -164,6 +167,28 @@ def test_dates_are_equal_to_the_text_of_the_same_moment() -> None:
     ):
         assert ours(text) == expected.tolist()
         assert 0 < sum(expected) < ROWS
+
+
+#: Letters that Python would spell in another way, and what it would make of them.
+RESPELLED = {
+    letter: normalize("NFKC", letter)
+    for letter in map(chr, range(0x80, sys.maxunicode + 1))
+    if re.fullmatch(r"[^\W\d]", letter) and normalize("NFKC", letter) != letter
+}
+
+
+def test_a_filter_reads_the_column_of_that_very_name() -> None:
+    mask, other = np.array([True, False]), np.array([False, True])
+    columns = {"µmol": np.array([1, 2]), "μmol": np.array([2, 1])}
+    assert passing("µmol == 1 and (μmol) > 1", columns, 2).tolist() == [True, False]
+    assert len(RESPELLED) > 1000
+    for letter, spelled in RESPELLED.items():
+        for before in ("", "x"):
+            columns = {before + letter: mask, before + spelled: other}
+            for text in (f"{before}{letter}", f"`{before}{letter}`"):
+                np.testing.assert_array_equal(passing(text, columns, 2), mask, text)
+    with pytest.raises(FilterError, match=r"'µmol' is no column; there is μmol"):
+        passing("µmol == 1", {"μmol": mask}, 2)
 
 
 def test_whole_numbers_are_compared_as_such() -> None:

@@ -489,7 +489,9 @@ def test_either_all_rows_have_labels_or_none() -> None:
         index.add(normal(1, 3), labels=[1])
     with pytest.raises(KeyError, match="no labels"):
         index.labels_of([0])
-    with pytest.raises(ValueError, match="labels of type <U1 were given; this index has int64"):
+    with pytest.raises(
+        ValueError, match="labels: a column was given as text; in this index it holds whole numbers"
+    ):
         filled(normal(2, 3), labels=[1, 2]).add(normal(1, 3), labels=["a"])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.core.validation import plain_array
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
 from fedlab.data.tables.columns import Notes, as_column, numbers_of, text_of
@@ -200,10 +201,7 @@ def read_vectors(
     """
     import pandas as pd
 
-    given = _array(vectors)
-    if np.ma.is_masked(given):
-        raise ValueError("vectors are masked; fill in or leave out what is missing")
-    x = np.asarray(given)
+    x = plain_array(_array(vectors), "vectors")
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(
             f"vectors have shape {x.shape} and type {x.dtype}; they take numbers of shape (n, d), "

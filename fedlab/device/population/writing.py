@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import address_of
 from fedlab.core.typing import I64
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import plain_array, whole_number
 from fedlab.device.device import Device
 from fedlab.device.population.reading import (
     BUFFER,
@@ -210,7 +210,7 @@ class _Writer:
 
     def add_block(self, sizes: ArrayLike, x: Any, y: Any) -> None:
         """Add many devices."""
-        counts = np.asarray(sizes)
+        counts = plain_array(sizes, "sizes")
         if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
             raise TypeError(
                 f"sizes of type {counts.dtype} and shape {counts.shape} were given; whole numbers "
@@ -317,7 +317,7 @@ class _Writer:
         """Add a column of profiles, unless all of it is the default."""
         if name not in PROFILE:
             raise ValueError(f"a profile has no {name!r}; choose among {', '.join(PROFILE)}")
-        column = np.asarray(values, np.float64)
+        column = plain_array(values, name).astype(np.float64)
         if column.shape != (self._devices,):
             raise ValueError(
                 f"{name} of shape {column.shape} was given; ({self._devices},), one number a "

@@ -246,6 +246,7 @@ def test_a_cut_or_foreign_npy_is_refused(tmp_path: Path) -> None:
         (np.eye(2), [0, 1], [1], "2 vectors but 1 device"),
         (np.eye(2), [0, None], None, r"missing in 1 row \(1\)"),
         (np.eye(2), [0, 1], ["a", None], r"device column 'device' is missing in 1 row \(1\)"),
+        (np.ma.array(np.eye(2), mask=np.eye(2)), [0, 1], None, "vectors: a masked value"),
         (np.eye(2), [1, 1], None, "constant"),
         ([[1, np.nan], [0, 0]], [0, 1], None, r"NaN.*\[0\]"),
     ],
