@@ -19,6 +19,8 @@ from fedlab.index.table import RowTable
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
 
+#: A column of text takes the width of its longest value in every row.
+LONGEST_TEXT = 1024
 #: Whole numbers up to here are floats too.
 EXACT = 2**53
 _KINDS = {"i": "whole numbers", "f": "floats", "b": "truth values", "U": "text", "M": "dates"}
@@ -156,8 +158,18 @@ def as_column(values: Any, what: str) -> NDArray[Any]:
     Traceback (most recent call last):
     TypeError: labels: 1 was given among text; a column is of one type
     """
-    array = plain_array(values, what)
-    kind = array.dtype.kind
+    # Before an array is made of it, in which one long text takes its width in every row.
+    texts = values if isinstance(values, list | tuple) or _holds_objects(values) else ()
+    longest = max((len(value) for value in texts if isinstance(value, str)), default=0)
+    if longest <= LONGEST_TEXT:
+        array = plain_array(values, what)
+        kind = array.dtype.kind
+        longest = array.dtype.itemsize // 4 if kind == "U" else longest
+    if longest > LONGEST_TEXT:
+        raise ValueError(
+            f"{what} holds text of {longest} characters; at most {LONGEST_TEXT} are kept: keep "
+            "long text elsewhere, by the rows' keys"
+        )
     # Of an array or a Series, NumPy's own type is what was given.
     if array.ndim != 1 or not (kind in "OT" or (kind in "fU" and not hasattr(values, "dtype"))):
         return array
@@ -182,6 +194,10 @@ def as_column(values: Any, what: str) -> NDArray[Any]:
             "exactly beside the others; give text"
         )
     return array
+
+
+def _holds_objects(values: Any) -> bool:
+    return getattr(values, "ndim", 0) == 1 and str(values.dtype) in ("object", "str", "string")
 
 
 def refuse_other_kind(what: str, known: NDArray[Any], new: NDArray[Any]) -> None:

@@ -26,8 +26,6 @@ RESERVED = ("key", "label")
 _PREFIX = "meta:"
 _COLUMNS = 256
 _NAME = 64
-#: A column of text takes the width of its longest value in every row.
-_LONGEST_TEXT = 1024
 _TIME = np.dtype("M8[us]")
 _LARGEST_CODE = 0x10FFFF
 
@@ -102,11 +100,6 @@ def _as_column(values: Any, name: str, rows: int) -> NDArray[np.generic]:
     if array.dtype.kind in "fb":
         return array.astype(np.float64 if array.dtype.kind == "f" else np.bool_)
     if array.dtype.kind == "U":
-        if array.dtype.itemsize > 4 * _LONGEST_TEXT:
-            raise ValueError(
-                f"metadata: {name!r} holds text of {array.dtype.itemsize // 4} characters; at most "
-                f"{_LONGEST_TEXT} are kept: keep long text elsewhere, by the rows' keys"
-            )
         return array
     if array.dtype.kind == "M":
         times = array.astype(_TIME)
