@@ -277,7 +277,7 @@ def test_missing_texts_are_no_class(missing: Any) -> None:
     ):
         with pytest.raises(ValueError, match=r"missing in 1 row \(1\)"):
             refused()
-    with pytest.raises(ValueError, match="vectors are masked"):
+    with pytest.raises(ValueError, match="vectors: a masked value was given"):
         read_vectors(np.ma.array(np.eye(3), mask=np.eye(3)), ["a", "b", "a"])
 
 
