@@ -124,7 +124,7 @@ def train_cohort(
         np.array(np.broadcast_to(np.asarray(own, np.float64), count)),
         np.broadcast_to(local.epochs if epochs is None else epochs, count),
         np.zeros(count, np.int64),
-    )
+    ).checked(count)
     whole_number(seed, "seed", 0, 2**64 - 1)
     parts = list(
         train_in_parts(
@@ -171,7 +171,6 @@ def train_in_parts(
     held : int
         Bytes of changes that are held at once; a part has one device at least.
     """
-    order.checked(len(devices))
     if threads is not None:
         whole_number(threads, "threads", 1)
     phases = phases_of(work)
