@@ -84,6 +84,8 @@ class Finding:
         How often they stand there.
     shared_with : int, optional
         The key of a kept row that has the same bytes.
+    explained : int
+        How often kept rows have them.
     """
 
     place: str
@@ -92,6 +94,15 @@ class Finding:
     offset: int
     times: int
     shared_with: int | None = None
+    explained: int = 0
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether a row's numbers stand more often in a place than kept rows explain.
+
+        A file that was not saved since, for example; or a graph within it, which has them again.
+        """
+        return self.form in FORMS and self.times > self.explained > 0
 
     def __str__(self) -> str:
         often = f", {self.times:,} times" if self.times > 1 else ""
@@ -109,7 +120,8 @@ class Audit:
     found : tuple of Finding
         Their bytes, where no kept row has the same.
     shared : tuple of Finding
-        Bytes that a kept row has, too: they show nothing of the erased one.
+        Bytes that a kept row has, too: they show nothing of the erased one, unless they stand more
+        often than kept rows explain.
     undecidable : mapping of str to int
         Of how many rows a form was not looked for, since fewer than 16 bytes make it up: whole,
         or by being repeated.
@@ -131,10 +143,19 @@ class Audit:
 
     @property
     def verdict(self) -> Literal["found", "undecided", "clean"]:
-        """What follows: "undecided" where a place stayed unread, or stored rows are too short."""
+        """What follows: "undecided" where a place stayed unread, or stored rows are too short.
+
+        Also where a row's bytes stand more often than the kept rows explain that have the same.
+        """
         if self.found:
             return "found"
-        return "undecided" if self.unread or self.stored in self.undecidable else "clean"
+        if (
+            self.unread
+            or self.stored in self.undecidable
+            or any(one.exceeds for one in self.shared)
+        ):
+            return "undecided"
+        return "clean"
 
     @property
     def clean(self) -> bool:
@@ -167,6 +188,7 @@ class Audit:
         lines += [f"  found: {one}" for one in self.found]
         lines += [
             f"  shared: {one}; the kept row {one.shared_with} has the same bytes"
+            + (f", and explains {one.explained}: save the file anew" if one.exceeds else "")
             for one in self.shared
         ]
         lines += [f"  unread: {place}: {why}" for place, why in self.unread.items()]
@@ -248,12 +270,14 @@ def audit_erasure(
                 seen.setdefault((place, name), [offset, 0])[1] += 1
         except (OSError, SealError, _Unsearchable) as error:
             unread[place] = str(error)
-    kept = dict[Name, int]()
+    kept = dict[Name, list[int]]()
     for one in indexes:
-        kept |= _kept(one, fingerprints, {form for _, (form, _) in seen})
+        for name, keys in _kept(one, fingerprints, {form for _, (form, _) in seen}).items():
+            kept.setdefault(name, []).extend(keys)
     findings = [
-        Finding(place, *name, offset, times, kept.get(name))
+        Finding(place, *name, offset, times, next(iter(keys), None), len(keys))
         for (place, name), (offset, times) in seen.items()
+        for keys in [kept.get(name, [])]
     ]
     return Audit(
         fingerprints.keys,
@@ -276,10 +300,10 @@ def _counted(blocks: Blocks, place: str, looked_at: dict[str, int]) -> Iterator[
 # -- what kept rows have ---------------------------------------------------------------------------
 
 
-def _kept(index: VectorIndex, fingerprints: Fingerprints, forms: set[str]) -> dict[Name, int]:
+def _kept(index: VectorIndex, fingerprints: Fingerprints, forms: set[str]) -> dict[Name, list[int]]:
     """Return which of the patterns that were seen stand in rows that were kept, and in whose."""
     rows = np.flatnonzero(~np.isin(index.keys, np.array(fingerprints.keys, np.uint64)))
-    kept: dict[Name, int] = {}
+    kept: dict[Name, list[int]] = {}
     for dtype in FORMS if forms.intersection(FORMS) else ():
         kept = _whose(fingerprints, _codes_of(index, rows, dtype)) | kept
     for name, column in index.columns.items():
@@ -310,7 +334,7 @@ def _texts_of(name: str, column: NDArray[np.generic], keys: U64) -> Iterator[Par
         yield whole, np.concatenate([[0], ends[:-1]]), keys[first[[place for _, place in texts]]]
 
 
-def _whose(fingerprints: Fingerprints, parts: Iterable[Part]) -> dict[Name, int]:
+def _whose(fingerprints: Fingerprints, parts: Iterable[Part]) -> dict[Name, list[int]]:
     begins, seen = list[int](), list[tuple[Places, U64]]()
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
@@ -321,13 +345,12 @@ def _whose(fingerprints: Fingerprints, parts: Iterable[Part]) -> dict[Name, int]
             begin += content.size
             yield content
 
-    whose: dict[Name, int] = {}
+    whose: dict[Name, list[int]] = {}
     for name, offset in fingerprints.search(blocks()):
-        if name not in whose:
-            place = bisect_right(begins, offset) - 1
-            starts, keys = seen[place]
-            row = np.searchsorted(starts, offset - begins[place], "right") - 1
-            whose[name] = int(keys[row])
+        place = bisect_right(begins, offset) - 1
+        starts, keys = seen[place]
+        row = np.searchsorted(starts, offset - begins[place], "right") - 1
+        whose.setdefault(name, []).append(int(keys[row]))
     return whose
 
 

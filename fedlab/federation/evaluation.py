@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import Array
 from fedlab.core.validation import require, shown
+from fedlab.device.device import Device
 from fedlab.federation.plan import Plan
 from fedlab.fleet import Roster
 from fedlab.metrics.scores import named_metrics, score
@@ -34,8 +35,8 @@ def evaluated(
 ) -> dict[str, float]:
     """Return the measures of a model: ``validation_...`` over all held-out rows, ``test_...``."""
     measured: dict[str, float] = {}
-    if fleet.holding:
-        by_device = on_held_out(fleet.holding, plan.trainer, parameters, threads)
+    if holding := _holding(fleet):
+        by_device = on_held_out(holding, plan.trainer, parameters, threads)
         rows = by_device.pop("rows")
         for name, values in by_device.items():
             measured[f"validation_{name}"] = float(np.average(values, weights=rows))
@@ -61,15 +62,16 @@ def validated(
     if named:
         require(plan.model, "a model whose scores are measured", "predict")
 
-    if not fleet.holding:
+    if not (holding := _holding(fleet)):
         raise ValueError(
             "no device has rows held out; use Device.hold_out first, or measure on rows of "
             "your own with Federation(test=...)"
         )
-    measures = on_held_out(fleet.holding, plan.trainer, parameters, threads)
-    frame = pd.DataFrame(measures, pd.Index([d.id for d in fleet.holding], name="device"))
+    measures = on_held_out(holding, plan.trainer, parameters, threads)
+    measures["rows"] = measures["rows"].astype(np.int64)
+    frame = pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
     undefined: dict[str, list[str]] = {}
-    for device in fleet.holding if named else ():
+    for device in holding if named else ():
         x, y = device.validation()
         with one_blas_thread(), np.errstate(all="ignore"):
             scores = np.asarray(plan.model.predict(parameters, x))  # type: ignore[attr-defined]
@@ -81,3 +83,8 @@ def validated(
         said = "; ".join(f"{who} ({', '.join(names)})" for who, names in undefined.items())
         warnings.warn(f"NaN stands where a metric says nothing: {said}", stacklevel=3)
     return frame
+
+
+def _holding(fleet: Roster) -> list[Device]:
+    """Return the devices that hold rows out: those of one may have been erased since."""
+    return [device for device in fleet.holding if device.validation_rows]

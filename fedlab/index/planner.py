@@ -198,7 +198,7 @@ class Lookup:
         self, graph: Proposer, queries: F32, k: int, wanted: int
     ) -> tuple[I64, F64, Bool]:
         """Return the nearest candidates, and for which queries too few are known."""
-        near = graph.candidates(queries, wanted, self.threads)
+        near = self._checked(graph.candidates(queries, wanted, self.threads), len(queries))
         stands = near >= 0
         passed, first = stands, near.shape[1]
         if self.chosen is not None:
@@ -210,11 +210,29 @@ class Lookup:
             first = (first + 1) // 2
         who = np.repeat(np.arange(len(near)), passed.sum(axis=1))
         rows, distances = ranked(self.table, queries, who, near[passed], k, self.metric)
+        keys = self.table.columns["keys"][rows]
+        if ((keys[:, 1:] == keys[:, :-1]) & (rows[:, 1:] >= 0)).any():
+            raise ValueError(f"engine {self.engine.name!r} proposes a row twice for one query")
         # Among rows that are gone a walk may not get to those behind them. Otherwise an engine may
         # look at no more than k rows if it likes: that is its recall.
         needed = wanted if graph.removed else k
         lacking = (stands.sum(axis=1) < needed) | (passed[:, :first].sum(axis=1) < k)
         return rows, distances, lacking
+
+    def _checked(self, near: I64, asked: int) -> I64:
+        """Return what an engine proposes, or say what is no row: loops read them unchecked."""
+        rows = self.table.rows
+        if near.ndim != 2 or len(near) != asked or near.dtype.kind != "i":
+            raise ValueError(
+                f"engine {self.engine.name!r} proposes {near.dtype} of shape {near.shape}; row "
+                f"numbers are needed, ({asked}, n)"
+            )
+        if near.size and not -1 <= near.min() <= near.max() < rows:
+            raise ValueError(
+                f"engine {self.engine.name!r} proposes rows {near.min()} ... {near.max()}; there "
+                f"are {rows}, and -1 stands for none"
+            )
+        return near
 
     def _hits(self, engine: str, rows: I64, distances: F64, rescued: I64 | None = None) -> Hits:
         keys = np.full((len(rows), self.k), KEY_LIMIT, np.uint64)

@@ -116,8 +116,10 @@ def gradient_of(
 def measures_of(model: Model, parameters: Array, x: Array, y: Array) -> dict[str, float]:
     """Return what `Model.evaluate` gives, or say what it should have given."""
     given, who = model.evaluate(read_only(parameters), x, y), f"{type(model).__name__}.evaluate"
-    if not isinstance(given, Mapping) or "loss" not in given:
+    if not isinstance(given, Mapping):
         raise TypeError(f"{who} returned {shown(given)}; measures by name, with a loss, are needed")
+    if "loss" not in given:
+        raise TypeError(f"{who} gave {', '.join(map(str, given))}, and no 'loss'; it is needed")
     return {name: number(np.asarray(v)[()], f"{name} of {who}") for name, v in given.items()}
 
 

@@ -718,11 +718,35 @@ def test_the_content_s_hash_follows_content_alone(tmp_path):
     assert content_hash(index) != before
 
 
+def test_a_file_that_was_not_saved_anew_is_not_clean_where_a_kept_row_is_the_same(tmp_path):
+    rows = normal(10, DIM)
+    rows[7] = rows[3]
+    index = filled(rows, keys=range(100, 110))
+    index.save(tmp_path / "ward")
+    fingerprints = Fingerprints.taken(index, [103])
+    index.erase([103])
+    stale = audit_erasure(index, fingerprints, files=[tmp_path / "ward"])
+    assert stale.verdict == "undecided"
+    assert "kept row 107 has the same bytes, and explains 1: save the file anew" in str(stale)
+    index.save(tmp_path / "ward")
+    saved = audit_erasure(index, fingerprints, files=[tmp_path / "ward"])
+    assert saved.verdict == "clean"
+    assert {one.shared_with for one in saved.shared} == {107}
+
+
 def test_findings_as_a_frame():
     index = filled(normal(10, DIM), keys=[2**64 - 2 - n for n in range(10)])
     fingerprints = Fingerprints.taken(index, [2**64 - 2])
     frame = audit_erasure(index, fingerprints).frame()
-    assert list(frame.columns) == ["place", "form", "key", "offset", "times", "shared_with"]
+    assert list(frame.columns) == [
+        "place",
+        "form",
+        "key",
+        "offset",
+        "times",
+        "shared_with",
+        "explained",
+    ]
     assert set(frame.key) == {2**64 - 2}
     assert frame.shared_with.isna().all()
     index.erase([2**64 - 2])

@@ -220,7 +220,7 @@ def test_a_model_that_writes_into_its_arguments_is_told_so(place):
     ("measures", "says"),
     [
         (lambda m: m["loss"], "measures by name"),
-        (lambda m: {"accuracy": 1.0}, "with a loss"),
+        (lambda m: {"accuracy": 1.0}, "gave accuracy, and no .loss."),
         (lambda m: {"loss": np.ones(3)}, "loss of Own.evaluate is an array"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from fedlab import Federation, LinearRegression, SoftmaxRegression
+from fedlab.erasure import erase_across
 from tests.federations import class_device, regression_device
 
 
@@ -66,3 +67,21 @@ def test_numbers_are_measured_too() -> None:
         error = federation.model.predict(federation.parameters, x) - y  # type: ignore[attr-defined]
         assert frame.mae[device.id] == pytest.approx(np.abs(error).mean(), rel=1e-5)
         assert frame.r2[device.id] == pytest.approx(1 - np.square(error).mean() / y.var(), rel=1e-4)
+
+
+@pytest.mark.parametrize("what", ["all of a device's rows", "those that it holds out"])
+def test_a_device_whose_rows_were_erased_spoils_nobody_s_measures(what: str) -> None:
+    devices = [class_device(n, [0, 1, 2] * 6).hold_out(0.3, seed=0) for n in range(3)]
+    federation = Federation(devices, SoftmaxRegression(4, 3))
+    federation.run(2)
+    last = federation.devices[2]
+    gone = last.index.keys if what.startswith("all") else last.validation_keys
+    erase_across(federation.devices, gone.copy(), device=last.id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if not what.startswith("all") else "ignore", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
+        losses = federation.run(2).series("validation_loss")
+        frame = federation.validate(metrics="f1")
+    assert np.isfinite(losses).all()
+    assert frame.index.tolist() == [0, 1]
+    assert frame["rows"].dtype == np.int64

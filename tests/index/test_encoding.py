@@ -30,7 +30,7 @@ def nearest_bfloat16(value: np.float32) -> int:
 @given(st.lists(st.floats(-(2.0**59), 2.0**59, width=32), min_size=1, max_size=20))
 def test_bf16_rounds_to_nearest_even(values: list[float]) -> None:
     row = np.array([values], np.float32)
-    assert encode(row, "bf16")["codes"][0].tolist() == [nearest_bfloat16(x) for x in row[0]]
+    assert rounded(row, "bf16")["codes"][0].tolist() == [nearest_bfloat16(x) for x in row[0]]
 
 
 def test_bf16_ties_go_to_even() -> None:

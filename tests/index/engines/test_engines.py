@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlab.index.certificate import content_hash
 from fedlab.index.engines import (
     ENGINES,
     HNSW,
@@ -264,7 +265,7 @@ class Proposing(Entries):
     oversampling, whole, worn = 1, True, False
 
     def extend(self, table: Any, threads: int) -> None:
-        self._row_of = np.arange(table.rows)
+        self._number(table.rows)
 
     def candidates(self, queries: Any, count: int, threads: int) -> Any:
         return np.tile(np.arange(self.entries), (len(queries), 1))
@@ -277,12 +278,48 @@ def test_an_engine_of_ones_own_answers_and_is_not_saved(tmp_path: Path) -> None:
     index = filled(ROWS, engine=Every())
     found, exact = (index.search(QUERIES, 9, exact=exact) for exact in (False, True))
     assert (found.engine, exact.engine) == ("every", "scan")
+    assert len(found.rescued) == 0
     np.testing.assert_array_equal(found.keys, exact.keys)
     np.testing.assert_array_equal(found.distances, exact.distances)
     with pytest.raises(ValueError, match="Every is no engine that a file can name"):
         index.save(tmp_path / "saved.index")
     assert not list(tmp_path.iterdir())
     assert index.generation == 0
+
+
+def test_rows_of_an_engine_of_ones_own_can_be_erased_and_their_index_told(tmp_path: Path) -> None:
+    index, other = filled(ROWS, engine=Every()), filled(ROWS)
+    assert content_hash(index) != content_hash(other)
+    certificate = index.erase([3])
+    assert certificate.keys == (3,)
+    assert 3 not in index
+    assert content_hash(index) == certificate.hash_after
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        (lambda near: near + 10**9, "proposes rows 1000000000"),
+        (lambda near: near + 1, "there are 900, and -1 stands for none"),
+        (lambda near: near - 5, "proposes rows -5"),
+        (lambda near: near[:1], r"row numbers are needed, \(\d+, n\)"),
+        (lambda near: near[0], r"of shape \(900,\)"),
+        (lambda near: near.astype(float), "proposes float64"),
+        (lambda near: np.repeat(near, 2, axis=1), "proposes a row twice"),
+    ],
+)
+def test_what_an_engine_proposes_is_looked_at_before_loops_read_it(odd: Any, says: str) -> None:
+    class Odd(Proposing):
+        def candidates(self, queries: Any, count: int, threads: int) -> Any:
+            return odd(super().candidates(queries, count, threads))
+
+    @dataclass(frozen=True)
+    class Wrong(Every):
+        def proposer(self, dimensions: int, metric: str, dtype: str) -> Proposing:
+            return Odd()
+
+    with pytest.raises(ValueError, match=says):
+        filled(ROWS, engine=Wrong()).search(QUERIES, 9, exact=False)
 
 
 # -- files ----------------------------------------------------------------------------------------
