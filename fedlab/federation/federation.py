@@ -528,19 +528,27 @@ class Federation:
         Returns
         -------
         (r,) int64 array
-            Rounds, rising; empty if none used it.
+            Rounds, rising; empty if none used it, with a warning if the device has no such row.
 
         Raises
         ------
         KeyError
             If no such device is in the federation.
         """
-        wanted = as_keys([key])[0]
+        wanted = int(as_keys([key])[0])
         place = self._place_of(device)
-        if self._stored and wanted not in self.devices[place].index:
-            return np.empty(0, np.int64)
-        rounds = self._participation.rounds_of(place, None if self._stored else int(wanted))
-        return rounds[rounds <= self.round_number]
+        held = wanted in self.devices[place].index
+        rounds = np.empty(0, np.int64)
+        if held or not self._stored:
+            rounds = self._participation.rounds_of(place, None if self._stored else wanted)
+            rounds = rounds[rounds <= self.round_number]
+        if not (held or len(rounds)):
+            warnings.warn(
+                f"device {device!r} has no row of key {wanted}, and no round used one: is that its "
+                "number, and its device?",
+                stacklevel=2,
+            )
+        return rounds
 
     def _place_of(self, device: int | str) -> int:
         # Those that took part first: of a million devices, they are few.

@@ -44,7 +44,8 @@ def test_rounds_follow_the_cohort_and_held_out_rows_were_never_used():
             assert one.rounds_that_used(device.id, key).tolist() == took_part[device.id]
         for key in device.validation_keys.tolist():
             assert one.rounds_that_used(device.id, key).tolist() == []
-        assert one.rounds_that_used(device.id, 999).tolist() == []
+        with pytest.warns(UserWarning, match="no row of key 999, and no round used one"):
+            assert one.rounds_that_used(device.id, 999).tolist() == []
     with pytest.raises(KeyError, match="no device 'ward'"):
         one.rounds_that_used("ward", 0)
 
