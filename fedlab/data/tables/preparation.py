@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.data.tables.columns import as_column, numbers_of, text_of
+from fedlab.data.tables.columns import numbers_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,7 +263,7 @@ def _first_present(values: F64, present: Bool) -> F64:
 
 
 def _counts(column: pd.Series[str]) -> Mapping[str, int]:
-    counts = text_of(as_column(column, str(column.name))).value_counts()
+    counts = text_of(column, str(column.name)).value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index)}
 
 
@@ -273,7 +273,7 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
-    text = text_of(as_column(column, str(column.name))).to_numpy()
+    text = text_of(column, str(column.name)).to_numpy()
     one_hot = np.empty((len(column), len(known)), dtype=bool)
     for i, category in enumerate(known):
         one_hot[:, i] = text == category
