@@ -33,14 +33,10 @@ def scanned(content, sep):
     line : the line in which it ended
     wrong : 0, or 1 for a quote that doesn't end, or 2 for one that ends too early
     """
-    ends, marks, size = 2, 2, len(content)
-    for byte in content:
-        ends += byte in (LINE, RETURN)
-        marks += byte == sep
-    rows, coded = np.empty((ends, 3), np.int64), np.zeros(marks, np.bool_)
+    size, rows, coded = len(content), np.empty((1024, 3), np.int64), np.zeros(1024, np.bool_)
     stops = np.zeros(256, np.bool_)
     stops[sep] = stops[LINE] = stops[RETURN] = True
-    row, line, at = 0, 1, 0
+    row, line, at, most = 0, 1, 0, max(sep, RETURN)
     while at < size:
         begin, first, fields = at, line, 0
         while True:
@@ -53,6 +49,8 @@ def scanned(content, sep):
             blank &= here == size or content[here] in (LINE, RETURN)
             here += here < size and content[here] in (43, 45)  # a sign
             if row and here + 1 < size and content[here] == 48 and 48 <= content[here + 1] <= 57:
+                while fields >= len(coded):
+                    coded = np.concatenate((coded, np.zeros_like(coded)))
                 coded[fields] = True
             while quoted:
                 while at < size and content[at] != QUOTE:
@@ -65,7 +63,7 @@ def scanned(content, sep):
                 if not quoted and at < size and not stops[content[at]]:
                     return rows[:row], coded, line, 2
             for here in range(at, size):
-                if stops[content[here]]:
+                if content[here] <= most and stops[content[here]]:
                     at = here
                     break
             else:
@@ -77,6 +75,8 @@ def scanned(content, sep):
         at += 1 + (at + 1 < size and not ended(content, at))
         line += 1
         if not blank:
+            if row == len(rows):
+                rows = np.concatenate((rows, rows))
             rows[row] = begin, first, fields
             row += 1
     return rows[:row], coded, line, 0

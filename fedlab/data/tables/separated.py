@@ -36,7 +36,7 @@ class _Csv(NamedTuple):
         some["dtype"] = dict.fromkeys(texts.intersection(self.columns), str)
         source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
         with warnings.catch_warnings(action="ignore", category=pd.errors.DtypeWarning):
-            frame = pd.read_csv(source, sep=self.sep, header=0, **some)
+            frame: pd.DataFrame = pd.read_csv(source, sep=self.sep, header=0, **some)
         frame.index = self.lines
         return frame.drop(columns=[""]) if "" in frame else frame
 
@@ -73,7 +73,7 @@ def read_separated(
     unsure = text[0].union(*text) - text[0].intersection(*text)
     for frame in frames:  # pandas types a long file part by part, and parts may differ
         objects = [c for c in frame if frame[c].dtype.kind == "O"]
-        unsure.update(c for c in objects if infer_dtype(frame[c]).startswith("mixed"))
+        unsure.update(str(c) for c in objects if infer_dtype(frame[c]).startswith("mixed"))
         floats = frame.select_dtypes(float).abs().max()
         unsure.update(floats.index[floats > EXACT])
     for frame, file in zip(frames, files, strict=True):
