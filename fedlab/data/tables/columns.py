@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, Places
+from fedlab.core.validation import plain_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,11 +83,10 @@ def plain_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     kind = "O" if isinstance(dtype, pd.ArrowDtype) else dtype.kind
     if kind == "f":
         return pd.Series(values.to_numpy(np.float64, na_value=np.nan), values.index)
-    if kind in "biu" and values.isna().any():
-        return values
     if kind in "biu":
-        plain = values.to_numpy()
-        return pd.Series(plain.astype(plain.dtype.newbyteorder("=")), values.index)
+        if values.isna().any():
+            return values
+        return pd.Series(plain_array(values.to_numpy(), name), values.index)
     objects = values.astype(object).where(values.notna(), None)
     if pd.api.types.infer_dtype(objects, skipna=True) == "string" and kind == "O":
         return objects
@@ -280,6 +281,16 @@ def rows_text(rows: Places | pd.Index[Any]) -> str:
         shown.append(" ".join(f"{name} {part}" if name else str(part) for name, part in parts))
     more = ", ..." if len(rows) > 5 else ""
     return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} ({', '.join(shown)}{more})"
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Return a column, or raise a ValueError that names those that there are."""
+    if name not in frame:
+        there = list(map(str, frame))
+        close = get_close_matches(name, there, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no column {name!r}; there are {there}.{hint}")
+    return frame[name]
 
 
 def refuse_twice(names: list[str], why: str, what_to_do: str = "") -> None:

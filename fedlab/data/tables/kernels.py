@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlab.core.jit import INNER, compiled
+from fedlab.core.jit import compiled
 
 LINE, RETURN, QUOTE = 10, 13, 34
-
-
-@compiled(**INNER)
-def ended(content, at):
-    """Whether a line ends with this byte; it doesn't between RETURN and LINE."""
-    if content[at] == RETURN:
-        return at + 1 == len(content) or content[at + 1] != LINE
-    return content[at] == LINE
 
 
 @compiled()
@@ -54,7 +46,8 @@ def scanned(content, sep):
                 coded[fields] = True
             while quoted:
                 while at < size and content[at] != QUOTE:
-                    line += ended(content, at)
+                    alone = at + 1 == size or content[at + 1] != LINE
+                    line += content[at] == LINE or (content[at] == RETURN and alone)
                     at += 1
                 if at == size:
                     return rows[:row], coded, line, 1
@@ -72,7 +65,7 @@ def scanned(content, sep):
             if at == size or content[at] != sep:
                 break
             at += 1
-        at += 1 + (at + 1 < size and not ended(content, at))
+        at += 1 + (at + 1 < size and content[at] == RETURN and content[at + 1] == LINE)
         line += 1
         if not blank:
             if row == len(rows):

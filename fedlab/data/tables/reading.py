@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.validation import plain_array
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
-from fedlab.data.tables.columns import Notes, numbers_of, refuse_twice, text_of
+from fedlab.data.tables.columns import Notes, column_of, numbers_of, refuse_twice, text_of
 from fedlab.data.tables.separated import read_separated
 from fedlab.data.tables.targets import Kind, device_names, target_of
 from fedlab.data.tables.uses import by_kind, kept_as_metadata, keys_of
@@ -119,7 +118,7 @@ def read_table(
         refuse_twice(given, "a column is named for two uses")
     for one in dict.fromkeys([*given, *metadata]):
         with notes.taken():
-            _refuse_unknown(one, list(frame.columns))
+            column_of(frame, one)
     kinds = {"numeric"} if numeric is None else set()
     kinds |= {"categorical"} if categorical is None else set()
     rest = frame.drop(columns=given, errors="ignore")
@@ -336,10 +335,3 @@ def _frame_sha256(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256("\0".join(frame.columns).encode())
     digest.update(hash_pandas_object(frame, index=False).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-def _refuse_unknown(name: str, columns: list[str]) -> None:
-    if name not in columns:
-        close = get_close_matches(name, columns, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")

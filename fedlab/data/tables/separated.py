@@ -63,8 +63,8 @@ def read_separated(
     import pandas as pd
     from pandas.api.types import infer_dtype, is_string_dtype
 
-    if len(sep.encode()) != 1:
-        raise ValueError(f"sep is {sep!r}; it takes one character, of ASCII")
+    if len(sep.encode()) != 1 or sep in '"\r\n':
+        raise ValueError(f"sep is {sep!r}; it takes one character of ASCII, no quote nor line end")
     remarks = list[str]()
     files = [_looked_at(path, sep, encoding, remarks) for path in paths]
     codes = set[str]().union(*(file.codes for file in files))
@@ -80,11 +80,10 @@ def read_separated(
         if again := unsure.intersection(frame):
             frame[[*again]] = file.read(again, usecols=[*again])[[*again]]
     for column in (unsure | names) - codes:
-        having = [frame for frame in frames if column in frame]
-        values = pd.concat([frame[column] for frame in having]) if having else pd.Series()
-        values = typed(values, name=column in names)
-        for frame in having:
-            frame[column], values = values.iloc[: len(frame)], values.iloc[len(frame) :]
+        if having := [frame for frame in frames if column in frame]:
+            values = typed(pd.concat([f[column] for f in having]), name=column in names)
+            for frame in having:
+                frame[column], values = values.iloc[: len(frame)], values.iloc[len(frame) :]
     return frames, remarks
 
 
