@@ -6,17 +6,21 @@ through a float, which would merge it with its neighbours.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, Places
+from fedlab.core.validation import plain_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +61,7 @@ class Notes:
             warnings.warn(f"{name}: " + "\n".join(self.remarks), stacklevel=4)
 
 
-def as_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+def plain_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     """Return a column of truth values, whole numbers, floats or text; what is missing stays so.
 
     Decimals are numbers, bytes are text in UTF-8, categories are the text that they read as.
@@ -70,7 +74,7 @@ def as_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     Examples
     --------
     >>> import pandas as pd
-    >>> as_column(pd.Series([Decimal(900000000000207009), None]), "code").tolist()
+    >>> plain_column(pd.Series([Decimal(900000000000207009), None]), "code").tolist()
     [900000000000207009, <NA>]
     """
     import pandas as pd
@@ -79,12 +83,13 @@ def as_column(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     kind = "O" if isinstance(dtype, pd.ArrowDtype) else dtype.kind
     if kind == "f":
         return pd.Series(values.to_numpy(np.float64, na_value=np.nan), values.index)
-    if kind in "biu" and values.isna().any():
-        return values
     if kind in "biu":
-        plain = values.to_numpy()
-        return pd.Series(plain.astype(plain.dtype.newbyteorder("=")), values.index)
-    objects = _mapped(lambda value: value, values)
+        if values.isna().any():
+            return values
+        return pd.Series(plain_array(values.to_numpy(), name), values.index)
+    objects = values.astype(object).where(values.notna(), None)
+    if pd.api.types.infer_dtype(objects, skipna=True) == "string" and kind == "O":
+        return objects
     present = objects.dropna().tolist()
     first = {_family(value): value for value in reversed(present)}
     shown = ", ".join(f"{family} ({value!r})" for family, value in reversed(first.items()))
@@ -159,22 +164,23 @@ def typed(texts: pd.Series[Any], *, name: bool) -> pd.Series[Any]:
     >>> typed(pd.Series(["900000000000207009", None]), name=False).tolist()
     [900000000000207009, <NA>]
     """
-    fields = texts.str.strip()
-    present = fields.dropna()
-    if present.str.fullmatch(_WHOLE).all() or present.str.fullmatch(rf"(?:{_WHOLE})\.0").all():
-        return _of_whole(_mapped(lambda field: int(field.removesuffix(".0")), fields))
-    if not name and present.str.fullmatch(_NUMBER).all():
-        return fields.astype(object).astype(np.float64)
+    present = [text.strip() for text in texts.dropna().unique()]
+    for form in (_WHOLE, rf"(?:{_WHOLE})\.0"):
+        if all(re.fullmatch(form, text) for text in present):
+            return _of_whole(_mapped(lambda text: int(text.strip().removesuffix(".0")), texts))
+    if not name and all(map(_says_number, present)):
+        return texts.str.strip().astype(object).astype(np.float64)
     return texts.astype(object)
 
 
-def text_of(column: pd.Series[Any]) -> pd.Series[Any]:
+def text_of(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     """Return a column as the text that it reads as, None where a value is missing."""
-    return _mapped(as_text, column)
+    column = plain_column(values, name)
+    return column if is_text(column) else _mapped(as_text, column)
 
 
 def is_text(column: pd.Series[Any]) -> bool:
-    """Whether what `as_column` returned holds text (or nothing at all)."""
+    """Whether what `plain_column` returned holds text (or nothing at all)."""
     return column.dtype == object and not any(isinstance(v, int) for v in column.dropna()[:1])
 
 
@@ -186,10 +192,10 @@ def numbers_of(values: pd.Series[Any], name: str) -> F64:
     ValueError
         If it holds anything else, or infinity: the message lists it, with its rows.
     """
-    column = as_column(values, name)
+    column = plain_column(values, name)
     if is_text(column):
         if len(odd := _odd(column)):
-            raise ValueError(f"column {name!r} takes numbers, and holds {_listed(odd)}")
+            raise ValueError(f"column {name!r} takes numbers, and holds {_listed(column, odd)}")
         column = column.astype(np.float64)
     numbers: F64 = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if len(infinite := values.index[np.isinf(numbers)]):
@@ -207,33 +213,44 @@ def half_numbers(column: pd.Series[Any]) -> str | None:
     "numbers, and '<0.1' in 1 row (2)"
     """
     odd, rows = _odd(column), int(column.notna().sum())
-    if not len(odd) or 2 * (~_commas(odd)).sum() > rows:
+    if not len(odd) or 2 * odd[~_commas(odd)].sum() > rows:
         return None
-    return ("numbers, and " if len(odd) < rows else "") + _listed(odd)
+    return ("numbers, and " if odd.sum() < rows else "") + _listed(column, odd)
 
 
-def _odd(column: pd.Series[Any]) -> pd.Series[Any]:
-    fields = column.dropna().str.strip()
-    return fields[~fields.str.fullmatch(_NUMBER).astype(bool)]
+def _says_number(text: str) -> bool:
+    return re.fullmatch(_NUMBER, text.strip()) is not None
 
 
-def _commas(odd: pd.Series[Any]) -> pd.Series[bool]:
-    return odd.str.fullmatch(r"[+-]?\d+,\d+").astype(bool)
+def _odd(column: pd.Series[Any]) -> pd.Series[int]:
+    """Return how often each text stands in a column that is no number."""
+    counts = column.value_counts()
+    return counts[[not _says_number(text) for text in counts.index]]
 
 
-def _listed(odd: pd.Series[Any]) -> str:
-    """List texts with their rows, the most frequent first; decimal commas as what they are."""
-    comma, rest = odd[_commas(odd)], odd[~_commas(odd)]
-    frequent = rest.value_counts().index
-    said = [f"{text!r} in {rows_text(rest.index[rest == text])}" for text in frequent[:5]]
-    if len(frequent) > 5:
-        said.append(f"{len(frequent) - 5} other texts")
+def _commas(odd: pd.Series[int]) -> NDArray[np.bool_]:
+    return np.array([bool(re.fullmatch(r"\s*[+-]?\d+,\d+\s*", text)) for text in odd.index], bool)
+
+
+def _listed(column: pd.Series[Any], odd: pd.Series[int]) -> str:
+    """List odd texts with their rows, the most frequent first; decimal commas as what they are."""
+    comma, rest = odd[_commas(odd)].index, odd[~_commas(odd)].index
+    said = [f"{text!r} in {rows_text(column.index[column == text])}" for text in rest[:5]]
+    if len(rest) > 5:
+        said.append(f"{len(rest) - 5} other texts")
     if len(comma):
         said.append(
-            f"numbers with decimal commas ({comma.iloc[0]!r}) in {rows_text(comma.index)}: read "
-            "them by pandas.read_csv(..., decimal=','), and give the frame"
+            f"numbers with decimal commas ({comma[0]!r}) in "
+            f"{rows_text(column.index[column.isin(comma)])}: read them by "
+            "pandas.read_csv(..., decimal=','), and give the frame"
         )
     return ", ".join(said)
+
+
+def all_whole(column: pd.Series[Any]) -> bool:
+    """Whether what `plain_column` returned holds whole numbers, floats or not."""
+    kind = column.dtype.kind
+    return kind in "iu" or (kind == "f" and not (np.rint(column).ne(column) & column.notna()).any())
 
 
 def as_text(value: object) -> str:
@@ -264,3 +281,19 @@ def rows_text(rows: Places | pd.Index[Any]) -> str:
         shown.append(" ".join(f"{name} {part}" if name else str(part) for name, part in parts))
     more = ", ..." if len(rows) > 5 else ""
     return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} ({', '.join(shown)}{more})"
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Return a column, or raise a ValueError that names those that there are."""
+    if name not in frame:
+        there = list(map(str, frame))
+        close = get_close_matches(name, there, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no column {name!r}; there are {there}.{hint}")
+    return frame[name]
+
+
+def refuse_twice(names: list[str], why: str, what_to_do: str = "") -> None:
+    """Raise a ValueError of names that stand twice."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{why}: {', '.join(twice)}{what_to_do}")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.data.tables.columns import as_column, numbers_of, text_of
+from fedlab.data.tables.columns import column_of, numbers_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,6 @@ class ColumnSums:
         (array([2]), array([50.]), array([200.]), {'f': 2, 'm': 1})
         """
         values = _numbers(frame, numeric)
-        _refuse_unknown(frame, categorical)
         present = ~np.isnan(values)
         count = present.sum(axis=0)
         some = np.maximum(count, 1)
@@ -86,7 +85,7 @@ class ColumnSums:
         guess = _first_present(values, present)
         mean = guess + np.where(present, values - guess, 0.0).sum(axis=0) / some
         m2 = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0)
-        categories = {column: _counts(frame[column]) for column in categorical}
+        categories = {column: _counts(column_of(frame, column)) for column in categorical}
         return cls(len(frame), tuple(numeric), count, mean, m2, categories)
 
     @classmethod
@@ -231,28 +230,22 @@ class Preparation:
             If a column does not exist, or a numeric one holds text or infinity.
         """
         values = _numbers(frame, self.numeric)
-        _refuse_unknown(frame, self.categories)
         absent = np.isnan(values)
         scaled = (np.where(absent, self.mean, values) - self.mean) / self.scale
         flagged = [self.numeric.index(name) for name in self.indicated]
         blocks = [scaled, absent[:, flagged]]
-        blocks += [_one_hot(frame[name], known) for name, known in self.categories.items()]
+        blocks += [
+            _one_hot(column_of(frame, name), known) for name, known in self.categories.items()
+        ]
         return np.concatenate(blocks, axis=1, dtype=np.float32), self.features
 
 
 def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> F64:
     """Return columns as float64, shape (n, c), NaN where a value is missing."""
-    _refuse_unknown(frame, columns)
     values = np.empty((len(frame), len(columns)))
     for i, name in enumerate(columns):
-        values[:, i] = numbers_of(frame[name], name)
+        values[:, i] = numbers_of(column_of(frame, name), name)
     return values
-
-
-def _refuse_unknown(frame: pd.DataFrame, columns: Iterable[str]) -> None:
-    unknown = [name for name in columns if name not in frame.columns]
-    if unknown:
-        raise ValueError(f"there is no column {unknown[0]!r}; there are {list(frame.columns)}")
 
 
 def _first_present(values: F64, present: Bool) -> F64:
@@ -263,7 +256,7 @@ def _first_present(values: F64, present: Bool) -> F64:
 
 
 def _counts(column: pd.Series[str]) -> Mapping[str, int]:
-    counts = text_of(as_column(column, str(column.name))).value_counts()
+    counts = text_of(column, str(column.name)).value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index)}
 
 
@@ -273,7 +266,7 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
-    text = text_of(as_column(column, str(column.name))).to_numpy()
+    text = text_of(column, str(column.name)).to_numpy()
     one_hot = np.empty((len(column), len(known)), dtype=bool)
     for i, category in enumerate(known):
         one_hot[:, i] = text == category

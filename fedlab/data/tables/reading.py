@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.validation import plain_array
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
-from fedlab.data.tables.columns import Notes, as_column, numbers_of, text_of
+from fedlab.data.tables.columns import Notes, column_of, numbers_of, refuse_twice, text_of
 from fedlab.data.tables.separated import read_separated
 from fedlab.data.tables.targets import Kind, device_names, target_of
 from fedlab.data.tables.uses import by_kind, kept_as_metadata, keys_of
@@ -116,10 +115,10 @@ def read_table(
     special = [one for one in (label, device, key) if one is not None]
     given = [*special, *(numeric or ()), *(categorical or ())]
     with notes.taken():
-        _refuse_twice(given, "a column is named for two uses")
+        refuse_twice(given, "a column is named for two uses")
     for one in dict.fromkeys([*given, *metadata]):
         with notes.taken():
-            _refuse_unknown(one, list(frame.columns))
+            column_of(frame, one)
     kinds = {"numeric"} if numeric is None else set()
     kinds |= {"categorical"} if categorical is None else set()
     rest = frame.drop(columns=given, errors="ignore")
@@ -133,7 +132,7 @@ def read_table(
     as_given = frame[device] if device is not None and device in frame else 0
     jobs: list[tuple[str, str | None, Callable[[Any, Any], Any]]] = [
         *(("x", one, numbers_of) for one in numeric),
-        *(("x", one, lambda values, one: text_of(as_column(values, one))) for one in categorical),
+        *(("x", one, text_of) for one in categorical),
         *(("about", one, kept_as_metadata) for one in metadata),
         ("x", device, device_names),
         ("key", key, lambda values, one: keys_of(values, one, made.get(("x", device), as_given))),
@@ -305,7 +304,7 @@ def _read(data: str | Path | pd.DataFrame) -> _Read:
         # As floats, whole numbers that miss some would lose their last digits.
         frame = parquet_reader().read_table(data).to_pandas(integer_object_nulls=True)
     columns = [str(column) for column in frame.columns]
-    _refuse_twice(columns, f"{name} has columns of the same name")
+    refuse_twice(columns, f"{name} has columns of the same name")
     return _Read(frame.set_axis(columns, axis=1), name, digest)
 
 
@@ -336,16 +335,3 @@ def _frame_sha256(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256("\0".join(frame.columns).encode())
     digest.update(hash_pandas_object(frame, index=False).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-def _refuse_unknown(name: str, columns: list[str]) -> None:
-    if name not in columns:
-        close = get_close_matches(name, columns, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"there is no column {name!r}; there are {columns}.{hint}")
-
-
-def _refuse_twice(names: list[str], why: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{why}: {', '.join(twice)}")

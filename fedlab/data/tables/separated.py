@@ -5,28 +5,41 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import re
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedlab.data.tables.columns import EXACT, rows_text, typed
+from fedlab.data.tables.columns import EXACT, refuse_twice, rows_text, typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class _Shape(NamedTuple):
-    """Columns ("" for row names), each row's line, columns with leading zeros, and remarks."""
+class _Csv(NamedTuple):
+    """A file in UTF-8: columns ("" for row names), each row's line, columns with leading zeros."""
 
+    source: Path | bytes
+    sep: str
     columns: list[str]
     lines: pd.Index[Any]
     codes: set[str]
-    remarks: list[str]
+
+    def read(self, texts: set[str], **some: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        some |= {"names": self.columns, "index_col": False}
+        some["dtype"] = dict.fromkeys(texts.intersection(self.columns), str)
+        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+        with warnings.catch_warnings(action="ignore", category=pd.errors.DtypeWarning):
+            frame: pd.DataFrame = pd.read_csv(source, sep=self.sep, header=0, **some)
+        frame.index = self.lines
+        return frame.drop(columns=[""]) if "" in frame else frame
 
 
 def read_separated(
@@ -49,54 +62,47 @@ def read_separated(
         or a name twice. The message says in which lines, and what to do.
     """
     import pandas as pd
-    from pandas.api.types import is_string_dtype
+    from pandas.api.types import infer_dtype, is_string_dtype
 
-    shapes = []
-    for path in paths:
-        with _opened(path, encoding) as file:
-            shapes.append(_shape_of(file, path.name, sep))
-
-    def read(texts: set[str]) -> list[pd.DataFrame]:
-        frames = []
-        for path, (columns, lines, *_) in zip(paths, shapes, strict=True):
-            known = dict.fromkeys(texts.intersection(columns), str)
-            settings: Any = {"header": 0, "names": columns, "index_col": False, "dtype": known}
-            with _opened(path, encoding) as file:
-                frame = pd.read_csv(file, sep=sep, low_memory=False, **settings)
-            frames.append(frame.set_axis(lines).drop(columns=[""], errors="ignore"))
-        return frames
-
-    codes = set[str]().union(*(shape.codes for shape in shapes))
-    frames = read(codes | names)
+    if len(sep.encode()) != 1 or sep in '"\r\n':
+        raise ValueError(f"sep is {sep!r}; it takes one character of ASCII, no quote nor line end")
+    remarks = list[str]()
+    files = [_looked_at(path, sep, encoding, remarks) for path in paths]
+    codes = set[str]().union(*(file.codes for file in files))
+    frames = [file.read(codes | names) for file in files]
     text = [{str(c) for c in frame if is_string_dtype(frame[c])} for frame in frames]
     unsure = text[0].union(*text) - text[0].intersection(*text)
-    for frame in frames:
-        floats = frame.select_dtypes(float)
-        unsure |= {str(c) for c in floats if floats[c].abs().max() > EXACT}
-    if unsure:
-        frames = read(codes | names | unsure)
-    whole, ends = pd.concat(frames), np.cumsum([len(frame) for frame in frames])
-    for column in (unsure | names).difference(codes).intersection(map(str, whole)):
-        whole[column] = typed(whole[column], name=column in names)
-    parts = zip(ends, frames, strict=True)
-    frames = [whole.iloc[end - len(frame) : end][frame.columns] for end, frame in parts]
-    return frames, [remark for shape in shapes for remark in shape.remarks]
+    for frame in frames:  # pandas types a long file part by part, and parts may differ
+        objects = [c for c in frame if frame[c].dtype.kind == "O"]
+        unsure.update(str(c) for c in objects if infer_dtype(frame[c]).startswith("mixed"))
+        floats = frame.select_dtypes(float).abs().max()
+        unsure.update(floats.index[floats > EXACT])
+    for frame, file in zip(frames, files, strict=True):
+        if again := unsure.intersection(frame):
+            frame[[*again]] = file.read(again, usecols=[*again])[[*again]]
+    for column in (unsure | names) - codes:
+        if having := [frame for frame in frames if column in frame]:
+            values = typed(pd.concat([f[column] for f in having]), name=column in names)
+            for frame in having:
+                frame[column], values = values.iloc[: len(frame)], values.iloc[len(frame) :]
+    return frames, remarks
 
 
-@contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """Open a file for reading, and say what to do if it can't be read."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+def _content_of(path: Path, encoding: str) -> bytes:
+    """Return a file's text in UTF-8, or say what to do if it can't be read."""
+    content = path.read_bytes()
     try:
-        known = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+        if path.suffix.lower() == ".gz":
+            content = gzip.decompress(content)
+        if codecs.lookup(encoding).name != "utf-8":
+            content = content.decode(encoding).encode()
+        elif not content.isascii():
+            content.decode()
+        return content.removeprefix(codecs.BOM_UTF8)
     except LookupError as error:
         raise ValueError(f"encoding is {encoding!r}, which is none; 'utf-8' is one") from error
-    try:
-        with opener(path, "rt", encoding=known, newline="") as file:
-            yield file
     except UnicodeError as error:
-        begin = getattr(error, "object", b"")[:2]
-        likely = "utf-16" if begin in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        likely = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
         raise ValueError(
             f"{path.name} can't be read as {encoding} ({error}); name its encoding, as in "
             f"encoding={likely!r}"
@@ -114,51 +120,55 @@ def _records(reader: Any) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
-def _shape_of(file: IO[str], name: str, sep: str) -> _Shape:
+def _looked_at(path: Path, sep: str, encoding: str, remarks: list[str]) -> _Csv:
     import pandas as pd
 
-    if len(sep) != 1:
-        raise ValueError(f"sep is {sep!r}; it takes one character")
-    reader = csv.reader(file, delimiter=sep, strict=True)
-    lines, counts, ends, first = list[int](), list[int](), set[str](), list[str]()
+    content, name = _content_of(path, encoding), path.name
+    reader = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=sep, strict=True)
     zeros, coded = re.compile(rf"{re.escape(sep)}\s*[+-]?0\d"), set[int]()
+    starts, counts = list[int](), list[int]()
     try:
         _, header = next(records := _records(reader), (0, []))
         for line, row in records:
-            lines.append(line)
+            starts.append(line)
             counts.append(len(row))
             if zeros.search(sep + sep.join(row)):  # a search a row costs less than one a field
                 coded |= {place for place, field in enumerate(row) if zeros.match(sep + field)}
-            if len(row) > len(header):
-                first.append(row[0])
-                ends.add(row[-1].strip())
     except csv.Error as error:
         raise ValueError(
             f"{name}, line {reader.line_num}: {error}; a quote doesn't end there, or ends too early"
         ) from error
-    columns = [column.strip() or f"Unnamed: {place}" for place, column in enumerate(header)]
     if not header:
         raise ValueError(f"{name} is empty; its first row names the columns")
+    columns = [column.strip() or f"Unnamed: {place}" for place, column in enumerate(header)]
     if len(columns) == 1:
         likely = next((mark for mark in ";\t|," if mark in header[0]), ";")
         raise ValueError(
             f"{name} has one column, {header[0]!r}, by the separator {sep!r}; name another, as in "
             f"sep={likely!r}"
         )
-    if twice := sorted({column for column in columns if columns.count(column) > 1}):
-        raise ValueError(f"{name} has columns of the same name: {', '.join(twice)}; rename them")
-    fields, of_row, many = np.array(counts), pd.Index(lines, name="line"), len(columns)
-    named = bool(lines) and (fields == many + 1).all() and len(set(first)) == len(first)
-    if (fields > many).any() and not (named and ends != {""}):
-        raise ValueError(
-            f"{name} names {many} columns, and has more fields in "
-            f"{rows_text(of_row[fields > many])}: remove separators at the ends of rows (or name "
-            "that column, too), and quote fields that hold one"
-        )
-    short = of_row[fields < many]
-    fewer = f"there are fewer fields than the {many} names in {rows_text(short)}"
-    if 0 < len(short) == len(lines):
-        raise ValueError(f"{name}: {fewer}; take out names that have no column")
-    remarks = [f"{fewer}: the last ones are missing"] if len(short) else []
-    columns = [""] * int(named) + columns
-    return _Shape(columns, of_row, {columns[place] for place in coded} - {""}, remarks)
+    refuse_twice(columns, f"{name} has columns of the same name", "; rename them")
+    lines, fields = pd.Index(starts, name="line", dtype=np.int64), np.array(counts, np.int64)
+    # What pandas can read from the file itself, it reads faster from there.
+    plain = path.suffix.lower() != ".gz" and codecs.lookup(encoding).name == "utf-8"
+    source = path if plain else content
+    many, long = len(columns), lines[fields > len(columns)]
+    if len(long):
+        if named := bool((fields == many + 1).all()):
+            file = _Csv(source, sep, [*map(str, range(many + 1))], lines, set())
+            outer = file.read({"0", str(many)}, usecols=["0", str(many)], keep_default_na=False)
+            named = outer["0"].is_unique and bool(outer[str(many)].str.strip().ne("").any())
+        if not named:
+            raise ValueError(
+                f"{name} names {many} columns, and has more fields in {rows_text(long)}: remove "
+                "separators at the ends of rows (or name that column, too), and quote fields that "
+                "hold one"
+            )
+        columns = ["", *columns]
+    if len(short := lines[fields < many]):
+        fewer = f"there are fewer fields than the {many} names in {rows_text(short)}"
+        if len(short) == len(lines):
+            raise ValueError(f"{name}: {fewer}; take out names that have no column")
+        remarks.append(f"{fewer}: the last ones are missing")
+    codes = {columns[place] for place in coded} - {""}
+    return _Csv(source, sep, columns, lines, codes)

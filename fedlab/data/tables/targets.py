@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.data.tables.columns import EXACT, as_column, is_text, rows_text, text_of
+from fedlab.data.tables.columns import EXACT, all_whole, is_text, plain_column, rows_text, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
         raise ValueError(
             f"label {name!r} is missing in {rows_text(missing)}; drop those rows or fill them in"
         )
-    column = as_column(values, name)
+    column = plain_column(values, name)
     classes, y = np.unique(column.to_numpy(), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -131,14 +131,12 @@ def names_of(values: pd.Series[Any], name: str, what: str = "column") -> pd.Seri
             f"{what} {name!r} is missing in {rows_text(missing)}; every row takes one: drop "
             "those rows or fill them in"
         )
-    column = as_column(values, name)
-    if column.dtype.kind == "f" and bool((column == column.round()).all()):
-        if column.abs().max() > EXACT:
-            _refuse_merged(column, f"{what} {name!r}")
+    column = plain_column(values, name)
+    if column.dtype.kind == "f" and all_whole(column) and column.abs().max() > EXACT:
+        _refuse_merged(column, f"{what} {name!r}")
+    if all_whole(column) and column.max() < 2**63:
         return column.astype(np.int64)
-    if column.dtype.kind in "iu" and column.max() < 2**63:
-        return column.astype(np.int64)
-    return text_of(column)
+    return text_of(column, name)
 
 
 def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
@@ -162,12 +160,14 @@ def device_names(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     >>> device_names(pd.Series([2.0, 1.0]), "ward").tolist()
     [2, 1]
     """
+    import pandas as pd
+
     names = names_of(values, name, "device column")
     if names.dtype.kind == "i":  # below 0, a number addresses no draws; its text does
-        return names if names.min() >= 0 else text_of(names)
-    one = names.map(lambda text: unicodedata.normalize("NFC", text.strip()))
-    spelt = names.groupby(one).unique()
-    for text, ways in spelt[spelt.str.len() > 1].items():
-        said = " and ".join(map(ascii, ways))  # composed and decomposed letters look the same
+        return names if names.min() >= 0 else text_of(names, name)
+    one = {text: unicodedata.normalize("NFC", text.strip()) for text in names.unique()}
+    spelt = pd.Series(one, dtype=object)
+    for text, ways in spelt[spelt.duplicated(keep=False)].groupby(spelt):
+        said = " and ".join(map(ascii, ways.index))  # composed and decomposed letters look the same
         warnings.warn(f"device column {name!r}: {said} are one device, {text!r}", stacklevel=3)
-    return one
+    return names.map(one)

@@ -11,10 +11,11 @@ from fedlab.core.typing import U64
 from fedlab.data.tables.columns import (
     EXACT,
     Notes,
-    as_column,
+    all_whole,
     half_numbers,
     is_text,
     numbers_of,
+    plain_column,
     rows_text,
     text_of,
 )
@@ -39,7 +40,7 @@ def by_kind(
     found: dict[str, list[str]] = {"numeric": [], "categorical": []}
     for name in map(str, rest):
         try:
-            column = as_column(rest[name], name)
+            column = plain_column(rest[name], name)
         except ValueError as error:
             if name not in kept and kinds:
                 notes.problems.append(f"{error}: convert it, or leave it out{_NAMING}")
@@ -48,8 +49,8 @@ def by_kind(
         kind = "categorical" if text or column.dtype.kind == "b" else "numeric"
         if kind not in kinds:
             continue
-        fraction = kind == "numeric" and (column.dropna() % 1 != 0).any()
-        different, rows = 0 if fraction else column.nunique(), len(column)
+        counted = kind == "categorical" or all_whole(column)
+        different, rows = column.nunique() if counted else 0, len(column)
         mixed = half_numbers(column) if text else None
         alone = rows >= _FEW_ROWS and different >= _NEARLY_ALL * rows
         if text and name in kept and (mixed or alone or different > _MOST_CATEGORIES):
@@ -92,20 +93,20 @@ def kept_as_metadata(values: pd.Series[Any], name: str) -> Any:
 
     if types.is_datetime64_any_dtype(values.dtype):
         return values.to_numpy()
-    column = as_column(values, name)
+    column = plain_column(values, name)
     if is_text(column) or (column.dtype.kind == "b" and column.isna().any()):
-        return text_of(column).fillna("").to_numpy(dtype=str)
+        return text_of(values, name).fillna("").to_numpy(dtype=str)
     if not column.isna().any():
         return column.to_numpy()
     if column.dtype.kind != "f" and column.abs().max() > EXACT:  # no float says which it is
-        return text_of(column).fillna("").to_numpy(dtype=str)
+        return text_of(values, name).fillna("").to_numpy(dtype=str)
     return numbers_of(column, name)
 
 
 def keys_of(values: pd.Series[Any], name: str, devices: Any) -> U64:
     """Return the rows' keys, distinct on each device."""
-    column, said = as_column(values, name), f"key column {name!r}"
-    if column.dtype.kind not in "iuf" or (column.dropna() % 1 != 0).any():
+    column, said = plain_column(values, name), f"key column {name!r}"
+    if not all_whole(column):
         raise ValueError(
             f"{said} holds {values.dropna().iloc[:1].tolist()}; keys are whole numbers: number the "
             "rows, and keep names in metadata="

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedlab.data import by_column, read_table, read_vectors
-from fedlab.data.tables.columns import as_column, half_numbers, numbers_of
+from fedlab.data.tables.columns import half_numbers, numbers_of, plain_column
 from fedlab.data.tables.separated import read_separated
 from fedlab.data.tables.targets import device_names, target_of
 
@@ -172,7 +174,7 @@ def test_different_fields_never_become_the_same_value(
     text = "ill,cell\n" + "".join(f"{n % 2},{cell or ''}\n" for n, cell in enumerate(cells))
     path = written(tmp_path_factory.getbasetemp(), text, "cells.csv")
     (frame,), _ = read_separated([path], {"cell"} if name else set(), ",", "utf-8")
-    column = as_column(frame["cell"], "cell")
+    column = plain_column(frame["cell"], "cell")
     assert column.isna().tolist() == [cell is None for cell in cells]
     there = [cell for cell in cells if cell is not None]
     values = column.dropna().tolist()
@@ -257,9 +259,46 @@ def test_types_are_what_they_mean() -> None:
     assert table.frame["town"].tolist() == ["Bonn", "Köln"] * 3
     assert table.frame["price"].tolist() == [float(Decimal(n) / 3) for n in range(6)]
     with pytest.raises(ValueError, match="bytes that are no UTF-8"):
-        as_column(pd.Series([b"\xff"]), "town")
+        plain_column(pd.Series([b"\xff"]), "town")
     with pytest.raises(ValueError, match="holds complex"):
-        as_column(pd.Series([1j]), "z")
+        plain_column(pd.Series([1j]), "z")
+
+
+def test_a_column_that_turns_into_text_late_in_a_long_file_is_text_all_along(
+    tmp_path: Path,
+) -> None:
+    cells = [*(f"{n}.50" for n in range(60_000)), "<0.1", *map(str, range(1, 60_000))]
+    codes = [*range(60_000), SNOMED[1], *range(1, 60_000)]
+    lines = (
+        f"{n % 2},{cell},{code}\n" for n, (cell, code) in enumerate(zip(cells, codes, strict=True))
+    )
+    path = written(tmp_path, "ill,crp,code\n" + "".join(lines))
+    (frame,), _ = read_separated([path], set(), ",", "utf-8")
+    assert frame["crp"].tolist() == cells
+    assert frame["code"].tolist() == codes
+
+
+LINES = st.sampled_from(["\n", "\r\n", "\r"])
+FIELD = st.text(st.sampled_from('a0 1,"\n\r\té-'), max_size=5)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(FIELD, FIELD, st.integers(0, 99)), min_size=1), LINES)
+def test_rows_and_lines_are_those_of_the_csv_module(
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, str, int]], end: str
+) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator=end, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerows([["p", "q", "r"], *table])
+    path = tmp_path_factory.getbasetemp() / "lines.csv"
+    path.write_bytes(out.getvalue().encode())
+    reader, lines, line = csv.reader(io.StringIO(out.getvalue(), newline="")), [], 1
+    for _ in reader:
+        lines.append(line)
+        line = reader.line_num + 1
+    (frame,), _ = read_separated([path], {"p", "q"}, ",", "utf-8")
+    assert frame.index.tolist() == lines[1:]
+    assert frame["r"].tolist() == [row[2] for row in table]
 
 
 def test_truth_values_of_a_file_are_truth_values(tmp_path: Path) -> None:
@@ -277,7 +316,7 @@ def test_missing_texts_are_no_class(missing: Any) -> None:
     ):
         with pytest.raises(ValueError, match=r"missing in 1 row \(1\)"):
             refused()
-    with pytest.raises(ValueError, match="vectors: a masked value was given"):
+    with pytest.raises(ValueError, match="vectors: a masked value"):
         read_vectors(np.ma.array(np.eye(3), mask=np.eye(3)), ["a", "b", "a"])
 
 
