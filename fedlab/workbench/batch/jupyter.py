@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
@@ -51,11 +50,6 @@ class OwnKernelSpecs(KernelSpecManager):
             metadata={"debugger": True},
             resource_dir=self.find_kernel_specs()[_NAME],
         )
-
-    def get_all_specs(self) -> dict[str, Any]:
-        """Return the only kernel's description."""
-        spec = self.get_kernel_spec(_NAME)
-        return {_NAME: {"resource_dir": spec.resource_dir, "spec": spec.to_dict()}}
 
 
 class OwnKernelManager(AsyncKernelManager):
