@@ -82,16 +82,12 @@ class Record:
     def read(cls, path: Path) -> Record | None:
         """Read the record at `path`; None if there is none, or none of this format."""
         try:
-            content = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+            content = dict(json.loads(path.read_bytes()))
+            error = content.pop("error", None)
+            record = cls(**content, error=Failure(**error) if error else None)
+        except (FileNotFoundError, ValueError, TypeError):  # another program's file is no mistake
             return None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            return None
-        error = content.pop("error", None)
-        try:
-            return cls(**content, error=Failure(**error) if error else None)
-        except TypeError:
-            return None
+        return record if record.format == FORMAT else None
 
 
 def versions() -> dict[str, str]:

@@ -120,14 +120,11 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     names = [run.notebook.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError("two runs of one notebook in one folder; give each a folder of its own")
-    for run in runs:
-        if (
-            executed_path(settings.folder, run.notebook.name).resolve()
-            == run.notebook.path.resolve()
-        ):
+    for path in (run.notebook.path for run in runs):
+        if path.resolve() == executed_path(settings.folder, path.stem).resolve():
             raise ValueError(
-                f"{run.notebook.path} would be replaced by its executed notebook; give another "
-                "folder for the results (-o FOLDER)"
+                f"{path} would be replaced by its executed notebook; give another folder for the "
+                "results (-o FOLDER)"
             )
     settings.folder.mkdir(parents=True, exist_ok=True)
     # Now, not after the run: what changes while it runs must show as a change.

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
-from papermill.parameterize import parameterize_notebook
 
 from fedlab.workbench.batch import notebooks
-from fedlab.workbench.batch.jupyter import OwnKernelManager
+from fedlab.workbench.batch.jupyter import OwnKernelSpecs
 from fedlab.workbench.batch.records import Failure
 
 _TICK_SECONDS = 0.5
@@ -35,9 +35,7 @@ _KERNEL_START_SECONDS = 120
 _STDERR_BYTES = 2000
 
 # What goes wrong is in the outcome; nbclient's own words would come amidst the progress.
-_SILENT = logging.getLogger(f"{__name__}.nbclient")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+_SILENT = logging.Logger("nbclient", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -128,17 +126,9 @@ class _Run:
         self._limit = limit
         self._node = notebooks.load(task.notebook)
         if task.parameters:
-            # What papermill's own reading would add: it notes the values, and looks for tags.
-            self._node.metadata.papermill = {}
-            for cell in self._node.cells:
-                cell.metadata.setdefault("tags", [])
-            self._node = parameterize_notebook(
-                self._node, dict(task.parameters), kernel_name="python3", language="python"
-            )
+            notebooks.inject(self._node, task.parameters)
         labels = notebooks.labels(self._node)
-        injected = notebooks.tagged(self._node, notebooks.INJECTED)
-        own = [i for i in labels if self._node.cells[i] not in injected]
-        self._places = {index: (number, labels[index]) for number, index in enumerate(own, 1)}
+        self._places = {i: (number, labels[i]) for number, i in enumerate(labels, 1)}
         self._at: tuple[int | None, str] = (None, "")
         self._cell_began = 0.0
         self._cells: list[dict[str, Any]] = []
@@ -175,8 +165,10 @@ class _Run:
 
     async def _execute(self, stderr: IO[bytes]) -> None:
         runtime = Path(self._environment["JUPYTER_RUNTIME_DIR"])
-        manager = OwnKernelManager(
-            connection_file=str(runtime / f"{self._task.notebook.stem}.json"), log=_SILENT
+        manager = AsyncKernelManager(
+            kernel_spec_manager=OwnKernelSpecs(),
+            connection_file=str(runtime / f"{self._task.notebook.stem}.json"),
+            log=_SILENT,
         )
         client = NotebookClient(
             self._node,

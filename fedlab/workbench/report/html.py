@@ -25,7 +25,7 @@ from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import outputs
 from fedlab.workbench.report.mathml import FormulaError, mathml
-from fedlab.workbench.report.pictures import Pictures, data_url
+from fedlab.workbench.report.pictures import PICTURES, Pictures, data_url
 from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
@@ -33,16 +33,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _CONTROL = '<p class="control">In the live notebook a control stands here{}</p>'
-_PRIORITY = [
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/latex",
-    "text/plain",
-]
-
+_PRIORITY = ["text/html", "text/markdown", *PICTURES, "text/latex", "text/plain"]
 
 _NOTEBOOK_LINK = re.compile(r"(?:\./)?([\w-]+)\.ipynb([#?].*)?")
 _HELD = re.compile(r"[(\[]?<math(?! [^>]*block)[^>]*>(?:(?!</math>).)*</math>[)\].,;:?!]*", re.S)
@@ -116,7 +107,7 @@ class Entry:
 
     @property
     def figure(self) -> dict[str, str] | None:
-        """Address and words of the main figure, small."""
+        """Address and words of the main figure, small; None if there is none."""
         return _thumbnail(self.node)
 
 
@@ -216,15 +207,13 @@ class _Exporter(HTMLExporter):
 
 
 def _prepared(node: NotebookNode) -> NotebookNode:
-    """A copy with one drawing a figure, and a word where a control stands in the live notebook."""
+    """A copy without marks for the record, and a word where a control stands when it is live."""
     copy = outputs.without_banners(node)
     for cell in copy.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if not outputs.is_record(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "image/svg+xml" in data:
-                data.pop("image/png", None)
             if _WIDGET in data and not any(kind in data for kind in _PRIORITY[:-1]):
                 said = data.get("text/plain", "")
                 shown = f'<pre class="output" tabindex="0">{escape(said)}</pre>' if said else ""

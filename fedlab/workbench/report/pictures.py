@@ -20,7 +20,8 @@ from markupsafe import escape
 from fedlab.workbench.batch.notebooks import ROOT
 
 SVG = "image/svg+xml"
-_PREFERRED = (SVG, "image/png", "image/jpeg")
+#: Kinds, the best first.
+PICTURES = (SVG, "image/png", "image/jpeg")
 # An address on the web: a link is made of it.
 _ELSEWHERE = re.compile(r"(https?:)?//", re.I)
 _LOST = '<span class="lost">A picture is missing: {}</span>'
@@ -55,7 +56,7 @@ class Pictures:
         for name in dict.fromkeys((address, unquote(address), unquote(bare))):
             attached = self.attachments.get(name.removeprefix("attachment:"))
             if attached and name.startswith("attachment:"):
-                kind = next((kind for kind in _PREFERRED if kind in attached), min(attached))
+                kind = next((kind for kind in PICTURES if kind in attached), min(attached))
                 return data_url(attached[kind], kind)
             with suppress(OSError, ValueError):  # no file, or a name that no file can have
                 return self._read(Path(os.path.abspath(self.folder / name)))

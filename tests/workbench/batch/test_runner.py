@@ -100,7 +100,8 @@ def test_nothing_but_results_is_left(batch: Batch) -> None:
 def test_values_reach_the_notebook_with_their_types(batch: Batch) -> None:
     record = batch.records["03_types"]
     assert record.answer == "[7, False, [0.001, 2.0], '1e-3', 0.5]"
-    assert record.set_parameters == {"a": 7, "b": False, "c": [0.001, 2.0], "d": "1e-3", "e": 0.5}
+    given = {"a": 7, "b": False, "c": [0.001, 2.0], "d": "1e-3", "e": 0.5, "f": [0, 1]}
+    assert record.set_parameters == given
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path: Path) -> None:
