@@ -44,9 +44,7 @@ def read_records(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"{folder} is no folder; give the one that runs were written to")
-    found = [
-        record for path in sorted(Path(folder).rglob("*.json")) if (record := Record.read(path))
-    ]
+    found = [*filter(None, map(Record.read, sorted(Path(folder).rglob("*.json"))))]
     own = ["name", "status", "started", "seconds", "error"]
     taken = {*own, *(name for record in found for name in record.parameters)}
     rows = []

@@ -71,11 +71,12 @@ FAILING = notebook(
 
 TYPES = notebook(
     "# Types\n\nWhich?",
-    "from fedlab.workbench.notebook import cells\ncells.answer(repr([a, b, c, d, e]))",
+    "from fedlab.workbench.notebook import cells\ncells.answer(repr([a, b, c, d, e]))\n"
+    "assert f == (0, 1), f",
     parameters="a: int = 1\nb: bool = True\nc: list[float] = [1.0]\nd: str = ''\n"
-    "e: float | None = None",
+    "e: float | None = None\nf: tuple[int, ...] = ()",
 )
-VALUES = {"a": "007", "b": "false", "c": "1e-3,2", "d": "1e-3", "e": "0.5"}
+VALUES = {"a": "007", "b": "false", "c": "1e-3,2", "d": "1e-3", "e": "0.5", "f": "0,1"}
 
 
 @dataclass(frozen=True)

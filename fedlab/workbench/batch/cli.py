@@ -98,13 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         help="set a parameter (NAME=VALUE does, too); may be given several times; a list is "
         "written 0,1,2",
     )
-    run.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="where the results go (default: reports/)",
-    )
+    _add_folder(run, "-o", "--output", says="where the results go (default: reports/)")
     _add_running(run)
 
     page = commands.add_parser("html", help="make a page of an executed notebook, beside it")
@@ -115,24 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(function=_list)
 
     for command in (report, run, listing):
-        command.add_argument(
-            "--notebooks",
-            type=Path,
-            default=notebooks.ROOT / "notebooks",
-            metavar="FOLDER",
-            help="where the notebooks are (default: the clone's notebooks/)",
-        )
+        says = "where the notebooks are (default: the clone's notebooks/)"
+        _add_folder(command, "--notebooks", says=says, default=notebooks.ROOT / "notebooks")
     return parser
 
 
+def _add_folder(
+    command: argparse.ArgumentParser, *names: str, says: str, default: Path | None = None
+) -> None:
+    command.add_argument(*names, type=Path, default=default, metavar="FOLDER", help=says)
+
+
 def _add_running(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--reports",
-        type=Path,
-        default=notebooks.ROOT / "reports",
-        metavar="FOLDER",
-        help="where reports are kept (default: the clone's reports/)",
-    )
+    says = "where reports are kept (default: the clone's reports/)"
+    _add_folder(command, "--reports", says=says, default=notebooks.ROOT / "reports")
     command.add_argument(
         "--limit",
         type=float,
@@ -210,14 +200,8 @@ def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
     from fedlab.data.loading.registry import folder as data_folder
     from fedlab.workbench.batch.runner import Settings
 
-    return Settings(
-        folder=folder,
-        cache=given.reports / ".cache",
-        data=data_folder(),
-        jobs=jobs,
-        limit=given.limit,
-        fresh=given.fresh,
-    )
+    cache = given.reports / ".cache"
+    return Settings(folder, cache, data_folder(), jobs, given.limit, given.fresh)
 
 
 def _pull() -> None:

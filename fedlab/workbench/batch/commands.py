@@ -38,8 +38,8 @@ def papermill_line(path: str, values: Mapping[str, Any]) -> str:
 def papermill_options(values: Mapping[str, Any]) -> list[str]:
     """Options that make plain papermill set exactly these values.
 
-    Its ``-p`` guesses types from text: a string that it would take for a number goes with ``-r``,
-    and a list with ``-y``.
+    Its ``-p`` guesses types from text: a string goes with ``-r``, which leaves it alone, and a
+    list with ``-y``.
 
     Examples
     --------
@@ -51,18 +51,8 @@ def papermill_options(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, list | tuple):
             written = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf)
             options += ["-y", written.rstrip("\n")]
-        elif isinstance(value, str) and _looks_typed(value):
+        elif isinstance(value, str):
             options += ["-r", name, value]
         else:
             options += ["-p", name, str(value)]
     return options
-
-
-def _looks_typed(text: str) -> bool:
-    if text in ("True", "False", "None"):
-        return True
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

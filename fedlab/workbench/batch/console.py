@@ -32,7 +32,7 @@ class Console(Progress):
     def __init__(self, runs: Sequence[Run], stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
         self._names = [run.notebook.name for run in runs]
-        self._cells = {run.notebook.name: _count(run) for run in runs}
+        self._cells = {run.notebook.name: len(labels(load(run.notebook.path))) for run in runs}
         self._next = list(self._names)
         self._at: dict[str, tuple[float, int, str]] = {}
         self._said, self._moved = 0.0, False
@@ -104,7 +104,3 @@ class Console(Progress):
     def _line(self, text: str) -> None:
         say(f"\r\x1b[K{text}\n" if self._live else f"{text}\n", self._stream)
         self._said = time.monotonic()
-
-
-def _count(run: Run) -> int:
-    return len(labels(load(run.notebook.path)))

@@ -10,11 +10,8 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
-from jupyter_client.manager import AsyncKernelManager
-from traitlets import default
 
 _NAME = "python3"
 # What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
@@ -51,19 +48,6 @@ class OwnKernelSpecs(KernelSpecManager):
             metadata={"debugger": True},
             resource_dir=self.find_kernel_specs()[_NAME],
         )
-
-    def get_all_specs(self) -> dict[str, Any]:
-        """Return the only kernel's description."""
-        spec = self.get_kernel_spec(_NAME)
-        return {_NAME: {"resource_dir": spec.resource_dir, "spec": spec.to_dict()}}
-
-
-class OwnKernelManager(AsyncKernelManager):
-    """Starts the kernel of `OwnKernelSpecs`."""
-
-    @default("kernel_spec_manager")
-    def _own_specs(self) -> KernelSpecManager:
-        return OwnKernelSpecs(parent=self)
 
 
 def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
 
@@ -55,8 +56,8 @@ class Notebook:
             set in it for a run, as papermill does: they would win over those that are recorded.
         """
         node = load(path)
-        declared = tagged(node, "parameters")
-        if tagged(node, INJECTED):
+        declared = [cell for cell in node.cells if has_tag(cell, "parameters")]
+        if any(has_tag(cell, INJECTED) for cell in node.cells):
             raise ParameterError(
                 f"{path} is an executed notebook with values of its own, in a cell tagged "
                 f"`{INJECTED}`: run its source, or remove that cell"
@@ -110,9 +111,24 @@ def dump(node: NotebookNode) -> bytes:
     return str(nbformat.writes(node)).encode()  # type: ignore[no-untyped-call]
 
 
-def tagged(node: NotebookNode, tag: str) -> list[NotebookNode]:
-    """Return the cells that carry a tag."""
-    return [cell for cell in node.cells if tag in cell.metadata.get("tags", [])]
+def has_tag(cell: NotebookNode, tag: str) -> bool:
+    """Whether a cell carries a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def inject(node: NotebookNode, values: Mapping[str, Any]) -> None:
+    """Put a cell that sets `values` behind the `parameters` cell, as papermill does.
+
+    papermill itself would write a tuple as a text.
+    """
+    from nbformat.v4 import new_code_cell
+
+    place = next(i for i, cell in enumerate(node.cells) if has_tag(cell, "parameters"))
+    lines = ["# Parameters", *(f"{name} = {value!r}" for name, value in values.items())]
+    made = new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})  # type: ignore[no-untyped-call]
+    if "id" not in node.cells[place]:  # before nbformat 4.5 a cell has none
+        del made["id"]
+    node.cells.insert(place + 1, made)
 
 
 def headline(node: NotebookNode) -> tuple[str, str]:
@@ -130,7 +146,7 @@ def headline(node: NotebookNode) -> tuple[str, str]:
 
 
 def labels(node: NotebookNode) -> dict[int, str]:
-    """For each code cell that has something to run, its position and what it is about.
+    """For each code cell of its own that has something to run, its position and what it is about.
 
     That is the heading which it is the first code cell under, otherwise its own first line.
     """
@@ -140,7 +156,7 @@ def labels(node: NotebookNode) -> dict[int, str]:
         if cell.cell_type == "markdown":
             titles = re.findall(r"^#{1,6}\s+(.+)$", cell.source, flags=re.MULTILINE)
             heading = titles[-1].strip() if titles else heading
-        elif cell.cell_type == "code" and cell.source.strip():
+        elif cell.source.strip() and cell.cell_type == "code" and not has_tag(cell, INJECTED):
             found[index] = heading or cell.source.strip().splitlines()[0]
             heading = ""
     return found

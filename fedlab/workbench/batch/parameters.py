@@ -208,25 +208,22 @@ def _type(written: ast.expr) -> Any:
     match written:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _first_that_fits(left, right)
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return _first_that_fits(inner, ast.Constant(None))
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            allowed = ast.literal_eval(inner)
-            options = allowed if isinstance(allowed, tuple) else (allowed,)
-            texts = {str(option): option for option in options}
-            return Annotated[Literal[options], _read(texts.__getitem__)]
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return Annotated[GenericAlias(list, (_type(inner),)), _read(_parts)]
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
-            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            match kinds:
-                case [kind, ast.Constant(value=EllipsisType())]:
-                    parts: tuple[Any, ...] = (_type(kind), ...)
-                case _:
-                    parts = tuple(map(_type, kinds))
-            return Annotated[GenericAlias(tuple, parts), _read(_parts)]
-        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[kind, *bounds])):
-            return Annotated[(_type(kind), *map(_bound, bounds))]
+        case ast.Subscript(value=ast.Name(id=name), slice=inner):
+            parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            match name, parts:
+                case "Optional", [kind]:
+                    return _first_that_fits(kind, ast.Constant(None))
+                case "Literal", _:
+                    texts = {str(option): option for option in map(ast.literal_eval, parts)}
+                    return Annotated[Literal[tuple(texts.values())], _read(texts.__getitem__)]
+                case "tuple", [kind, ast.Constant(value=EllipsisType())]:
+                    return Annotated[GenericAlias(tuple, (_type(kind), ...)), _read(_parts)]
+                case ("list", [_]) | ("tuple", _):
+                    kinds = tuple(map(_type, parts))
+                    made = GenericAlias(list if name == "list" else tuple, kinds)
+                    return Annotated[made, _read(_parts)]
+                case "Annotated", [kind, *bounds]:
+                    return Annotated[(_type(kind), *map(_bound, bounds))]
         case ast.Constant(value=None):
             return Annotated[None, _read(lambda text: _NONE[text.lower()])]
         case ast.Constant(value=str() as quoted):

@@ -49,8 +49,8 @@ class Record:
     `status` is `completed` or `failed`; `seconds` is wall time, `cells` the number and the
     seconds of each code cell that ended; `set_parameters` are those that were given, `parameters`
     all of them. `recorded` is what the notebook gave to `fedlab.workbench.notebook.cells.record`;
-    `inputs` has a digest for each part of what the result depends on, `digest` is theirs, `made`
-    are files that the run itself left behind.
+    `inputs` has a digest for each part of what the result depends on, `made` are files that the run
+    itself left behind.
     """
 
     name: str
@@ -63,7 +63,6 @@ class Record:
     started: str
     seconds: float
     cells: list[dict[str, Any]]
-    digest: str
     executed_digest: str
     versions: dict[str, str]
     command: str
@@ -83,16 +82,12 @@ class Record:
     def read(cls, path: Path) -> Record | None:
         """Read the record at `path`; None if there is none, or none of this format."""
         try:
-            content = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+            content = dict(json.loads(path.read_bytes()))
+            error = content.pop("error", None)
+            record = cls(**content, error=Failure(**error) if error else None)
+        except (FileNotFoundError, ValueError, TypeError):  # another program's file is no mistake
             return None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            return None
-        error = content.pop("error", None)
-        try:
-            return cls(**content, error=Failure(**error) if error else None)
-        except TypeError:
-            return None
+        return record if record.format == FORMAT else None
 
 
 def versions() -> dict[str, str]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import platform
-import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fedlab.core.threads import cores
 from fedlab.files import atomic
@@ -25,12 +23,8 @@ from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Outcome, Supervisor, Task, Watcher
+from fedlab.workbench.batch.supervisor import Leash, Outcome, Supervisor, Task, Watcher
 from fedlab.workbench.report.outputs import answer, recorded
-
-# What the boot of the machine is known by, where the system says.
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -126,14 +120,11 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     names = [run.notebook.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError("two runs of one notebook in one folder; give each a folder of its own")
-    for run in runs:
-        if (
-            executed_path(settings.folder, run.notebook.name).resolve()
-            == run.notebook.path.resolve()
-        ):
+    for path in (run.notebook.path for run in runs):
+        if path.resolve() == executed_path(settings.folder, path.stem).resolve():
             raise ValueError(
-                f"{run.notebook.path} would be replaced by its executed notebook; give another "
-                "folder for the results (-o FOLDER)"
+                f"{path} would be replaced by its executed notebook; give another folder for the "
+                "results (-o FOLDER)"
             )
     settings.folder.mkdir(parents=True, exist_ok=True)
     # Now, not after the run: what changes while it runs must show as a change.
@@ -142,15 +133,13 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     due: dict[str, tuple[Run, dict[str, Any]]] = {}
     for run in runs:
         name = run.notebook.name
-        old = Record.read(record_path(settings.folder, name))
-        inputs = _inputs(run, data, old)
-        changed = [] if old is None else _changed(old, inputs)
-        if old is not None and not (changed or settings.fresh) and _is_whole(old, settings.folder):
+        old, inputs, changed = _compared(run, settings.folder, data)
+        if _is_whole(old, settings.folder) and not (changed or settings.fresh):
             found[name] = old
             progress.reused(old)
             continue
         due[name] = run, inputs
-        if changed and old is not None and old.error is None:
+        if changed and old and old.error is None:
             progress.stale(old, changed)
     with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as outcomes:
         for outcome in outcomes:
@@ -182,39 +171,31 @@ def stem(folder: Path, record: Record) -> str:
 def completed(folder: Path, name: str) -> Record | None:
     """Return the record of the last run that completed, whatever has changed since; else None."""
     record = Record.read(record_path(folder, name))
-    return record if record is not None and _is_whole(record, folder) else None
+    return record if _is_whole(record, folder) else None
 
 
 def standing(run: Run, settings: Settings) -> Record | None:
     """Return the record of a run whose inputs and results are as they were; else None."""
-    record = Record.read(record_path(settings.folder, run.notebook.name))
-    if record is None or not _is_whole(record, settings.folder):
-        return None
-    return (
-        None if _changed(record, _inputs(run, records.contents(settings.data), record)) else record
-    )
+    old, _, changed = _compared(run, settings.folder, records.contents(settings.data))
+    return None if changed or not _is_whole(old, settings.folder) else old
 
 
-def _inputs(run: Run, data: Mapping[str, str], old: Record | None) -> dict[str, Any]:
-    made = () if old is None else old.made
-    return records.inputs(run.notebook, run.parameters, data, made)
+def _compared(
+    run: Run, folder: Path, data: Mapping[str, str]
+) -> tuple[Record | None, dict[str, Any], list[str]]:
+    """A run's last record, its inputs now, and the parts of them that the record has otherwise."""
+    old = Record.read(record_path(folder, run.notebook.name))
+    inputs = records.inputs(run.notebook, run.parameters, data, old.made if old else ())
+    held = old.inputs if old else {}
+    return old, inputs, [n for n, part in inputs.items() if held.get(n) != records.digest(part)]
 
 
-def _changed(record: Record, inputs: Mapping[str, Any]) -> list[str]:
-    """The parts that were others when `record` was written."""
-    return [
-        name for name, part in inputs.items() if record.inputs.get(name) != records.digest(part)
-    ]
-
-
-def _is_whole(record: Record, folder: Path) -> bool:
+def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
     """Whether a run completed, and its executed notebook is there as it left it."""
+    if record is None or record.status != "completed":
+        return False
     executed = executed_path(folder, record.name)
-    return (
-        record.status == "completed"
-        and executed.is_file()
-        and records.sha256(executed.read_bytes()) == record.executed_digest
-    )
+    return executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
 
 
 def _outcomes(
@@ -226,43 +207,14 @@ def _outcomes(
     jobs = min(settings.jobs, len(runs))
     cache = settings.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    _sweep(cache)
-    with tempfile.TemporaryDirectory(prefix="running-", dir=cache) as name, _locked(Path(name)):
-        scratch = Path(name)
-        environment = jupyter.environment(cache, scratch, max(1, cores() // jobs))
+    scratch = tempfile.mkdtemp(prefix="fedlab-")
+    leash = Leash('rm -rf -- "$0"', scratch)
+    try:
+        environment = jupyter.environment(cache, Path(scratch), max(1, cores() // jobs))
         tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
         yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock in a folder, which ends with this process, however that ends."""
-    import fcntl
-
-    with (folder / _LOCK).open("w", encoding="utf-8") as file:
-        with suppress(OSError):  # a file system without locks: nobody else gets it either
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        print(_machine(), file=file, flush=True)
-        yield
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what runs that were killed left behind on this machine.
-
-    A process's number says nothing of another container's, nor a lock of another host's where the
-    file system keeps it to itself: what isn't known to be dead stays.
-    """
-    import fcntl
-
-    for lock in cache.glob(f"running-*/{_LOCK}"):
-        with suppress(OSError), lock.open("r+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read().rstrip() == _machine():
-                shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _machine() -> str:
-    return f"{platform.node()} {_BOOT.read_text() if _BOOT.exists() else ''}".strip()
+    finally:
+        leash.let_go()
 
 
 def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
@@ -282,7 +234,6 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
         started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
         seconds=outcome.seconds,
         cells=outcome.cells,
-        digest=records.digest(inputs),
         executed_digest=records.sha256(content),
         versions=records.versions(),
         command=own,

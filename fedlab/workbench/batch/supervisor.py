@@ -13,6 +13,7 @@ import os
 import queue
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
-from papermill.parameterize import parameterize_notebook
 
 from fedlab.workbench.batch import notebooks
-from fedlab.workbench.batch.jupyter import OwnKernelManager
+from fedlab.workbench.batch.jupyter import OwnKernelSpecs
 from fedlab.workbench.batch.records import Failure
 
 _TICK_SECONDS = 0.5
@@ -34,9 +35,7 @@ _KERNEL_START_SECONDS = 120
 _STDERR_BYTES = 2000
 
 # What goes wrong is in the outcome; nbclient's own words would come amidst the progress.
-_SILENT = logging.getLogger(f"{__name__}.nbclient")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+_SILENT = logging.Logger("nbclient", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -75,22 +74,29 @@ class Watcher(Protocol):
         """Time went by."""
 
 
-class _Leash:
-    """Kills a process group when it is let go, or when this process is gone, however it ended.
+class Leash:
+    """Runs a command when it is let go, or when this process is gone, however it ended.
 
     A shell waits for the end of a pipe that only this process holds.
+
+    Parameters
+    ----------
+    command : str
+        For a shell.
+    subject : str
+        What the command calls ``$0``.
     """
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, command: str, subject: str) -> None:
         self._shell = subprocess.Popen(
-            ["sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(group)],
+            ["sh", "-c", f"read -r _; {command}", subject],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # where nobody is left, `kill` complains
             start_new_session=True,
         )
 
     def let_go(self) -> None:
-        """Kill the group, and return when that is done."""
+        """Run the command, and return when that is done."""
         self._shell.communicate()
 
 
@@ -103,52 +109,52 @@ class _Run:
         What to run.
     environment : mapping
         The kernel's environment variables.
+    limit : float
+        Seconds until it is killed.
     events : queue
         Gets `task` when it begins, then (task, number, label) for each cell, then the outcome.
     """
 
     def __init__(
-        self, task: Task, environment: Mapping[str, str], events: queue.SimpleQueue[Any]
+        self,
+        task: Task,
+        environment: Mapping[str, str],
+        limit: float,
+        events: queue.SimpleQueue[Any],
     ) -> None:
         self._task, self._environment, self._events = task, environment, events
+        self._limit = limit
         self._node = notebooks.load(task.notebook)
         if task.parameters:
-            # What papermill's own reading would add: it notes the values, and looks for tags.
-            self._node.metadata.papermill = {}
-            for cell in self._node.cells:
-                cell.metadata.setdefault("tags", [])
-            self._node = parameterize_notebook(
-                self._node, dict(task.parameters), kernel_name="python3", language="python"
-            )
+            notebooks.inject(self._node, task.parameters)
         labels = notebooks.labels(self._node)
-        injected = notebooks.tagged(self._node, notebooks.INJECTED)
-        own = [i for i in labels if self._node.cells[i] not in injected]
-        self._places = {index: (number, labels[index]) for number, index in enumerate(own, 1)}
+        self._places = {i: (number, labels[i]) for number, i in enumerate(labels, 1)}
         self._at: tuple[int | None, str] = (None, "")
-        self._began: float | None = None
         self._cell_began = 0.0
         self._cells: list[dict[str, Any]] = []
-        self._leash: _Leash | None = None
+        self._leash: Leash | None = None
         self._killed: str | None = None
 
     def execute(self) -> None:
         """Run the notebook, and put its outcome into the queue, whatever happens."""
-        began = self._began = time.monotonic()
+        began = time.monotonic()
         self._events.put(self._task)
         failure = None
+        why = (
+            f"stopped after {self._limit:g} s, the limit for one notebook; "
+            "--limit SECONDS allows more"
+        )
+        # By a thread of its own: whoever takes the outcomes may be busy with a large one.
+        timer = threading.Timer(min(self._limit, threading.TIMEOUT_MAX), self.kill, [why])
+        timer.start()
         with tempfile.TemporaryFile() as stderr:
             try:
                 asyncio.run(self._execute(stderr))
             except Exception as error:  # it belongs in the record, and the other notebooks go on
                 failure = Failure(*self._reason(error, stderr), *self._at)
-        self._began = None
+        timer.cancel()
         seconds = round(time.monotonic() - began, 3)
         self._events.put(Outcome(self._task, self._node, seconds, self._cells, failure))
-
-    def overdue(self, limit: float) -> bool:
-        """Whether the notebook has been running for more than `limit` seconds."""
-        began = self._began
-        return began is not None and time.monotonic() - began > limit
 
     def kill(self, why: str) -> None:
         """Kill the kernel with whatever it started, now or as soon as it starts."""
@@ -159,8 +165,10 @@ class _Run:
 
     async def _execute(self, stderr: IO[bytes]) -> None:
         runtime = Path(self._environment["JUPYTER_RUNTIME_DIR"])
-        manager = OwnKernelManager(
-            connection_file=str(runtime / f"{self._task.notebook.stem}.json"), log=_SILENT
+        manager = AsyncKernelManager(
+            kernel_spec_manager=OwnKernelSpecs(),
+            connection_file=str(runtime / f"{self._task.notebook.stem}.json"),
+            log=_SILENT,
         )
         client = NotebookClient(
             self._node,
@@ -182,7 +190,8 @@ class _Run:
                 stdout=stderr,
                 stderr=stderr,
             )
-            self._leash = _Leash(manager.provisioner.pid)  # type: ignore[union-attr]
+            group = str(manager.provisioner.pid)  # type: ignore[union-attr]
+            self._leash = Leash('kill -s KILL -- "-$0"', group)
             if self._killed is not None:
                 self._leash.let_go()
             await client.async_start_new_kernel_client()
@@ -253,7 +262,7 @@ class Supervisor:
         However it is left, by its end, an error or Ctrl-C, no process stays behind.
         """
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        runs = [_Run(task, self._environment, events) for task in tasks]
+        runs = [_Run(task, self._environment, self._limit, events) for task in tasks]
         pool = ThreadPoolExecutor(self._jobs)
         left = len(runs)
         try:
@@ -261,12 +270,6 @@ class Supervisor:
                 pool.submit(run.execute)
             while left:
                 watcher.tick()
-                for run in runs:
-                    if run.overdue(self._limit):
-                        run.kill(
-                            f"stopped after {self._limit:g} s, the limit for one notebook; "
-                            "--limit SECONDS allows more"
-                        )
                 try:
                     event = events.get(timeout=_TICK_SECONDS)
                 except queue.Empty:

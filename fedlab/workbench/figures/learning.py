@@ -288,8 +288,9 @@ def plot_crossing(costs: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     frame = costs.assign(crossing=np.where(saved > 0, costs.build / saved.where(saved > 0), np.inf))
     reached = frame.crossing[np.isfinite(frame.crossing)]
     queries = np.geomspace(10, 10 * reached.max() if len(reached) else 1e6, 200)
-    for (_, row), color in zip(frame.iterrows(), _colors(len(frame)), strict=True):
-        ax.plot(queries, queries * row.scan, color=color, label=f"{row.rows:,.0f} rows")
+    for _, row in frame.iterrows():
+        [line] = ax.plot(queries, queries * row.scan, label=f"{row.rows:,.0f} rows")
+        color = line.get_color()
         ax.plot(queries, row.build + queries * row.graph, color=color, ls="--")
         if np.isfinite(row.crossing):
             ax.plot(row.crossing, row.crossing * row.scan, "o", color=color)
@@ -298,11 +299,6 @@ def plot_crossing(costs: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     ax.set(xscale="log", yscale="log", xlabel="queries asked so far", ylabel="time in all (s)")
     ax.legend(fontsize=10)
     return figure, ax, frame
-
-
-def _colors(count: int) -> list[str]:
-    cycle = pyplot.rcParams["axes.prop_cycle"].by_key()["color"]
-    return [cycle[place % len(cycle)] for place in range(count)]
 
 
 def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_data_dir
 from markupsafe import Markup, escape
 from nbconvert.exporters.html import HTMLExporter
@@ -26,7 +25,7 @@ from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import outputs
 from fedlab.workbench.report.mathml import FormulaError, mathml
-from fedlab.workbench.report.pictures import ELSEWHERE, Pictures, data_url, lost
+from fedlab.workbench.report.pictures import PICTURES, Pictures, data_url
 from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
@@ -34,16 +33,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _CONTROL = '<p class="control">In the live notebook a control stands here{}</p>'
-_PRIORITY = [
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/latex",
-    "text/plain",
-]
-
+_PRIORITY = ["text/html", "text/markdown", *PICTURES, "text/latex", "text/plain"]
 
 _NOTEBOOK_LINK = re.compile(r"(?:\./)?([\w-]+)\.ipynb([#?].*)?")
 _HELD = re.compile(r"[(\[]?<math(?! [^>]*block)[^>]*>(?:(?!</math>).)*</math>[)\].,;:?!]*", re.S)
@@ -81,7 +71,7 @@ def notebook_page(
         Errors and parameters escaped, paths of this machine replaced by short names. The notebook's
         own HTML is trusted.
     """
-    exporter = _Exporter(site)
+    exporter = _Exporter(site, folder)
     prepared = _prepared(node)
     title, _ = headline(prepared)
     report = {
@@ -91,8 +81,7 @@ def notebook_page(
         "answer": outputs.answer(node),
         "provenance": outputs.provenance(node),
     }
-    resources = {"metadata": {"path": str(folder)}, "report": report}
-    body, _ = exporter.from_notebook_node(prepared, resources)
+    body, _ = exporter.from_notebook_node(prepared, {"report": report})
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 
 
@@ -116,6 +105,11 @@ class Entry:
     link: str
     kept: Record | None = None
 
+    @property
+    def figure(self) -> dict[str, str] | None:
+        """Address and words of the main figure, small; None if there is none."""
+        return _thumbnail(self.node)
+
 
 def index_page(entries: Sequence[Entry], docs: str | None = None) -> Page:
     """Make the index of a set of runs, in their order.
@@ -126,36 +120,23 @@ def index_page(entries: Sequence[Entry], docs: str | None = None) -> Page:
     docs : str, optional
         The address of the how-to pages, where they have been made.
     """
-    exporter = _Exporter(site=".")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES / "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    exporter = _Exporter(".", Path())
+    environment = exporter.environment.overlay(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        markdown=lambda text: Markup(exporter.markdown(text)),
-        inline=lambda text: Markup(_unwrapped(exporter.markdown(text))),
-        seconds=_seconds,
-    )
-    rows = [
-        {"record": e.record, "link": e.link, "figure": _thumbnail(e.node), "kept": e.kept}
-        for e in entries
-    ]
+    failed = sum(entry.record.error is not None for entry in entries)
     body = environment.get_template("overview.html.j2").render(
-        rows=rows, failed=sum(entry.record.error is not None for entry in entries), docs=docs
+        rows=entries, failed=failed, docs=docs
     )
     return Page(_scrubbed(body), tuple(exporter.failed_formulas))
 
 
 class _Renderer(markdown_mistune.IPythonRenderer):
-    """Markdown with formulas as MathML, links to pages, and no picture from elsewhere."""
+    """Markdown with formulas as MathML, and links to pages."""
 
-    def __init__(
-        self, failed: list[str], site: str | None, pictures: Pictures, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self._failed, self._site, self._pictures = failed, site, pictures
+    def __init__(self, failed: list[str], site: str | None) -> None:
+        super().__init__(escape=False, exclude_anchor_links=True)
+        self._failed, self._site = failed, site
 
     def block_math(self, body: str) -> str:
         return self._formula(body, "block")
@@ -173,16 +154,8 @@ class _Renderer(markdown_mistune.IPythonRenderer):
         address = f"{self._site}/{other[1]}.html{other[2] or ''}" if other else url
         return str(super().link(text, address, title))
 
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        if ELSEWHERE.match(url):
-            return str(super().link(text or url, url, title))
-        inside = self._pictures.find(url)
-        return lost(text or url) if inside is None else str(super().image(text, inside, title))
-
-    def block_html(self, html: str) -> str:
-        return self._pictures.inlined(html)
-
-    inline_html = block_html
+    def _embed_image_or_attachment(self, src: str) -> str:
+        return src  # `Pictures` finds it, and the loss of one isn't the loss of the page
 
     def _formula(self, body: str, display: str) -> str:
         try:
@@ -194,14 +167,11 @@ class _Renderer(markdown_mistune.IPythonRenderer):
 
 
 class _Exporter(HTMLExporter):
-    def __init__(self, site: str | None) -> None:
+    def __init__(self, site: str | None, folder: Path) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            template_name="report",
-            extra_template_basedirs=[str(_TEMPLATES)],
-            embed_images=True,
-            exclude_anchor_links=True,
+            template_name="report", extra_template_basedirs=[str(_TEMPLATES)]
         )
-        self._site = site
+        self._site, self._folder = site, folder
         self.failed_formulas: list[str] = []
 
     @property
@@ -215,54 +185,35 @@ class _Exporter(HTMLExporter):
         places = (*ENV_JUPYTER_PATH, *SYSTEM_JUPYTER_PATH, jupyter_data_dir())
         return [place for place in places if Path(place, "nbconvert/templates/base").is_dir()][:1]
 
-    def markdown(self, text: str, attachments: Any = None, path: str = "") -> str:
-        renderer = _Renderer(
-            self.failed_formulas,
-            self._site,
-            Pictures(Path(path), attachments or {}),
-            escape=False,
-            exclude_anchor_links=True,
-        )
+    def markdown(self, text: str, attachments: Any = None) -> Markup:
+        renderer = _Renderer(self.failed_formulas, self._site)
         markup = markdown_mistune.MarkdownWithMath(renderer=renderer).render(text)
         # A line may otherwise end between a bracket and the formula inside it.
-        held = _HELD.sub(r'<span class="held">\g<0></span>', markup)
-        return boxed_tables(held)
+        return self.finished(_HELD.sub(r'<span class="held">\g<0></span>', markup), attachments)
+
+    def finished(self, markup: str, attachments: Any = None) -> Markup:
+        """With its pictures inside, and its tables in boxes."""
+        return Markup(boxed_tables(Pictures(self._folder, attachments or {}).inlined(markup)))
 
     def default_filters(self) -> Any:
         yield from super().default_filters()  # type: ignore[no-untyped-call]
-        yield ("markdown2html", self._markdown_filter)
+        yield ("markdown2html", self.markdown)
         yield ("inline", lambda text: _unwrapped(self.markdown(text)))
-        yield ("formula", lambda text: self.markdown(text))
         yield ("plain", strip_ansi)
         yield ("seconds", _seconds)
         yield ("data_url", data_url)
         yield ("alt", outputs.alternative_text)
-        yield ("output_html", self._output_filter)
-
-    @jinja2.pass_context
-    def _markdown_filter(self, context: Any, source: str) -> str:
-        cell = context.get("cell", {})
-        return self.markdown(source, cell.get("attachments", {}), _folder(context))
-
-    @jinja2.pass_context
-    def _output_filter(self, context: Any, markup: str) -> str:
-        return boxed_tables(Pictures(Path(_folder(context))).inlined(markup))
-
-
-def _folder(context: Any) -> str:
-    return str(context.get("resources", {}).get("metadata", {}).get("path", ""))
+        yield ("finished", self.finished)
 
 
 def _prepared(node: NotebookNode) -> NotebookNode:
-    """A copy with one drawing a figure, and a word where a control stands in the live notebook."""
+    """A copy without marks for the record, and a word where a control stands when it is live."""
     copy = outputs.without_banners(node)
     for cell in copy.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if not outputs.is_record(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "image/svg+xml" in data:
-                data.pop("image/png", None)
             if _WIDGET in data and not any(kind in data for kind in _PRIORITY[:-1]):
                 said = data.get("text/plain", "")
                 shown = f'<pre class="output" tabindex="0">{escape(said)}</pre>' if said else ""
@@ -302,9 +253,9 @@ def _reduced(png: str) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
-def _unwrapped(markup: str) -> str:
+def _unwrapped(markup: Markup) -> Markup:
     match = re.fullmatch(r"\s*<p>(.*)</p>\s*", markup, flags=re.S)
-    return match[1] if match and "<p>" not in match[1] else markup
+    return Markup(match[1]) if match and "<p>" not in match[1] else markup
 
 
 @cache

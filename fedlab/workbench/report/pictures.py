@@ -20,9 +20,11 @@ from markupsafe import escape
 from fedlab.workbench.batch.notebooks import ROOT
 
 SVG = "image/svg+xml"
-_PREFERRED = (SVG, "image/png", "image/jpeg")
-#: An address on the web: a link is made of it.
-ELSEWHERE = re.compile(r"(https?:)?//", re.I)
+#: Kinds, the best first.
+PICTURES = (SVG, "image/png", "image/jpeg")
+# An address on the web: a link is made of it.
+_ELSEWHERE = re.compile(r"(https?:)?//", re.I)
+_LOST = '<span class="lost">A picture is missing: {}</span>'
 _IMG = re.compile(r"""<img\b(?:"[^"]*"|'[^']*'|[^'">])*>""", re.I)
 # What may stand as it is in a data URL inside a double-quoted attribute.
 _URL_SAFE = " !$'()*+,-./:;=?@_~"
@@ -54,7 +56,7 @@ class Pictures:
         for name in dict.fromkeys((address, unquote(address), unquote(bare))):
             attached = self.attachments.get(name.removeprefix("attachment:"))
             if attached and name.startswith("attachment:"):
-                kind = next((kind for kind in _PREFERRED if kind in attached), min(attached))
+                kind = next((kind for kind in PICTURES if kind in attached), min(attached))
                 return data_url(attached[kind], kind)
             with suppress(OSError, ValueError):  # no file, or a name that no file can have
                 return self._read(Path(os.path.abspath(self.folder / name)))
@@ -78,18 +80,13 @@ class Pictures:
         if tag is None:
             return found[0]
         source, said = (str(tag.get(name) or "") for name in ("src", "alt"))
-        if ELSEWHERE.match(source):
+        if _ELSEWHERE.match(source):
             return f'<a href="{escape(source)}">{escape(said or source)}</a>'
         inside = self.find(source)
         if inside is None:
-            return lost(said or source)
+            return _LOST.format(escape(unquote(said or source)))
         tag["src"] = inside
         return str(tag)
-
-
-def lost(said: str) -> str:
-    """What stands in a picture's place: its words, or its address."""
-    return f'<span class="lost">A picture is missing: {escape(unquote(said))}</span>'
 
 
 def data_url(content: str, kind: str) -> str:

@@ -49,7 +49,6 @@ def record(run: runner.Run, error: Failure | None = None) -> Record:
         started="",
         seconds=7.0,
         cells=[],
-        digest="",
         executed_digest="",
         versions={},
         command=own,

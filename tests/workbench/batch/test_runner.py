@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,11 @@ import nbformat
 import pytest
 
 from fedlab.workbench import read_records
-from fedlab.workbench.batch import notebooks, records, runner
+from fedlab.workbench.batch import jupyter, notebooks, records, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
+from fedlab.workbench.batch.supervisor import Supervisor, Task
 from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
@@ -88,7 +89,7 @@ def test_progress_names_each_cell_once(batch: Batch) -> None:
 
 def test_nothing_but_results_is_left(batch: Batch) -> None:
     assert {path.suffix for path in batch.executed.iterdir()} == {".ipynb", ".json"}
-    assert not list((batch.folder / "cache").glob("running-*"))
+    assert not list((batch.folder / "cache").glob("*/runtime"))
     executed = (batch.executed / "01_say.ipynb").read_text()
     assert "output_path" not in executed
 
@@ -99,7 +100,8 @@ def test_nothing_but_results_is_left(batch: Batch) -> None:
 def test_values_reach_the_notebook_with_their_types(batch: Batch) -> None:
     record = batch.records["03_types"]
     assert record.answer == "[7, False, [0.001, 2.0], '1e-3', 0.5]"
-    assert record.set_parameters == {"a": 7, "b": False, "c": [0.001, 2.0], "d": "1e-3", "e": 0.5}
+    given = {"a": 7, "b": False, "c": [0.001, 2.0], "d": "1e-3", "e": 0.5, "f": [0, 1]}
+    assert record.set_parameters == given
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -293,6 +295,15 @@ def test_a_cell_that_leaves_has_not_completed(hostile: tuple[Path, list[Record]]
     assert (quit.name, quit.cell) == ("SystemExit", 1)
 
 
+def written(path: Path) -> Sequence[int]:
+    """The three process ids of `LEAVE_A_CHILD`, as soon as they are there."""
+    deadline = time.monotonic() + 60
+    while not (path.exists() and len(numbers(path)) == 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return numbers(path)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_the_command(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "processes"
@@ -303,10 +314,7 @@ def test_no_process_outlives_the_command(tmp_path: Path, number: signal.Signals)
         [*command, "--reports", "reports"], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while not (path.exists() and len(numbers(path)) == 3):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        written(path)
         process.send_signal(number)
         process.wait(20)
         assert all(gone(process) for process in numbers(path))
@@ -380,59 +388,59 @@ def test_two_runs_of_one_notebook_need_two_folders(folder: Path) -> None:
         runner.execute(runs, settings(folder), Memory())
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from fedlab.workbench.batch import runner
-with runner._locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_only_what_is_known_to_be_dead_is_removed(tmp_path: Path) -> None:
-    names = ("lives", "killed", "starts", "elsewhere", "older")
-    places = {name: tmp_path / f"running-{name}" for name in names}
-    for place in places.values():
-        place.mkdir()
-    held = [
-        subprocess.Popen([sys.executable, "-c", HOLD, places[name]], stdout=subprocess.PIPE)
-        for name in ("lives", "killed")
-    ]
-    try:
-        for process in held:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"held\n"
-        held[1].kill()
-        held[1].wait()
-        # Another host's lock, where the file system keeps locks to each host; a start in between.
-        (places["elsewhere"] / "lock").write_text("another 0f3c\n")
-        (places["older"] / "lock").write_text("")
-        runner._sweep(tmp_path)
-        assert [name for name, place in places.items() if place.is_dir()] == [
-            *("lives", "starts", "elsewhere", "older")
-        ]
-    finally:
-        for process in held:
-            process.kill()
-            process.communicate()
-    runner._sweep(tmp_path)
-    assert not places["lives"].exists()
-
-
-def test_a_file_system_without_locks_loses_nothing(
+def test_a_run_leaves_another_s_files_alone_and_its_own_go_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
+    path, temporary = tmp_path / "processes", tmp_path / "temporary"
+    temporary.mkdir()
+    source = LEAVE_A_CHILD.format(path=str(path)) + "import time; time.sleep(600)"
+    write(notebook("# Hang\n\nHow long?", source), tmp_path / "nb" / "01_hang.ipynb")
+    quick = write(notebook("# Quick\n\nHow long?", "1"), tmp_path / "02_quick.ipynb")
+    command = [sys.executable, "-m", "fedlab.workbench", "run", "01", "--notebooks", "nb"]
+    process = subprocess.Popen(
+        [*command, "--reports", "."],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        written(path)
+        [held] = temporary.glob("fedlab-*")
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        place = settings(tmp_path, cache=tmp_path / ".cache")
+        [record] = runner.execute([run_of(quick)], place, Memory())
+        assert record.error is None
+        assert [*temporary.glob("fedlab-*")] == [held]
+        assert list((held / "runtime").iterdir())
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while held.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
 
-    monkeypatch.setattr("fcntl.flock", refuse)
-    place = tmp_path / "running-x"
-    place.mkdir()
-    with runner._locked(place):
-        runner._sweep(tmp_path)
-    runner._sweep(tmp_path)
-    assert place.is_dir()
+
+def test_a_limit_holds_while_an_outcome_is_being_kept(tmp_path: Path) -> None:
+    path = tmp_path / "processes"
+    source = LEAVE_A_CHILD.format(path=str(path)) + "import time; time.sleep(600)"
+    made = {"01_flood": "1", "02_hang": source}
+    tasks = [
+        Task(write(notebook("# A\n\nB?", code), tmp_path / f"{name}.ipynb"), {})
+        for name, code in made.items()
+    ]
+    environment = jupyter.environment(tmp_path / "cache", tmp_path / "scratch", 1)
+    with closing(Supervisor(1, environment, 8.0).run(tasks, Memory())) as outcomes:
+        assert next(outcomes).failure is None
+        # Whoever takes the outcomes is busy from here on, as with hundreds of megabytes of output.
+        kernel, _, child = written(path)
+        assert gone(kernel, within=30)
+        assert gone(child)
+        failure = next(outcomes).failure
+        assert failure is not None
+        assert (failure.name, failure.cell) == ("TimeoutError", 1)
 
 
 # What a run depends on
