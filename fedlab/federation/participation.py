@@ -86,7 +86,7 @@ class Participation:
 
     def _compare(self, round: int, place: int, keys: U64) -> None:
         known = self._known.get(place)
-        self._known[place] = keys
+        keys = self._known[place] = keys.copy()  # an index's own memory is not to be held
         if known is None:  # as most are, in a round of many devices
             self._changes[place] = [_Change(round, keys, _NONE)]
             return
