@@ -213,6 +213,9 @@ def half_numbers(column: pd.Series[Any]) -> str | None:
     "numbers, and '<0.1' in 1 row (2)"
     """
     odd, rows = _odd(column), int(column.notna().sum())
+    coded = column.str.contains(r"^\s*[+-]?0\d", na=False).any()
+    if not len(odd) and rows and not coded:
+        return "numbers alone, written as text"
     if not len(odd) or 2 * odd[~_commas(odd)].sum() > rows:
         return None
     return ("numbers, and " if odd.sum() < rows else "") + _listed(column, odd)
@@ -241,8 +244,8 @@ def _listed(column: pd.Series[Any], odd: pd.Series[int]) -> str:
     if len(comma):
         said.append(
             f"numbers with decimal commas ({comma[0]!r}) in "
-            f"{rows_text(column.index[column.isin(comma)])}: read them by "
-            "pandas.read_csv(..., decimal=','), and give the frame"
+            f"{rows_text(column.index[column.isin(comma)])}: read the file by pandas (codes as "
+            "text, by dtype=), put points by frame[name].str.replace(',', '.'), and give the frame"
         )
     return ", ".join(said)
 

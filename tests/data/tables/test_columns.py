@@ -485,3 +485,24 @@ def test_files_give_the_same_table_as_their_rows_in_one(hospitals: Path) -> None
     one, other = read_table(parts, label="ill"), read_table(whole, label="ill", device="device")
     pd.testing.assert_frame_equal(one.frame, other.frame)
     assert one.categorical == other.categorical == ("sex",)
+
+
+def test_numbers_that_are_written_as_text_are_told_and_codes_are_not() -> None:
+    frame = pd.DataFrame({"ill": [0, 1, 0, 1], "age": ["61", "50", "44", "70"]})
+    frame["ward"], frame["post"] = ["a", "a", "b", "b"], ["01067", "10115", "01067", "80331"]
+    with pytest.warns(UserWarning, match="'age' is taken for text: it holds numbers alone") as told:
+        read_table(frame, label="ill", device="ward")
+    assert not any("post" in str(one.message) for one in told)
+
+
+def test_decimal_commas_come_with_a_way_out_that_leads_out(tmp_path: Path) -> None:
+    cells = [f'"{n},{n}"' if n % 3 else f"{n}.5" for n in range(150)]
+    rows = [f"{n % 2},{cell},{n % 5:03d}\n" for n, cell in enumerate(cells)]
+    path = written(tmp_path, "ill,crp,code\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"decimal commas .*str.replace\(',', '.'\)"):
+        read_table(path, label="ill")
+    frame = pd.read_csv(path, dtype={"crp": str, "code": str})
+    frame["crp"] = pd.to_numeric(frame["crp"].str.replace(",", "."))
+    table = read_table(frame, label="ill")
+    assert table.numeric == ("crp",)
+    assert table.categorical == ("code",)
