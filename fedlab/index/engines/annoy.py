@@ -98,7 +98,7 @@ class Forest(Entries):
 
     @property
     def worn(self) -> bool:
-        return self._too_many_removed
+        return self.too_many_removed
 
     def extend(self, table: RowTable, threads: int) -> None:
         """Build all trees anew, if the table has rows that they have not."""
@@ -112,7 +112,7 @@ class Forest(Entries):
                 forest.add_item(place, row)
         forest.build(self._engine.trees, n_jobs=threads)
         self._forest = forest
-        self._number(table.rows)
+        self.begin(table.rows)
 
     def _fitted(self, rows: F32) -> F32:
         # Annoy squares lengths in float32 and drops rows whose square vanishes.
@@ -138,7 +138,7 @@ class Forest(Entries):
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(walk, range(len(queries))))
-        return self._rows_at(places)
+        return self.rows_at(places)
 
     def nbytes_beside(self, table: RowTable) -> int:
         """Return the least that so many trees take: Annoy doesn't tell what it took."""

@@ -26,10 +26,10 @@ class Entries:
     Examples
     --------
     >>> entries = Entries()
-    >>> entries._enter(np.array([0, 1, 1, 2]), keys=np.arange(4, dtype=np.uint64))
-    >>> entries._rows_at(np.array([[2, 1, 0]]))
+    >>> entries.enter(np.array([0, 1, 1, 2]), keys=np.arange(4, dtype=np.uint64))
+    >>> entries.rows_at(np.array([[2, 1, 0]]))
     array([[3, 1, 2]])
-    >>> entries.without(np.array([True, False, True, True]))._rows_at(np.array([[2, 1, -1]]))
+    >>> entries.without(np.array([True, False, True, True])).rows_at(np.array([[2, 1, -1]]))
     array([[ 2,  1, -1]])
     """
 
@@ -42,7 +42,7 @@ class Entries:
     removed: int
 
     def __init__(self) -> None:
-        self._number(0)
+        self.begin(0)
 
     def _settle(self, rows: I64, sizes: I64, **beside: Any) -> None:
         """Take rows in the order of their entries, of one entry in the order of their keys.
@@ -73,7 +73,8 @@ class Entries:
         return ()
 
     @property
-    def _too_many_removed(self) -> bool:
+    def too_many_removed(self) -> bool:
+        """Whether so many entries' rows are gone that it is better built anew."""
         return self.removed > _REMOVED_LIMIT * self.entries
 
     def without(self, kept: Bool) -> Self:
@@ -84,7 +85,7 @@ class Entries:
         other._settle(rows, np.bincount(entry[stay], minlength=self.entries))
         return other
 
-    def _enter(self, entries: I64, keys: U64, **beside: Any) -> None:
+    def enter(self, entries: I64, keys: U64, **beside: Any) -> None:
         """Take in the rows that follow those it has, each with its entry; `keys` are all rows'."""
         known = np.repeat(np.arange(self.entries), self._sizes)
         rows = np.concatenate([self._rows, np.arange(len(self._rows), len(keys))])
@@ -92,11 +93,11 @@ class Entries:
         order = np.lexsort((keys[rows], of))
         self._settle(rows[order], np.bincount(of, minlength=self.entries), **beside)
 
-    def _number(self, rows: int) -> None:
+    def begin(self, rows: int) -> None:
         """Begin anew: every row is an entry."""
         self._settle(np.arange(rows), np.ones(rows, np.int64))
 
-    def _rows_at(self, places: I64) -> I64:
+    def rows_at(self, places: I64) -> I64:
         """Return the rows of entries, -1 where there is none (place -1) or where all are gone.
 
         Entries of several rows take up as many places, and push others out at the end.

@@ -96,7 +96,7 @@ class FaissProposer(Entries):
 
     @property
     def worn(self) -> bool:
-        return self._too_many_removed or self._index.ntotal != self.entries
+        return self.too_many_removed or self._index.ntotal != self.entries
 
     def extend(self, table: RowTable, threads: int) -> None:
         """Take in new rows; if they are more than it has learned from, learn anew from all."""
@@ -113,10 +113,10 @@ class FaissProposer(Entries):
                 index.add(self._fitted(table.decoded(slice(start, min(start + step, table.rows)))))
         self._index, self._learned_from = index, learned_from
         if anew:
-            self._number(table.rows)
+            self.begin(table.rows)
         else:
             new = np.arange(self.entries, self.entries + table.rows - known)
-            self._enter(new, table.columns["keys"])  # type: ignore[arg-type]
+            self.enter(new, table.columns["keys"])  # type: ignore[arg-type]
 
     def _sample(self, table: RowTable) -> F32:
         engine = self._engine
@@ -143,7 +143,7 @@ class FaissProposer(Entries):
         asked = min(count + min(count, self.removed), self.entries)
         with _threads(threads):
             _, places = self._index.search(self._fitted(queries), asked)
-        return self._rows_at(places)
+        return self.rows_at(places)
 
     def nbytes_beside(self, table: RowTable) -> int:
         """Return the bytes of codes, ids, centroids and links."""
@@ -178,7 +178,7 @@ class FaissProposer(Entries):
             raise ValueError(f"a Faiss index of another kind ({was})")
         self._engine.prepare(found)
         self._index, self._learned_from = found, found.ntotal
-        self._number(found.ntotal)
+        self.begin(found.ntotal)
 
 
 def _kind(index: Any) -> tuple[Any, ...]:

@@ -204,7 +204,7 @@ class Graph(Entries):
     @property
     def worn(self) -> bool:
         """Whether it should be built anew: too many rows are gone, or a build was broken off."""
-        return self._too_many_removed or len(self._index) != self.entries
+        return self.too_many_removed or len(self._index) != self.entries
 
     def nbytes_beside(self, table: RowTable) -> int:
         """Return the bytes of the links, and of those rows that it doesn't share with `table`."""
@@ -287,7 +287,7 @@ class Graph(Entries):
                     *(number[part].astype(np.uint64), codes[part]),
                     **{"copy": not self._borrows, "threads": threads, "dtype": self._dtype},
                 )
-        self._enter(of, _keys(table), _hashes=hashes, _short=self._drowns(table))
+        self.enter(of, _keys(table), _hashes=hashes, _short=self._drowns(table))
 
     def _codes(self, table: RowTable, rows: I64) -> NDArray[np.generic]:
         """Return rows as the graph sees them, and keep what it borrows."""
@@ -314,7 +314,7 @@ class Graph(Entries):
         else:
             places = found.keys.astype(np.int64)
             places[np.arange(asked)[None, :] >= np.asarray(found.counts)[:, None]] = -1
-        return self._rows_at(places)
+        return self.rows_at(places)
 
     def _to_ask(self, count: int) -> int:
         # Entries whose row is gone take up places in the answer, and in the list that a walk holds.
@@ -357,7 +357,7 @@ class Graph(Entries):
             raise ValueError(f"a graph of connectivity {self._index.connectivity}")
         self._index.expansion_add = self._settings.expansion_add
         self.tune(self._settings)
-        self._number(len(self._index))
+        self.begin(len(self._index))
         self._copied, self._hashes = self.entries, None
 
 

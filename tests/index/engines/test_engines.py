@@ -265,7 +265,7 @@ class Proposing(Entries):
     oversampling, whole, worn = 1, True, False
 
     def extend(self, table: Any, threads: int) -> None:
-        self._number(table.rows)
+        self.begin(table.rows)
 
     def candidates(self, queries: Any, count: int, threads: int) -> Any:
         return np.tile(np.arange(self.entries), (len(queries), 1))
