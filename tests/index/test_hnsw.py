@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -404,3 +405,15 @@ def test_building_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(normal(10, 4))
     index.build_graph()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner", "l2sq"])
+def test_a_graph_of_no_rows_is_saved_opened_and_built(metric: Any, tmp_path: Path) -> None:
+    index = VectorIndex(2, metric)
+    for _ in range(2):
+        index.build_graph()
+        index.save(tmp_path / "empty")
+        index = VectorIndex.open(tmp_path / "empty")
+    index.build_graph()
+    index.add(np.eye(2))
+    assert index.search([1.0, 0.1], 1, exact=False).keys.tolist() == [[0]]

@@ -227,7 +227,8 @@ class Graph(Entries):
         return super().missing(table)
 
     def _drowns(self, table: RowTable) -> bool:
-        return self._metric == "inner" and bool(np.median(table.squares) < _SHORT)
+        inner = self._metric == "inner" and table.rows > 0
+        return inner and bool(np.median(table.squares) < _SHORT)
 
     def without(self, kept: Bool) -> Self:
         """Return what stands for a table that keeps only the rows where `kept` is true."""
@@ -369,7 +370,8 @@ def _hashed(columns: Sequence[NDArray[np.generic]]) -> U64:
     """Return sums of each row's words times odd weights, modulo 2**64: equal for equal rows."""
     total = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
-        raw = np.ascontiguousarray(column).reshape(len(column), -1).view(np.uint8)
+        flat = np.ascontiguousarray(column).reshape(len(column), math.prod(column.shape[1:]))
+        raw = flat.view(np.uint8)
         size = next(size for size in (8, 4, 2, 1) if raw.shape[1] % size == 0)
         words = raw.view(f"u{size}")
         places = np.arange(1, words.shape[1] + 1, dtype=np.uint64)
