@@ -11,7 +11,7 @@ from fedlab.core.typing import F32, F64, I64, Bool
 from fedlab.index.answers import Hits
 from fedlab.index.engines import Engine, Proposer
 from fedlab.index.ingest import KEY_LIMIT
-from fedlab.index.scan import nearest, nearest_chosen, ranked, shown
+from fedlab.index.scan import as_distances, nearest, nearest_chosen, ranked
 from fedlab.index.table import RowTable
 
 #: Up to so many stored numbers (10,000 rows of 400) a scan takes about a millisecond a query.
@@ -241,4 +241,4 @@ class Lookup:
         keys[:, :width][filled] = self.table.columns["keys"][rows[filled]]
         far[:, :width] = distances
         rescued = np.empty(0, np.int64) if rescued is None else rescued
-        return Hits(keys, shown(far, self.metric), filled.sum(axis=1), engine, rescued, far)
+        return Hits(keys, as_distances(far, self.metric), filled.sum(axis=1), engine, rescued, far)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64
-from fedlab.index.scan import Queries, _blocks, errors, ordering, shown
+from fedlab.index.scan import Queries, _blocks, as_distances, errors, ordering
 from fedlab.index.table import RowTable
 
 Found = tuple[I64, I64, F64]
@@ -91,7 +91,7 @@ def within(
         answer.append((row, distance))
         room -= len(row)
     rows, distances = (np.concatenate(column) for column in zip(*answer, strict=True))
-    return totals, counts, rows, shown(distances, metric)
+    return totals, counts, rows, as_distances(distances, metric)
 
 
 def _within_of_few(
@@ -143,7 +143,7 @@ def _close(block: RowTable, queries: F32, radius: float, metric: str) -> Iterato
         for first in range(0, len(who), few):
             some = slice(first, first + few)
             distance[some] = ordering(rows[place[some]], queries[who[some]], metric)
-        near = shown(distance, metric) <= radius
+        near = as_distances(distance, metric) <= radius
         yield who[near], start + place[near], distance[near]
 
 

@@ -80,8 +80,8 @@ class Nearest:
     Attributes
     ----------
     distances : (q, k) float64 array
-        As the order is by them: under inner product -p (see `shown`). inf where there are fewer
-        than k.
+        As the order is by them: under inner product -p (see `as_distances`). inf where there are
+        fewer than k.
     keys : (q, k) uint64 array
         2**64 - 1 where there are fewer than k.
     rows : (q, k) int64 array
@@ -122,7 +122,7 @@ def measure(rows: F32, queries: F32, metric: str) -> F64:
     >>> measure(np.float32([[3.0, 4.0]]), np.float32([[3.0, 4.0]]), "inner")
     array([-24.])
     """
-    return shown(ordering(rows, queries, metric), metric)
+    return as_distances(ordering(rows, queries, metric), metric)
 
 
 def ordering(rows: F32, queries: F32, metric: str) -> F64:
@@ -132,7 +132,7 @@ def ordering(rows: F32, queries: F32, metric: str) -> F64:
     return distances
 
 
-def shown(ordering: F64, metric: str) -> F64:
+def as_distances(ordering: F64, metric: str) -> F64:
     """Return distances as answers show them, of what rows are ordered by.
 
     Under inner product that is 1 - p, which is the same for all products far below 1.

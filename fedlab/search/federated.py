@@ -58,7 +58,7 @@ from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.index.scan import shown
+from fedlab.index.scan import as_distances
 from fedlab.search import verification
 from fedlab.search.answers import FederatedHits
 from fedlab.search.commitment import Commitment
@@ -428,7 +428,7 @@ class _Run:
             for name in Found.__annotations__
         }
         devices = self._search.devices
-        whole["distances"] = shown(whole["distances"], self._search.metric)
+        whole["distances"] = as_distances(whole["distances"], self._search.metric)
         whole["devices"][np.isinf(whole["distances"])] = -1
         return FederatedHits(
             **whole,

@@ -27,7 +27,7 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
-from fedlab.index.scan import Nearest, Queries, shown
+from fedlab.index.scan import Nearest, Queries, as_distances
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
 
@@ -205,7 +205,7 @@ class Search:
             self.ledger.note(step + 1, "down", "decisions", -(-count // 8), self.everyone)
             for side in self.sides:
                 side.decide(sums[step] >= self.k)
-        distances = shown(distances_of(self.sides[0].reach), self.metric)
+        distances = as_distances(distances_of(self.sides[0].reach), self.metric)
         self._refuse_impossible(sums, distances)
         return KthDistances(distances, sums, self.ledger)
 

@@ -14,7 +14,7 @@ from fedlab.core.validation import whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import KEY_LIMIT, as_lengths, as_vectors
-from fedlab.index.scan import shown
+from fedlab.index.scan import as_distances
 from fedlab.privacy.fixed_point import error_bound, from_products, to_words
 from fedlab.privacy.secret_shares import Dealer, Server, share
 from fedlab.search.answers import FederatedHits
@@ -62,7 +62,9 @@ class _Form:
             return np.asarray(np.maximum(products + squares[:, None], 0.0))
         if self.metric == "cosine":
             return np.asarray(np.maximum(1.0 - products, 0.0))
-        return np.asarray(-products)  # what rows are ordered by (see `fedlab.index.scan.shown`)
+        return np.asarray(
+            -products
+        )  # what rows are ordered by (see `fedlab.index.scan.as_distances`)
 
 
 class SharedIndex:
@@ -201,7 +203,7 @@ class SharedIndex:
             near = near[:held]
             found.devices[query, :held] = self._holders[near]
             found.keys[query, :held] = self._keys[near]
-            found.distances[query, :held] = shown(row[near], self.metric)
+            found.distances[query, :held] = as_distances(row[near], self.metric)
 
 
 def _scale(devices: Sequence[Device]) -> float:
