@@ -7,20 +7,32 @@ twelve digits.
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
-from fedlab.core.typing import Array
+from fedlab.core.typing import Array, Bool
 from fedlab.core.validation import number, parts_of, read_only, shown
+
+#: A further loss of a batch's embeddings, (n, d): its mean over the rows, and its gradient, (n, d).
+Pull = Callable[[Array], tuple[float, Array]]
 
 
 @dataclass(frozen=True)
 class Layout:
     """Names and shapes of the arrays that stand one after another in a flat vector.
+
+    Parameters
+    ----------
+    shapes : tuple of (name, shape)
+    buffers : tuple of str
+        Arrays that no gradient moves, such as a batch normalisation's running statistics. Training
+        gives them new values; servers average them, and never step along them.
 
     Examples
     --------
@@ -32,10 +44,38 @@ class Layout:
     """
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    buffers: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         return sum(math.prod(shape) for _, shape in self.shapes)
+
+    @cached_property
+    def buffered(self) -> Bool | None:
+        """(p,) mask of what stands in buffers, read-only; None where nothing does."""
+        return self.mask(*self.buffers) if self.buffers else None
+
+    def mask(self, *patterns: str) -> Bool:
+        """Return which numbers belong to arrays of these names, (p,), read-only.
+
+        Parameters
+        ----------
+        *patterns : str
+            Names, or patterns such as ``"head.*"`` (see `fnmatch`); each must match.
+
+        Examples
+        --------
+        >>> Layout((("weights", (2,)), ("bias", (1,)))).mask("b*")
+        array([False, False,  True])
+        """
+        chosen = np.zeros(self.size, np.bool_)
+        parts = self.views(chosen)
+        for pattern in patterns:
+            if not (named := fnmatch.filter(parts, pattern)):
+                raise ValueError(f"no array is called {pattern!r}; there are {', '.join(parts)}")
+            for name in named:
+                parts[name][...] = True
+        return read_only(chosen)
 
     def views(self, vector: Array) -> dict[str, Array]:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""
@@ -57,6 +97,10 @@ class Model(Protocol):
     `check_model` tries one out. Arrays come read-only. A model that wants chance, for dropout say,
     has a class attribute ``stochastic = True``, and its `loss_and_gradient` gets a generator as
     ``draw=``: all chance of a run comes from its seed, so that it can be repeated.
+
+    Where an algorithm works on embeddings (MOON, FedProto), a model also has ``classes``, ``embed(
+    parameters, x)``, which returns what enters its last layer, (n, d), and a `loss_and_gradient`
+    that takes ``pull=``: a further loss of the batch's embeddings, to be added (see `Pull`).
     """
 
     @property
@@ -74,14 +118,22 @@ class Model(Protocol):
         """Return the parameters that a server begins with, float32."""
 
     def loss_and_gradient(self, parameters: Array, x: Array, y: Array) -> tuple[float, Array]:
-        """Return the mean loss over the rows, and its gradient as a flat vector."""
+        """Return the mean loss over the rows, and its gradient as a flat vector.
+
+        Where the layout has buffers, the gradient holds their new values.
+        """
 
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return measures by name, each a mean over rows; ``loss`` is among them."""
 
 
 def gradient_of(
-    model: Model, parameters: Array, x: Array, y: Array, draw: np.random.Generator | None = None
+    model: Model,
+    parameters: Array,
+    x: Array,
+    y: Array,
+    draw: np.random.Generator | None = None,
+    pull: Pull | None = None,
 ) -> tuple[float, Array]:
     """Return what `Model.loss_and_gradient` gives, or say what it should have given.
 
@@ -92,8 +144,12 @@ def gradient_of(
     x, y : (n, inputs) and (n,) arrays
     draw : Generator, optional
         For a model that is ``stochastic``.
+    pull : Pull, optional
+        For a model with an embedding.
     """
     chance: dict[str, Any] = {"draw": draw} if getattr(model, "stochastic", False) else {}
+    if pull is not None:
+        chance["pull"] = pull
     who = f"{type(model).__name__}.loss_and_gradient"
     try:
         given = model.loss_and_gradient(read_only(parameters), x, y, **chance)

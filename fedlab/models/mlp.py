@@ -11,7 +11,13 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
 from fedlab.core.validation import shown, whole_number
-from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
+from fedlab.models.base import (
+    Layout,
+    Pull,
+    cross_entropy,
+    measure_classes,
+    refuse_other_than_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -88,19 +94,32 @@ class MLP:
         scores = self._forward(parameters, x)[-1]
         return cross_entropy(scores, np.zeros(len(scores), np.int64))[1]
 
-    def loss_and_gradient(self, parameters: Array, x: Array, y: Array) -> tuple[float, Array]:
+    def embed(self, parameters: Array, x: Array) -> Array:
+        """Return what enters the last layer, (n, its inputs)."""
+        return self._forward(parameters, x)[-2]
+
+    def loss_and_gradient(
+        self, parameters: Array, x: Array, y: Array, pull: Pull | None = None
+    ) -> tuple[float, Array]:
         *entered, scores = self._forward(parameters, x)
         losses, error = cross_entropy(scores, y)
         error[np.arange(len(y)), y] -= 1
         error /= len(y)
+        loss, pulled = float(losses.mean()), None
+        if pull is not None:
+            further, pulled = pull(entered[-1])
+            loss += further
         gradient = np.empty_like(parameters)
         layers = zip(self._layers(parameters), self._layers(gradient), entered, strict=True)
         for (weights, _), (to_weights, to_bias), received in reversed(list(layers)):
             to_weights[:] = received.T @ error
             to_bias[:] = error.sum(axis=0)
             if received is not x:
-                error = (error @ weights.T) * (received > 0)
-        return float(losses.mean()), gradient
+                error = error @ weights.T
+                if pulled is not None:
+                    error, pulled = error + pulled.astype(error.dtype), None
+                error *= received > 0
+        return loss, gradient
 
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
