@@ -5,19 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from fedlab.algorithms.afl import AFL
+from fedlab.algorithms.apfl import APFL
 from fedlab.algorithms.base import Algorithm, Stateless
+from fedlab.algorithms.ditto import Ditto
 from fedlab.algorithms.fedavg import FedAvg
+from fedlab.algorithms.feddyn import FedDyn
 from fedlab.algorithms.fednova import FedNova
 from fedlab.algorithms.fedprox import FedProx
+from fedlab.algorithms.ifca import IFCA
+from fedlab.algorithms.personal import Alone, FineTuned
+from fedlab.algorithms.qffl import QFFL
 from fedlab.algorithms.scaffold import Scaffold
+from fedlab.algorithms.shared_parts import FedBN, FedPer, FedRep
 from fedlab.core.validation import known
 from fedlab.updates.optimisers import SGD, ServerOptimiser, optimiser
 
 __all__ = [
+    "AFL",
+    "APFL",
+    "IFCA",
+    "QFFL",
     "Algorithm",
+    "Alone",
+    "Ditto",
     "FedAvg",
+    "FedBN",
+    "FedDyn",
     "FedNova",
+    "FedPer",
     "FedProx",
+    "FedRep",
+    "FineTuned",
     "Scaffold",
     "Stateless",
     "WithServer",
@@ -41,6 +60,17 @@ _ALGORITHMS: dict[str, Any] = {
     "fedprox": FedProx(),
     "scaffold": Scaffold(),
     "fednova": FedNova(),
+    "feddyn": FedDyn(),
+    "qffl": QFFL(),
+    "afl": AFL(),
+    "finetuned": FineTuned(),
+    "alone": Alone(),
+    "ditto": Ditto(),
+    "apfl": APFL(),
+    "fedper": FedPer(),
+    "fedrep": FedRep(),
+    "fedbn": FedBN(),
+    "ifca": IFCA(),
 }
 #: What papers name in one word: federated averaging, and what the server does.
 _WITH_SERVER = {

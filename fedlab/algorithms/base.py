@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from fedlab.core.typing import F64, Array, Places
 from fedlab.device.states import DeviceStates
+from fedlab.models.base import Layout
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
@@ -18,17 +19,29 @@ class Algorithm(Protocol):
     """A frozen dataclass of hyper-parameters with these five methods.
 
     A class attribute ``weights = "uniform"`` says that it weighs all devices alike, whatever rows
-    they have. How the server moves along what was learned is no matter of an algorithm: see
-    `fedlab.updates.optimisers`.
+    they have; ``reads = ("places", "loss")`` that the server needs these numbers of each single
+    device, which `learn` then finds among the means, (m,). An algorithm that personalises has a
+    sixth method, ``serve(state, parameters, places, kept)``: the work by which devices make the
+    model that they predict with. How the server moves along what was learned is no matter of an
+    algorithm: see `fedlab.updates.optimisers`.
     """
 
     def check(self, local: LocalSGD) -> None:
         """Raise a ValueError where the algorithm would be wrong under such local training."""
 
-    def init(self, parameters: Array, devices: int) -> State:
+    def init(self, parameters: Array, devices: int, layout: Layout) -> State:
         """Return the server's state before the first round, such as a checkpoint holds.
 
         Arrays, numbers, text, None, and lists and dicts of them; keys are text or whole numbers.
+
+        Parameters
+        ----------
+        parameters : (p,) array
+            The model's start.
+        devices : int
+            How many there are.
+        layout : Layout
+            Names and shapes within the parameters.
         """
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
@@ -62,7 +75,7 @@ class Stateless:
     def check(self, local: LocalSGD) -> None:
         """Any local training will do."""
 
-    def init(self, parameters: Array, devices: int) -> State:
+    def init(self, parameters: Array, devices: int, layout: Layout) -> State:
         return {}
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:

@@ -11,6 +11,7 @@ import numpy as np
 from fedlab.algorithms.base import State
 from fedlab.core.typing import F64, Array, Places
 from fedlab.device.states import DeviceStates
+from fedlab.models.base import Layout
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
@@ -34,7 +35,7 @@ class Scaffold:
 
     Examples
     --------
-    >>> Scaffold().init(np.zeros(2), devices=10)["control"]
+    >>> Scaffold().init(np.zeros(2), 10, Layout((("weights", (2,)),)))["control"]
     array([0., 0.])
     """
 
@@ -54,7 +55,7 @@ class Scaffold:
                     "(x - y) / (K eta) is then no gradient; leave it out, or take option=1"
                 )
 
-    def init(self, parameters: Array, devices: int) -> State:
+    def init(self, parameters: Array, devices: int, layout: Layout) -> State:
         return {"control": np.zeros(len(parameters)), "devices": devices}
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import Array
-from fedlab.core.validation import require, shown
+from fedlab.core.typing import Array, Places
+from fedlab.core.validation import read_only, require, shown
 from fedlab.device.device import Device
+from fedlab.device.dispatch import Dispatch
 from fedlab.federation.plan import Plan
+from fedlab.federation.state import RunState
 from fedlab.fleet import Roster
 from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
+from fedlab.training.cohort import train_in_parts
 from fedlab.training.validation import checked_rows, on_held_out, on_rows
+from fedlab.training.work import phases_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +41,7 @@ def evaluated(
 ) -> dict[str, float]:
     """Return the measures of a model: ``validation_...`` over all held-out rows, ``test_...``."""
     measured: dict[str, float] = {}
-    if holding := _holding(fleet):
+    if holding := holding_of(fleet):
         by_device = on_held_out(holding, plan.trainer, parameters, threads)
         rows = by_device.pop("rows")
         for name, values in by_device.items():
@@ -46,15 +52,63 @@ def evaluated(
     return measured
 
 
+def personal(
+    plan: Plan, state: RunState, devices: Sequence[Device], places: Places, threads: int | None
+) -> Array:
+    """Return the parameters of the model that each device predicts with, (m, p).
+
+    Parameters
+    ----------
+    plan : Plan
+    state : RunState
+        It stays as it is.
+    devices : sequence of Device
+        What they train for it does not leave them.
+    places : (m,) int array
+        Theirs in the federation; those of strangers lie beyond it.
+    threads : int, optional
+
+    Raises
+    ------
+    ValueError
+        If a device could not train.
+    """
+    start = read_only(state.parameters)
+    serve = getattr(plan.algorithm, "serve", None)
+    if serve is None or not len(devices):
+        return np.broadcast_to(start, (len(devices), len(start)))
+    *before, last = phases_of(serve(state.algorithm, start, places, state.kept))
+    work = (*before, replace(last, keep="personal", stays=None))
+    number = state.round + 1
+    order = Dispatch.alike(len(devices), number, plan.local.rate(number), plan.local.epochs)
+    parts = list(
+        train_in_parts(
+            *(devices, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
+        )
+    )
+    for part in parts:
+        for place, why in part.set_aside.items():
+            raise ValueError(
+                f"device {devices[place].id!r} could not make its model: {why}"
+            ) from part.error
+    return np.concatenate([part.kept["personal"] for part in parts])
+
+
 def validated(
-    plan: Plan, fleet: Roster, parameters: Array, threads: int | None, metrics: Any = ()
+    plan: Plan,
+    holding: Sequence[Device],
+    parameters: Array,
+    threads: int | None,
+    metrics: Any = (),
 ) -> pd.DataFrame:
     """Return a model's measures on each device's held-out rows, and metrics of its scores.
+
+    Parameters are one model's, (p,), or each device's, (m, p).
 
     Raises
     ------
     ValueError, TypeError
-        If no device has rows held out, or a metric can't be had.
+        If there is no device, or a metric can't be had.
     """
     import pandas as pd
 
@@ -62,7 +116,7 @@ def validated(
     if named:
         require(plan.model, "a model whose scores are measured", "predict")
 
-    if not (holding := _holding(fleet)):
+    if not holding:
         raise ValueError(
             "no device has rows held out; use Device.hold_out first, or measure on rows of "
             "your own with Federation(test=...)"
@@ -71,10 +125,11 @@ def validated(
     measures["rows"] = measures["rows"].astype(np.int64)
     frame = pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
     undefined: dict[str, list[str]] = {}
-    for device in holding if named else ():
+    each = np.broadcast_to(parameters, (len(holding), parameters.shape[-1]))
+    for device, own in zip(holding, each, strict=True) if named else ():
         x, y = device.validation()
         with one_blas_thread(), np.errstate(all="ignore"):
-            scores = np.asarray(plan.model.predict(parameters, x))  # type: ignore[attr-defined]
+            scores = np.asarray(plan.model.predict(own, x))  # type: ignore[attr-defined]
         for name, metric in named.items():
             frame.loc[device.id, name], why = score(metric, y, scores)
             if why:
@@ -85,6 +140,6 @@ def validated(
     return frame
 
 
-def _holding(fleet: Roster) -> list[Device]:
+def holding_of(fleet: Roster) -> list[Device]:
     """Return the devices that hold rows out: those of one may have been erased since."""
     return [device for device in fleet.holding if device.validation_rows]

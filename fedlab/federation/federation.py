@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +22,7 @@ from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.convergence import Convergence
-from fedlab.federation.evaluation import checked_test, validated
+from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
 from fedlab.federation.history import History, Report
 from fedlab.federation.participation import Participation
 from fedlab.federation.plan import Evaluation, Plan, Record
@@ -33,7 +33,16 @@ from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
 from fedlab.training import Backend, LocalSGD, trainer_of
-from fedlab.updates import SGD, Aggregator, Chain, Mean, ServerOptimiser, Stage, optimiser
+from fedlab.updates import (
+    SGD,
+    Aggregator,
+    Chain,
+    ChainError,
+    Mean,
+    ServerOptimiser,
+    Stage,
+    optimiser,
+)
 from fedlab.updates.weights import Weigher, Weights
 
 if TYPE_CHECKING:
@@ -159,6 +168,12 @@ class Federation:
         if not self._stored:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
+        passed = Chain(tuple(updates), aggregator or Mean())
+        if (read := getattr(method, "reads", ())) and not passed.shows_rows:
+            raise ChainError(
+                f"{type(method).__name__} reads {', '.join(read)} of each device, which the "
+                "stages of updates= hide; leave those out, or take another algorithm"
+            )
         self.plan = Plan(
             model=model,
             algorithm=method,
@@ -167,7 +182,7 @@ class Federation:
             quorum=whole_number(quorum, "quorum", 1, size),
             stragglers=stragglers,
             weights=weigh,
-            chain=Chain(tuple(updates), aggregator or Mean()),
+            chain=passed,
             server=steps,
             seed=seed,
             trainer=trainer,
@@ -194,7 +209,7 @@ class Federation:
         self.state = RunState(
             round=0,
             parameters=start,
-            algorithm=method.init(start, self._roster.count),
+            algorithm=method.init(start, self._roster.count, model.layout),
             server=steps.init(start),
             stages=self.plan.chain.init(len(start)),
             kept=DeviceStates(keep_in),
@@ -470,11 +485,20 @@ class Federation:
     def validate(
         self,
         metrics: str | ScoreFunction | Iterable[Any] | Mapping[str, str | ScoreFunction] = (),
+        *,
+        devices: Sequence[Device] | None = None,
+        model: Literal["server", "personal"] = "server",
     ) -> pd.DataFrame:
-        """Return the model's measures on each device's held-out rows, one row a device.
+        """Return a model's measures on each device's held-out rows, one row a device.
 
         Parameters
         ----------
+        devices : sequence of Device, optional
+            Whose rows, such as those of devices that take no part; by default those of the
+            federation that hold rows out.
+        model : {"server", "personal"}
+            The server's, or that which each device predicts with: where algorithms personalise
+            (`fedlab.algorithms.Ditto`), a device's own one (see `personal_parameters`).
         metrics : names, functions, or mapping of str to either
             Further columns, of what is no mean over rows: of classes "auc", "average precision",
             "balanced accuracy", "f1", "mcc", of numbers "r2", "mae" (see `fedlab.metrics.score`);
@@ -499,7 +523,36 @@ class Federation:
             federation.validate(metrics=["auc", "f1"])
             federation.validate(metrics={"Brier": brier_score_loss})
         """
-        return validated(self.plan, self._roster, self.state.parameters, self.threads, metrics)
+        if model not in ("server", "personal"):
+            raise ValueError(f"model is {model!r}; choose 'server' or 'personal'")
+        holding = holding_of(self._roster) if devices is None else list(devices)
+        if model == "personal" and holding:
+            parameters = self.personal_parameters(holding)
+        else:
+            parameters = self.state.parameters
+        return validated(self.plan, holding, parameters, self.threads, metrics)
+
+    def personal_parameters(self, devices: Sequence[Device] | None = None) -> Array:
+        """Return the parameters of the model that each device predicts with, (m, p).
+
+        Without personalisation that is the server's model. Else a device starts from what it has
+        kept, or, where it has never taken part, from the server's model, and trains on its rows as
+        its algorithm says. It changes nothing: a further call gives the same.
+
+        Parameters
+        ----------
+        devices : sequence of Device, optional
+            By default all of the federation; a stranger has kept nothing.
+
+        Raises
+        ------
+        ValueError
+            If a device has no rows to train on, or could not train.
+        """
+        asked = self.devices if devices is None else devices
+        known = {device.id: place for place, device in enumerate(self.devices)}
+        places = [known.get(d.id, len(self.devices) + i) for i, d in enumerate(asked)]
+        return personal(self.plan, self.state, asked, np.array(places, np.intp), self.threads)
 
     def rounds_that_used(self, device: int | str, key: int) -> I64:
         """Return the rounds whose model learned from a row: its device's update entered them.

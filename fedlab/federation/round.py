@@ -25,6 +25,7 @@ from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.state import RunState
+from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, choose_places, round_seconds
 from fedlab.training import Trained
 from fedlab.training.cohort import train_in_parts
@@ -50,6 +51,7 @@ class _Came:
 
     kept: DeviceStates
     stages: tuple[Any, ...]
+    wire: Wire
     sums: dict[str, Any] = field(default_factory=dict)
     at: list[Places] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -162,8 +164,8 @@ def _trained(
     threads: int | None,
 ) -> tuple[_Came, int]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
-    came = _Came(state.kept, state.stages)
     work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
+    came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases_of(work)))
     weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
@@ -218,6 +220,7 @@ def _take(
         "steps": part.steps,
         "loss": part.losses,
         "rate": rates,
+        **part.stats,
     }
     kept = came.kept
     for name, rows in part.kept.items():
@@ -229,7 +232,7 @@ def _take(
     if not isinstance(sent, Updates):
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
     sent, came.stages, came.kept = plan.chain.apply(
-        came.stages, sent, kept, At(plan.seed, state.round + 1)
+        came.stages, came.wire.narrowed(sent), kept, At(plan.seed, state.round + 1)
     )
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
@@ -274,21 +277,26 @@ def _stepped(
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
-    means = plan.chain.done(came.sums, share)
+    sums = plan.chain.done(came.sums, share)
+    means = came.wire.widened(sums)
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
+    for name in getattr(plan.algorithm, "reads", ()):
+        column = came.places if name == "places" else came.column(name)
+        means[name] = np.asarray(column, np.float64)
     learnt = plan.algorithm.learn(state.algorithm, means, usable)
     change, algorithm = _fitting(learnt, plan.algorithm, "learn", "a change", state)
     # Read-only, since what is written to it in place would count as no step at all.
     given = plan.server.step(state.server, read_only(state.parameters), change)
     stepped, server = _fitting(given, plan.server, "step", "parameters", state)
+    stepped = came.wire.moved(stepped, state.parameters, sums)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():
         why = "skipped: the server's step gives NaN or inf; try lower rates"
         return state, still, [(SERVER, why)]
     moves = {"update_norm": float(np.linalg.norm(stepped - state.parameters))}
-    if "square" in came.columns:
+    if "square" in came.columns and came.column("entering").any():
         entering = came.column("entering")  # an algorithm's weights need not sum to one
         average = means["change"] * (share / entering.sum())
         moves["drift"] = client_drift(came.column("square"), entering, average)

@@ -55,6 +55,10 @@ class Layout:
         """(p,) mask of what stands in buffers, read-only; None where nothing does."""
         return self.mask(*self.buffers) if self.buffers else None
 
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the names of the arrays, or of those that match a pattern (see `fnmatch`)."""
+        return [name for name, _ in self.shapes if fnmatch.fnmatchcase(name, pattern)]
+
     def mask(self, *patterns: str) -> Bool:
         """Return which numbers belong to arrays of these names, (p,), read-only.
 
@@ -71,7 +75,7 @@ class Layout:
         chosen = np.zeros(self.size, np.bool_)
         parts = self.views(chosen)
         for pattern in patterns:
-            if not (named := fnmatch.filter(parts, pattern)):
+            if not (named := self.names(pattern)):
                 raise ValueError(f"no array is called {pattern!r}; there are {', '.join(parts)}")
             for name in named:
                 parts[name][...] = True
@@ -133,7 +137,7 @@ def gradient_of(
     x: Array,
     y: Array,
     draw: np.random.Generator | None = None,
-    pull: Pull | None = None,
+    objective: Any = None,
 ) -> tuple[float, Array]:
     """Return what `Model.loss_and_gradient` gives, or say what it should have given.
 
@@ -144,15 +148,16 @@ def gradient_of(
     x, y : (n, inputs) and (n,) arrays
     draw : Generator, optional
         For a model that is ``stochastic``.
-    pull : Pull, optional
-        For a model with an embedding.
+    objective : Objective, optional
+        What is minimised instead of the model's loss (see `fedlab.training.work.Objective`).
     """
     chance: dict[str, Any] = {"draw": draw} if getattr(model, "stochastic", False) else {}
-    if pull is not None:
-        chance["pull"] = pull
-    who = f"{type(model).__name__}.loss_and_gradient"
+    who = f"{type(model if objective is None else objective).__name__}.loss_and_gradient"
     try:
-        given = model.loss_and_gradient(read_only(parameters), x, y, **chance)
+        if objective is None:
+            given = model.loss_and_gradient(read_only(parameters), x, y, **chance)
+        else:
+            given = objective.loss_and_gradient(model, read_only(parameters), x, y, **chance)
     except ValueError as error:
         if "read-only" in str(error):
             raise ValueError(f"{who} writes into its arguments; let it work on copies") from error

@@ -6,20 +6,30 @@ stops the others. Parts are as large as memory allows; results don't depend on h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import whole_number
+from fedlab.core.typing import F64, I64, Array, Bool, Places
+from fedlab.core.validation import read_only, whole_number
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
+from fedlab.device.rows import Rows
 from fedlab.models.base import Model
-from fedlab.training.local import LocalSGD
-from fedlab.training.trainer import NOT_FINITE, Backend, Ready, Trainer, trainer_of
-from fedlab.training.work import Phase, Work, phases_of
+from fedlab.training.local import LocalSGD, refuse_other_widths
+from fedlab.training.trainer import (
+    NOT_FINITE,
+    Backend,
+    Part,
+    Ready,
+    Trainer,
+    reason,
+    trainer_of,
+)
+from fedlab.training.work import Observe, Phase, Work, phases_of
 
 #: Bytes of all changes that are held at once.
 _HELD = 1 << 28
@@ -36,8 +46,10 @@ class Trained:
     blocks : dict of (k, p) arrays
         What was asked for: ``change``, parameters after local work minus those at its start, and
         others.
-    kept : dict of (k, p) arrays
+    kept : dict of (k, n) arrays
         Where phases ended that devices keep, by name.
+    stats : dict of (k,) arrays
+        What phases observed, and which model a device chose.
     rows, epochs, steps : (k,) int arrays
         Rows trained on, passes over them, gradient steps.
     losses : (k,) float64 array
@@ -51,6 +63,7 @@ class Trained:
     places: Places
     blocks: dict[str, Array]
     kept: dict[str, Array]
+    stats: dict[str, NDArray[Any]]
     rows: I64
     epochs: I64
     steps: I64
@@ -144,6 +157,7 @@ def train_cohort(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
         blocks=joined("blocks"),
         kept=joined("kept"),
+        stats=joined("stats"),
         set_aside={place: why for part in parts for place, why in part.set_aside.items()},
         error=next((part.error for part in parts if part.error), None),
     )
@@ -175,12 +189,13 @@ def train_in_parts(
         whole_number(threads, "threads", 1)
     phases = phases_of(work)
     first = phases[0].start
-    if first is None:
+    if first is None and phases[0].choose is None:
         raise ValueError("the first phase has no start; give the server's parameters")
+    first = phases[0].choose if first is None else first
     numbers = np.result_type(np.asarray(first).dtype, np.float32)
     size = trainer.model.layout.size
     phases = tuple(phase.checked(len(devices), size, numbers) for phase in phases)
-    width = sum(1 + phase.gradient for phase in phases)
+    width = sum(phase.vectors + phase.gradient for phase in phases)
     each = width * size * numbers.itemsize
     ready = trainer.gather(devices)
     step = max(1, held // max(each, 1))
@@ -211,32 +226,62 @@ def _trained(
     threads: int | None,
 ) -> Trained:
     """Let the devices at some places do all phases, one after another."""
-    error, good = ready.error, np.ones(len(places), np.bool_)
+    model, error, good = trainer.model, ready.error, np.ones(len(places), np.bool_)
     blocks, kept = dict[str, Array](), dict[str, Array]()
+    stats = dict[str, NDArray[Any]]()
     everybody, end = len(places) == len(order), None
     mine = order if everybody else order.some(places)
     numbers: tuple[I64, I64, F64] | None = None
     epochs = np.zeros(len(places), np.int64)
+
+    def set_aside(failed: Mapping[int, Exception]) -> None:
+        nonlocal error
+        aside.update({int(places[one]): reason(why) for one, why in failed.items()})
+        good[list(failed)] = False
+        error = error or next(iter(failed.values()), None)
+
     for phase in phases:
         given = phase if everybody else phase.some(places)
-        given = given if given.start is not None else replace(given, start=end)
+        if given.choose is not None:
+            choice, failed = _choice(ready, trainer, places, given.choose, threads)
+            set_aside(failed)
+            given = replace(given, start=given.choose[choice])
+            stats["choice"] = choice
+        elif given.start is None:
+            given = replace(given, start=end)
+        assert given.start is not None
         passes, turn = mine.epochs, mine
         if phase.epochs is not None:
             passes = np.full(len(places), phase.epochs)
-        if len(phases) > 1 or phase.epochs is not None:
-            turn = replace(mine, epochs=passes, begun=epochs)
-        done = trainer.train(ready, places, given, local, turn, seed=seed, threads=threads)
+        if len(phases) > 1 or phase.epochs is not None or phase.rate != 1:
+            turn = replace(mine, epochs=passes, begun=epochs, rates=mine.rates * phase.rate)
+        if phase.epochs == 0:
+            done = _idle(given.start, len(places))
+        else:
+            done = trainer.train(ready, places, given, local, turn, seed=seed, threads=threads)
         if done.aside:
             aside |= {int(places[one]): why for one, why in done.aside.items()}
             good[list(done.aside)] = False
         error, epochs = error or done.error, epochs + passes
-        assert given.start is not None
-        if phase.keep is not None or len(phases) > 1:
-            end = given.start + done.changes
-        if phase.keep is not None and end is not None:
-            kept[phase.keep] = end
+        changes = done.changes
+        if phase.keep is not None or len(phases) > 1 or phase.observe is not None:
+            end = given.start + changes
+        if phase.vectors > 1:
+            first = model.layout.size
+            changes, rest = changes[:, :first], end[:, first:] if end is not None else None
+            end = None if end is None else end[:, :first]
+        else:
+            rest = end if phase.stays is None or end is None else end[:, phase.stays]
+        if phase.observe is not None and end is not None:
+            start = np.broadcast_to(given.start, (len(places), given.start.shape[-1]))
+            seen, failed = _observed(ready, model, places, good, phase.observe, start, end)
+            set_aside(failed)
+            for name, column in seen.items():
+                (blocks if column.ndim == 2 else stats)[name] = column
+        if phase.keep is not None and rest is not None:
+            kept[phase.keep] = rest
         if phase.send is not None:
-            blocks[phase.send] = done.changes
+            blocks[phase.send] = changes
         if done.gradients is not None:
             blocks["gradient"] = done.gradients
         if numbers is None or phase.send is not None:
@@ -246,7 +291,66 @@ def _trained(
     if not good.all():
         blocks = {name: block[good] for name, block in blocks.items()}
         kept = {name: block[good] for name, block in kept.items()}
+        stats = {name: column[good] for name, column in stats.items()}
     return Trained(
-        *(places[good], blocks, kept, rows[good], epochs[good], steps[good], losses[good]),
+        *(places[good], blocks, kept, stats, rows[good], epochs[good], steps[good], losses[good]),
         *(dict(sorted(aside.items())), error),
     )
+
+
+def _idle(start: Array, count: int) -> Part:
+    """Return what devices give that do nothing."""
+    changes = np.zeros((count, start.shape[-1]), start.dtype)
+    none = np.zeros(count, np.int64)
+    return Part(changes, None, np.zeros(count), none, none, {})
+
+
+def _choice(
+    ready: Ready, trainer: Trainer, places: Places, models: Array, threads: int | None
+) -> tuple[Places, dict[int, Exception]]:
+    """Return which of the models, (k, p), has the least loss on each device's rows, and who failed.
+
+    Whoever failed is given the first.
+    """
+    chosen, failed = np.zeros(len(places), np.intp), dict[int, Exception]()
+    rows = dict[int, Rows]()
+    for one, place in enumerate(places.tolist()):
+        try:
+            rows[one] = part = ready.devices[place].training_rows()
+            if not len(part):
+                raise ValueError("it has no rows to choose by")
+            refuse_other_widths(part, trainer.model)
+            trainer.model.check_labels(part.gathered()[1])
+        except Exception as error:
+            rows.pop(one, None)
+            failed[one] = error
+    if parts := list(rows.values()):
+        losses = [trainer.evaluate(parts, model, threads)["loss"] for model in models]
+        chosen[list(rows)] = np.argmin(losses, axis=0)
+    return chosen, failed
+
+
+def _observed(
+    ready: Ready,
+    model: Model,
+    places: Places,
+    good: Bool,
+    observe: Observe,
+    starts: Array,
+    ends: Array,
+) -> tuple[dict[str, Array], dict[int, Exception]]:
+    """Return what devices observe of their rows, a row for each, and who failed."""
+    seen, failed = dict[int, Mapping[str, Any]](), dict[int, Exception]()
+    for one in np.flatnonzero(good).tolist():
+        try:
+            x, y = ready.devices[places[one]].training_rows().gathered()
+            found = observe(model, read_only(starts[one]), read_only(ends[one]), x, y)
+            seen[one] = {name: np.asarray(value, np.float64) for name, value in found.items()}
+        except Exception as error:
+            failed[one] = error
+    columns = dict[str, Array]()
+    for name, like in next(iter(seen.values()), {}).items():
+        kind = np.float64 if like.ndim == 0 else ends.dtype
+        columns[name] = np.zeros((len(places), *like.shape), kind)
+        columns[name][list(seen)] = [found[name] for found in seen.values()]
+    return columns, failed

@@ -192,7 +192,7 @@ def train_device(
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in local.batches(len(x), seed, round, device.id, epochs, begun):
-            loss, gradient = gradient_of(model, trained, x[rows], y[rows], chance)
+            loss, gradient = gradient_of(model, trained, x[rows], y[rows], chance, phase.objective)
             direction = _corrected(gradient, trained, phase, local)
             if local.momentum:
                 velocity *= local.momentum
@@ -202,7 +202,7 @@ def train_device(
             losses.append(loss)
         blocks = {}
         if phase.gradient:
-            blocks["gradient"] = gradient_of(model, start, x, y, chance)[1]
+            blocks["gradient"] = gradient_of(model, start, x, y, chance, phase.objective)[1]
     change, loss = trained - start, float(np.mean(losses))
     return Update(change, len(x), epochs, len(losses), loss, blocks)
 

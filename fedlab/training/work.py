@@ -5,20 +5,53 @@ start and what is added to the gradient g at the point y,
 
     g + mu (y - anchor) + offset,
 
-which carries proximal terms, control variates and dynamic regularisation through the same loop.
+which carries proximal terms, control variates and dynamic regularisation through the same loop. A
+loss of another kind is an `Objective`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import Array, Bool, Places
-from fedlab.core.validation import not_negative, shown, whole_number
+from fedlab.core.validation import not_negative, positive, shown, whole_number
+from fedlab.models.base import Model
+
+#: What a device computes of its rows: of a model, the start and the end of a phase, (p,) each, and
+#: its rows and labels. Numbers become stats that it tells, arrays of one axis blocks that it sends.
+Observe = Callable[[Model, Array, Array, Array, Array], Mapping[str, Any]]
+
+
+class Objective(Protocol):
+    """What devices minimise in a phase, instead of their model's loss. It runs in the plain loop.
+
+    Attributes
+    ----------
+    vectors : int
+        How many vectors of parameters stand side by side and train together; the phase's start has
+        as many. What is sent is the change of the first; what is kept are the others.
+    nbytes : int
+        What each device receives for it.
+    """
+
+    @property
+    def vectors(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def some(self, places: Any) -> Objective:
+        """Return it for some devices of the cohort, or for a single one."""
+
+    def loss_and_gradient(
+        self, model: Model, parameters: Array, x: Array, y: Array, **chance: Any
+    ) -> tuple[float, Array]:
+        """Return what `Model.loss_and_gradient` does; `chance` is passed on to the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +63,11 @@ class Phase:
     start : (p,) or (m, p) array, optional
         Where local training begins: the server's model, or one point for each device. Without,
         where the phase before ended.
+    own : bool
+        Whether the start is the device's own: then it does not travel.
+    choose : (k, p) array, optional
+        Models of which each device starts from the one that has the least loss on its rows; it
+        tells which one as the stat ``choice``.
     mu : float
         Strength of the pull towards `anchor`.
     anchor : (p,) or (m, p) array, optional
@@ -38,8 +76,14 @@ class Phase:
         Added to every gradient.
     trained : (p,) mask, optional
         Parameters that train; the others stay at the start. By default all.
+    stays : (p,) mask, optional
+        Parameters that never leave the device: their change is not sent.
+    objective : Objective, optional
+        What is minimised, if not the model's loss.
     epochs : int, optional
-        Passes over a device's rows, if not those of the local training.
+        Passes over a device's rows, if not those of the local training; 0 trains nothing.
+    rate : float
+        Times the step size of the local training.
     gradient : bool
         Whether devices also send the gradient of their whole loss at the start, as the block
         ``gradient``.
@@ -47,18 +91,31 @@ class Phase:
         The block in which the change over this phase travels.
     keep : str, optional
         The name under which a device keeps where the phase ended (see
-        `fedlab.device.states.DeviceStates`).
+        `fedlab.device.states.DeviceStates`): of what stays, if anything does; else all of it.
+    observe : Observe, optional
+        What a device computes of its training rows after the phase, to be sent.
     """
 
     start: Array | None = None
+    own: bool = False
+    choose: Array | None = None
     mu: float = 0.0
     anchor: Array | None = None
     offset: Array | None = None
     trained: Bool | None = None
+    stays: Bool | None = None
+    objective: Objective | None = None
     epochs: int | None = None
+    rate: float = 1.0
     gradient: bool = False
     send: str | None = "change"
     keep: str | None = None
+    observe: Observe | None = None
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors of parameters train side by side."""
+        return 1 if self.objective is None else self.objective.vectors
 
     @property
     def nbytes(self) -> int:
@@ -66,16 +123,21 @@ class Phase:
 
         What a device keeps from round to round (its own control variate) does not travel.
         """
-        sent = [self.start, self.anchor, self.offset]
-        return sum(array.shape[-1] * array.itemsize for array in sent if array is not None)
+        sent = [None if self.own else self.start, self.anchor, self.offset]
+        # Of vectors side by side, the first is the server's.
+        total = sum(
+            array.shape[-1] // self.vectors * array.itemsize for array in sent if array is not None
+        )
+        total += 0 if self.choose is None else self.choose.nbytes
+        return int(total) + (0 if self.objective is None else self.objective.nbytes)
 
     def of(self, place: int) -> Phase:
         """Return the work of the device at a place in the cohort: one point, anchor, offset."""
-        return self._each(lambda array: array[place])
+        return self._each(place)
 
     def some(self, places: Places | slice) -> Phase:
         """Return the work of some devices of the cohort."""
-        return self._each(lambda array: array[places])
+        return self._each(places)
 
     def checked(self, devices: int, size: int, numbers: np.dtype[Any]) -> Phase:
         """Return the work with arrays in one type, or say what does not fit such devices.
@@ -85,26 +147,42 @@ class Phase:
         arrays: dict[str, Any] = {}
         for name in ("start", "anchor", "offset"):
             if (given := getattr(self, name)) is not None:
-                fitting = checked_parameters(given, f"a phase's {name}", devices, size)
+                width = size * self.vectors
+                fitting = checked_parameters(given, f"a phase's {name}", devices, width)
                 arrays[name] = fitting.astype(numbers, copy=False)
-        if self.trained is not None:
-            mask = np.asarray(self.trained)
-            if mask.shape != (size,) or mask.dtype != np.bool_:
-                raise ValueError(
-                    f"a phase's mask of what trains is {mask.dtype} of shape {mask.shape}; truth "
-                    f"values of shape {(size,)} are needed"
-                )
+        if self.choose is not None:
+            models = np.asarray(self.choose)
+            fitting = checked_parameters(models, "what a phase chooses from", len(models), size)
+            arrays["choose"] = np.atleast_2d(fitting).astype(numbers, copy=False)
+        for name, what in (("trained", "trains"), ("stays", "stays")):
+            if (given := getattr(self, name)) is not None:
+                if self.vectors > 1:
+                    raise ValueError(
+                        f"a phase that trains {self.vectors} vectors side by side has no mask"
+                    )
+                mask = np.asarray(given)
+                if mask.shape != (size,) or mask.dtype != np.bool_:
+                    raise ValueError(
+                        f"a phase's mask of what {what} is {mask.dtype} of shape {mask.shape}; "
+                        f"truth values of shape {(size,)} are needed"
+                    )
         not_negative(**{"a phase's mu": self.mu})
+        positive(**{"a phase's rate": self.rate})
         if self.epochs is not None:
-            whole_number(self.epochs, "a phase's epochs", 1)
+            whole_number(self.epochs, "a phase's epochs", 0)
         return replace(self, **arrays)
 
-    def _each(self, taken: Callable[[Array], Array]) -> Phase:
+    def _each(self, places: Any) -> Phase:
         def those(array: Array | None) -> Array | None:
-            return array if array is None or array.ndim == 1 else taken(array)
+            return array if array is None or array.ndim == 1 else array[places]
 
+        objective = self.objective
         return replace(
-            self, start=those(self.start), anchor=those(self.anchor), offset=those(self.offset)
+            self,
+            start=those(self.start),
+            anchor=those(self.anchor),
+            offset=those(self.offset),
+            objective=None if objective is None else objective.some(places),
         )
 
 

@@ -27,7 +27,7 @@ class FedDyn(Stateless):
     alpha: float = 0.5
     weights: ClassVar[str] = "uniform"
 
-    def init(self, parameters, devices):
+    def init(self, parameters, devices, layout):
         return {"h": np.zeros(len(parameters)), "devices": devices}
 
     def work(self, state, parameters, places, kept):

@@ -28,7 +28,7 @@ from fedlab import (
     VectorIndex,
     write_population,
 )
-from fedlab.algorithms import FedNova, Scaffold, Stateless, by_name
+from fedlab.algorithms import FedBN, FedNova, Scaffold, Stateless, by_name
 from fedlab.algorithms import __all__ as public
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
@@ -41,8 +41,12 @@ from fedlab.updates import ClipNorm
 from tests.federations import class_device
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("fedavg", "fedavgm", "fedprox", "scaffold", "fednova", "fedadam", "fedyogi", "fedadagrad")
+NAMES = (
+    *("fedavg", "fedavgm", "fedprox", "scaffold", "fednova", "fedadam", "fedyogi", "fedadagrad"),
+    *("feddyn", "qffl", "afl", "finetuned", "alone", "ditto", "apfl", "fedper", "fedrep", "ifca"),
+)
 ALGORITHMS: dict[str, Any] = {name: by_name(name) for name in NAMES} | {
+    "fedbn": FedBN(keep=("bias1",)),
     "scaffold, option 1": Scaffold(option=1),
     "fednova with momentum": FedNova(momentum=0.9),
 }
@@ -89,6 +93,7 @@ def test_a_run_that_goes_on_from_a_file_equals_one_that_was_never_interrupted(na
     assert_same(first, second)
     second.run(5)
     assert_same(whole, second)
+    assert whole.personal_parameters().tobytes() == second.personal_parameters().tobytes()
 
 
 def test_a_program_that_is_started_again_ends_where_it_would_have(tmp_path):

@@ -268,7 +268,10 @@ def test_a_trainer_is_registered_from_outside_for_a_model_s_class() -> None:
         ({"trained": np.ones(3, bool)}, "mask of what trains is bool"),
         ({"trained": np.arange(51)}, "mask of what trains is int64"),
         ({"mu": float("nan")}, "mu is nan"),
-        ({"epochs": 0}, "epochs"),
+        ({"epochs": -1}, "epochs"),
+        ({"stays": np.ones(3, bool)}, "mask of what stays is bool"),
+        ({"choose": np.zeros((2, 50))}, "what a phase chooses from"),
+        ({"rate": 0.0}, "rate"),
     ],
 )
 def test_work_that_fits_no_cohort_is_refused_at_the_door(

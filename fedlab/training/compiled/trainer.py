@@ -84,7 +84,9 @@ class Compiled:
         threads: int | None,
     ) -> Part:
         threads = threads or usable_threads()
-        if self.chosen and suits_blas(self.stack, local.batch_size):
+        if phase.objective is not None or (
+            self.chosen and suits_blas(self.stack, local.batch_size)
+        ):
             plain = Plain(self.model)
             return plain.train(ready, places, phase, local, order, seed=seed, threads=threads)
         parts = [ready.rows[place] for place in places.tolist()]
