@@ -14,6 +14,7 @@ from fedlab.algorithms.feddyn import FedDyn
 from fedlab.algorithms.fednova import FedNova
 from fedlab.algorithms.fedprox import FedProx
 from fedlab.algorithms.ifca import IFCA
+from fedlab.algorithms.lora import FedExLoRA, FFALoRA, FlexLoRA, FLoRA
 from fedlab.algorithms.personal import Alone, FineTuned
 from fedlab.algorithms.qffl import QFFL
 from fedlab.algorithms.scaffold import Scaffold
@@ -29,14 +30,18 @@ __all__ = [
     "Algorithm",
     "Alone",
     "Ditto",
+    "FFALoRA",
+    "FLoRA",
     "FedAvg",
     "FedBN",
     "FedDyn",
+    "FedExLoRA",
     "FedNova",
     "FedPer",
     "FedProx",
     "FedRep",
     "FineTuned",
+    "FlexLoRA",
     "Scaffold",
     "Stateless",
     "WithServer",
@@ -71,6 +76,10 @@ _ALGORITHMS: dict[str, Any] = {
     "fedrep": FedRep(),
     "fedbn": FedBN(),
     "ifca": IFCA(),
+    "ffalora": FFALoRA(),
+    "flora": FLoRA(),
+    "fedexlora": FedExLoRA(),
+    "flexlora": FlexLoRA(),
 }
 #: What papers name in one word: federated averaging, and what the server does.
 _WITH_SERVER = {

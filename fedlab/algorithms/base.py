@@ -20,7 +20,8 @@ class Algorithm(Protocol):
 
     A class attribute ``weights = "uniform"`` says that it weighs all devices alike, whatever rows
     they have; ``reads = ("places", "loss")`` that the server needs these numbers of each single
-    device, which `learn` then finds among the means, (m,). An algorithm that personalises has a
+    device, which `learn` then finds among the means, (m,); and ``"parameters"`` that it needs the
+    server's model. An algorithm that personalises has a
     sixth method, ``serve(state, parameters, places, kept)``: the work by which devices make the
     model that they predict with. How the server moves along what was learned is no matter of an
     algorithm: see `fedlab.updates.optimisers`.

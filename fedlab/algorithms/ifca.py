@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class IFCA(Stateless):
     spread: float = 0.1
     seed: int = 0
 
+    reads: ClassVar[tuple[str, ...]] = ("parameters",)
+
     def __post_init__(self) -> None:
         whole_number(self.clusters, "clusters", 1)
         positive(spread=self.spread)
@@ -58,7 +61,7 @@ class IFCA(Stateless):
         )
         if layout.buffered is not None:
             noise[:, layout.buffered] = 0.0
-        return {"models": parameters + self.spread * noise, "mean": parameters.astype(np.float64)}
+        return {"models": parameters + self.spread * noise}
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(choose=state["models"].astype(parameters.dtype))
@@ -81,8 +84,7 @@ class IFCA(Stateless):
         members, models = means["members"], state["models"].copy()
         for cluster in np.flatnonzero(members):
             models[cluster] += means[f"change {cluster}"] / members[cluster]
-        mean = members / members.sum() @ models
-        return mean - state["mean"], {"models": models, "mean": mean}
+        return members / members.sum() @ models - means["parameters"], {"models": models}
 
     def serve(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         """Return the choice of the model with the least loss on the device's training rows."""

@@ -169,7 +169,8 @@ class Federation:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
         passed = Chain(tuple(updates), aggregator or Mean())
-        if (read := getattr(method, "reads", ())) and not passed.shows_rows:
+        read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
+        if read and not passed.shows_rows:
             raise ChainError(
                 f"{type(method).__name__} reads {', '.join(read)} of each device, which the "
                 "stages of updates= hide; leave those out, or take another algorithm"

@@ -282,8 +282,8 @@ def _stepped(
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
     for name in getattr(plan.algorithm, "reads", ()):
-        column = came.places if name == "places" else came.column(name)
-        means[name] = np.asarray(column, np.float64)
+        other = {"places": came.places, "parameters": state.parameters}
+        means[name] = np.asarray(other[name] if name in other else came.column(name), np.float64)
     learnt = plan.algorithm.learn(state.algorithm, means, usable)
     change, algorithm = _fitting(learnt, plan.algorithm, "learn", "a change", state)
     # Read-only, since what is written to it in place would count as no step at all.

@@ -94,6 +94,8 @@ class Phase:
         `fedlab.device.states.DeviceStates`): of what stays, if anything does; else all of it.
     observe : Observe, optional
         What a device computes of its training rows after the phase, to be sent.
+    received : int, optional
+        Bytes that each device receives, where not all of the arrays above travel.
     """
 
     start: Array | None = None
@@ -111,6 +113,7 @@ class Phase:
     send: str | None = "change"
     keep: str | None = None
     observe: Observe | None = None
+    received: int | None = None
 
     @property
     def vectors(self) -> int:
@@ -123,6 +126,8 @@ class Phase:
 
         What a device keeps from round to round (its own control variate) does not travel.
         """
+        if self.received is not None:
+            return self.received
         sent = [None if self.own else self.start, self.anchor, self.offset]
         # Of vectors side by side, the first is the server's.
         total = sum(
