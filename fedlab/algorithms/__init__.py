@@ -14,6 +14,7 @@ from fedlab.algorithms.feddyn import FedDyn
 from fedlab.algorithms.fednova import FedNova
 from fedlab.algorithms.fedprox import FedProx
 from fedlab.algorithms.ifca import IFCA
+from fedlab.algorithms.knn_lm import KNNLM, TextMemory
 from fedlab.algorithms.lora import FedExLoRA, FFALoRA, FlexLoRA, FLoRA
 from fedlab.algorithms.personal import Alone, FineTuned
 from fedlab.algorithms.qffl import QFFL
@@ -26,6 +27,7 @@ __all__ = [
     "AFL",
     "APFL",
     "IFCA",
+    "KNNLM",
     "QFFL",
     "Algorithm",
     "Alone",
@@ -44,6 +46,7 @@ __all__ = [
     "FlexLoRA",
     "Scaffold",
     "Stateless",
+    "TextMemory",
     "WithServer",
     "by_name",
 ]

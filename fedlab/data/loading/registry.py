@@ -114,6 +114,7 @@ class Source:
     version: str = ""
     wheel_sha256: str = ""
     instead: str = ""
+    extra: str = ""
     members: tuple[Member, ...] = ()
 
     def __post_init__(self) -> None:
@@ -155,7 +156,7 @@ def sources() -> Mapping[str, Source]:
     --------
     >>> sorted(sources())
     ['breast_cancer', 'diabetes', 'digits', 'glove', 'heart', 'icd10', 'minilm', 'mnist5k', \
-'newsgroups', 'reuters']
+'newsgroups', 'reuters', 'smollm2']
     """
     packaged = _HERE.with_name("sources.toml")  # stands there in an installed wheel only
     path = packaged if packaged.is_file() else _CHECKOUT / "data" / "sources.toml"
