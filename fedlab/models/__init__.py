@@ -1,9 +1,10 @@
-"""Models whose parameters are one flat vector: linear regression, softmax regression, an MLP."""
+"""Models whose parameters are one flat vector: regressions, an MLP, any torch module."""
 
 from fedlab.models.base import Layout, Model, Pull
 from fedlab.models.check import check_model
 from fedlab.models.linear import LinearRegression, SoftmaxRegression
 from fedlab.models.mlp import MLP
+from fedlab.models.torch_module import TorchModel
 
 __all__ = [
     "MLP",
@@ -12,5 +13,6 @@ __all__ = [
     "Model",
     "Pull",
     "SoftmaxRegression",
+    "TorchModel",
     "check_model",
 ]
