@@ -19,7 +19,8 @@ def described(thing: Any, name: str = "this") -> str:
     """Return what a setting is, with all it is made of, in words that are the same in each process.
 
     Dataclasses are told by their fields, other objects by what pickle would keep of them, functions
-    by their code and what it closes over, arrays by a digest.
+    by their code and what it closes over, arrays by a digest. An object with a ``__described__()``
+    is told by what that returns.
 
     Parameters
     ----------
@@ -65,10 +66,14 @@ def _told(thing: Any) -> str:
         return _digest([thing.dtype.str, str(thing.shape), hashlib.sha256(content).hexdigest()])
     if isinstance(thing, type | BuiltinFunctionType | np.ufunc):
         return f"{getattr(thing, '__module__', 'numpy')}.{thing.__name__}"
+    if isinstance(thing, CodeType):
+        return _told(_coded(thing))
     if isinstance(thing, FunctionType):
         closed = [cell.cell_contents for cell in thing.__closure__ or ()]
-        code = _told([_coded(thing.__code__), closed, thing.__defaults__, thing.__kwdefaults__])
+        code = _told([thing.__code__, closed, thing.__defaults__, thing.__kwdefaults__])
         return f"{thing.__module__}.{thing.__qualname__} {_digest([code])}"
+    if hasattr(type(thing), "__described__"):
+        return f"{type(thing).__qualname__}({_told(thing.__described__())})"
     if is_dataclass(thing):
         # What it set besides its fields may be what it remembers.
         names = {part.name: None for part in fields(thing)} | _lasting(

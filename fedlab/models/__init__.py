@@ -1,9 +1,11 @@
-"""Models whose parameters are one flat vector: linear regression, softmax regression, an MLP."""
+"""Models whose parameters are one flat vector: regressions, an MLP, torch modules, estimators."""
 
 from fedlab.models.base import Layout, Model, Pull
 from fedlab.models.check import check_model
 from fedlab.models.linear import LinearRegression, SoftmaxRegression
 from fedlab.models.mlp import MLP
+from fedlab.models.sklearn_model import SklearnModel
+from fedlab.models.torch_module import TorchModel
 
 __all__ = [
     "MLP",
@@ -11,6 +13,8 @@ __all__ = [
     "LinearRegression",
     "Model",
     "Pull",
+    "SklearnModel",
     "SoftmaxRegression",
+    "TorchModel",
     "check_model",
 ]

@@ -4,6 +4,8 @@ from fedlab.training.cohort import Trained, train_cohort
 from fedlab.training.compiled.engine import prepare
 from fedlab.training.compiled.trainer import Compiled
 from fedlab.training.local import LocalSGD, Update, train_device
+from fedlab.training.sklearn_trainer import PartialFit
+from fedlab.training.torch_trainer import CompiledModule
 from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
 from fedlab.training.validation import measure, validate
 from fedlab.training.work import Phase, Work
@@ -11,7 +13,9 @@ from fedlab.training.work import Phase, Work
 __all__ = [
     "Backend",
     "Compiled",
+    "CompiledModule",
     "LocalSGD",
+    "PartialFit",
     "Phase",
     "Plain",
     "Trained",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.core.typing import Array, Places
+from fedlab.core.typing import Array, Bool, Places
 from fedlab.core.validation import below_one, not_negative, positive, whole_number
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
@@ -177,34 +177,61 @@ def train_device(
     start = phase.start
     if start is None:
         raise ValueError("a device's first phase needs a start")
-    held = device.training_rows()
-    x, y = held.gathered()
-    if not len(x):
-        raise ValueError("it has no rows to train on")
-    refuse_other_widths(held, model)
-    model.check_labels(y)
+    x, y = rows_to_train_on(device, model)
     epochs = local.epochs if epochs is None else epochs
     trained = start.copy()
     step_size = trained.dtype.type(local.rate(round) if rate is None else rate)
     velocity = np.zeros_like(trained)
+    phase, buffered, renewed = without_buffers(phase, model)
     losses = []
     chance = generator(seed, Purpose.MODEL, round=round, device=device.id, part=begun)
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in local.batches(len(x), seed, round, device.id, epochs, begun):
             loss, gradient = gradient_of(model, trained, x[rows], y[rows], chance, phase.objective)
+            if buffered is not None:
+                gradient, values = np.where(buffered, 0, gradient), gradient[renewed]
             direction = _corrected(gradient, trained, phase, local)
             if local.momentum:
                 velocity *= local.momentum
                 velocity += direction
                 direction = velocity
             trained -= step_size * direction
+            if buffered is not None:
+                trained[renewed] = values
             losses.append(loss)
         blocks = {}
         if phase.gradient:
             blocks["gradient"] = gradient_of(model, start, x, y, chance, phase.objective)[1]
+            if buffered is not None:
+                blocks["gradient"] = np.where(buffered, 0, blocks["gradient"])
     change, loss = trained - start, float(np.mean(losses))
     return Update(change, len(x), epochs, len(losses), loss, blocks)
+
+
+def without_buffers(phase: Phase, model: Model) -> tuple[Phase, Bool | None, Bool | None]:
+    """Return the phase with buffers out of its steps, where they stand, and which get new values.
+
+    A buffer's entry of a gradient is its new value (see `fedlab.models.Model`). No step, decay,
+    pull or clip touches it; outside of the phase's mask it stays at the start, like a parameter.
+    """
+    if model.layout.buffered is None:
+        return phase, None, None
+    buffered = np.tile(model.layout.buffered, phase.vectors)
+    if phase.trained is None:
+        return replace(phase, trained=~buffered), buffered, buffered
+    return replace(phase, trained=phase.trained & ~buffered), buffered, buffered & phase.trained
+
+
+def rows_to_train_on(device: Device, model: Model) -> tuple[Array, Array]:
+    """Return a device's rows and labels, or say why the model can't train on them."""
+    held = device.training_rows()
+    x, y = held.gathered()
+    if not len(x):
+        raise ValueError("it has no rows to train on")
+    refuse_other_widths(held, model)
+    model.check_labels(y)
+    return x, y
 
 
 def refuse_other_widths(rows: Rows, model: Model) -> None:

@@ -9,15 +9,14 @@ Every trainer must give what the plain loop gives (`train_device`), to float tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Literal, Protocol
 
 import numpy as np
 
-from fedlab.core.threads import one_blas_thread
+from fedlab.core.threads import T, one_blas_thread, share, usable_threads
 from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
@@ -152,11 +151,21 @@ def reason(error: Exception) -> str:
 class Plain:
     """The loop of `train_device`, device by device; for any model.
 
-    One thread, unless several are asked for: a model's own code need not be made for them.
+    Parameters
+    ----------
+    model : Model
+    name : str
+    loop : callable
+        What trains a device, and must give what `train_device` gives.
+    pooled : bool
+        Whether devices take all processors by default. Else they take one thread, unless several
+        are asked for: a model's own code need not be made for them.
     """
 
     model: Model
     name: str = "plain"
+    loop: Callable[..., Update] = train_device
+    pooled: bool = False
 
     def gather(self, devices: Sequence[Device]) -> Ready:
         """Leave the devices as they are: each is asked when its turn comes."""
@@ -178,7 +187,7 @@ class Plain:
 
         def train(one: int) -> Update | str:
             try:
-                update = train_device(
+                update = self.loop(
                     *(ready.devices[places[one]], self.model, phase.of(one), local),
                     seed=seed,
                     round=int(order.rounds[one]),
@@ -191,12 +200,7 @@ class Plain:
                 return reason(error)
             return _complaint(update, phase.start.shape[-1]) or update  # type: ignore[union-attr]
 
-        with one_blas_thread():
-            if (threads or 1) == 1:
-                results = [train(one) for one in range(len(places))]
-            else:
-                with ThreadPoolExecutor(threads) as pool:
-                    results = list(pool.map(train, range(len(places))))
+        results = self._shared(train, range(len(places)), threads)
         made = np.zeros((len(places), phase.start.shape[-1]), phase.start.dtype)
         part = Part(
             made,
@@ -219,12 +223,23 @@ class Plain:
         for part in rows:
             self.model.check_labels(part.y)
         each = np.broadcast_to(parameters, (len(rows), parameters.shape[-1]))
-        with one_blas_thread():
-            found = [
-                measures_of(self.model, own, *part.gathered())
-                for own, part in zip(each, rows, strict=True)
-            ]
+
+        def measured(one: int) -> dict[str, float]:
+            return measures_of(self.model, each[one], *rows[one].gathered())
+
+        found = self._shared(measured, range(len(rows)), threads)
         return {name: np.array([measures[name] for measures in found]) for name in found[0]}
+
+    def _shared(self, do: Callable[[int], T], what: range, threads: int | None) -> list[T]:
+        """Return what each gives, in order, from as many threads as are asked for."""
+        done: dict[int, T] = {}
+
+        def one(number: int) -> None:
+            done[number] = do(number)
+
+        with one_blas_thread():
+            share(what, one, threads or (usable_threads() if self.pooled else 1))
+        return [done[number] for number in what]
 
 
 def _complaint(update: Update, size: int) -> str | None:

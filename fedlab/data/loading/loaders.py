@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.extras import imported
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import DataError, Origin, source
 from fedlab.data.tables.targets import target_of
@@ -222,14 +223,7 @@ def load_glove(rows: int = 50_000) -> WordVectors:
 
 def parquet_reader() -> Any:
     """Return ``pyarrow.parquet``, or raise ImportError with the extra that brings it."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(
-            "reading Parquet takes pyarrow, which is not installed; it comes with the extra "
-            "'workbench': pip install -e '.[workbench]' in the clone (fedlab-workbench[workbench])"
-        ) from error
-    return parquet
+    return imported("pyarrow.parquet", "workbench", "reading Parquet")
 
 
 def _bundled_origin(name: str, x: NDArray[Any], y: NDArray[Any]) -> Origin:

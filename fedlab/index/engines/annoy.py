@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fedlab.core.extras import imported
 from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
-from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
 
@@ -84,7 +84,8 @@ class Forest(Entries):
         self._forest = self._empty()
 
     def _empty(self) -> Any:
-        forest = imported("annoy", "annoy").AnnoyIndex(self._dimensions, _METRIC[self._metric])
+        annoy = imported("annoy", "annoy", "this engine")
+        forest = annoy.AnnoyIndex(self._dimensions, _METRIC[self._metric])
         forest.set_seed(self._engine.seed)
         return forest
 

@@ -6,7 +6,6 @@ distances mean the same whoever proposed; an engine decides recall, speed and me
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -91,14 +90,3 @@ class Engine(Protocol):
 
     def library(self) -> str:
         """Return name and version of the library, whose bytes no other version should read."""
-
-
-def imported(module: str, extra: str) -> Any:
-    """Return a module, or raise ImportError with the extra that brings it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"this engine takes {module}, which is not installed; it comes with the extra "
-            f"{extra!r}: pip install -e '.[{extra}]' in the clone (fedlab-workbench[{extra}])"
-        ) from error

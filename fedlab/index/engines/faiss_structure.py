@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fedlab.core.extras import imported
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, I64
-from fedlab.index.engines.base import imported
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
 
@@ -22,7 +22,7 @@ _MANY = 1 << 20
 
 def faiss() -> Any:
     """Return the library, or raise ImportError with the extra that brings it."""
-    return imported("faiss", "faiss")
+    return imported("faiss", "faiss", "this engine")
 
 
 class FaissEngine(Protocol):
