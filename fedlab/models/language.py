@@ -19,7 +19,7 @@ from fedlab.core.extras import imported
 from fedlab.core.validation import whole_number
 
 
-class Causal(nn.Module):
+class Causal(nn.Module):  # type: ignore[misc]
     """From tokens, (n, length), to scores of the next one at each place, (n, length, words).
 
     Parameters
@@ -34,10 +34,10 @@ class Causal(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         entered = self.body(input_ids=tokens, use_cache=False).last_hidden_state
-        return self.head(entered)  # type: ignore[no-any-return]
+        return self.head(entered)
 
 
-class Pooled(nn.Module):
+class Pooled(nn.Module):  # type: ignore[misc]
     """From tokens, (n, length), to a vector a text: the mean over its tokens, without padding."""
 
     def __init__(self, encoder: Any, padding: int) -> None:
@@ -51,7 +51,7 @@ class Pooled(nn.Module):
         return (each * share).sum(1) / share.sum(1).clamp(min=1)
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]
     """An encoder, and the layer ``head`` from its vectors to scores of classes."""
 
     def __init__(self, encoder: nn.Module, dimensions: int, classes: int) -> None:
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.encoder(tokens))  # type: ignore[no-any-return]
+        return self.head(self.encoder(tokens))
 
 
 def next_token_loss(scores: Tensor, tokens: Tensor) -> Tensor:

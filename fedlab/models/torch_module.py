@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,9 @@ class TorchModel:
     start : {"drawn", "given"}
         Where the server begins: layers draw their parameters anew from the run's seed (by their
         ``reset_parameters``), or the module's own ones, as for a pre-trained module.
+    carries : tuple of str
+        Names, or patterns, of frozen parameters that are in the vector all the same, so that an
+        algorithm can move them (`fedlab.algorithms.FedExLoRA`): its phases mask them.
     device : str
         Where it computes: "cpu", or "cuda".
 
@@ -81,6 +85,7 @@ class TorchModel:
         measures: Mapping[str, Measure] | None = None,
         head: str | None = None,
         start: Literal["drawn", "given"] = "drawn",
+        carries: tuple[str, ...] = (),
         device: str = "cpu",
     ) -> None:
         torch = imported("torch", "torch", "a TorchModel")
@@ -100,6 +105,7 @@ class TorchModel:
         self.squared = type(loss) is torch.nn.MSELoss
         self.loss, self.tokens, self.measures = loss, tokens, dict(measures or {})
         self.module, self.head, self.device = copy.deepcopy(module), head, device
+        self.carries = tuple(carries)
         if head is not None and head not in (
             names := [name for name, _ in self.module.named_modules() if name]
         ):
@@ -118,16 +124,19 @@ class TorchModel:
 
     @cached_property
     def _travels(self) -> dict[str, Tensor]:
-        """Parameters that train and buffers of floating point, by name."""
+        """Parameters that train or are carried, and buffers of floating point, by name."""
         held = self.module.state_dict(keep_vars=True)
-        trained = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        named = dict(self.module.named_parameters())
+        carried = {name for one in self.carries for name in fnmatch.filter(named, one)}
+        moving = {n: p for n, p in named.items() if p.requires_grad or n in carried}
         floats = [(name, b) for name, b in self.module.named_buffers() if b.is_floating_point()]
-        return dict(trained) | {name: b for name, b in floats if name in held}
+        return moving | {name: b for name, b in floats if name in held}
 
     @cached_property
     def layout(self) -> Layout:
         shapes = tuple((name, tuple(part.shape)) for name, part in self._travels.items())
-        return Layout(shapes, tuple(n for n, p in self._travels.items() if not p.requires_grad))
+        buffers = dict(self.module.named_buffers())
+        return Layout(shapes, tuple(name for name in self._travels if name in buffers))
 
     @property
     def inputs(self) -> int:
@@ -137,6 +146,9 @@ class TorchModel:
         """Pass two rows through the module; return whether it draws; refuse what can't train."""
         import torch
 
+        names = [name for name, _ in self.module.named_parameters()]
+        if lost := [one for one in self.carries if not fnmatch.filter(names, one)]:
+            raise ValueError(f"no parameter is called {lost[0]!r}; there are {', '.join(names)}")
         if not any(p.requires_grad for p in self.module.parameters()):
             raise ValueError("no parameter of the module trains; set requires_grad of some")
         norm = torch.nn.modules.batchnorm._NormBase
@@ -307,7 +319,7 @@ class TorchModel:
 
     def __described__(self) -> dict[str, Any]:
         """Return what tells the model from another one: code, settings, and parameters it keeps."""
-        names = ("shape", "tokens", "targets", "measures", "head", "start", "device")
+        names = ("shape", "tokens", "targets", "measures", "head", "start", "carries", "device")
         layers = self.module.named_modules()
         drawn = [name for name, layer in layers if self._redrawn(layer) and self.start == "drawn"]
         given = not hasattr(self.loss, "named_modules")

@@ -132,7 +132,8 @@ class Replica:
         import torch
 
         # What doesn't train is never written to: all replicas of a type share it.
-        frozen = [] if double else [p for p in module.parameters() if not p.requires_grad]
+        given = [] if double else module.named_parameters()
+        frozen = [p for name, p in given if not (p.requires_grad or name in parameters)]
         self.module = copy.deepcopy(module, {id(one): one for one in frozen}).to(device)
         if double:
             self.module.double()
@@ -213,7 +214,9 @@ class Replica:
             ends.append(self.entered)
             along.append(aliased(pulled).to(self.entered).reshape(self.entered.shape))
             value = value + further
-        found = torch.autograd.grad(ends, self.parameters, along, allow_unused=True)
+        training = [p for p in self.parameters if p.requires_grad]
+        given = iter(torch.autograd.grad(ends, training, along, allow_unused=True))
+        found = [next(given) if p.requires_grad else None for p in self.parameters]
         return value, [
             torch.zeros_like(point) if one is None else one.to(point.dtype)
             for one, point in zip(found, self.points, strict=True)
