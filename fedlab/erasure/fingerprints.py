@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, U64, Bool, Places
-from fedlab.core.validation import plain_array
+from fedlab.core.validation import of_kind, plain_array
 from fedlab.index.encoding import DTYPES, LARGEST, decode, encode
 from fedlab.index.ingest import as_keys, as_labels, as_vectors
 
@@ -148,7 +148,12 @@ class Fingerprints:
         ------
         KeyError
             If a key is not in the index.
+        TypeError
+            If another object than an index is given: rows at hand go to `of_rows`.
         """
+        from fedlab.index.vectorindex import VectorIndex
+
+        of_kind(index, VectorIndex, "index")
         rows, known = index.get(keys), as_keys(keys)
         place = index.rows_of(known)
         columns = index.columns

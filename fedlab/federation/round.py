@@ -30,7 +30,7 @@ from fedlab.training import Trained
 from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Updates
-from fedlab.updates.mean import client_drift
+from fedlab.updates.mean import Means, client_drift
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
@@ -274,7 +274,7 @@ def _stepped(
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
-    means = plan.chain.done(came.sums, share)
+    means = Means(plan.chain.done(came.sums, share))
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
     learnt = plan.algorithm.learn(state.algorithm, means, usable)

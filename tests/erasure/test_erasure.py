@@ -170,6 +170,11 @@ def test_a_certificate_names_memory_that_a_view_or_an_array_still_holds():
     assert audit_erasure(view, fingerprints).clean
 
 
+def test_fingerprints_are_taken_of_an_index():
+    with pytest.raises(TypeError, match="index is an object of type list; give a VectorIndex"):
+        Fingerprints.taken([labelled()], [3])
+
+
 def test_a_buffer_behind_a_view_is_searched_whole():
     index = labelled()
     fingerprints, view = Fingerprints.taken(index, [99]), index.view(0, 50)

@@ -274,6 +274,19 @@ class Odd(Stateless):
 
 
 @dataclass(frozen=True)
+class Misspelt(Stateless):
+    """An algorithm that learns from what nobody sent."""
+
+    def learn(self, state, means, devices):
+        return means["chnge"], state
+
+
+def test_a_mean_that_did_not_come_is_named_beside_those_that_did():
+    with pytest.raises(KeyError, match="no 'chnge' came in this round; there are change"):
+        federation(algorithm=Misspelt()).run(1)
+
+
+@dataclass(frozen=True)
 class Reports(Stateless):
     """An algorithm whose devices make something odd of what they send."""
 

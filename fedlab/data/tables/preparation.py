@@ -15,6 +15,7 @@ written as plain sums), noise hides rows; neither is done here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.data.tables.columns import column_of, numbers_of, text_of
+from fedlab.data.tables.columns import column_of, numbers_of, rows_text, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,15 +229,32 @@ class Preparation:
         ------
         ValueError
             If a column does not exist, or a numeric one holds text or infinity.
+
+        Warns
+        -----
+        UserWarning
+            Of categories that were not seen in training: they are 0 everywhere, as missing ones
+            are. A code that lost its leading zero looks like that, too.
         """
         values = _numbers(frame, self.numeric)
         absent = np.isnan(values)
         scaled = (np.where(absent, self.mean, values) - self.mean) / self.scale
         flagged = [self.numeric.index(name) for name in self.indicated]
         blocks = [scaled, absent[:, flagged]]
-        blocks += [
-            _one_hot(column_of(frame, name), known) for name, known in self.categories.items()
-        ]
+        unseen = []
+        for name, known in self.categories.items():
+            text = text_of(column_of(frame, name), name)
+            blocks.append(text.to_numpy()[:, None] == np.array(known, object))
+            strange = text[text.notna() & ~text.isin(known)]
+            if len(strange):
+                some = ", ".join(map(repr, strange.unique()[:5]))
+                unseen.append(f"{name!r} holds {some} in {rows_text(strange.index)}")
+        if unseen:
+            warnings.warn(
+                "categories that were not seen in training are 0 in all columns: "
+                f"{'; '.join(unseen)}",
+                stacklevel=2,
+            )
         return np.concatenate(blocks, axis=1, dtype=np.float32), self.features
 
 
@@ -263,11 +281,3 @@ def _counts(column: pd.Series[str]) -> Mapping[str, int]:
 def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
     names = sorted({*one, *other})
     return {name: one.get(name, 0) + other.get(name, 0) for name in names}
-
-
-def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
-    text = text_of(column, str(column.name)).to_numpy()
-    one_hot = np.empty((len(column), len(known)), dtype=bool)
-    for i, category in enumerate(known):
-        one_hot[:, i] = text == category
-    return one_hot
