@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from nbformat.v4 import new_markdown_cell, new_notebook
+
 from fedlab.core.threads import cores
 from fedlab.files import atomic
 from fedlab.training import prepare
@@ -133,6 +135,10 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     due: dict[str, tuple[Run, dict[str, Any]]] = {}
     for run in runs:
         name = run.notebook.name
+        if run.notebook.broken:
+            found[name] = _keep(run, {}, _unread(run.notebook), settings.folder)
+            progress.finished(found[name])
+            continue
         old, inputs, changed = _compared(run, settings.folder, data)
         if _is_whole(old, settings.folder) and not (changed or settings.fresh):
             found[name] = old
@@ -217,10 +223,16 @@ def _outcomes(
         leash.let_go()
 
 
+def _unread(notebook: Notebook) -> Outcome:
+    node = new_notebook(cells=[new_markdown_cell(f"# {notebook.title}")])  # type: ignore[no-untyped-call]
+    failure = records.Failure("ValueError", notebook.broken)
+    return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
+
+
 def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
-    after = records.files(run.notebook, run.parameters).keys()
+    made = inputs and records.files(run.notebook, run.parameters).keys() - inputs["files"].keys()
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
     record = Record(
@@ -242,7 +254,7 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
         error=outcome.failure,
         recorded=recorded(outcome.node),
         inputs={name: records.digest(part) for name, part in inputs.items()},
-        made=sorted(after - inputs["files"].keys()),
+        made=sorted(made),
     )
     name = stem(folder, record)
     atomic.write_bytes(executed_path(folder, name), content)

@@ -170,7 +170,7 @@ def contents() -> None:
     for notebook in notebooks.numbered(notebooks.ROOT / "notebooks"):
         names = ", ".join(f"`{parameter.name}`" for parameter in notebook.parameters)
         link = f"[{notebook.name[:2]} {notebook.title}]({notebook.path.name})"
-        rows.append(f"| {link} | {notebook.question} | {names} |")
+        rows.append(f"| {link} | {notebook.broken or notebook.question} | {names} |")
     table = "\n".join(rows)
     _display({"text/markdown": table, "text/plain": table}, {KEY: {"role": CONTENTS}})
 
