@@ -8,23 +8,20 @@ from fedlab.workbench.figures.learning import (
     plot_counts,
     plot_crossing,
     plot_intervals,
-    plot_labels,
     plot_lines,
     plot_panels,
     plot_sorted,
     plot_splits,
     plot_tradeoff,
 )
-from fedlab.workbench.figures.search import plot_alone, plot_recall_bytes
+from fedlab.workbench.figures.search import plot_recall_bytes
 
 __all__ = [
     "convergence_frame",
-    "plot_alone",
     "plot_convergence",
     "plot_counts",
     "plot_crossing",
     "plot_intervals",
-    "plot_labels",
     "plot_leaks",
     "plot_lines",
     "plot_panels",
