@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -88,39 +88,35 @@ def number(value: Any, name: str) -> float:
     return float(value)
 
 
+def _must(values: Mapping[str, float], good: Callable[[float], bool], must: str) -> None:
+    for name, value in values.items():
+        if not good(number(value, name)):
+            raise ValueError(f"{name} is {value}; it must {must.format(name=name)}")
+
+
 def positive(**values: float) -> None:
     """Raise, by name, for what is no positive number."""
-    for name, value in values.items():
-        if not 0 < number(value, name) < np.inf:
-            raise ValueError(f"{name} is {value}; it must be a positive number")
+    _must(values, lambda value: 0 < value < np.inf, "be a positive number")
 
 
 def not_negative(**values: float) -> None:
     """Raise, by name, for what is neither zero nor a positive number."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) < np.inf:
-            raise ValueError(f"{name} is {value}; it must be zero or positive")
+    _must(values, lambda value: 0 <= value < np.inf, "be zero or positive")
 
 
 def below_one(**values: float) -> None:
     """Raise, by name, for what does not lie in [0, 1)."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+    _must(values, lambda value: 0 <= value < 1, "be at least 0 and below 1")
 
 
 def share_of_one(**values: float) -> None:
     """Raise, by name, for what does not lie in [0, 1]."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) <= 1:
-            raise ValueError(f"{name} is {value}; it must lie in 0 ... 1")
+    _must(values, lambda value: 0 <= value <= 1, "lie in 0 ... 1")
 
 
 def proportion(**values: float) -> None:
     """Raise, by name, for what does not lie between 0 and 1, both left out; percents don't."""
-    for name, value in values.items():
-        if not 0 < number(value, name) < 1:
-            raise ValueError(f"{name} is {value}; it must lie between 0 and 1, as in {name}=0.95")
+    _must(values, lambda value: 0 < value < 1, "lie between 0 and 1, as in {name}=0.95")
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:

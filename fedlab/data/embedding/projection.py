@@ -21,7 +21,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, I64
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import share_of_one, whole_number
 from fedlab.metrics.retrieval import recall
 
 #: A scipy sparse matrix or array; scipy's stubs are not needed to run.
@@ -200,8 +200,7 @@ class Projection:
         from sklearn.random_projection import SparseRandomProjection
 
         whole_number(features, "features", 1, 1 << 24)
-        if not 0 <= density <= 1:
-            raise ValueError(f"density is {density}; it takes 0 (for 1/sqrt(features)) ... 1")
+        share_of_one(density=density)
         draw = int(generator(seed, Purpose.PROJECTION).integers(1 << 32))
         maker = SparseRandomProjection(
             whole_number(dimensions, "dimensions", 1, features),

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from fedlab.core.threads import cores
+from fedlab.core.validation import positive, whole_number
 from fedlab.files import atomic
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
@@ -57,10 +58,8 @@ class Settings:
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise ValueError(f"jobs is {self.jobs}; at least 1 is needed")
-        if not self.limit > 0:
-            raise ValueError(f"the limit is {self.limit} s; it must be above 0")
+        whole_number(self.jobs, "jobs", 1)
+        positive(limit=self.limit)
 
 
 @dataclass(frozen=True)
@@ -178,12 +177,6 @@ def completed(folder: Path, name: str) -> Record | None:
     """Return the record of the last run that completed, whatever has changed since; else None."""
     record = Record.read(record_path(folder, name))
     return record if _is_whole(record, folder) else None
-
-
-def standing(run: Run, settings: Settings) -> Record | None:
-    """Return the record of a run whose inputs and results are as they were; else None."""
-    old, _, changed = _compared(run, settings.folder, records.contents(settings.data))
-    return None if changed or not _is_whole(old, settings.folder) else old
 
 
 def _compared(

@@ -1,9 +1,8 @@
 """Figures, each drawn from one tidy frame, which it returns with the figure and its axes."""
 
-from fedlab.workbench.figures.erasure import plot_traces, traces
-from fedlab.workbench.figures.leaks import plot_leaks, trade_frame
+from fedlab.workbench.figures.erasure import plot_traces
+from fedlab.workbench.figures.leaks import plot_leaks
 from fedlab.workbench.figures.learning import (
-    convergence_frame,
     plot_convergence,
     plot_counts,
     plot_crossing,
@@ -17,7 +16,6 @@ from fedlab.workbench.figures.learning import (
 from fedlab.workbench.figures.search import plot_recall_bytes
 
 __all__ = [
-    "convergence_frame",
     "plot_convergence",
     "plot_counts",
     "plot_crossing",
@@ -30,6 +28,4 @@ __all__ = [
     "plot_splits",
     "plot_traces",
     "plot_tradeoff",
-    "traces",
-    "trade_frame",
 ]
