@@ -16,9 +16,10 @@ written as plain sums), noise hides rows; neither is done here.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,7 +87,10 @@ class ColumnSums:
         guess = _first_present(values, present)
         mean = guess + np.where(present, values - guess, 0.0).sum(axis=0) / some
         m2 = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0)
-        categories = {column: _counts(column_of(frame, column)) for column in categorical}
+        categories = {
+            name: _sorted(text_of(column_of(frame, name), name).value_counts().to_dict())
+            for name in categorical
+        }
         return cls(len(frame), tuple(numeric), count, mean, m2, categories)
 
     @classmethod
@@ -118,18 +122,17 @@ class ColumnSums:
         return merged
 
     def _with(self, other: ColumnSums) -> ColumnSums:
-        mine = (self.numeric, tuple(self.categories))
-        if mine != (other.numeric, tuple(other.categories)):
+        ours, theirs = ((sums.numeric, tuple(sums.categories)) for sums in (self, other))
+        if ours != theirs:
             raise ValueError(
-                f"sums are of different columns: {mine} and "
-                f"{(other.numeric, tuple(other.categories))}; all devices sum the same ones"
+                f"sums are of different columns: {ours} and {theirs}; all devices sum the same ones"
             )
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         apart = other.mean - self.mean
         categories = {
-            column: _add(self.categories[column], other.categories[column])
-            for column in self.categories
+            column: _sorted(Counter(mine) + Counter(other.categories[column]))
+            for column, mine in self.categories.items()
         }
         return ColumnSums(
             rows=self.rows + other.rows,
@@ -273,11 +276,5 @@ def _first_present(values: F64, present: Bool) -> F64:
     return np.where(present.any(axis=0), first, 0.0)
 
 
-def _counts(column: pd.Series[str]) -> Mapping[str, int]:
-    counts = text_of(column, str(column.name)).value_counts()
-    return {str(name): int(counts[name]) for name in sorted(counts.index)}
-
-
-def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
-    names = sorted({*one, *other})
-    return {name: one.get(name, 0) + other.get(name, 0) for name in names}
+def _sorted(counts: Mapping[Any, int]) -> Mapping[str, int]:
+    return {str(name): int(counts[name]) for name in sorted(counts)}

@@ -7,7 +7,6 @@ import json
 import operator
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -91,36 +90,36 @@ class Population(Sequence["StoredDevice"]):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).absolute()
-        said = _described(self.folder)
-        self.dimensions = said.template.dimensions
-        self.metric: Metric = said.template.metric
-        self.dtype: DType = said.template.dtype
+        template, devices, rows, columns = _described(self.folder)
+        self.dimensions = template.dimensions
+        self.metric: Metric = template.metric
+        self.dtype: DType = template.dtype
 
         def column(name: str, shape: tuple[int, ...], *types: str) -> NDArray[Any]:
             return _mapped(self.folder / f"{name}.npy", shape, types)
 
         def profile(name: str) -> F64 | None:
-            if name not in said.columns:
+            if name not in columns:
                 return None
-            values = column(name, (said.devices,), "<f8")
+            values = column(name, (devices,), "<f8")
             refuse_odd_profile(name, values, PopulationError)
             return values
 
         width = codes_in(self.dimensions, self.dtype)
-        codes = column("codes", (said.rows, width), DTYPES[self.dtype].str)
+        codes = column("codes", (rows, width), DTYPES[self.dtype].str)
         self._columns: Columns = {"codes": codes}
         if self.dtype in ("i8", "b1"):
-            self._columns["scales"] = column("scales", (said.rows,), "<f4")
-        self._labels = column("labels", (said.rows,), "<i8", "<f8", "text")
-        self._offsets = column("offsets", (said.devices + 1,), "<i8")
-        self.rows: I64 = read_only(_rows_between(self._offsets, said.rows))
-        self.ids: range | NDArray[Any] = range(said.devices)
-        if "ids" in said.columns:
-            self.ids = column("ids", (said.devices,), "<i8", "text")
+            self._columns["scales"] = column("scales", (rows,), "<f4")
+        self._labels = column("labels", (rows,), "<i8", "<f8", "text")
+        self._offsets = column("offsets", (devices + 1,), "<i8")
+        self.rows: I64 = read_only(_rows_between(self._offsets, rows))
+        self.ids: range | NDArray[Any] = range(devices)
+        if "ids" in columns:
+            self.ids = column("ids", (devices,), "<i8", "text")
         self.order: I64 | None = None
-        if "order" in said.columns:
-            self.order = column("order", (said.devices,), "<i8")
-            if not np.array_equal(np.sort(self.order), np.arange(said.devices)):
+        if "order" in columns:
+            self.order = column("order", (devices,), "<i8")
+            if not np.array_equal(np.sort(self.order), np.arange(devices)):
                 raise PopulationError(f"order.npy in {self.folder.name} names no order of devices")
         self.bandwidth = profile("bandwidth")
         self.compute = profile("compute")
@@ -264,18 +263,8 @@ class StoredDevice(Device):
 _NONE = np.empty(0, np.uint64)
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What a population's JSON file says; an empty index stands for the parameters."""
-
-    template: VectorIndex
-    devices: int
-    rows: int
-    columns: Sequence[str]
-
-
-def _described(folder: Path) -> _Description:
-    """Read what a population's JSON file says, or raise PopulationError."""
+def _described(folder: Path) -> tuple[VectorIndex, int, int, Sequence[str]]:
+    """Return an empty index of its parameters, devices, rows and columns; or PopulationError."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; write_population makes one")
     path = folder / DESCRIPTION
@@ -289,11 +278,11 @@ def _described(folder: Path) -> _Description:
             columns = described["columns"]
             if not set(columns) <= {"ids", "order", *PROFILE}:
                 raise ValueError(f"columns {columns}")
-            return _Description(
+            return (
                 VectorIndex(described["dimensions"], described["metric"], described["dtype"]),
-                devices=whole_number(described["devices"], "devices", 0, 2**48),
-                rows=whole_number(described["rows"], "rows", 0, 2**48),
-                columns=columns,
+                whole_number(described["devices"], "devices", 0, 2**48),
+                whole_number(described["rows"], "rows", 0, 2**48),
+                columns,
             )
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise PopulationError(
