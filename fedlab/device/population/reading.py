@@ -168,10 +168,6 @@ class Population(Sequence["StoredDevice"]):
         name: int | str = place if isinstance(self.ids, range) else self.ids.item(place)
         return name
 
-    def _profile_at(self, place: int) -> Profile:
-        columns = {name: getattr(self, name) for name in PROFILE}
-        return Profile(**{n: c.item(place) for n, c in columns.items() if c is not None})
-
     def _place_of_rows(self, place: int) -> slice:
         return slice(self._offsets.item(place), self._offsets.item(place + 1))
 
@@ -180,12 +176,6 @@ class Population(Sequence["StoredDevice"]):
         part = None if scales is None else scales[rows]
         codes = self._columns["codes"][rows]
         return decode(codes, part, self.dimensions)  # type: ignore[arg-type]
-
-    def _training_rows_at(self, place: int) -> Rows:
-        rows = self._place_of_rows(place)
-        vectors = self._vectors_at(rows)
-        vectors.flags.writeable = False
-        return Rows(vectors, self._labels[rows])
 
     def _index_at(self, place: int) -> VectorIndex:
         rows = self._place_of_rows(place)
@@ -228,7 +218,9 @@ class StoredDevice(Device):
     @cached_property
     def profile(self) -> Profile:  # type: ignore[override] # it can be assigned
         """The device's hardware."""
-        return self._population._profile_at(self._place)
+        columns = {name: getattr(self._population, name) for name in PROFILE}
+        given = {name: c.item(self._place) for name, c in columns.items() if c is not None}
+        return Profile(**given)
 
     @property
     def _stored(self) -> slice | None:
@@ -255,9 +247,12 @@ class StoredDevice(Device):
 
     def training_rows(self) -> Rows:
         """Return the rows to train on: mapped where they are stored as f32, else decoded."""
-        if "index" in self.__dict__:
+        stored = self._stored
+        if stored is None:
             return super().training_rows()
-        return self._population._training_rows_at(self._place)
+        vectors = self._population._vectors_at(stored)
+        vectors.flags.writeable = False
+        return Rows(vectors, self._population._labels[stored])
 
 
 _NONE = np.empty(0, np.uint64)

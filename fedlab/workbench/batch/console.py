@@ -9,8 +9,8 @@ from typing import TextIO
 
 from fedlab.workbench.batch.notebooks import labels, load
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.runner import Progress, Run
-from fedlab.workbench.batch.supervisor import Task
+from fedlab.workbench.batch.runner import Run
+from fedlab.workbench.batch.supervisor import Progress, Task
 from fedlab.workbench.batch.terminal import say
 
 # In a log, no line comes sooner than this after another, or while the same cell runs.

@@ -26,7 +26,7 @@ from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Leash, Outcome, Supervisor, Task, Watcher
+from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
 from fedlab.workbench.report.outputs import answer, recorded
 
 
@@ -99,19 +99,6 @@ class Run:
         return workbench_line(path, self.values), papermill_line(path, self.values)
 
 
-class Progress(Watcher):
-    """A watcher that is also told of whole notebooks."""
-
-    def reused(self, record: Record) -> None:
-        """`record` was there already."""
-
-    def stale(self, record: Record, parts: Sequence[str]) -> None:
-        """`record` completed, but with other inputs: those of `parts` have changed since."""
-
-    def finished(self, record: Record) -> None:
-        """A notebook ended, well or not."""
-
-
 def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list[Record]:
     """Run what has to be run, and return a record for each of `runs`, in their order.
 
@@ -146,8 +133,8 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
         due[name] = run, inputs
         if changed and old and old.error is None:
             progress.stale(old, changed)
-    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as outcomes:
-        for outcome in outcomes:
+    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as ended:
+        for outcome in ended:
             record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder)
             found[record.name] = record
             progress.finished(record)
@@ -211,7 +198,7 @@ def _outcomes(
     try:
         environment = jupyter.environment(cache, Path(scratch), max(1, cores() // jobs))
         tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
-        yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
+        yield from outcomes(tasks, jobs, environment, settings.limit, progress)
     finally:
         leash.let_go()
 

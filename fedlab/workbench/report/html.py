@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +239,5 @@ def _unwrapped(markup: Markup) -> Markup:
     return Markup(match[1]) if match and "<p>" not in match[1] else markup
 
 
-@cache
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value) // 60} min {int(value) % 60} s"

@@ -23,7 +23,7 @@ from fedlab.workbench.batch import jupyter, notebooks, records, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Supervisor, Task
+from fedlab.workbench.batch.supervisor import Task, outcomes
 from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
@@ -439,13 +439,13 @@ def test_a_limit_holds_while_an_outcome_is_being_kept(tmp_path: Path) -> None:
         for name, code in made.items()
     ]
     environment = jupyter.environment(tmp_path / "cache", tmp_path / "scratch", 1)
-    with closing(Supervisor(1, environment, 8.0).run(tasks, Memory())) as outcomes:
-        assert next(outcomes).failure is None
+    with closing(outcomes(tasks, 1, environment, 8.0, Memory())) as ended:
+        assert next(ended).failure is None
         # Whoever takes the outcomes is busy from here on, as with hundreds of megabytes of output.
         kernel, _, child = written(path)
         assert gone(kernel, within=30)
         assert gone(child)
-        failure = next(outcomes).failure
+        failure = next(ended).failure
         assert failure is not None
         assert (failure.name, failure.cell) == ("TimeoutError", 1)
 
