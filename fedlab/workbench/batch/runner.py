@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from fedlab.core.threads import cores
-from fedlab.core.validation import positive, whole_number
+from fedlab.core.validation import whole_number
 from fedlab.files import atomic
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
@@ -59,7 +59,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         whole_number(self.jobs, "jobs", 1)
-        positive(limit=self.limit)
+        if not self.limit > 0:  # without an end is allowed
+            raise ValueError(f"the limit is {self.limit} s; it must be above 0")
 
 
 @dataclass(frozen=True)
