@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.validation import whole_number
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import DataError, Origin, source
 from fedlab.data.tables.targets import target_of
@@ -204,7 +203,8 @@ def load_glove(rows: int = 50_000) -> WordVectors:
         glove.words[:3]  # ('the', ',', '.')
     """
     most = 400_000
-    whole_number(rows, "rows", 1, most)
+    if not 1 <= rows <= most:
+        raise ValueError(f"rows is {rows}; there are 400,000 words, so it takes 1 ... {most}")
     parquet = parquet_reader()
     what = source("glove")
     vectors_file, words_file = what.members
