@@ -4,13 +4,19 @@ A filter is a comparison of columns, or several joined by ``and``, ``or``, ``not
 
     age >= 65 and ward in ["A", "B"] and not `on leave`
     "2024-01-01" <= admitted < "2024-07-01" | label == 1
+    diagnosis.str.contains("asthma") and not dose.isnull()
 
 Known are ``==  !=  <  <=  >  >=`` (also chained), ``in`` and ``not in`` with lists of constants,
 ``and or not & | ~``, ``+ - * /`` on numbers, parentheses, numbers, text in quotes, ``True`` and
 ``False``, dates as ISO text beside a column of dates, and columns by name (in backticks where the
-name is no word). As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, and a comparison with
-a missing number or date is false (``!=``: true), so that `DataFrame.query` answers alike. (But to
-``==`` between dates and text pandas' query answers that none is equal, even where one is.)
+name is no word). Of a column of text, ``.str.contains("...")`` and ``.str.startswith("...")`` say
+whether a text stands in it, or at its beginning, letter by letter (it is no pattern); of any
+column, ``.isnull()`` says whether a number or a date is missing.
+
+As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, and a comparison with a missing number
+or date is false (``!=``: true), so that `DataFrame.query` answers alike. (But pandas' ``contains``
+reads a pattern, and to ``==`` between dates and text its query answers that none is equal, even
+where one is.)
 
 The text is cut into words here, and Python's parser says how they belong together; each node is
 then worked out by this module, or refused. Nothing is ever compiled, called or looked up elsewhere.
@@ -43,7 +49,7 @@ _WORDS = re.compile(
     |(?P<text>"(?:[^"\\\n]|\\[\\"'])*"|'(?:[^'\\\n]|\\[\\"'])*')
     |(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
     |(?P<name>[^\W\d]\w*)
-    |(?P<sign><=|>=|==|!=|[<>()\[\],&|~+\-*/])""",
+    |(?P<sign><=|>=|==|!=|[<>()\[\],&|~+\-*/.])""",
     re.VERBOSE,
 )
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
@@ -63,6 +69,10 @@ _RECKON: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+}
+_SEARCH: dict[str, Callable[[Any, str], Any]] = {
+    "contains": lambda texts, part: np.strings.find(texts, part) >= 0,
+    "startswith": np.strings.startswith,
 }
 
 
@@ -203,6 +213,18 @@ class _Filter:
                 return self._reckoned(node, type(op), *numbers)
             case ast.Compare():
                 return self._compared(node, depth)
+            case ast.Call(func=ast.Attribute(ast.Name() as of, "isnull"), args=[], keywords=[]):
+                column = self._column(of)
+                return column != column  # of numbers and dates, those that are missing
+            case ast.Call(
+                func=ast.Attribute(ast.Attribute(ast.Name() as of, "str"), name),
+                args=[ast.Constant(value=str() as part)],
+                keywords=[],
+            ) if name in _SEARCH:
+                return _SEARCH[name](self._of_kind("text", "a column of text", of, depth), part)
+            case ast.Call():
+                known = "ward.str.contains('A'), ward.str.startswith('A'), age.isnull()"
+                raise self._at(node, f"filters have no such thing; they ask {known}")
             case ast.List() | ast.Tuple():
                 raise self._at(node, "a list stands only after in and not in")
         raise self._at(node, "filters have no such thing; give a mask for what they can't say")
