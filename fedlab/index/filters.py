@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import Bool
 from fedlab.core.validation import plain_array
+from fedlab.index.texts import TextColumn, as_texts
 
 _LONGEST = 2_000
 _DEEPEST = 50
@@ -70,9 +71,9 @@ _RECKON: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_SEARCH: dict[str, Callable[[Any, str], Any]] = {
-    "contains": lambda texts, part: np.strings.find(texts, part) >= 0,
-    "startswith": np.strings.startswith,
+_SEARCH: dict[str, Callable[[str, str], bool]] = {
+    "contains": operator.contains,
+    "startswith": str.startswith,
 }
 
 
@@ -215,13 +216,16 @@ class _Filter:
                 return self._compared(node, depth)
             case ast.Call(func=ast.Attribute(ast.Name() as of, "isnull"), args=[], keywords=[]):
                 column = self._column(of)
-                return column != column  # of numbers and dates, those that are missing
+                missing = np.zeros(len(column), np.bool_)
+                # Numbers and dates that are missing don't equal themselves.
+                return column != column if column.dtype.kind in "fM" else missing
             case ast.Call(
                 func=ast.Attribute(ast.Attribute(ast.Name() as of, "str"), name),
                 args=[ast.Constant(value=str() as part)],
                 keywords=[],
             ) if name in _SEARCH:
-                return _SEARCH[name](self._of_kind("text", "a column of text", of, depth), part)
+                column = self._of_kind("text", "a column of text", of, depth)
+                return column.where(lambda text: _SEARCH[name](text, part))
             case ast.Call():
                 known = "ward.str.contains('A'), ward.str.startswith('A'), age.isnull()"
                 raise self._at(node, f"filters have no such thing; they ask {known}")
@@ -241,7 +245,7 @@ class _Filter:
             raise self._at(node, f"this is a {_kind(value)}, where {needed} is needed")
         return value
 
-    def _column(self, node: ast.Name) -> NDArray[Any]:
+    def _column(self, node: ast.Name) -> Any:
         word = self._words[node.lineno - 1].text
         name = word[1:-1] if word[0] == "`" else word
         if name not in self._columns:
@@ -249,7 +253,7 @@ class _Filter:
         column = self._columns[name]
         if column.dtype == np.uint64 and column.max(initial=0) < 2**63:
             return column.view(np.int64)  # so that whole numbers are of one type
-        return column
+        return as_texts({name: column})[name]
 
     def _reckoned(self, node: ast.expr, op: type[ast.operator], a: Any, b: Any) -> Any:
         if op is not ast.Div and _is_whole(a) and _is_whole(b):
@@ -282,11 +286,11 @@ class _Filter:
             raise self._at(right, "after in stands a list of constants: ward in ['A', 'B']")
         items = [(item, self._value(item, depth + 1)) for item in right.elts]
         for item, value in items:
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray | TextColumn):
                 raise self._at(item, "a list holds constants only")
         if left[1] is None:
             raise self._at(left[0], "a list stands only after in and not in")
-        never = np.zeros(np.shape(left[1]), np.bool_) if np.ndim(left[1]) else False
+        never = np.zeros(np.shape(left[1]), np.bool_) if np.shape(left[1]) else False
         return reduce(operator.or_, [self._related(ast.Eq(), left, item) for item in items], never)
 
     def _related(
@@ -305,7 +309,7 @@ class _Filter:
         if _kind(a) == "truth value" and not isinstance(op, ast.Eq | ast.NotEq):
             raise self._at(right[0], "truth values have no order; compare them by == or !=")
         try:
-            return _COMPARE[type(op)](a, b)
+            return _related(_COMPARE[type(op)], a, b)
         except OverflowError as error:
             raise self._at(right[0], f"this can't be compared ({error})") from None
 
@@ -342,7 +346,19 @@ def _is_own(word: str) -> bool:
     return word[0] == "`" or not (word.isascii() or word[0] in "\"'" or word[0].isdecimal())
 
 
+def _related(compare: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    if isinstance(a, TextColumn) and isinstance(b, TextColumn):
+        return compare(a.strings(), b.strings()).astype(np.bool_)
+    if isinstance(a, TextColumn):
+        return a.where(lambda text: compare(text, b))
+    if isinstance(b, TextColumn):
+        return b.where(lambda text: compare(a, text))
+    return compare(a, b)
+
+
 def _kind(value: Any) -> str:
+    if isinstance(value, TextColumn):
+        return "text"
     return (
         _KINDS[np.asarray(value).dtype.kind]
         if not isinstance(value, int | float)
