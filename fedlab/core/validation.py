@@ -155,7 +155,7 @@ def plain_array(values: Any, what: str) -> NDArray[Any]:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

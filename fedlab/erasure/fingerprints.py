@@ -281,7 +281,7 @@ def rows_as_bytes(codes: NDArray[np.generic]) -> Bytes:
 
 def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
     """Yield (form, bytes, place) of what stands beside the rows: labels, for one."""
-    if column.dtype.kind == "U":
+    if column.dtype.kind in "UT":
         for place, text in enumerate(column.tolist()):
             yield f"{name}, UTF-32", text.encode("utf-32-le", "surrogatepass"), place  # as in NumPy
             yield f"{name}, UTF-8", text.encode("utf-8", "surrogatepass"), place  # as in most files

@@ -343,8 +343,9 @@ class _Writer:
 
 
 def _refuse_long(text: NDArray[Any]) -> None:
-    if text.dtype.kind == "U" and text.dtype.itemsize > 4 * _LETTERS:
+    longest = text.dtype.itemsize // 4 if text.dtype.kind == "U" else 0
+    longest = max(map(len, text.tolist())) if text.dtype.kind == "T" else longest
+    if longest > _LETTERS:
         raise ValueError(
-            f"text of {text.dtype.itemsize // 4} letters was given; labels and ids have at most "
-            f"{_LETTERS}"
+            f"text of {longest} letters was given; labels and ids have at most {_LETTERS}"
         )
