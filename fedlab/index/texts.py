@@ -100,6 +100,8 @@ class TextColumn:
         Somebody else's rows, or rows that are gone, may have been the only ones to have a text.
         """
         held = np.bincount(self.codes, minlength=len(self.ends)) > 0
+        if held.all():
+            return type(self)(self.codes.copy(), self.ends.copy(), self.content.copy())
         codes = (np.cumsum(held) - 1)[self.codes].astype(np.int32)
         sizes = np.diff(self.ends, prepend=0)
         ends = np.cumsum(sizes[held], dtype=np.int64)
