@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Names that filters know already.
 RESERVED = ("key", "label")
+#: What labels and metadata are kept as, beside text.
+BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 _PREFIX = "meta:"
 _COLUMNS = 256
@@ -184,7 +186,7 @@ def checked(columns: Columns, rows: int) -> Columns:
     for name, column in found.items():
         if column.dtype.kind == "b" and column.view(np.uint8).max(initial=0) > 1:
             raise ValueError(f"truth values in {name!r} that are neither")
-        if column.dtype.kind == "U" and _codes(column).max(initial=0) > _LARGEST_CODE:
+        if column.dtype.kind == "U" and not is_text(column):
             raise ValueError(f"text in {name!r} that is none")
         if column.dtype.kind == "M" and column.dtype != _TIME:
             raise ValueError(f"dates of type {column.dtype} in {name!r}")
@@ -194,8 +196,10 @@ def checked(columns: Columns, rows: int) -> Columns:
     return _prefixed(found)
 
 
-def _codes(text: NDArray[Any]) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(text).view(np.uint32)
+def is_text(column: NDArray[Any]) -> bool:
+    """Whether every character of an array of text is one."""
+    codes = np.ascontiguousarray(column).view(np.uint32)
+    return bool(codes.max(initial=0) <= _LARGEST_CODE)
 
 
 def frame_of(keys: U64, columns: Columns) -> pd.DataFrame:
