@@ -274,10 +274,12 @@ def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_search
     draw = np.random.default_rng(0)
     wards = [(f"ward {n}", draw.normal(size=(5, DIM)), [0, 1, 0, 1, 0]) for n in range(3)]
     write_population(tmp_path / "wards", wards, dimensions=DIM)
-    device = Population(tmp_path / "wards")[1]
+    population = Population(tmp_path / "wards")
+    device = population[1]
     gone = device.index.keys[:2].tolist()
     fingerprints = Fingerprints.taken(device.index, gone)
-    assert device.erase(gone).still_held == ("something else: codes, labels",)
+    assert device.erase(gone).still_held == (f"{population!r}: codes, labels",)
+    assert audit_erasure(population, fingerprints).verdict == "found", "its devices are searched"
     assert audit_erasure(device.index, fingerprints).clean
     audit = audit_erasure(device.index, fingerprints, folders=[tmp_path / "wards"])
     assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
