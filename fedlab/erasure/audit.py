@@ -162,7 +162,7 @@ class Audit:
         """Whether all could be searched, and nothing was found but what kept rows share."""
         return self.verdict == "clean"
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return all findings, shared ones too, one row each."""
         import pandas as pd
 

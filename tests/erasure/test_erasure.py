@@ -739,7 +739,7 @@ def test_a_file_that_was_not_saved_anew_is_not_clean_where_a_kept_row_is_the_sam
 def test_findings_as_a_frame():
     index = filled(normal(10, DIM), keys=[2**64 - 2 - n for n in range(10)])
     fingerprints = Fingerprints.taken(index, [2**64 - 2])
-    frame = audit_erasure(index, fingerprints).frame()
+    frame = audit_erasure(index, fingerprints).to_frame()
     assert list(frame.columns) == [
         "place",
         "form",
@@ -752,5 +752,5 @@ def test_findings_as_a_frame():
     assert set(frame.key) == {2**64 - 2}
     assert frame.shared_with.isna().all()
     index.erase([2**64 - 2])
-    assert audit_erasure(index, fingerprints).frame().empty
+    assert audit_erasure(index, fingerprints).to_frame().empty
     assert Device("a", index).rows == 9

@@ -110,7 +110,7 @@ def test_the_ledger_counts_the_bytes_of_the_encoded_messages() -> None:
     hits = FederatedSearch(members).search(
         QUERIES, 8, columns=["label", "age", "seen", "ill", "surname"]
     )
-    frame = hits.ledger.frame().query("what in ('keys and columns', 'labels and metadata')")
+    frame = hits.ledger.to_frame().query("what in ('keys and columns', 'labels and metadata')")
     told = [(row.direction, row.device, row.bytes) for row in frame.itertuples()]
     assert sorted(told) == sorted(sent["said"])
     assert len(told) == 6
@@ -263,7 +263,7 @@ def test_columns_come_after_rescoring_and_of_blocks_in_one_exchange(
     monkeypatch.setattr("fedlab.search.federated._QUERIES", 2)
     given = {"query": "i8", "rescore": 8}
     hits = searched([["label"]] * 3, ["label"], check="vectors", **given)
-    frame = hits.ledger.frame().query("what == 'labels and metadata'")
+    frame = hits.ledger.to_frame().query("what == 'labels and metadata'")
     assert frame.device.is_unique
     assert (frame["round"] == hits.ledger.rounds).all()
     assert hits.to_frame().label.notna().all()
