@@ -64,6 +64,27 @@ def parts_of(value: Any, parts: str, who: str) -> Any:
     return value
 
 
+def distinct_names(values: Any, name: str, taken: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return names as a tuple, or say what is wrong with them; `taken` mean something else.
+
+    Examples
+    --------
+    >>> distinct_names(["label", "age"], "columns")
+    ('label', 'age')
+    """
+    if isinstance(values, str):
+        raise TypeError(f"{name} is {values!r}; names go in a list: [{values!r}]")
+    names = tuple(values)
+    for one in names:
+        if not isinstance(one, str) or not one:
+            raise TypeError(f"{name} names {shown(one)}; names are text")
+        if one in taken:
+            raise ValueError(f"{name} names {one!r}, which stands for something else here")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name} is {list(names)}; name each once")
+    return names
+
+
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
     """Return `value` as an int within bounds, or say what is allowed.
 

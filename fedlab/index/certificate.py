@@ -83,10 +83,10 @@ class Certificate:
         a key, `hash_before` lets somebody who has the kept rows test a guess at the erased ones.
     still_held : tuple of str
         Who still holds the columns' old memory, and which: other devices and indexes by name (views
-        of one store, as `spread` makes them, or devices that share an index), "something else" for
-        an array that `vectors` or `labels` gave, or a store on disk. Rows that stand are never
-        written over, so that their bytes stay until it lets them go; `fedlab.erasure.erase_across`
-        makes devices do so.
+        of one store, as `spread` makes them, or devices that share an index), the `Population`
+        whose store on disk they read, "something else" for an array that `vectors` or `labels`
+        gave. Rows that stand are never written over, so that their bytes stay until it lets them
+        go; `fedlab.erasure.erase_across` makes devices do so.
     versions : mapping of str to str
         Python and libraries.
     audit : mapping, optional

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Names that filters know already.
 RESERVED = ("key", "label")
+#: What labels and metadata are kept as, beside text.
+BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 _PREFIX = "meta:"
 _COLUMNS = 256

@@ -47,8 +47,6 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 _MANY = 1 << 20
 #: Fewer queries than this are answered before another thread has woken up.
 _QUERIES_A_THREAD = 8
-#: What labels and metadata are kept as, beside text.
-_BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 
 class VectorIndex(Holder):
@@ -423,7 +421,7 @@ class VectorIndex(Holder):
                 )
         for name in columns.keys() - empty.keys():
             kind = columns[name].dtype
-            if kind.str[:2] != "<U" and kind.kind != "T" and kind not in _BESIDE:
+            if kind.str[:2] != "<U" and kind.kind != "T" and kind not in about.BESIDE:
                 raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")

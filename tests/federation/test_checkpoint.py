@@ -71,7 +71,7 @@ def holding(tree: object) -> Checkpoint:
 def assert_same(one: Federation, other: Federation) -> None:
     assert one.round_number == other.round_number
     assert one.parameters.tobytes() == other.parameters.tobytes()
-    assert one.history.frame().equals(other.history.frame())
+    assert one.history.to_frame().equals(other.history.to_frame())
     assert one.history.remarks().equals(other.history.remarks())
 
 

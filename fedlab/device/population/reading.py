@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -20,6 +20,7 @@ from fedlab.core.validation import read_only, whole_number
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
+from fedlab.index.certificate import Holder
 from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
@@ -35,7 +36,7 @@ class PopulationError(ValueError):
     """A folder does not hold a whole population."""
 
 
-class Population(Sequence["StoredDevice"]):
+class Population(Holder, Sequence["StoredDevice"]):
     """The devices of a folder that `write_population` made, each made when it is asked for.
 
     A `Federation` takes it like a list of devices, and leaves out those without rows. Two questions
@@ -151,6 +152,10 @@ class Population(Sequence["StoredDevice"]):
     def __reduce__(self) -> tuple[type[Population], tuple[Path]]:
         # Another process maps the files itself; to send it their content would be a copy of all.
         return Population, (self.folder,)
+
+    def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield the arrays that it maps from the store and its devices read, by name."""
+        yield from (self._columns | {"labels": self._labels}).items()
 
     @cached_property
     def digest(self) -> str:
