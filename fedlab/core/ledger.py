@@ -82,7 +82,7 @@ class Ledger:
         """Exchanges between server and devices, one after another."""
         return max((entry[0] for entry in self._entries), default=0)
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return a tidy frame: round, direction, what, device, bytes; a row a message."""
         import pandas as pd
 

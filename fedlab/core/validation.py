@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -64,6 +64,27 @@ def parts_of(value: Any, parts: str, who: str) -> Any:
     return value
 
 
+def distinct_names(values: Any, name: str, taken: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return names as a tuple, or say what is wrong with them; `taken` mean something else.
+
+    Examples
+    --------
+    >>> distinct_names(["label", "age"], "columns")
+    ('label', 'age')
+    """
+    if isinstance(values, str):
+        raise TypeError(f"{name} is {values!r}; names go in a list: [{values!r}]")
+    names = tuple(values)
+    for one in names:
+        if not isinstance(one, str) or not one:
+            raise TypeError(f"{name} names {shown(one)}; names are text")
+        if one in taken:
+            raise ValueError(f"{name} names {one!r}, which stands for something else here")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name} is {list(names)}; name each once")
+    return names
+
+
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
     """Return `value` as an int within bounds, or say what is allowed.
 
@@ -88,39 +109,35 @@ def number(value: Any, name: str) -> float:
     return float(value)
 
 
+def _must(values: Mapping[str, float], good: Callable[[float], bool], must: str) -> None:
+    for name, value in values.items():
+        if not good(number(value, name)):
+            raise ValueError(f"{name} is {value}; it must {must.format(name=name)}")
+
+
 def positive(**values: float) -> None:
     """Raise, by name, for what is no positive number."""
-    for name, value in values.items():
-        if not 0 < number(value, name) < np.inf:
-            raise ValueError(f"{name} is {value}; it must be a positive number")
+    _must(values, lambda value: 0 < value < np.inf, "be a positive number")
 
 
 def not_negative(**values: float) -> None:
     """Raise, by name, for what is neither zero nor a positive number."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) < np.inf:
-            raise ValueError(f"{name} is {value}; it must be zero or positive")
+    _must(values, lambda value: 0 <= value < np.inf, "be zero or positive")
 
 
 def below_one(**values: float) -> None:
     """Raise, by name, for what does not lie in [0, 1)."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+    _must(values, lambda value: 0 <= value < 1, "be at least 0 and below 1")
 
 
 def share_of_one(**values: float) -> None:
     """Raise, by name, for what does not lie in [0, 1]."""
-    for name, value in values.items():
-        if not 0 <= number(value, name) <= 1:
-            raise ValueError(f"{name} is {value}; it must lie in 0 ... 1")
+    _must(values, lambda value: 0 <= value <= 1, "lie in 0 ... 1")
 
 
 def proportion(**values: float) -> None:
     """Raise, by name, for what does not lie between 0 and 1, both left out; percents don't."""
-    for name, value in values.items():
-        if not 0 < number(value, name) < 1:
-            raise ValueError(f"{name} is {value}; it must lie between 0 and 1, as in {name}=0.95")
+    _must(values, lambda value: 0 < value < 1, "lie between 0 and 1, as in {name}=0.95")
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:
@@ -159,7 +176,7 @@ def plain_array(values: Any, what: str) -> NDArray[Any]:
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{what}: no array can be made of what was given ({error})") from error
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -11,8 +11,7 @@ from fedlab.data.embedding.encoders import (
     kept_vectors,
     text_encoder,
 )
-from fedlab.data.embedding.projection import Projection, hashed
-from fedlab.data.embedding.projection_loss import ProjectionLoss
+from fedlab.data.embedding.projection import Projection, ProjectionLoss, hashed
 from fedlab.data.loading.loaders import (
     load_breast_cancer,
     load_diabetes,

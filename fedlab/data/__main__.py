@@ -71,11 +71,9 @@ def _verify(name: str) -> int:
     states = verify(name)
     for file, state in states.items():
         print(f"{name}: {file} {state} in {folder() / name}")
-    return REFUSED if "changed" in states.values() else FINE if _all_there(states) else UNAVAILABLE
-
-
-def _all_there(states: dict[str, str]) -> bool:
-    return "missing" not in states.values()
+    if "changed" in states.values():
+        return REFUSED
+    return UNAVAILABLE if "missing" in states.values() else FINE
 
 
 if __name__ == "__main__":

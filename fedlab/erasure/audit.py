@@ -162,7 +162,7 @@ class Audit:
         """Whether all could be searched, and nothing was found but what kept rows share."""
         return self.verdict == "clean"
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return all findings, shared ones too, one row each."""
         import pandas as pd
 
@@ -253,7 +253,8 @@ def audit_erasure(
         if isinstance(given, str | os.PathLike):
             raise TypeError(f"{what} is one path, {os.fspath(given)!r}; give a list of them")
     sealers = (key,) if isinstance(key, Sealer) else tuple(key or ())
-    if not (holders := [index] if isinstance(index, Holder) else list(index)):
+    several = isinstance(index, Sequence) or not isinstance(index, Holder)  # a Population is both
+    if not (holders := list[Any](index) if several else [index]):  # type: ignore[arg-type]
         raise ValueError("no index was given, nor a device; give one at least")
     indexes: list[Any] = list(
         {id(i): i for i in (getattr(h, "index", h) for h in holders)}.values()

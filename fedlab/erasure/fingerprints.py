@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, U64, Bool, Places
-from fedlab.core.validation import plain_array
+from fedlab.core.validation import of_kind, plain_array
 from fedlab.index.encoding import DTYPES, LARGEST, decode, encode
 from fedlab.index.ingest import as_keys, as_labels, as_vectors
 
@@ -148,7 +148,12 @@ class Fingerprints:
         ------
         KeyError
             If a key is not in the index.
+        TypeError
+            If another object than an index is given: rows at hand go to `of_rows`.
         """
+        from fedlab.index.vectorindex import VectorIndex
+
+        of_kind(index, VectorIndex, "index")
         rows, known = index.get(keys), as_keys(keys)
         place = index.rows_of(known)
         columns = index.columns
@@ -276,7 +281,7 @@ def rows_as_bytes(codes: NDArray[np.generic]) -> Bytes:
 
 def beside(name: str, column: NDArray[Any]) -> Iterator[tuple[str, bytes, int]]:
     """Yield (form, bytes, place) of what stands beside the rows: labels, for one."""
-    if column.dtype.kind == "U":
+    if column.dtype.kind in "UT":
         for place, text in enumerate(column.tolist()):
             yield f"{name}, UTF-32", text.encode("utf-32-le", "surrogatepass"), place  # as in NumPy
             yield f"{name}, UTF-8", text.encode("utf-8", "surrogatepass"), place  # as in most files

@@ -360,6 +360,11 @@ class Federation:
             If the file is torn, altered, or of another run; nothing has changed then.
         TypeError
             If a part of the run can't be told from another one of its class.
+
+        Warns
+        -----
+        UserWarning
+            If more rounds than that are done already.
         """
         whole_number(round, "round", 0)
         if every is not None:
@@ -373,6 +378,13 @@ class Federation:
             self.stopped = "converged"
         elif self.round_number >= round:
             self.stopped = "rounds"
+            if self.round_number > round:
+                warnings.warn(
+                    f"run_to({round}): the run stands at round {self.round_number} already, and "
+                    f"stays there; run_to counts from the first round, run({round}) goes on from "
+                    "here",
+                    stacklevel=2,
+                )
         else:
             self._run(round - self.round_number, convergence, path, every)
         return self.history

@@ -73,7 +73,7 @@ class History:
     >>> history.record(2, SERVER, train_loss=0.4, rows=120)
     >>> history.series("train_loss").tolist()
     [0.5, 0.4]
-    >>> list(history.frame().columns)
+    >>> list(history.to_frame().columns)
     ['round', 'who', 'metric', 'value']
     """
 
@@ -132,7 +132,7 @@ class History:
         """How long each round took."""
         return {b.round: b.seconds for b in self._blocks() if b.seconds is not None}
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return everything measured, one row a measurement: round, who, metric, value."""
         import pandas as pd
 
@@ -186,7 +186,7 @@ class History:
 
     def wide(self, who: object = SERVER) -> pd.DataFrame:
         """Return one party's measures, a column each, indexed by round."""
-        frame = self.frame()
+        frame = self.to_frame()
         return frame[frame.who == str(who)].pivot_table(
             index="round", columns="metric", values="value"
         )

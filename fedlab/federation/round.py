@@ -31,7 +31,7 @@ from fedlab.training import Trained
 from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Updates
-from fedlab.updates.mean import client_drift
+from fedlab.updates.mean import Means, client_drift
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
@@ -278,7 +278,7 @@ def _stepped(
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
     sums = plan.chain.done(came.sums, share)
-    means = came.wire.widened(sums)
+    means = Means(came.wire.widened(sums))
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
     for name in getattr(plan.algorithm, "reads", ()):

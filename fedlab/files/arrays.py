@@ -12,8 +12,9 @@ Layout, little-endian::
     32       digest       SHA-256 of the first digest and of those of all pieces of the arrays: of
                           each array its pieces of 1 MiB, the last one shorter
 
-Version 1, which is still read, has no digest behind its header, and at its end BLAKE2b over all
-that stands before it.
+Versions 1 and 2 are still read. In both, text is as wide as its longest value in every row (since
+3 an index keeps each text once, see `fedlab.index.texts`); in version 1, no digest stands behind
+the header, and at the end BLAKE2b over all that stands before it.
 
 Nothing is interpreted before its digest is right, and the sizes add up to the file's own. The
 digests tell accidents (a torn write, a flipped bit, another kind of file). They are no protection
@@ -51,7 +52,7 @@ from fedlab.files.sealing import SealError, Unsealed, is_sealed, sealed
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
-_VERSION = 2
+_VERSION = 3
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
@@ -153,7 +154,7 @@ class FileKind:
         version, header_size, body_size = self._check_sizes(prelude, size, name)
         head = prelude + _bytes_from(source, header_size)
         first = hashlib.sha256(head).digest()
-        if version == 2:
+        if version > 1:
             self._check(_bytes_from(source, _DIGEST), first, name)
         else:
             body = _bytes_from(source, body_size)
@@ -161,10 +162,10 @@ class FileKind:
             whole.update(body)
             self._check(_bytes_from(source, _DIGEST), whole.digest(), name)
             source = BytesIO(body)
-        if version not in (1, 2):
+        if not 1 <= version <= _VERSION:
             raise self.error(
-                f"{name} has version {version}; this library reads versions 1 and 2: open it with "
-                "the version that wrote it"
+                f"{name} has version {version}; this library reads versions 1 ... {_VERSION}: open "
+                "it with the version that wrote it"
             )
         try:
             header = json.loads(head[_PRELUDE.size :])
@@ -175,8 +176,8 @@ class FileKind:
                 f"{name} has a header that describes no {self.noun} ({error}); build it anew"
             ) from error
         pieces = [piece for array in arrays.values() for piece in _pieces(array)]
-        digests = _filled(source, pieces, hashed and version == 2)
-        if version == 2:
+        digests = _filled(source, pieces, hashed and version > 1)
+        if version > 1:
             wanted = _bytes_from(source, _DIGEST)
             self._check(
                 wanted, hashlib.sha256(first + digests).digest() if hashed else wanted, name
@@ -201,7 +202,7 @@ class FileKind:
         if size < _PRELUDE.size + _DIGEST:
             raise self.error(f"{name} is torn: it ends after {size} bytes")
         _, version, header_size, body_size = _PRELUDE.unpack(prelude)
-        digests = 2 * _DIGEST if version == 2 else _DIGEST
+        digests = 2 * _DIGEST if version > 1 else _DIGEST
         expected = _PRELUDE.size + header_size + body_size + digests
         if header_size > _LARGEST_HEADER or expected != size:
             raise self.error(

@@ -70,7 +70,7 @@ class Neighbourhoods:
         """(q,) mask of the queries of which a limit kept only the nearest."""
         return self.counts < self.totals
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return a tidy frame: query, key, distance; a row a neighbour."""
         import pandas as pd
 

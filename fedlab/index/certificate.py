@@ -23,6 +23,7 @@ from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
 from fedlab.index.engines import ENGINES, Engine, settings_of
 from fedlab.index.engines.hnsw import library_version
+from fedlab.index.texts import TextColumn, flat
 
 
 class _Audit(Protocol):
@@ -55,6 +56,8 @@ class _Index(Protocol):
     @property
     def columns(self) -> Mapping[str, NDArray[np.generic]]: ...
 
+    def memory(self) -> Iterator[tuple[str, NDArray[np.generic]]]: ...
+
     def __len__(self) -> int: ...
 
 
@@ -80,10 +83,10 @@ class Certificate:
         a key, `hash_before` lets somebody who has the kept rows test a guess at the erased ones.
     still_held : tuple of str
         Who still holds the columns' old memory, and which: other devices and indexes by name (views
-        of one store, as `spread` makes them, or devices that share an index), "something else" for
-        an array that `vectors` or `labels` gave, or a store on disk. Rows that stand are never
-        written over, so that their bytes stay until it lets them go; `fedlab.erasure.erase_across`
-        makes devices do so.
+        of one store, as `spread` makes them, or devices that share an index), the `Population`
+        whose store on disk they read, "something else" for an array that `vectors` or `labels`
+        gave. Rows that stand are never written over, so that their bytes stay until it lets them
+        go; `fedlab.erasure.erase_across` makes devices do so.
     versions : mapping of str to str
         Python and libraries.
     audit : mapping, optional
@@ -195,7 +198,12 @@ def content_hash(index: _Index, key: Key | None = None) -> str:
     digest = hashlib.blake2b(digest_size=32, key=secret)
     digest.update(json.dumps([kind, described], sort_keys=True).encode())
     for column in columns.values():
-        digest.update(np.ascontiguousarray(column).reshape(-1).view(np.uint8).data)
+        # Text that has no width goes by its characters.
+        parts = (
+            [*flat({"": TextColumn.of(column)}).values()] if column.dtype.kind == "T" else [column]
+        )
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -223,19 +231,18 @@ class OldMemory:
     """The memory of an index's columns, watched without being held."""
 
     def __init__(self, index: _Index) -> None:
-        columns: Mapping[str, NDArray[Any]] = index.columns
-        self._watched = {name: weakref.ref(owner_of(array)) for name, array in columns.items()}
+        self._watched = [(name, weakref.ref(owner_of(part))) for name, part in index.memory()]
 
     def held_by(self, holder: Holder) -> tuple[str, ...]:
         """Return the columns whose memory somebody holds."""
         held = {id(owner_of(array)) for _, array in holder.buffers()}
-        return tuple(sorted(name for name, one in self._watched.items() if id(one()) in held))
+        return tuple(sorted({name for name, one in self._watched if id(one()) in held}))
 
     def still_held(self) -> tuple[str, ...]:
         """Return who still holds memory, and of which columns."""
-        if any(reference() is not None for reference in self._watched.values()):
+        if any(reference() is not None for _, reference in self._watched):
             gc.collect()  # what is held by a ring of garbage alone is held by nobody
-        left = {name for name, one in self._watched.items() if one() is not None}
+        left = {name for name, one in self._watched if one() is not None}
         if not left:
             return ()
         holders = [one for one in gc.get_objects() if issubclass(type(one), Holder)]

@@ -21,6 +21,7 @@ from fedlab.index.engines import Engine, Proposer, engine_from, settings_of
 from fedlab.index.ingest import KEY_LIMIT, as_keys, as_labels, as_lengths
 from fedlab.index.scan import METRICS
 from fedlab.index.table import RowTable
+from fedlab.index.texts import TextColumn, alone, as_texts, flat, folded
 
 
 class IndexFileError(ValueError):
@@ -59,7 +60,8 @@ def empty_table(dimensions: int, dtype: str) -> RowTable:
 
 def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> None:
     """Write an index, whole or not at all; see `VectorIndex.save`."""
-    arrays = {name: part for name, part in stored.table.columns.items() if name != "squares"}
+    columns = flat(alone(stored.table.columns))
+    arrays = {name: part for name, part in columns.items() if name != "squares"}
     parameters = {
         "dimensions": stored.dimensions,
         "metric": stored.metric,
@@ -143,19 +145,24 @@ def _checked_table(
     """Return columns that were read from a file as a table, or raise ValueError."""
     expected = dict(empty_table(dimensions, dtype).columns)
     del expected["squares"]
-    rows = len(arrays["codes"])
-    metadata = about.checked(dict(arrays), rows)
-    arrays = {name: column for name, column in arrays.items() if name not in metadata}
-    if set(arrays) - {"labels"} != set(expected):
+    rows, given = len(arrays["codes"]), as_texts(folded(arrays))  # files of version 2 have arrays
+    for column in given.values():
+        if isinstance(column, TextColumn):
+            column.check()
+    metadata = about.checked(given, rows)
+    columns = {name: column for name, column in given.items() if name not in metadata}
+    if set(columns) - {"labels"} != set(expected) or set(arrays) - set(flat(given)):
         raise ValueError(f"arrays {', '.join(sorted(arrays))}")
-    for name, column in arrays.items():
-        known = as_labels(column, rows) if name == "labels" else expected[name]
+    for name, column in columns.items():
+        known = expected.get(name, column)
+        if name == "labels" and not isinstance(column, TextColumn):
+            known = as_labels(column, rows)
         if column.dtype != known.dtype or column.shape != (rows, *known.shape[1:]):
             raise ValueError(f"{name} of type {column.dtype}, {column.shape}, for {rows} rows")
-    keys = as_keys(arrays["keys"])
+    keys = as_keys(columns["keys"])
     if not (keys[1:] > keys[:-1]).all() and len(np.unique(keys)) < rows:
         raise ValueError("the same key twice")
-    table = RowTable(dict(arrays), dimensions=dimensions)
+    table = RowTable(columns, dimensions=dimensions)
     step = max(1, _MANY // dimensions)
     squares = np.empty(rows, np.float32)
 
@@ -166,5 +173,4 @@ def _checked_table(
     share(range(0, rows, step), measure, usable_threads())
     if not np.isfinite(squares).all():
         raise ValueError("rows that hold NaN or inf")
-    columns = {**arrays, **metadata, "squares": squares}
-    return RowTable(columns, dimensions=dimensions)
+    return RowTable({**columns, **metadata, "squares": squares}, dimensions=dimensions)

@@ -4,13 +4,19 @@ A filter is a comparison of columns, or several joined by ``and``, ``or``, ``not
 
     age >= 65 and ward in ["A", "B"] and not `on leave`
     "2024-01-01" <= admitted < "2024-07-01" | label == 1
+    diagnosis.str.contains("asthma") and not dose.isnull()
 
 Known are ``==  !=  <  <=  >  >=`` (also chained), ``in`` and ``not in`` with lists of constants,
 ``and or not & | ~``, ``+ - * /`` on numbers, parentheses, numbers, text in quotes, ``True`` and
 ``False``, dates as ISO text beside a column of dates, and columns by name (in backticks where the
-name is no word). As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, and a comparison with
-a missing number or date is false (``!=``: true), so that `DataFrame.query` answers alike. (But to
-``==`` between dates and text pandas' query answers that none is equal, even where one is.)
+name is no word). Of a column of text, ``.str.contains("...")`` and ``.str.startswith("...")`` say
+whether a text stands in it, or at its beginning, letter by letter (it is no pattern); of any
+column, ``.isnull()`` says whether a number or a date is missing.
+
+As in pandas, ``&`` and ``|`` bind as ``and`` and ``or`` do, and a comparison with a missing number
+or date is false (``!=``: true), so that `DataFrame.query` answers alike. (But pandas' ``contains``
+reads a pattern, and to ``==`` between dates and text its query answers that none is equal, even
+where one is.)
 
 The text is cut into words here, and Python's parser says how they belong together; each node is
 then worked out by this module, or refused. Nothing is ever compiled, called or looked up elsewhere.
@@ -33,6 +39,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import Bool
 from fedlab.core.validation import plain_array
+from fedlab.index.texts import TextColumn, as_texts
 
 _LONGEST = 2_000
 _DEEPEST = 50
@@ -43,7 +50,7 @@ _WORDS = re.compile(
     |(?P<text>"(?:[^"\\\n]|\\[\\"'])*"|'(?:[^'\\\n]|\\[\\"'])*')
     |(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
     |(?P<name>[^\W\d]\w*)
-    |(?P<sign><=|>=|==|!=|[<>()\[\],&|~+\-*/])""",
+    |(?P<sign><=|>=|==|!=|[<>()\[\],&|~+\-*/.])""",
     re.VERBOSE,
 )
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
@@ -63,6 +70,10 @@ _RECKON: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+}
+_SEARCH: dict[str, Callable[[str, str], bool]] = {
+    "contains": operator.contains,
+    "startswith": str.startswith,
 }
 
 
@@ -203,6 +214,21 @@ class _Filter:
                 return self._reckoned(node, type(op), *numbers)
             case ast.Compare():
                 return self._compared(node, depth)
+            case ast.Call(func=ast.Attribute(ast.Name() as of, "isnull"), args=[], keywords=[]):
+                column = self._column(of)
+                missing = np.zeros(len(column), np.bool_)
+                # Numbers and dates that are missing don't equal themselves.
+                return column != column if column.dtype.kind in "fM" else missing
+            case ast.Call(
+                func=ast.Attribute(ast.Attribute(ast.Name() as of, "str"), name),
+                args=[ast.Constant(value=str() as part)],
+                keywords=[],
+            ) if name in _SEARCH:
+                column = self._of_kind("text", "a column of text", of, depth)
+                return column.where(lambda text: _SEARCH[name](text, part))
+            case ast.Call():
+                known = "ward.str.contains('A'), ward.str.startswith('A'), age.isnull()"
+                raise self._at(node, f"filters have no such thing; they ask {known}")
             case ast.List() | ast.Tuple():
                 raise self._at(node, "a list stands only after in and not in")
         raise self._at(node, "filters have no such thing; give a mask for what they can't say")
@@ -219,7 +245,7 @@ class _Filter:
             raise self._at(node, f"this is a {_kind(value)}, where {needed} is needed")
         return value
 
-    def _column(self, node: ast.Name) -> NDArray[Any]:
+    def _column(self, node: ast.Name) -> Any:
         word = self._words[node.lineno - 1].text
         name = word[1:-1] if word[0] == "`" else word
         if name not in self._columns:
@@ -227,7 +253,7 @@ class _Filter:
         column = self._columns[name]
         if column.dtype == np.uint64 and column.max(initial=0) < 2**63:
             return column.view(np.int64)  # so that whole numbers are of one type
-        return column
+        return as_texts({name: column})[name]
 
     def _reckoned(self, node: ast.expr, op: type[ast.operator], a: Any, b: Any) -> Any:
         if op is not ast.Div and _is_whole(a) and _is_whole(b):
@@ -260,11 +286,11 @@ class _Filter:
             raise self._at(right, "after in stands a list of constants: ward in ['A', 'B']")
         items = [(item, self._value(item, depth + 1)) for item in right.elts]
         for item, value in items:
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray | TextColumn):
                 raise self._at(item, "a list holds constants only")
         if left[1] is None:
             raise self._at(left[0], "a list stands only after in and not in")
-        never = np.zeros(np.shape(left[1]), np.bool_) if np.ndim(left[1]) else False
+        never = np.zeros(np.shape(left[1]), np.bool_) if np.shape(left[1]) else False
         return reduce(operator.or_, [self._related(ast.Eq(), left, item) for item in items], never)
 
     def _related(
@@ -283,7 +309,7 @@ class _Filter:
         if _kind(a) == "truth value" and not isinstance(op, ast.Eq | ast.NotEq):
             raise self._at(right[0], "truth values have no order; compare them by == or !=")
         try:
-            return _COMPARE[type(op)](a, b)
+            return _related(_COMPARE[type(op)], a, b)
         except OverflowError as error:
             raise self._at(right[0], f"this can't be compared ({error})") from None
 
@@ -320,7 +346,19 @@ def _is_own(word: str) -> bool:
     return word[0] == "`" or not (word.isascii() or word[0] in "\"'" or word[0].isdecimal())
 
 
+def _related(compare: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    if isinstance(a, TextColumn) and isinstance(b, TextColumn):
+        return compare(a.strings(), b.strings()).astype(np.bool_)
+    if isinstance(a, TextColumn):
+        return a.where(lambda text: compare(text, b))
+    if isinstance(b, TextColumn):
+        return b.where(lambda text: compare(a, text))
+    return compare(a, b)
+
+
 def _kind(value: Any) -> str:
+    if isinstance(value, TextColumn):
+        return "text"
     return (
         _KINDS[np.asarray(value).dtype.kind]
         if not isinstance(value, int | float)

@@ -15,15 +15,14 @@ from fedlab.core.typing import F32, F64, U64
 from fedlab.core.validation import plain_array
 from fedlab.index.encoding import Columns
 from fedlab.index.table import RowTable
+from fedlab.index.texts import WIDEST
 
 #: Keys lie below this: USearch stores 2**64 - 1 and never finds it again.
 KEY_LIMIT = 2**64 - 1
 
-#: A column of text takes the width of its longest value in every row.
-LONGEST_TEXT = 1024
 #: Whole numbers up to here are floats too.
 EXACT = 2**53
-_KINDS = {"i": "whole numbers", "f": "floats", "b": "truth values", "U": "text", "M": "dates"}
+_KINDS = {"i": "whole numbers", "f": "floats", "b": "truth values", "M": "dates"}
 
 # Squared lengths must stay within float32, in which graphs and scans add them up.
 _LONGEST = 1e18
@@ -139,7 +138,7 @@ def as_labels(values: ArrayLike, rows: int) -> NDArray[np.generic]:
                 "rows whose label is unknown"
             )
         return numbers
-    if array.dtype.kind == "U":
+    if array.dtype.kind in "UT":
         return array
     raise TypeError(f"labels of type {array.dtype} were given; numbers or text are needed")
 
@@ -161,15 +160,8 @@ def as_column(values: Any, what: str) -> NDArray[Any]:
     # Before an array is made of it, in which one long text takes its width in every row.
     texts = values if isinstance(values, list | tuple) or _holds_objects(values) else ()
     longest = max((len(value) for value in texts if isinstance(value, str)), default=0)
-    if longest <= LONGEST_TEXT:
-        array = plain_array(values, what)
-        kind = array.dtype.kind
-        longest = array.dtype.itemsize // 4 if kind == "U" else longest
-    if longest > LONGEST_TEXT:
-        raise ValueError(
-            f"{what} holds text of {longest} characters; at most {LONGEST_TEXT} are kept: keep "
-            "long text elsewhere, by the rows' keys"
-        )
+    array = plain_array(np.array(values, object) if longest > WIDEST else values, what)
+    kind = array.dtype.kind
     # Of an array or a Series, NumPy's own type is what was given.
     if array.ndim != 1 or not (kind in "OT" or (kind in "fU" and not hasattr(values, "dtype"))):
         return array
@@ -181,7 +173,13 @@ def as_column(values: Any, what: str) -> NDArray[Any]:
         odd = each[text.index(False)]
         raise TypeError(f"{what}: {odd!r} was given among text; a column is of one type")
     if kind in "OT":
-        return array.astype(np.str_) if each and all(text) else array
+        if not each or not all(text):
+            return array.astype(np.object_)
+        long = max(map(len, each)) > WIDEST
+        try:
+            return np.array(each, np.dtypes.StringDType() if long else np.str_)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{what}: a long text with half a character ({error})") from error
     whole = [value for value in each if isinstance(value, int | np.integer)]
     if kind == "U" or not whole:
         return array
@@ -202,12 +200,13 @@ def _holds_objects(values: Any) -> bool:
 
 def refuse_other_kind(what: str, known: NDArray[Any], new: NDArray[Any]) -> None:
     """Refuse values of another kind than those that stand, or that would change them."""
-    pair = known.dtype.kind, new.dtype.kind
+    pair = known.dtype.kind, new.dtype.kind.replace("T", "U")
     if pair[0] == pair[1]:
         return
     if set(pair) != {"i", "f"}:
         raise ValueError(
-            f"{what} was given as {_KINDS[pair[1]]}; in this index it holds {_KINDS[pair[0]]}"
+            f"{what} was given as {_KINDS.get(pair[1], 'text')}; in this index it holds "
+            f"{_KINDS.get(pair[0], 'text')}"
         )
     whole = known if pair[0] == "i" else new
     if len(whole) and (whole.max() > EXACT or whole.min() < -EXACT):

@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from fedlab.core.typing import U64
 from fedlab.index.encoding import Columns
 from fedlab.index.ingest import as_column, refuse_other_kind
+from fedlab.index.texts import TextColumn
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Names that filters know already.
 RESERVED = ("key", "label")
+#: What labels and metadata are kept as, beside text.
+BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 _PREFIX = "meta:"
 _COLUMNS = 256
 _NAME = 64
 _TIME = np.dtype("M8[us]")
-_LARGEST_CODE = 0x10FFFF
 
 
 def as_metadata(values: Any, rows: int) -> Columns:
@@ -37,9 +39,8 @@ def as_metadata(values: Any, rows: int) -> Columns:
     ----------
     values : DataFrame, or mapping of str to (n,) arrays
         Whole numbers are kept as int64, floats as float64 (NaN says that a number is missing),
-        truth values as bool, text of at most 1,024 characters as it is, dates without a time zone
-        to the microsecond (NaT says that one is missing). At most 256 columns, with printable names
-        of at most 64 characters.
+        truth values as bool, text as it is, dates without a time zone to the microsecond (NaT says
+        that one is missing). At most 256 columns, with printable names of at most 64 characters.
     rows : int
         n.
 
@@ -79,10 +80,13 @@ def _check_name(name: object) -> None:
         raise ValueError(f"{said}; {' and '.join(RESERVED)} mean the rows' own: rename the column")
 
 
-def _as_column(values: Any, name: str, rows: int) -> NDArray[np.generic]:
+def _as_column(values: Any, name: str, rows: int) -> Any:
+    array: Any
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fM":
         values = values.filled(np.datetime64("NaT") if values.dtype.kind == "M" else np.nan)
-    array = as_column(values, f"metadata: {name!r}")
+    array = (
+        as_column(values, f"metadata: {name!r}") if not isinstance(values, TextColumn) else values
+    )
     if array.shape != (rows,):
         raise ValueError(
             f"metadata: {name!r} of shape {array.shape} was given for {rows} rows; one value a row "
@@ -99,7 +103,7 @@ def _as_column(values: Any, name: str, rows: int) -> NDArray[np.generic]:
         return array.astype(np.int64)
     if array.dtype.kind in "fb":
         return array.astype(np.float64 if array.dtype.kind == "f" else np.bool_)
-    if array.dtype.kind == "U":
+    if array.dtype.kind in "UT":
         return array
     if array.dtype.kind == "M":
         times = array.astype(_TIME)
@@ -184,8 +188,6 @@ def checked(columns: Columns, rows: int) -> Columns:
     for name, column in found.items():
         if column.dtype.kind == "b" and column.view(np.uint8).max(initial=0) > 1:
             raise ValueError(f"truth values in {name!r} that are neither")
-        if column.dtype.kind == "U" and _codes(column).max(initial=0) > _LARGEST_CODE:
-            raise ValueError(f"text in {name!r} that is none")
         if column.dtype.kind == "M" and column.dtype != _TIME:
             raise ValueError(f"dates of type {column.dtype} in {name!r}")
     for name, column in as_metadata(found, rows).items():
@@ -194,15 +196,13 @@ def checked(columns: Columns, rows: int) -> Columns:
     return _prefixed(found)
 
 
-def _codes(text: NDArray[Any]) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(text).view(np.uint32)
-
-
 def frame_of(keys: U64, columns: Columns) -> pd.DataFrame:
     """Return metadata as a DataFrame of its own memory, a row a key."""
     import pandas as pd
 
-    copies = {name: np.array(column) for name, column in columns.items()}
+    copies = {
+        n: c.strings() if isinstance(c, TextColumn) else np.array(c) for n, c in columns.items()
+    }
     return pd.DataFrame(copies, index=pd.Index(np.array(keys), name="key"))
 
 

@@ -7,8 +7,8 @@ exact scan read its rows *decoded*: what compression lost is lost for all of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
 from fedlab.index.encoding import DTYPES, Columns, decode
+from fedlab.index.texts import TextColumn, alone, as_texts, flat, folded
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class RowTable:
     room, so it copies them before it grows. `dimensions` is what `decode` needs of b1.
     """
 
-    columns: Columns
+    columns: dict[str, Any]
     _room: _Room | None = field(default=None, repr=False)
     dimensions: int | None = field(default=None, kw_only=True)
 
@@ -53,7 +54,8 @@ class RowTable:
     @property
     def squares(self) -> F32:
         """(n,) squared length of each decoded row."""
-        return self.columns["squares"]  # type: ignore[return-value]
+        squares: F32 = self.columns["squares"]
+        return squares
 
     @cached_property
     def stored(self) -> tuple[Any, ...]:
@@ -72,70 +74,58 @@ class RowTable:
 
     def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
         """Yield each column's memory by name: the column, and the buffer that has room to spare."""
-        yield from self.columns.items()
-        yield from self._room.buffers.items() if self._room else ()
+        for columns in (self.columns, folded(self._room.buffers) if self._room else {}):
+            for name, column in columns.items():
+                yield from ((name, part) for part in flat({name: column}).values())
 
     def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> F32:
         """Return rows as float32, (n, d); under f32 a slice is a view."""
         scales = self.columns.get("scales")
         part = None if scales is None else scales[rows]
         codes = self.columns["codes"][rows]
-        return decode(codes, part, self.dimensions)  # type: ignore[arg-type]
+        return decode(codes, part, self.dimensions)
 
     def slice(self, start: int, stop: int) -> RowTable:
         """Return rows `start` ... `stop` - 1 as a table over the same memory."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         return RowTable(columns, dimensions=self.dimensions)
 
-    def appended(self, block: Columns) -> RowTable:
+    def appended(self, block: Mapping[str, Any]) -> RowTable:
         """Return the table with rows added at the end."""
-        total = self.rows + len(block["codes"])
-        types = {name: self._common_type(name, added) for name, added in block.items()}
-        room = self._room
-        if room is None or not self._fits(room, types, total):
-            room = self._more_room(block, types, total)
-        for name, added in block.items():
-            room.buffers[name][self.rows : total] = added
+        standing, block = self.columns if self.rows else {}, as_texts(block)
+        known, added = _continued(standing, block)
+        room, total = self._room, self.rows + len(block["codes"])
+        if room is None or not self._fits(room, known, added):
+            known, added = _continued({n: _merged(c) for n, c in standing.items()}, block)
+            room = self._more_room(known, added)
+        for name, part in added.items():
+            room.buffers[name][len(known[name]) : len(known[name]) + len(part)] = part
         room.used = total
-        columns = {name: buffer[:total] for name, buffer in room.buffers.items()}
-        return RowTable(columns, room, dimensions=self.dimensions)
+        arrays = {n: b[: len(known[n]) + len(added[n])] for n, b in room.buffers.items()}
+        return RowTable(folded(arrays), room, dimensions=self.dimensions)
 
-    def _common_type(self, name: str, added: NDArray[np.generic]) -> np.dtype[np.generic]:
-        return np.result_type(self.columns[name].dtype, added.dtype) if self.rows else added.dtype
-
-    def _fits(self, room: _Room, types: dict[str, np.dtype[np.generic]], total: int) -> bool:
+    def _fits(self, room: _Room, known: Columns, added: Columns) -> bool:
         # Another table that grew out of this one may have taken the space: then `used` is more.
-        return (
-            room.used == self.rows
-            and len(room.buffers["codes"]) >= total
-            and {name: buffer.dtype for name, buffer in room.buffers.items()} == types
+        return room.used == self.rows and all(
+            len(room.buffers[name]) >= len(known[name]) + len(part)
+            and room.buffers[name].dtype == np.result_type(known[name], part)
+            for name, part in added.items()
         )
 
-    def _more_room(
-        self, block: Columns, types: dict[str, np.dtype[np.generic]], total: int
-    ) -> _Room:
+    def _more_room(self, known: Columns, added: Columns) -> _Room:
         # The first block fits exactly; later ones leave room for as much again.
-        size = 2 * total if self.rows else total
-        buffers = {}
-        for name, added in block.items():
+        times, buffers = 2 if self.rows else 1, {}
+        for name, part in added.items():
+            size, stands = times * (len(known[name]) + len(part)), known[name]
             # Zeros: memory that was freed may still hold rows that were erased.
-            buffers[name] = np.zeros((size, *added.shape[1:]), types[name])
-            if self.rows:
-                buffers[name][: self.rows] = self.columns[name]
+            buffers[name] = np.zeros((size, *part.shape[1:]), np.result_type(stands, part))
+            buffers[name][: len(stands)] = stands
         return _Room(buffers, self.rows)
 
     def kept(self, mask: Bool) -> RowTable:
         """Return the rows where `mask` is true, in fresh arrays."""
         columns = {name: column[mask] for name, column in self.columns.items()}
-        return RowTable(columns, dimensions=self.dimensions)
-
-    def tightened(self) -> RowTable:
-        """Return the table with texts no wider than the longest: a width tells of a row that went.
-
-        Columns that need no narrowing are shared.
-        """
-        columns = {name: _narrow(column) for name, column in self.columns.items()}
-        return replace(self, columns=columns, _room=None)
+        return RowTable(alone(columns), dimensions=self.dimensions)
 
     @cached_property
     def _order(self) -> Places:
@@ -151,8 +141,17 @@ class RowTable:
         return np.where(known[rows] == keys, rows, -1)
 
 
-def _narrow(column: NDArray[np.generic]) -> NDArray[np.generic]:
-    if column.dtype.kind != "U":
-        return column
-    longest = int(np.char.str_len(column).max(initial=1))  # type: ignore[arg-type]
-    return column.astype(f"<U{max(longest, 1)}", copy=False)
+def _merged(column: Any) -> Any:
+    return column.merged() if isinstance(column, TextColumn) else column
+
+
+def _continued(standing: dict[str, Any], block: dict[str, Any]) -> tuple[Columns, Columns]:
+    """Return arrays that stand, and those that continue them, by the same names."""
+    following = {
+        name: column.after(standing[name])
+        if isinstance(column, TextColumn) and standing
+        else column
+        for name, column in block.items()
+    }
+    known, added = flat(standing), flat(following)
+    return {name: known.get(name, part[:0]) for name, part in added.items()}, added

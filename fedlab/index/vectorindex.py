@@ -35,6 +35,7 @@ from fedlab.index.planner import Lookup
 from fedlab.index.radius import as_radius, within
 from fedlab.index.scan import METRICS, Nearest, Queries, scan
 from fedlab.index.table import RowTable
+from fedlab.index.texts import as_texts, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +47,6 @@ DType = Literal["f32", "f16", "bf16", "i8", "b1"]
 _MANY = 1 << 20
 #: Fewer queries than this are answered before another thread has woken up.
 _QUERIES_A_THREAD = 8
-#: What labels and metadata are kept as, beside text.
-_BESIDE = tuple(map(np.dtype, ("i8", "f8", "?", "M8[us]")))
 
 
 class VectorIndex(Holder):
@@ -138,9 +137,12 @@ class VectorIndex(Holder):
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """(n,) labels in the order of the rows, read-only; None if the rows have none."""
+        """(n,) labels in the order of the rows, read-only; None if the rows have none.
+
+        Text is as wide as its longest; with one beyond 1,024 characters, NumPy's `StringDType`.
+        """
         column = self._table.columns.get("labels")
-        return None if column is None else read_only(column)
+        return None if column is None else read_only(plain(column))
 
     @property
     def metadata(self) -> pd.DataFrame:
@@ -158,16 +160,20 @@ class VectorIndex(Holder):
     @property
     def columns(self) -> Columns:
         """Rows as they are stored, with keys, labels and metadata, each (n, ...) and read-only."""
-        return {name: read_only(column) for name, column in self._table.columns.items()}
+        return {name: read_only(plain(column)) for name, column in self._table.columns.items()}
 
     def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
         """Yield every array that the index keeps alive, by name: columns, room to spare beside
         them, and what the graph borrowed. An array may come twice, or be part of another.
         """
-        for name, array in self._table.buffers():
+        for name, array in self.memory():
             yield f"the buffer of {name}", array
         for array in self._graph.borrowed if self._graph else ():
             yield "a buffer that the graph borrowed", array
+
+    def memory(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Yield the arrays of each column, by its name: three for one of text."""
+        return self._table.buffers()
 
     def graph_bytes(self) -> bytes | None:
         """Return the graph as bytes; None if there is none, or if its engine can't tell them."""
@@ -222,9 +228,9 @@ class VectorIndex(Holder):
             A class (whole number, text) or a number for each row. Either all rows of an index have
             labels or none.
         metadata : DataFrame, or mapping of str to (n,) arrays, optional
-            What else is known of each row, for filters: numbers, truth values, text of at most
-            1,024 characters, dates. A missing number is NaN, a missing date NaT. All rows of an
-            index have the same columns, of the same types; a DataFrame's own index plays no part.
+            What else is known of each row, for filters: numbers, truth values, text, dates. A
+            missing number is NaN, a missing date NaT. All rows of an index have the same columns,
+            of the same types; a DataFrame's own index plays no part.
 
         Returns
         -------
@@ -273,7 +279,7 @@ class VectorIndex(Holder):
         rows = self._present(keys)
         if "labels" not in self._table.columns:
             raise KeyError("the rows of this index have no labels; add them with labels=")
-        return self._table.columns["labels"][rows]
+        return plain(self._table.columns["labels"][rows])
 
     def metadata_of(self, keys: ArrayLike) -> pd.DataFrame:
         """Return the metadata of `keys`, a row a key, with the keys as index.
@@ -340,7 +346,7 @@ class VectorIndex(Holder):
         kept[self._present(keys)] = False
         erased = self.keys[~kept]
         before, memory = (len(self), content_hash(self, key)), OldMemory(self)
-        table = self._table.kept(kept).tightened()
+        table = self._table.kept(kept)
         # No call stands between these, so an interrupt can't fall there.
         self._table, self._graph, self._edits = table, None, self._edits + 1
         return certify(self, erased, before, memory, key)
@@ -414,11 +420,12 @@ class VectorIndex(Holder):
                     f"shape {(rows, *like.shape[1:])} is needed"
                 )
         for name in columns.keys() - empty.keys():
-            if (kind := columns[name].dtype).str[:2] != "<U" and kind not in _BESIDE:
+            kind = columns[name].dtype
+            if kind.str[:2] != "<U" and kind.kind != "T" and kind not in about.BESIDE:
                 raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
-        index._table = RowTable(dict(columns), dimensions=index.dimensions)
+        index._table = RowTable(as_texts(columns), dimensions=index.dimensions)
         largest = int(columns["keys"].max(initial=0)) + 1 if rows else 0
         index._next_key = max(whole_number(next_key, "next_key", 0), largest)
         return index
@@ -558,10 +565,9 @@ class VectorIndex(Holder):
         """
         from fedlab.index import filters
 
-        columns: dict[str, NDArray[Any]] = {"key": self.keys}
-        if self.labels is not None:
-            columns["label"] = self.labels
-        columns |= about.metadata_in(self._table.columns)
+        stored = self._table.columns
+        label = {"label": stored["labels"]} if "labels" in stored else {}
+        columns = {"key": self.keys, **label, **about.metadata_in(stored)}
         return np.array(filters.passing(where, columns, len(self)))
 
     def _checked(self, queries: ArrayLike) -> F32:

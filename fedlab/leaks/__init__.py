@@ -1,4 +1,12 @@
-"""What leaks: defences of vectors that others search, and the attacks that they are put to."""
+"""What leaks: defences of vectors that others search, and the attacks that they are put to.
+
+The attacks know vectors, distances and counts, no more. What a search is given besides, by
+``FederatedSearch.search(columns=)``, needs no attack: labels and metadata arrive in the clear, for
+the keys that were found. So the asker learns an attribute of a known row by asking near it, and
+with enough queries the whole column of a device that agreed to give it. The device learns which of
+its rows are among the k nearest of all, which it is not told otherwise, unless hits are checked or
+rescored. A device that declines tells that it holds a hit, as its answer did before.
+"""
 
 from fedlab.leaks.attacks import (
     Attack,

@@ -134,16 +134,20 @@ class KnownPairs:
         for count in self.pairs:
             whole_number(count, "pairs", 2)
 
+    def check(self, rows: int) -> None:
+        """Refuse a device with too few rows, of which none would be left unseen."""
+        if (most := max(self.pairs, default=0)) >= rows:
+            raise ValueError(
+                f"KnownPairs: {most} known pairs were asked for, of {rows} rows on the device "
+                f"(half of the vectors, less the queries); at least {most + 1} are needed, to "
+                "leave some unseen: give more vectors, or ask for fewer: "
+                f"KnownPairs(pairs=({max(2, rows // 4)},))"
+            )
+
     def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""
-        most, rows = max(self.pairs, default=0), len(scene.inside)
-        if most >= rows:
-            raise ValueError(
-                f"KnownPairs: {most} known pairs were asked for, of {rows} rows on the device; at "
-                f"least {most + 1} are needed, to leave some unseen: give more vectors, or ask for "
-                "fewer: KnownPairs(pairs=(16, 64))"
-            )
-        order = scene.draw(PAIRS).permutation(rows)
+        self.check(len(scene.inside))
+        most, order = max(self.pairs, default=0), scene.draw(PAIRS).permutation(len(scene.inside))
         unseen = order[most : most + _UNSEEN]
         held = scene.seen.held / np.sqrt(np.square(scene.seen.held).mean())
         chance = scene.guess(unseen)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64
-from fedlab.core.validation import read_only, whole_number
+from fedlab.core.validation import not_negative, positive, read_only, whole_number
 from fedlab.index.encoding import decode, encode
 from fedlab.privacy.fixed_point import from_words, to_words
 from fedlab.privacy.mechanisms import Laplace
@@ -178,7 +178,7 @@ class Noise(Defence):
     asker_sees = "distances to the noisy rows, from a noisy query"
 
     def __post_init__(self) -> None:
-        _positive(self.sigma, "sigma")
+        positive(sigma=self.sigma)
 
     @property
     def setting(self) -> str:
@@ -225,7 +225,7 @@ class ScaleAndPerturb(Defence):
     secret_scale = True
 
     def __post_init__(self) -> None:
-        _positive(self.beta, "beta")
+        positive(beta=self.beta)
 
     @property
     def setting(self) -> str:
@@ -271,8 +271,7 @@ class Rotation(Defence):
     secret_axes = True
 
     def __post_init__(self) -> None:
-        if self.sigma != 0:
-            _positive(self.sigma, "sigma")
+        not_negative(sigma=self.sigma)
 
     @property
     def setting(self) -> str:
@@ -390,8 +389,3 @@ def _secret_turn(dimensions: int, seed: int) -> F64:
 def _gaussian(shape: tuple[int, ...], sigma: float, seed: int, part: int) -> F64:
     draw = generator(seed, Purpose.PROTECTION, part=part)
     return np.asarray(draw.normal(scale=sigma / np.sqrt(shape[1]), size=shape))
-
-
-def _positive(value: float, name: str) -> None:
-    if not 0 < value < np.inf:
-        raise ValueError(f"{name} is {value}; it must be a finite number above 0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,11 +132,12 @@ def measure_leaks(
     seeds = [
         whole_number(seed, "seeds", 0) for seed in _listed(seeds, "seeds", "range(3)", least=1)
     ]
-    if any(defence.searchable for defence in defences):
-        _refuse_few(len(everything), attacks, drawing=asked is None)
     rows = []
     for seed in seeds:
         inside, outside, honest = _split(everything, asked, seed)
+        for attack in attacks:  # now, and not when others have measured for hours
+            if isinstance(attack, KnownPairs) and any(one.searchable for one in defences):
+                attack.check(len(inside))
         for defence in defences:
             about = (defence.name, defence.setting, defence.kind)
             scene = Scene(defence, inside, outside, honest, k, seed)
@@ -155,29 +155,6 @@ def _listed(values: Any, what: str, example: str, least: int = 0) -> list[Any]:
     if len(listed) < least:
         raise ValueError(f"{what} is empty; give one at least, such as {what}={example}")
     return listed
-
-
-def _refuse_few(vectors: int, attacks: Sequence[Attack], drawing: bool) -> None:
-    """Say how many vectors attacks with known pairs need, before anything is measured."""
-    sets = [attack.pairs for attack in attacks if isinstance(attack, KnownPairs)]
-    most = max((size for pairs in sets for size in pairs), default=0)
-    rows = _inside(vectors, drawing)
-    if most >= rows:
-        needed = next(n for n in count(2 * most) if _inside(n, drawing) > most)
-        raise ValueError(
-            f"KnownPairs: {most} known pairs were asked for, of {rows} rows on the device, which "
-            f"has half of the {vectors} vectors (less those drawn as queries); give at least "
-            f"{needed} vectors, or ask for fewer pairs: KnownPairs(pairs=({max(2, rows // 4)},))"
-        )
-
-
-def _drawn(vectors: int, drawing: bool) -> int:
-    return min(_QUERIES, vectors // 10) if drawing else 0
-
-
-def _inside(vectors: int, drawing: bool) -> int:
-    """Return how many rows the device has."""
-    return (vectors - _drawn(vectors, drawing) + 1) // 2
 
 
 def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> F64:
@@ -200,7 +177,7 @@ def _units(vectors: ArrayLike, what: str, dimensions: int | None = None) -> F64:
 
 def _split(vectors: F64, queries: F64 | None, seed: int) -> tuple[F64, F64, F64]:
     order = generator(seed, Purpose.ATTACK, part=SPLIT).permutation(len(vectors))
-    drawn = _drawn(len(order), queries is None)
+    drawn = min(_QUERIES, len(order) // 10) if queries is None else 0
     honest = vectors[order[:drawn]] if queries is None else queries
     inside, outside = np.array_split(vectors[order[drawn:]], 2)
     return inside, outside, honest

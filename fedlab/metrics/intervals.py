@@ -18,14 +18,22 @@ class Interval:
     --------
     >>> print(Interval(0.52, 0.41, 0.6))
     0.52 (0.41 to 0.60)
+    >>> f"{Interval(0.52, 0.41, 0.6):.3f}"
+    '0.520 (0.410 to 0.600)'
     """
 
     estimate: float
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        estimate, low, high = (
+            format(value, spec or ".2f") for value in (self.estimate, self.low, self.high)
+        )
+        return f"{estimate} ({low} to {high})"
+
     def __str__(self) -> str:
-        return f"{self.estimate:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return format(self, "")
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:

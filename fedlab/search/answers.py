@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,9 @@ from fedlab.core.typing import F64, I64, U64, Bool
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: Columns of `FederatedHits.to_frame` that say where a hit is; the rows' own have other names.
+TAKEN = ("query", "device", "key", "distance")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class FederatedHits:
         Devices that answered by a graph; if there is one, nothing is certified.
     asked : tuple of device ids
         The devices, in the order of their places.
+    given : mapping of str to (q, k) object array
+        The columns that were wanted of the rows that were found: labels, metadata. None where a
+        device declined, and where there is no hit.
+    declined : mapping of device id to tuple of str
+        Devices that hold hits and did not give all columns, and which they kept to themselves.
 
     Examples
     --------
@@ -53,6 +61,16 @@ class FederatedHits:
     [['B', 'A']]
     >>> hits.to_frame()[["query", "device", "key"]].values.tolist()
     [[0, 'B', 0], [0, 'A', 0]]
+
+    Labels and metadata come from devices whose owners agreed to give them:
+
+    >>> from fedlab.search import Responding
+    >>> labelled = Device("C", VectorIndex(1, "l2sq"))
+    >>> _ = labelled.index.add([[0.8]], labels=["ill"])
+    >>> search = FederatedSearch([wards[0], Responding(labelled, gives=["label"])])
+    >>> hits = search.search([0.9], k=2, columns=["label"])
+    >>> hits.given["label"].tolist(), hits.declined
+    ([['ill', None]], {'A': ('label',)})
     """
 
     devices: I64
@@ -64,6 +82,8 @@ class FederatedHits:
     ledger: Ledger
     approximate: tuple[int | str, ...] = ()
     asked: tuple[int | str, ...] = ()
+    given: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    declined: Mapping[int | str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -81,12 +101,17 @@ class FederatedHits:
         return names[self.devices]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a tidy frame: query, device (by id), key, distance; a row a hit, nearest first."""
+        """Return a tidy frame: query, device (by id), key, distance; a row a hit, nearest first.
+
+        Columns that were given follow; their missing values are pandas' NA.
+        """
         import pandas as pd
 
         who, place = np.nonzero(self.found)
         columns = {"device": self.ids, "key": self.keys, "distance": self.distances}
-        return pd.DataFrame({"query": who, **{n: c[who, place] for n, c in columns.items()}})
+        frame = pd.DataFrame({"query": who, **{n: c[who, place] for n, c in columns.items()}})
+        given = {name: pd.array(c[who, place].tolist()) for name, c in self.given.items()}
+        return frame.assign(**given)
 
 
 def federated_recall(found: FederatedHits, truth: FederatedHits) -> float:

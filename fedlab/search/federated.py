@@ -45,7 +45,8 @@ has `patience` seconds a message, and a search is done again at most once for ea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,14 +55,15 @@ from numpy.typing import ArrayLike
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import usable_threads
 from fedlab.core.typing import F32, Bool, Places
-from fedlab.core.validation import read_only, require, whole_number
+from fedlab.core.validation import distinct_names, read_only, require, whole_number
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import as_distances
 from fedlab.search import verification
-from fedlab.search.answers import FederatedHits
+from fedlab.search.answers import TAKEN, FederatedHits
 from fedlab.search.commitment import Commitment
+from fedlab.search.describing import Describe, Described, believed
 from fedlab.search.exchange import Exchange, Send
 from fedlab.search.merging import Found, Gathered, copied
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
@@ -184,7 +186,14 @@ class FederatedSearch:
             f"{self.metric}, check={self._check!r})"
         )
 
-    def search(self, queries: ArrayLike, k: int, *, where: str | None = None) -> FederatedHits:
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        where: str | None = None,
+        columns: Iterable[str] = (),
+    ) -> FederatedHits:
         """Find the k nearest rows of all devices for each query, among all or those that pass.
 
         A device that is caught is set aside, and the search is done again without it; the
@@ -200,6 +209,11 @@ class FederatedSearch:
             A filter, as `VectorIndex.search` takes it, which travels with the queries: only rows
             that pass are meant, and the certificate speaks of those. All devices must know the
             columns that it names.
+        columns : iterable of str
+            What is wanted of the rows that are found: "label", and names of metadata. When the hits
+            are certain, the devices that hold them are asked for just these, in one exchange more;
+            a device gives what its owner agreed to (`Responding`), and `FederatedHits.declined`
+            names the rest. The devices learn which of their rows were found.
 
         Returns
         -------
@@ -208,13 +222,19 @@ class FederatedSearch:
         Raises
         ------
         ValueError, TypeError
-            If something is refused: a query, k, a filter (`fedlab.index.filters.FilterError`).
+            If something is refused: a query, k, a filter (`fedlab.index.filters.FilterError`),
+            columns; or if a device's rows don't have a column that it agreed to give.
+        KeyError
+            If a device of this process no longer holds a row that was found.
         """
         k = whole_number(k, "k", 1, _MANY)
         if where is not None and not isinstance(where, str):
             raise TypeError(
                 f"where is a {type(where).__name__}; across devices a filter is text: 'age > 40'"
             )
+        names = distinct_names(columns, "columns", TAKEN)
+        for member in self._members if names else ():
+            require(member, "a device", "describe")
         wanted = as_vectors(queries, self.dimensions, "queries")
         as_lengths(wanted, self.metric, "queries")
         asked, whom = self._options.sent(wanted, self.metric), self._options.whom(wanted)
@@ -230,10 +250,10 @@ class FederatedSearch:
                         found = run.measured_again(wanted[part], found, k)
                     run.verify(wanted[part] if self._options.rescore else asked[part], found)
                     parts.append(found)
+                hits = run.joined(parts)
+                return run.described(hits, names) if names else hits
             except _Caught as caught:
                 aside.update(caught.reasons)
-                continue
-            return run.joined(parts)
 
     def _commit(self) -> dict[int, str]:
         def take(place: int, commitment: Any) -> str | None:
@@ -388,9 +408,37 @@ class _Run:
         send = lambda place, member: member.show(requests[place])  # noqa: E731
         self._exchanged(("keys", requests), send, ("rows", take))
 
+    def described(self, hits: FederatedHits, columns: tuple[str, ...]) -> FederatedHits:
+        """Ask for columns of the rows that were found, once each, of who holds them."""
+        who, place = np.nonzero(hits.found)
+        holder, keys = hits.devices[who, place], hits.keys[who, place]
+        given = {name: np.full(hits.keys.shape, None, np.object_) for name in columns}
+        requests, held, declined = {}, {}, dict[int, tuple[str, ...]]()
+        for device in np.unique(holder).tolist():
+            mine = holder == device
+            distinct, which = np.unique(keys[mine], return_inverse=True)
+            requests[device] = Describe(read_only(distinct), columns, os.urandom(16))
+            held[device] = who[mine], place[mine], which
+
+        def take(place: int, described: Described) -> str | int:
+            if isinstance(said := believed(described, requests[place]), str):
+                return said
+            *cells, which = held[place]
+            for name, column in said.columns.items():
+                if column is not None:
+                    given[name][tuple(cells)] = column.astype(np.object_)[which]
+            if refused := tuple(name for name, c in said.columns.items() if c is None):
+                declined[place] = refused
+            return said.nbytes
+
+        send = lambda place, member: member.describe(requests[place])  # noqa: E731
+        self._exchanged(("keys and columns", requests), send, ("labels and metadata", take))
+        by_id = {hits.asked[place]: names for place, names in sorted(declined.items())}
+        return replace(hits, given=given, declined=by_id)
+
     def _exchanged(
         self,
-        sent: tuple[str, Mapping[int, Question | Remeasure | Request]],
+        sent: tuple[str, Mapping[int, Question | Remeasure | Request | Describe]],
         send: Send,
         taken: tuple[str, Callable[[int, Any], str | int]],
     ) -> None:
@@ -423,7 +471,7 @@ class _Run:
             self._ledger.note(self._round, way, what, sizes, places)
 
     def joined(self, parts: Sequence[Found]) -> FederatedHits:
-        whole = {
+        whole: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in Found.__annotations__
         }

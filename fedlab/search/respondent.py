@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedlab.core.validation import distinct_names
 from fedlab.device.device import Device
 from fedlab.index.answers import Hits
 from fedlab.index.filters import FilterError
-from fedlab.index.ingest import KEY_LIMIT
+from fedlab.index.ingest import KEY_LIMIT, some
+from fedlab.index.metadata import metadata_in
 from fedlab.index.scan import ordering
 from fedlab.search.commitment import Commitment, RowTree
+from fedlab.search.describing import Describe, Described
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 
 
@@ -42,6 +47,9 @@ class Respondent(Protocol):
     def measure(self, request: Remeasure) -> Remeasured:
         """Measure rows against queries in full; only asked for where hits are rescored."""
 
+    def describe(self, request: Describe) -> Described:
+        """Give labels and metadata, or decline; only asked for where a search wants columns."""
+
 
 class Responding:
     """A `Device` of this process, answering through its own index.
@@ -51,9 +59,20 @@ class Responding:
     device : Device
     exact : bool, optional
         As in `VectorIndex.search`.
+    gives : iterable of str
+        What its owner agrees to give of rows that are found: "label", and names of metadata. By
+        default nothing. Whoever searches is given it in the clear.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `gives` isn't a list of distinct names.
     """
 
-    def __init__(self, device: Device, exact: bool | None = True) -> None:
+    def __init__(
+        self, device: Device, exact: bool | None = True, gives: Iterable[str] = ()
+    ) -> None:
+        self.gives = distinct_names(gives, "gives", ("key",))
         self.id = device.id
         self.dimensions = device.index.dimensions
         self.metric: str = device.index.metric
@@ -96,6 +115,23 @@ class Responding:
         rows = self._index.get(request.keys)
         far = ordering(rows, request.queries[request.who], self.metric)
         return Remeasured(request.nonce, far)
+
+    def describe(self, request: Describe) -> Described:
+        columns = {name: self._column(name) for name in request.columns if name in self.gives}
+        places = self._index.rows_of(request.keys)
+        if (gone := request.keys[places < 0]).size:
+            raise KeyError(f"device {self.id!r} doesn't hold the rows {some(gone)} any more")
+        given = {name: column[places] for name, column in columns.items()}
+        return Described(request.nonce, {name: given.get(name) for name in request.columns})
+
+    def _column(self, name: str) -> NDArray[Any]:
+        held = {"label": self._index.labels, **metadata_in(self._index.columns)}
+        if (column := held.get(name)) is None:
+            raise ValueError(
+                f"device {self.id!r} agrees to give {name!r}, but its rows have no such column; "
+                "take it out of gives=, or add rows that have it"
+            )
+        return column
 
     def show(self, request: Request) -> Shown:
         rows = self._index.get(request.keys)

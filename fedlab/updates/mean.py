@@ -11,6 +11,13 @@ from fedlab.core.typing import F64, Array
 from fedlab.updates.weights import normalised
 
 
+class Means(dict[str, F64]):
+    """What a round gives an algorithm to learn from, by the names of blocks and stats."""
+
+    def __missing__(self, name: str) -> F64:
+        raise KeyError(f"no {name!r} came in this round; there are {', '.join(self)}")
+
+
 def weighted_average(vectors: Array | Sequence[Array], weights: ArrayLike) -> F64:
     """Return sum_k w_k v_k / sum_k w_k, added up in the given order in float64.
 

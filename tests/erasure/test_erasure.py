@@ -170,6 +170,11 @@ def test_a_certificate_names_memory_that_a_view_or_an_array_still_holds():
     assert audit_erasure(view, fingerprints).clean
 
 
+def test_fingerprints_are_taken_of_an_index():
+    with pytest.raises(TypeError, match="index is an object of type list; give a VectorIndex"):
+        Fingerprints.taken([labelled()], [3])
+
+
 def test_a_buffer_behind_a_view_is_searched_whole():
     index = labelled()
     fingerprints, view = Fingerprints.taken(index, [99]), index.view(0, 50)
@@ -274,10 +279,12 @@ def test_a_population_s_store_keeps_what_a_device_erases_and_is_named_and_search
     draw = np.random.default_rng(0)
     wards = [(f"ward {n}", draw.normal(size=(5, DIM)), [0, 1, 0, 1, 0]) for n in range(3)]
     write_population(tmp_path / "wards", wards, dimensions=DIM)
-    device = Population(tmp_path / "wards")[1]
+    population = Population(tmp_path / "wards")
+    device = population[1]
     gone = device.index.keys[:2].tolist()
     fingerprints = Fingerprints.taken(device.index, gone)
-    assert device.erase(gone).still_held == ("something else: codes, labels",)
+    assert device.erase(gone).still_held == (f"{population!r}: codes, labels",)
+    assert audit_erasure(population, fingerprints).verdict == "found", "its devices are searched"
     assert audit_erasure(device.index, fingerprints).clean
     audit = audit_erasure(device.index, fingerprints, folders=[tmp_path / "wards"])
     assert {(Path(f.place).name, f.form, f.key) for f in audit.found} == {
@@ -737,7 +744,7 @@ def test_a_file_that_was_not_saved_anew_is_not_clean_where_a_kept_row_is_the_sam
 def test_findings_as_a_frame():
     index = filled(normal(10, DIM), keys=[2**64 - 2 - n for n in range(10)])
     fingerprints = Fingerprints.taken(index, [2**64 - 2])
-    frame = audit_erasure(index, fingerprints).frame()
+    frame = audit_erasure(index, fingerprints).to_frame()
     assert list(frame.columns) == [
         "place",
         "form",
@@ -750,5 +757,5 @@ def test_findings_as_a_frame():
     assert set(frame.key) == {2**64 - 2}
     assert frame.shared_with.isna().all()
     index.erase([2**64 - 2])
-    assert audit_erasure(index, fingerprints).frame().empty
+    assert audit_erasure(index, fingerprints).to_frame().empty
     assert Device("a", index).rows == 9

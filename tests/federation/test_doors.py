@@ -274,6 +274,19 @@ class Odd(Stateless):
 
 
 @dataclass(frozen=True)
+class Misspelt(Stateless):
+    """An algorithm that learns from what nobody sent."""
+
+    def learn(self, state, means, devices):
+        return means["chnge"], state
+
+
+def test_a_mean_that_did_not_come_is_named_beside_those_that_did():
+    with pytest.raises(KeyError, match="no 'chnge' came in this round; there are change"):
+        federation(algorithm=Misspelt()).run(1)
+
+
+@dataclass(frozen=True)
 class Reports(Stateless):
     """An algorithm whose devices make something odd of what they send."""
 
@@ -326,7 +339,7 @@ def test_parts_that_give_something_else_are_told_what_and_nothing_changes(settin
     with pytest.raises((TypeError, ValueError), match=says):
         run.run(1)
     assert run.round_number == 0
-    assert len(run.history.frame()) == 0
+    assert len(run.history.to_frame()) == 0
     np.testing.assert_array_equal(run.parameters, before)
 
 
@@ -355,7 +368,7 @@ def test_a_federation_goes_on_as_its_copy_does(rounds, copied):
     run = federation(weights="uniform", cohort=2, algorithm="scaffold", test=(X, Y))
     run.run(rounds)
     other = copied(run)
-    assert run.run(3).frame().equals(other.run(3).frame())
+    assert run.run(3).to_frame().equals(other.run(3).to_frame())
     assert run.parameters.tobytes() == other.parameters.tobytes()
     assert run.rounds_that_used(0, 0).tolist() == other.rounds_that_used(0, 0).tolist()
 
@@ -380,7 +393,7 @@ def test_populations_and_searches_can_be_pickled(tmp_path):
     population = Population(tmp_path / "some")
     run = Federation(population, SoftmaxRegression(4, 3), cohort=2)
     other = pickled(run)
-    assert run.run(2).frame().equals(other.run(2).frame())
+    assert run.run(2).to_frame().equals(other.run(2).to_frame())
     searcher = FederatedSearch(devices())
     mine, theirs = (one.search(X[:2], k=3) for one in (searcher, pickled(searcher)))
     np.testing.assert_array_equal(mine.keys, theirs.keys)

@@ -322,7 +322,7 @@ def test_threads_and_repetition_give_the_same_bits():
             threads=threads,
         )
         federation.run(6)
-        runs.append((federation.parameters.tobytes(), federation.history.frame()))
+        runs.append((federation.parameters.tobytes(), federation.history.to_frame()))
     assert runs[0][0] == runs[1][0] == runs[2][0]
     assert runs[0][1].equals(runs[1][1])
     assert runs[0][1].equals(runs[2][1])
@@ -418,7 +418,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_run_can_go_on():
     straight = federation()
     straight.run(done + 2)
     assert straight.parameters.tobytes() == interrupted.parameters.tobytes()
-    assert straight.history.frame().equals(interrupted.history.frame())
+    assert straight.history.to_frame().equals(interrupted.history.to_frame())
 
 
 # -- what is measured -----------------------------------------------------------------------------

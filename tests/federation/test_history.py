@@ -10,7 +10,7 @@ def test_a_run_is_one_tidy_frame():
     history.record(1, SERVER, loss=0.5, rows=3)
     history.record(1, 7, loss=0.25)
     history.record(2, SERVER, loss=0.125)
-    frame = history.frame()
+    frame = history.to_frame()
     assert frame.columns.tolist() == ["round", "who", "metric", "value"]
     assert frame.to_numpy().tolist()[2] == [1, "7", "loss", 0.25]
     assert history.series("loss").to_dict() == {1: 0.5, 2: 0.125}
@@ -23,7 +23,7 @@ def test_wall_times_and_remarks_stay_out_of_what_determinism_compares():
     history = History()
     history.time(1, 0.25)
     history.remark(1, "ward", "left out: no rows")
-    assert history.frame().empty
+    assert history.to_frame().empty
     assert history.remarks().to_numpy().tolist() == [[1, "ward", "left out: no rows"]]
 
 

@@ -36,7 +36,7 @@ def federation(devices: Any, **given: Any) -> Federation:
 def test_rounds_follow_the_cohort_and_held_out_rows_were_never_used():
     devices = [class_device(n, [0, 1, 2] * 4).hold_out(0.25, seed=0) for n in range(6)]
     one = federation(devices, cohort=2, record="devices")
-    frame = one.run(12).frame().query("metric == 'rows' and who != 'server'")
+    frame = one.run(12).to_frame().query("metric == 'rows' and who != 'server'")
     took_part = {n: frame["round"][frame.who == str(n)].tolist() for n in range(6)}
     assert sum(map(len, took_part.values())) == 24
     for device in devices:

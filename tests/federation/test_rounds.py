@@ -38,7 +38,7 @@ def test_rounds_are_one_run_whoever_wraps_them() -> None:
         if report.round == 5:
             break
     assert wrapped.parameters.tobytes() == whole.parameters.tobytes()
-    assert wrapped.history.frame().equals(whole.history.frame())
+    assert wrapped.history.to_frame().equals(whole.history.to_frame())
     losses = [report.measures["validation_loss"] for report in told]
     assert losses == whole.history.series("validation_loss").tolist()
     assert [len(list(made().rounds(count))) for count in (0, 3)] == [0, 3]
@@ -49,10 +49,10 @@ def test_a_state_and_its_history_stay_as_they_were() -> None:
     one.run(3)
     before, kept = one.state, one.state.kept.column("control")[1]
     history = before.history
-    told = history.frame()
+    told = history.to_frame()
     one.run(4)
-    assert (before.round, len(history.frame())) == (3, len(told))
-    assert history.frame().equals(told)
+    assert (before.round, len(history.to_frame())) == (3, len(told))
+    assert history.to_frame().equals(told)
     assert before.kept.column("control")[1].tobytes() == kept.tobytes()
     after = one.parameters
     one.state = before  # back, and on again: the same bits
@@ -135,8 +135,8 @@ def test_single_devices_are_recorded_on_request(tmp_path: Any) -> None:
     plain, told = made(), made(record="devices")
     plain.run(4)
     told.run_to(4, tmp_path / "run")
-    frame = told.history.frame()
-    assert frame[frame.who == "server"].reset_index(drop=True).equals(plain.history.frame())
+    frame = told.history.to_frame()
+    assert frame[frame.who == "server"].reset_index(drop=True).equals(plain.history.to_frame())
     each = frame[frame.who != "server"]
     assert set(each.metric) == {"rows", "epochs", "steps", "train_loss", "bytes_up"}
     sums = each.groupby(["round", "metric"]).value.sum().unstack()
@@ -144,7 +144,7 @@ def test_single_devices_are_recorded_on_request(tmp_path: Any) -> None:
     assert sums.bytes_up.tolist() == plain.history.series("bytes_up").tolist()
     again = made(record="devices")
     again.load(tmp_path / "run")
-    assert again.history.frame().equals(frame)
+    assert again.history.to_frame().equals(frame)
     with pytest.raises(ValueError, match="choose 'cohort' or 'devices'"):
         made(record="all")
 
@@ -171,7 +171,7 @@ def test_the_order_in_which_devices_are_given_makes_no_other_run(tmp_path: Any) 
                     given, SoftmaxRegression(4, 3), local=LocalSGD(batch_size=4), **settings
                 )
                 one.run(4)
-                ends.append((one.parameters.tobytes(), one.history.frame().to_csv()))
+                ends.append((one.parameters.tobytes(), one.history.to_frame().to_csv()))
                 if given is devices:
                     assert [d.id for d in one.devices] == sorted(ids)
         assert len(set(ends)) == 1

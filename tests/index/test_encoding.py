@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlab.index.encoding import Columns, codes_in, decode, encode, rounded
 from fedlab.index.table import RowTable
+from fedlab.index.texts import TextColumn
 from tests.helpers import DTYPES, normal
 
 moderate = st.floats(-65504, 65504, width=32)
@@ -217,9 +218,9 @@ def test_labels_take_the_wider_type() -> None:
         block([2], 1, labels=np.array([0.5]))
     )
     assert table.columns["labels"].tolist() == [1.0, 0.5]
-    words = RowTable(block([1], labels=np.array(["a"])))
-    words = words.appended(block([2], 1, labels=np.array(["longer"])))
-    assert words.columns["labels"].tolist() == ["a", "longer"]
+    text, longer = (TextColumn.of(np.array([one])) for one in ("a", "longer"))
+    words = RowTable(block([1], labels=text)).appended(block([2], 1, labels=longer))
+    assert words.columns["labels"].decoded().tolist() == ["a", "longer"]
 
 
 @pytest.mark.parametrize(

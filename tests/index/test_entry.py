@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +185,7 @@ def test_a_file_that_an_older_version_wrote_in_another_byte_order_is_opened(tmp_
     index.add(np.eye(2), labels=["a", "b"])
     _, path = index.save(tmp_path / "ward"), tmp_path / "ward"
     parameters, arrays = INDEX.read(path)
+    arrays = {name: part for name, part in arrays.items() if not name.endswith(":labels")}
     INDEX.write(path, parameters, {**arrays, "labels": np.array(["a", "b"], ">U1")})
     labels = VectorIndex.open(path).labels
     assert labels is not None
@@ -202,24 +202,3 @@ def test_columns_of_another_form_are_refused_where_rows_lie(kind: str, tmp_path:
         with pytest.raises(TypeError, match="'labels' is of type"):
             INDEX.write(tmp_path / "odd", {}, columns)
         assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("form", [list, np.array, pd.Series, lambda t: np.array(t, object)])
-def test_a_long_text_is_refused_before_every_row_takes_its_width(form):
-    index = VectorIndex(2)
-    texts = ["a" * 1024, "b"]
-    index.add(np.eye(2), labels=form(texts), metadata={"note": form(texts)})
-    texts[1] = "b" * 1025
-    for wrong in ({"labels": form(texts)}, {"labels": ["a", "b"], "metadata": {"n": form(texts)}}):
-        with pytest.raises(ValueError, match=r"holds text of 1025 characters; at most 1024"):
-            VectorIndex(2).add(np.eye(2), **wrong)
-
-
-def test_one_long_label_among_many_costs_no_memory():
-    labels = ["a"] * 100_000
-    labels[7] = "b" * 10_000
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="10000 characters"):
-        VectorIndex(2).add(np.ones((100_000, 2), np.float32), labels=labels)
-    assert tracemalloc.get_traced_memory()[1] < 50e6
-    tracemalloc.stop()

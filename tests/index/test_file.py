@@ -19,6 +19,7 @@ from fedlab.files import sealing
 from fedlab.files.keys import Key
 from fedlab.index.engines import HNSW
 from fedlab.index.file import INDEX, IndexFileError
+from fedlab.index.texts import folded, plain
 from fedlab.index.vectorindex import VectorIndex
 from tests.helpers import DTYPES, METRICS, clustered, content, filled, normal, run_child
 
@@ -28,15 +29,15 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and pipe
 def parts_of(file: bytes) -> tuple[dict[str, Any], bytes]:
     """Header and body of an index file."""
     _, version, header_size, body_size = struct.unpack_from("<8sIIQ", file)
-    start = 24 + header_size + (32 if version == 2 else 0)
+    start = 24 + header_size + (32 if version > 1 else 0)
     return json.loads(file[24 : 24 + header_size]), file[start:][:body_size]
 
 
-def sealed(header: Any, body: bytes, version: int = 2, magic: bytes = b"FEDLABVX") -> bytes:
+def sealed(header: Any, body: bytes, version: int = 3, magic: bytes = b"FEDLABVX") -> bytes:
     """An index file with right digests, whatever it says."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     head = struct.pack("<8sIIQ", magic, version, len(text), len(body)) + text
-    if version != 2:
+    if version < 2:
         return head + body + hashlib.blake2b(head + body, digest_size=32).digest()
     digests, start = [hashlib.sha256(head).digest()], 0
     for size in sizes_in(header):
@@ -272,7 +273,7 @@ def test_damaged_files_are_refused_and_never_end_the_process(dtype: str, tmp_pat
     assert int(refused) > 330
 
 
-@pytest.mark.parametrize("version", [0, 3, 2**32 - 1])
+@pytest.mark.parametrize("version", [0, 4, 2**32 - 1])
 def test_another_version_with_a_right_digest_is_named(version: int, tmp_path: Path) -> None:
     path = tmp_path / "later.index"
     path.write_bytes(sealed(*parts_of(content(labelled(), tmp_path)), version=version))
@@ -425,6 +426,17 @@ FORGED: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
 }
 
 
+def older(header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and body as versions 1 and 2 had them: text as wide as the longest in every row."""
+    arrays, start = {}, 0
+    for one, size in zip(header["arrays"], sizes_in(header), strict=True):
+        content = np.frombuffer(body[start : start + size], one["type"])
+        arrays[one["name"]], start = content.reshape(one["shape"]), start + size
+    columns = {name: plain(column) for name, column in folded(arrays).items()}
+    described = [{"name": n, "type": c.dtype.str, "shape": c.shape} for n, c in columns.items()]
+    return {**header, "arrays": described}, b"".join(c.tobytes() for c in columns.values())
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("build", FORGED.values(), ids=FORGED)
 def test_forged_files_are_refused(
@@ -434,7 +446,7 @@ def test_forged_files_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sealed, "__defaults__", (version, b"FEDLABVX"))
-    header, body = parts_of(content(labelled(), tmp_path))
+    header, body = older(*parts_of(content(labelled(), tmp_path)))
     assert [array["name"] for array in header["arrays"]] == ["codes", "keys", "labels", "graph"]
     path = tmp_path / "forged.index"
     path.write_bytes(sealed(header, body))
@@ -446,8 +458,8 @@ def test_forged_files_are_refused(
 
 def replaced_graph(graph: bytes) -> Callable[[dict[str, Any], bytes], bytes]:
     def build(header: dict[str, Any], body: bytes) -> bytes:
-        header["arrays"][3]["shape"] = [len(graph)]
-        return sealed(header, body[:2160] + graph)
+        header["arrays"][-1]["shape"] = [len(graph)]
+        return sealed(header, body[: sum(sizes_in(header)[:-1])] + graph)
 
     return build
 
@@ -479,10 +491,11 @@ def test_a_graph_of_another_version_of_usearch_is_left_out_and_said(tmp_path: Pa
         VectorIndex.open(path)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("key", [None, Key.generate()], ids=["plain", "sealed"])
-def test_files_of_the_first_version_are_opened(key: Key | None, tmp_path: Path) -> None:
+def test_files_of_older_versions_are_opened(version: int, key: Key | None, tmp_path: Path) -> None:
     index, path = labelled(), tmp_path / "old.index"
-    old = sealed(*parts_of(content(index, tmp_path)), version=1)
+    old = sealed(*older(*parts_of(content(index, tmp_path))), version=version)
     with path.open("wb") as file, sealing.sealed(file, key) if key else nullcontext(file) as out:
         out.write(old)
     opened = VectorIndex.open(path, key)

@@ -169,6 +169,28 @@ def test_dates_are_equal_to_the_text_of_the_same_moment() -> None:
         assert 0 < sum(expected) < ROWS
 
 
+@pytest.mark.parametrize("part", ["A", "", "Ä", " b", "B\\", ".", "it's", "zz"])
+@pytest.mark.parametrize("way", ["contains", "startswith"])
+def test_a_text_stands_in_a_column_as_pandas_finds_it(way: str, part: str) -> None:
+    literal = {"regex": False} if way == "contains" else {}
+    expected = getattr(FRAME["ward"].str, way)(part, **literal)
+    quoted = '"' + part.replace("\\", "\\\\") + '"'
+    assert ours(f"ward.str.{way}({quoted})") == expected.tolist()
+    assert ours(f"not ward.str.{way}({quoted})") == (~expected).tolist()
+    assert (
+        ours(f"~ `ward` . str.{way}({quoted}) and age > 3")
+        == (~expected & (FRAME["age"] > 3)).tolist()
+    )
+
+
+@pytest.mark.parametrize("name", [*COLUMNS])
+def test_missing_values_are_told_as_pandas_tells_them(name: str) -> None:
+    expected = FRAME[name].isna()
+    assert ours(f"`{name}`.isnull()") == expected.tolist()
+    assert ours(f"not `{name}`.isnull() or smoker") == (~expected | FRAME["smoker"]).tolist()
+    assert expected.any() == (name in ("dose", "seen"))
+
+
 #: Letters that Python would spell in another way, and what it would make of them.
 RESPELLED = {
     letter: normalize("NFKC", letter)
@@ -267,8 +289,20 @@ REFUSED = {
     "f'{age}' == 'a'": "at character 2",
     # What would run code somewhere else.
     "__import__('os')": "filters have no such thing",
-    "age.values > 3": "'.' has no meaning here",
-    "ward.str.contains('A')": "'.' has no meaning here",
+    "age.values > 3": "filters have no such thing; give a mask",
+    "ward.str.__class__('A')": "at character 1: filters have no such thing; they ask ward.str.con",
+    "ward.contains('A')": r"they ask ward\.str\.contains\('A'\)",
+    "contains(ward, 'A')": "filters have no such thing; they ask",
+    "ward.str.contains(ward)": "filters have no such thing; they ask",
+    "ward.str.contains('A', regex=True)": "at character 29: '=' has no meaning",
+    "ward.str.contains()": "filters have no such thing",
+    "smoker and age.str.contains('1')": "at character 12: this is a number, where a column of text",
+    "seen.str.startswith('2024')": "at character 1: this is a date",
+    "wide.isnull()": "'wide' is no column",
+    "(age + 1).isnull()": "filters have no such thing; they ask",
+    "age.isnull": "filters have no such thing; give a mask",
+    "age.isnull() > 3": "number beside truth value",
+    "'A'.isnull()": "filters have no such thing",
     "@exit()": "'@' has no meaning here",
     "index > 3": "'index' is no column",
     "abs(age) > 3": "filters have no such thing",

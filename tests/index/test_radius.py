@@ -191,7 +191,7 @@ def test_an_answer_is_read_by_query_and_as_a_frame() -> None:
         near[3]
     assert near.cut.tolist() == [True, False, False]
     assert near.totals.tolist() == [3, 0, 1]
-    assert near.frame().to_dict("list") == {
+    assert near.to_frame().to_dict("list") == {
         "query": [0, 0, 2],
         "key": [30, 20, 10],
         "distance": [0.0, 1.0, 1.0],
@@ -204,7 +204,7 @@ def test_no_rows_and_no_queries() -> None:
     assert len(filled(normal(4, 3)).within(np.empty((0, 3)), 1.0)) == 0
     nothing = filled(normal(4, 3)).within(normal(2, 3), 1.0, where=np.zeros(4, bool))
     assert nothing.totals.tolist() == [0, 0]
-    assert nothing.frame().shape == (0, 3)
+    assert nothing.to_frame().shape == (0, 3)
 
 
 @pytest.mark.parametrize(

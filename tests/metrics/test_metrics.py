@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedlab.metrics.auc import Ranking, bootstrap_interval
 from fedlab.metrics.folds import stratified_folds
-from fedlab.metrics.intervals import mean_interval
+from fedlab.metrics.intervals import Interval, mean_interval
 
 
 def test_every_row_is_tested_once_a_repeat_and_strata_are_even():
@@ -22,6 +22,13 @@ def test_every_row_is_tested_once_a_repeat_and_strata_are_even():
             assert sizes.max() - sizes.min() <= 1
         assert np.ptp(part.sum(axis=1)) <= 1
     assert not np.array_equal(masks[0], masks[5])
+
+
+def test_an_interval_has_as_many_digits_as_asked_for():
+    interval = Interval(0.51234, -0.4, 0.6)
+    assert f"{interval:.3f}" == "0.512 (-0.400 to 0.600)"
+    assert f"{interval}" == str(interval) == "0.51 (-0.40 to 0.60)"
+    assert f"{interval:.0%}" == "51% (-40% to 60%)"
 
 
 def scored(draw, count=60):

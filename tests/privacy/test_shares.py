@@ -178,7 +178,7 @@ def test_batches_and_threads_change_nothing() -> None:
 def test_what_is_sent() -> None:
     n, d, q = 50, 8, 3
     shared = SharedIndex(devices_of(normal(n, d), "cosine", [20, 30]))
-    setup = shared.setup.frame().groupby("what")["bytes"].sum()
+    setup = shared.setup.to_frame().groupby("what")["bytes"].sum()
     assert setup.to_dict() == {
         "keys": 64,
         "openings": 2 * n * d * 8,
@@ -187,7 +187,7 @@ def test_what_is_sent() -> None:
     ledger = shared.search(normal(q, d), 2).ledger
     assert ledger.bytes == q * (32 * d + 24 * n)
     assert ledger.rounds == 2
-    sent = ledger.frame().groupby(["what", "device"])["bytes"].sum()
+    sent = ledger.to_frame().groupby(["what", "device"])["bytes"].sum()
     assert sent["triples", "dealer"] == q * n * 8
     assert sent["shares of scores", "server 1"] == q * n * 8
 

@@ -137,7 +137,7 @@ def test_large_batches_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) 
 
 
 def rounds(hits: FederatedHits) -> dict[int, set[Any]]:
-    frame = hits.ledger.frame()
+    frame = hits.ledger.to_frame()
     return {r: set(part["device"]) for r, part in frame.groupby("round")}
 
 
@@ -166,7 +166,7 @@ def test_small_first_rounds_save_bytes_and_rarely_need_a_second() -> None:
     small, full = (FederatedSearch(devices, first=f).search(queries, 10) for f in (None, 10))
     np.testing.assert_array_equal(small.keys, full.keys)
     assert small.ledger.up < 0.4 * full.ledger.up
-    frame = small.ledger.frame()
+    frame = small.ledger.to_frame()
     again = frame[(frame["round"] == 2) & (frame["what"] == "queries")]["bytes"].sum()
     assert again < 0.05 * frame[frame["round"] == 1]["bytes"].sum()
 

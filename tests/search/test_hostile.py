@@ -367,7 +367,7 @@ def test_without_a_commitment_a_device_is_never_asked() -> None:
     hostile.commit = lambda: Commitment(b"short", 3)  # type: ignore[method-assign]
     hits = searched(hostile, "commitment")
     assert "not 32 bytes" in hits.set_aside["hostile"]
-    assert "hostile" not in set(hits.ledger.frame()["device"])
+    assert "hostile" not in set(hits.ledger.to_frame()["device"])
     assert same(hits, without())
 
 
@@ -380,7 +380,7 @@ def test_checks_find_nothing_in_honest_answers_and_cost_bytes() -> None:
             assert not hits.set_aside
             assert hits.certified.all()
         ledgers[check] = hits.ledger.up
-        assert ("rows" in set(hits.ledger.frame()["what"])) == (check != "none")
+        assert ("rows" in set(hits.ledger.to_frame()["what"])) == (check != "none")
     devices = [Device(p, filled(rows, "l2sq")) for p, rows in enumerate(ROWS)]
     for check, first, rounds in (("none", 5, 1), ("vectors", 5, 2), ("vectors", 1, 3)):
         search = FederatedSearch(devices, check=check, first=first)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def test_bytes_are_what_the_formula_says(query):
         hits = asked * np.minimum(10, SIZES)
         assert ledger.up == router.nbytes + (16 * hits + 4 * asked).sum() + 16 * messages
         assert ledger.rounds == 1
-        setup = ledger.frame().query("round == 0")
+        setup = ledger.to_frame().query("round == 0")
         assert (setup.what == "centroids").all()
         assert setup["bytes"].sum() == router.nbytes
 
@@ -225,7 +225,7 @@ def test_rescoring_counts_its_bytes_and_lifts_recall():
     again = FederatedSearch(devices, query="b1", rescore=20).search(queries, 5)
     recalls = [federated_recall(hits, central) for hits in (plain, again)]
     assert recalls[0] + 0.1 < recalls[1]
-    third = again.ledger.frame().query("round == 3")
+    third = again.ledger.to_frame().query("round == 3")
     holders = sum(len(np.unique(row)) for row in pool.devices)
     messages = len(np.unique(pool.devices))
     down, up = (third[third.direction == way]["bytes"].sum() for way in ("down", "up"))

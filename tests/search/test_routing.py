@@ -141,7 +141,7 @@ def test_bytes_are_counted_as_set_up():
     router.note(ledger)
     assert (ledger.up, ledger.down, ledger.rounds) == (4 * 17 * (8 + 2), 0, 0)
     assert router.nbytes == ledger.up
-    assert ledger.frame()["bytes"].tolist() == [4 * 17 * 8, 4 * 17 * 2, 0]
+    assert ledger.to_frame()["bytes"].tolist() == [4 * 17 * 8, 4 * 17 * 2, 0]
 
 
 def test_what_cannot_be_routed_is_refused():

@@ -205,7 +205,7 @@ def test_one_that_does_is_taken_and_another_aggregator_serves(five: Any) -> None
     assert not chain.shows_rows
     one = federation(five, updates=chain.stages)
     one.round()
-    assert "drift" not in one.history.frame().metric.tolist()
+    assert "drift" not in one.history.to_frame().metric.tolist()
     plain, robust = federation(five, record="devices"), federation(five, aggregator=Median())
     plain.round()
     robust.round()
@@ -232,7 +232,7 @@ def test_a_run_with_stages_and_an_optimiser_goes_on_from_a_file(tmp_path: Any) -
     first.run_to(4, tmp_path / "run")
     second.run_to(7, tmp_path / "run")
     assert second.parameters.tobytes() == whole.parameters.tobytes()
-    assert second.history.frame().equals(whole.history.frame())
+    assert second.history.to_frame().equals(whole.history.to_frame())
     others = {"server": SGD(), "updates": [Cast()], "algorithm": FedProx()}
     for name, value in others.items():
         other = Federation(

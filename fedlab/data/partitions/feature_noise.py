@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.validation import not_negative
 from fedlab.data.partitions.partition import Partition
 from fedlab.data.tables.values import Dataset
 
@@ -47,8 +48,7 @@ def with_feature_noise(data: Dataset, partition: Partition, level: float, seed: 
     >>> [round(float(noise[rows].std()), 1) for rows in split.rows]
     [0.0, 0.1, 0.2, 0.3, 0.4]
     """
-    if not 0 <= level < np.inf:  # refuses NaN, too
-        raise ValueError(f"level is {level}; it takes a standard deviation, 0 or more")
+    not_negative(level=level)
     partition.check(len(data))
     last = len(partition) - 1
     if last == 0:

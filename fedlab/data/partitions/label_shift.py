@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import share_of_one, whole_number
 from fedlab.data.partitions.partition import Partition, codes_of, split_by
 
 MOVES = 2  # a part of the address (seed, PARTITION), as SHARES and SHUFFLES are
@@ -103,8 +103,7 @@ class Drift:
         ValueError
             If the share is outside 0 ... 1.
         """
-        if not 0 <= share <= 1:
-            raise ValueError(f"share is {share}; it takes 0 ... 1")
+        share_of_one(share=share)
         if share in (0, 1):
             return self.end if share else self.start
         moved = self._moments < share

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, F64
-from fedlab.core.validation import read_only, whole_number
+from fedlab.core.validation import not_negative, read_only, whole_number
 from fedlab.data.loading.registry import Origin
 from fedlab.data.partitions.partition import Partition, by_column
 from fedlab.data.tables.values import Dataset
@@ -109,9 +109,7 @@ def synthetic(alpha: float, beta: float, seed: int, *, devices: int = 30) -> Syn
     >>> federation.train.x.shape[1], len(federation.train.classes), len(federation.train_partition)
     (60, 10, 30)
     """
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0 <= value < np.inf:  # refuses NaN, too
-            raise ValueError(f"{name} is {value}; it takes a standard deviation, 0 or more")
+    not_negative(alpha=alpha, beta=beta)
     draws = _draws(seed, devices)
     laws = [_Law.of_device(draw, alpha, beta) for draw in draws]
     return _federation(f"synthetic({alpha:g}, {beta:g}), seed {seed}", draws, laws)

@@ -15,14 +15,16 @@ written as plain sums), noise hides rows; neither is done here.
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.data.tables.columns import column_of, numbers_of, text_of
+from fedlab.data.tables.columns import column_of, numbers_of, rows_text, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +87,10 @@ class ColumnSums:
         guess = _first_present(values, present)
         mean = guess + np.where(present, values - guess, 0.0).sum(axis=0) / some
         m2 = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0)
-        categories = {column: _counts(column_of(frame, column)) for column in categorical}
+        categories = {
+            name: _sorted(text_of(column_of(frame, name), name).value_counts().to_dict())
+            for name in categorical
+        }
         return cls(len(frame), tuple(numeric), count, mean, m2, categories)
 
     @classmethod
@@ -117,18 +122,17 @@ class ColumnSums:
         return merged
 
     def _with(self, other: ColumnSums) -> ColumnSums:
-        mine = (self.numeric, tuple(self.categories))
-        if mine != (other.numeric, tuple(other.categories)):
+        ours, theirs = ((sums.numeric, tuple(sums.categories)) for sums in (self, other))
+        if ours != theirs:
             raise ValueError(
-                f"sums are of different columns: {mine} and "
-                f"{(other.numeric, tuple(other.categories))}; all devices sum the same ones"
+                f"sums are of different columns: {ours} and {theirs}; all devices sum the same ones"
             )
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         apart = other.mean - self.mean
         categories = {
-            column: _add(self.categories[column], other.categories[column])
-            for column in self.categories
+            column: _sorted(Counter(mine) + Counter(other.categories[column]))
+            for column, mine in self.categories.items()
         }
         return ColumnSums(
             rows=self.rows + other.rows,
@@ -228,15 +232,32 @@ class Preparation:
         ------
         ValueError
             If a column does not exist, or a numeric one holds text or infinity.
+
+        Warns
+        -----
+        UserWarning
+            Of categories that were not seen in training: they are 0 everywhere, as missing ones
+            are. A code that lost its leading zero looks like that, too.
         """
         values = _numbers(frame, self.numeric)
         absent = np.isnan(values)
         scaled = (np.where(absent, self.mean, values) - self.mean) / self.scale
         flagged = [self.numeric.index(name) for name in self.indicated]
         blocks = [scaled, absent[:, flagged]]
-        blocks += [
-            _one_hot(column_of(frame, name), known) for name, known in self.categories.items()
-        ]
+        unseen = []
+        for name, known in self.categories.items():
+            text = text_of(column_of(frame, name), name)
+            blocks.append(text.to_numpy()[:, None] == np.array(known, object))
+            strange = text[text.notna() & ~text.isin(known)]
+            if len(strange):
+                some = ", ".join(map(repr, strange.unique()[:5]))
+                unseen.append(f"{name!r} holds {some} in {rows_text(strange.index)}")
+        if unseen:
+            warnings.warn(
+                "categories that were not seen in training are 0 in all columns: "
+                f"{'; '.join(unseen)}",
+                stacklevel=2,
+            )
         return np.concatenate(blocks, axis=1, dtype=np.float32), self.features
 
 
@@ -255,19 +276,5 @@ def _first_present(values: F64, present: Bool) -> F64:
     return np.where(present.any(axis=0), first, 0.0)
 
 
-def _counts(column: pd.Series[str]) -> Mapping[str, int]:
-    counts = text_of(column, str(column.name)).value_counts()
-    return {str(name): int(counts[name]) for name in sorted(counts.index)}
-
-
-def _add(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
-    names = sorted({*one, *other})
-    return {name: one.get(name, 0) + other.get(name, 0) for name in names}
-
-
-def _one_hot(column: pd.Series[str], known: tuple[str, ...]) -> Bool:
-    text = text_of(column, str(column.name)).to_numpy()
-    one_hot = np.empty((len(column), len(known)), dtype=bool)
-    for i, category in enumerate(known):
-        one_hot[:, i] = text == category
-    return one_hot
+def _sorted(counts: Mapping[Any, int]) -> Mapping[str, int]:
+    return {str(name): int(counts[name]) for name in sorted(counts)}

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,8 +110,7 @@ def read_table(
     import pandas as pd
 
     notes = Notes()
-    read, device = _gathered(data, device, key, sep, encoding, notes)
-    frame, name = read.frame, read.name
+    frame, name, device = _gathered(data, device, key, sep, encoding, notes)
     special = [one for one in (label, device, key) if one is not None]
     given = [*special, *(numeric or ()), *(categorical or ())]
     with notes.taken():
@@ -147,6 +146,8 @@ def read_table(
     notes.settle(name)
     parts = {one: np.asarray(part) for (use, one), part in made.items() if use == "x"}
     table = pd.DataFrame({**parts, label: frame[label].to_numpy()})
+    path = Path(data) if isinstance(data, str | Path) else None
+    digest = _frame_sha256(table) if path is None else _file_sha256(path)
     return Table(
         frame=table,
         label=label,
@@ -154,7 +155,7 @@ def read_table(
         numeric=tuple(numeric),
         categorical=tuple(categorical),
         target=made["y", label],
-        origin=Origin(name, "", read.digest or _frame_sha256(table), len(table), "", ""),
+        origin=Origin(name, "", digest, len(table), "", ""),
         keys=made.get(("key", key)),
         metadata=pd.DataFrame({one: made["about", one] for one in metadata}) if metadata else None,
     )
@@ -229,18 +230,10 @@ def read_vectors(
     )
 
 
-class _Read(NamedTuple):
-    """A table as it was read, by its file's name and sha256 (empty where there is no file)."""
-
-    frame: pd.DataFrame
-    name: str
-    digest: str = ""
-
-
 def _gathered(
     data: Any, device: str | None, key: str | None, sep: str, encoding: str, notes: Notes
-) -> tuple[_Read, str | None]:
-    """Return one table, of one file or of several, and the column of its devices."""
+) -> tuple[pd.DataFrame, str, str | None]:
+    """Return one table, of one file or of several; what to call it; and the column of devices."""
     import pandas as pd
 
     several, mapping = not isinstance(data, str | Path | pd.DataFrame), isinstance(data, Mapping)
@@ -252,37 +245,41 @@ def _gathered(
                 f"{len(data)} files of {len(files)} names were given; give a mapping of device "
                 "names to files"
             )
-    names = {one for one in (device, key) if one is not None}
+    named = {one for one in (device, key) if one is not None}
     csvs = {name: Path(one) for name, one in files.items() if _kind_of(one).startswith("csv")}
-    frames, remarks = read_separated([*csvs.values()], names, sep, encoding) if csvs else ([], [])
+    read, remarks = read_separated([*csvs.values()], named, sep, encoding) if csvs else ([], [])
     notes.remarks.extend(remarks)
-    reads = {name: _read(one) for name, one in files.items() if name not in csvs}
-    for (name, path), frame in zip(csvs.items(), frames, strict=True):
-        reads[name] = _Read(frame, path.name, _file_sha256(path))
-    first, *others = (reads[name] for name in files)
+    frames = dict(zip(csvs, read, strict=True))
+    frames = {name: frames[name] if name in csvs else _read(one) for name, one in files.items()}
+    shown = {name: _shown(one) for name, one in files.items()}
+    (first, columns), *others = ((name, {*map(str, frame)}) for name, frame in frames.items())
+    frame = frames[first]
     if not several:
-        if first.frame.empty:
-            rows, columns = first.frame.shape
-            raise ValueError(f"{first.name} has {rows} rows and {columns} columns; both it needs")
-        return first, device
-    for other in others:
-        if differ := sorted({*map(str, first.frame)} ^ {*map(str, other.frame)}):
-            notes.problems.append(f"{other.name} and {first.name} differ in columns: {differ}")
-    if mapping or device not in first.frame:
+        if frame.empty:
+            rows, width = frame.shape
+            raise ValueError(f"{shown[first]} has {rows} rows and {width} columns; both it needs")
+        return frame, shown[first], device
+    for other, theirs in others:
+        if differ := sorted(columns ^ theirs):
+            notes.problems.append(f"{shown[other]} and {shown[first]} differ in columns: {differ}")
+    if mapping or device not in columns:
         device = device or "device"
-        if device in first.frame:
+        if device in columns:
             notes.problems.append(
-                f"{first.name} has a column {device!r}, and files are one a device: name another "
+                f"{shown[first]} has a column {device!r}, and files are one a device: name another "
                 "device= for the column that is made of their names"
             )
     if notes.problems:
         notes.settle("these files")
-    parts = {name if mapping else reads[name].name: reads[name].frame for name in files}
-    notes.of_empty(name for name in files if not len(reads[name].frame))
-    frame = pd.concat(parts)
-    if device not in frame:
-        frame[device] = np.repeat(np.array([*files], object), [*map(len, parts.values())])
-    return _Read(frame, f"{len(files)} files"), device
+    notes.of_empty(name for name, part in frames.items() if not len(part))
+    whole = pd.concat({name if mapping else shown[name]: part for name, part in frames.items()})
+    if device not in whole:
+        whole[device] = np.repeat(np.array([*files], object), [*map(len, frames.values())])
+    return whole, f"{len(files)} files", device
+
+
+def _shown(data: str | Path | pd.DataFrame) -> str:
+    return Path(data).name if isinstance(data, str | Path) else "a pandas frame"
 
 
 def _kind_of(data: Any) -> str:
@@ -297,15 +294,14 @@ def _kind_of(data: Any) -> str:
     return kind[1].lower()
 
 
-def _read(data: str | Path | pd.DataFrame) -> _Read:
-    name, digest, frame = "a pandas frame", "", cast("pd.DataFrame", data)
+def _read(data: str | Path | pd.DataFrame) -> pd.DataFrame:
+    frame = cast("pd.DataFrame", data)
     if isinstance(data, str | Path):
-        name, digest = Path(data).name, _file_sha256(Path(data))
         # As floats, whole numbers that miss some would lose their last digits.
         frame = parquet_reader().read_table(data).to_pandas(integer_object_nulls=True)
     columns = [str(column) for column in frame.columns]
-    refuse_twice(columns, f"{name} has columns of the same name")
-    return _Read(frame.set_axis(columns, axis=1), name, digest)
+    refuse_twice(columns, f"{_shown(data)} has columns of the same name")
+    return frame.set_axis(columns, axis=1)
 
 
 def _array(values: str | Path | ArrayLike) -> Any:

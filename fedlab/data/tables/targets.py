@@ -84,12 +84,6 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
                 f"label {name!r} has type {values.dtype}, not numbers; use target='class'"
             )
         return Target(y.astype(np.int64), tuple(classes.tolist()))
-    return _from_numbers(column, classes, y, name, kind)
-
-
-def _from_numbers(
-    column: pd.Series[Any], classes: NDArray[Any], y: NDArray[Any], name: str, kind: Kind | None
-) -> Target:
     numbers = column.to_numpy(np.float64)
     if len(infinite := column.index[~np.isfinite(numbers)]):
         raise ValueError(f"label {name!r} is infinite in {rows_text(infinite)}")

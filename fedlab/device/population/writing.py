@@ -49,9 +49,9 @@ def write_population(
 ) -> None:
     """Write devices one after another to a folder that `Population` opens.
 
-    Memory holds what is given at a time, and some bytes a device. The folder is written aside and
-    moved: it is there whole, or not at all. What a killed writer left beside it is removed by the
-    next one for the same folder.
+    Memory holds what is given at a time, some bytes a device, and labels that are text. The folder
+    is written aside and moved: it is there whole, or not at all. What a killed writer left beside
+    it is removed by the next one for the same folder.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class _Column:
 
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...] = ()) -> None:
         self.path, self.dtype, self.shape = path, dtype, shape
-        self.rows = 0
+        self.rows, self._texts = 0, list[NDArray[Any]]()
         self._file = open(path, "xb", buffering=BUFFER)  # noqa: SIM115 - see `close`
         self._write_header()
 
@@ -123,29 +123,23 @@ class _Column:
         npy.write_array_header_1_0(self._file, header)
 
     def append(self, part: NDArray[Any]) -> None:
-        if self.dtype.kind == "U" and part.dtype.itemsize > self.dtype.itemsize:
-            self._widen(part.dtype)
+        self.rows += len(part)
+        if self.dtype.kind == "U":  # each takes the room of the longest, which may come last
+            self._texts.append(part)
+        else:
+            self._write(part)
+
+    def _write(self, part: NDArray[Any]) -> None:
         whole = np.ascontiguousarray(part, self.dtype)
         self._file.write(whole.reshape(-1).view(np.uint8).data)
-        self.rows += len(part)
-
-    def _widen(self, dtype: np.dtype[Any]) -> None:
-        """Write a column of text anew with room for longer ones."""
-        self.seal()
-        narrow = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        # Room is doubled at least, so that this happens a few times only.
-        letters = min(_LETTERS, max(2 * self.dtype.itemsize, dtype.itemsize) // 4)
-        wide = _Column(self.path.with_suffix(".wide"), np.dtype(f"U{letters}"))
-        step = BUFFER // wide.dtype.itemsize
-        for start in range(0, len(narrow), step):
-            wide.append(narrow[start : start + step])
-        os.replace(wide.path, self.path)
-        self.dtype, self._file = wide.dtype, wide._file
 
     def seal(self) -> None:
         """Write the length, and see to it that all is on the disk."""
         self._file.seek(0)
+        self.dtype = max([self.dtype, *(part.dtype for part in self._texts)])
         self._write_header()
+        for part in self._texts:
+            self._write(part)
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -349,8 +343,9 @@ class _Writer:
 
 
 def _refuse_long(text: NDArray[Any]) -> None:
-    if text.dtype.kind == "U" and text.dtype.itemsize > 4 * _LETTERS:
+    longest = text.dtype.itemsize // 4 if text.dtype.kind == "U" else 0
+    longest = max(map(len, text.tolist())) if text.dtype.kind == "T" else longest
+    if longest > _LETTERS:
         raise ValueError(
-            f"text of {text.dtype.itemsize // 4} letters was given; labels and ids have at most "
-            f"{_LETTERS}"
+            f"text of {longest} letters was given; labels and ids have at most {_LETTERS}"
         )

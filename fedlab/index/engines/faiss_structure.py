@@ -116,7 +116,7 @@ class FaissProposer(Entries):
             self.begin(table.rows)
         else:
             new = np.arange(self.entries, self.entries + table.rows - known)
-            self.enter(new, table.columns["keys"])  # type: ignore[arg-type]
+            self.enter(new, table.columns["keys"])
 
     def _sample(self, table: RowTable) -> F32:
         engine = self._engine

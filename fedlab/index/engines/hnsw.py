@@ -295,7 +295,7 @@ class Graph(Entries):
         if not self._borrows:
             self._copied += len(rows)
             return rounded(self._fitted(table.decoded(rows), rows=True), self._dtype)["codes"]
-        codes = table.columns["codes"]
+        codes: NDArray[np.generic] = table.columns["codes"]
         whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
         codes = codes[rows[0] : rows[-1] + 1] if whole else codes[rows]
         self._borrowed.append(codes)
@@ -363,7 +363,8 @@ class Graph(Entries):
 
 
 def _keys(table: RowTable) -> U64:
-    return table.columns["keys"]  # type: ignore[return-value]
+    keys: U64 = table.columns["keys"]
+    return keys
 
 
 def _hashed(columns: Sequence[NDArray[np.generic]]) -> U64:

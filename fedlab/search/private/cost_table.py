@@ -88,7 +88,7 @@ def costs(
     rows = []
     for scheme, run, setup, setup_ms in runs:
         ledger, ms = _timed(run)
-        frame = ledger.frame()
+        frame = ledger.to_frame()
         vectors = frame["bytes"][frame["what"].isin(_VECTORS)].sum()
         before = setup.bytes if setup is not None else 0
         each = [ledger.bytes / len(asked), vectors / len(asked), ledger.rounds, ms / len(asked)]

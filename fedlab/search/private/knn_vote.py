@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import I64
-from fedlab.device.compatibility import require_several
+from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.privacy.secure_sum import Session
 from fedlab.privacy.threat_model import Protection
@@ -128,7 +128,7 @@ def vote(
     array(['near', 'far'], dtype='<U4')
     """
     names = _classes(classes)
-    require_several(devices)
+    one_kind(devices)
     for device in devices:
         _refuse_unknown(device, names)
     search = Search(devices, queries, k, bits, session)

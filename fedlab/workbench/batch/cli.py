@@ -188,12 +188,13 @@ def _html(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    for notebook in notebooks.numbered(given.notebooks):
-        say(f"{notebook.name}: {notebook.question}\n", sys.stdout)
+    found = notebooks.numbered(given.notebooks)
+    for notebook in found:
+        say(f"{notebook.name}: {notebook.broken or notebook.question}\n", sys.stdout)
         for parameter in notebook.parameters:
             declared = f"{parameter.name}: {parameter.annotation} = {parameter.default!r}"
             say(f"    {declared}\n", sys.stdout)
-    return FINE
+    return FAILED if any(notebook.broken for notebook in found) else FINE
 
 
 def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:

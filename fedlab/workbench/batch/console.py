@@ -9,8 +9,8 @@ from typing import TextIO
 
 from fedlab.workbench.batch.notebooks import labels, load
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.runner import Progress, Run
-from fedlab.workbench.batch.supervisor import Task
+from fedlab.workbench.batch.runner import Run
+from fedlab.workbench.batch.supervisor import Progress, Task
 from fedlab.workbench.batch.terminal import say
 
 # In a log, no line comes sooner than this after another, or while the same cell runs.
@@ -32,8 +32,9 @@ class Console(Progress):
     def __init__(self, runs: Sequence[Run], stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
         self._names = [run.notebook.name for run in runs]
-        self._cells = {run.notebook.name: len(labels(load(run.notebook.path))) for run in runs}
-        self._next = list(self._names)
+        readable = [run.notebook for run in runs if not run.notebook.broken]
+        self._cells = {notebook.name: len(labels(load(notebook.path))) for notebook in readable}
+        self._next = [*self._cells]
         self._at: dict[str, tuple[float, int, str]] = {}
         self._said, self._moved = 0.0, False
 

@@ -15,12 +15,10 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 
 _NAME = "python3"
 # What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
-_FOREIGN = frozenset(
-    {
-        *("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "MATPLOTLIBRC"),
-        *("PYTHONSTARTUP", "PYTHONIOENCODING"),
-    }
-)
+_FOREIGN = {
+    *("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "MATPLOTLIBRC"),
+    *("PYTHONSTARTUP", "PYTHONIOENCODING"),
+}
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
 
 

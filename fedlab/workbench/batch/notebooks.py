@@ -27,12 +27,13 @@ _NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
 
 @dataclass(frozen=True)
 class Notebook:
-    """What a notebook says of itself before it is run."""
+    """What a notebook says of itself before it is run; or, in `broken`, why it can't be read."""
 
     path: Path
     title: str
     question: str
     parameters: tuple[Parameter, ...]
+    broken: str = ""
 
     @property
     def name(self) -> str:
@@ -163,7 +164,7 @@ def labels(node: NotebookNode) -> dict[int, str]:
 
 
 def numbered(folder: Path) -> list[Notebook]:
-    """Return the numbered notebooks in `folder`, in order.
+    """Return the numbered notebooks in `folder`, in order; one that can't be read is `broken`.
 
     Raises
     ------
@@ -173,7 +174,14 @@ def numbered(folder: Path) -> list[Notebook]:
     paths = sorted(path for path in folder.glob("*.ipynb") if _NUMBERED.fullmatch(path.name))
     if not paths:
         raise FileNotFoundError(f"there is no numbered notebook (NN_name.ipynb) in {folder}")
-    return [Notebook.read(path) for path in paths]
+    return [*map(_read_or_broken, paths)]
+
+
+def _read_or_broken(path: Path) -> Notebook:
+    try:
+        return Notebook.read(path)
+    except (ValueError, OSError) as error:
+        return Notebook(path, path.stem, "", (), broken=str(error))
 
 
 def find(text: str, folder: Path) -> Notebook:

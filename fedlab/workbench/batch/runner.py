@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from nbformat.v4 import new_markdown_cell, new_notebook
+
 from fedlab.core.threads import cores
+from fedlab.core.validation import whole_number
 from fedlab.files import atomic
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
@@ -23,7 +26,7 @@ from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Leash, Outcome, Supervisor, Task, Watcher
+from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
 from fedlab.workbench.report.outputs import answer, recorded
 
 
@@ -55,9 +58,8 @@ class Settings:
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise ValueError(f"jobs is {self.jobs}; at least 1 is needed")
-        if not self.limit > 0:
+        whole_number(self.jobs, "jobs", 1)
+        if not self.limit > 0:  # without an end is allowed
             raise ValueError(f"the limit is {self.limit} s; it must be above 0")
 
 
@@ -98,19 +100,6 @@ class Run:
         return workbench_line(path, self.values), papermill_line(path, self.values)
 
 
-class Progress(Watcher):
-    """A watcher that is also told of whole notebooks."""
-
-    def reused(self, record: Record) -> None:
-        """`record` was there already."""
-
-    def stale(self, record: Record, parts: Sequence[str]) -> None:
-        """`record` completed, but with other inputs: those of `parts` have changed since."""
-
-    def finished(self, record: Record) -> None:
-        """A notebook ended, well or not."""
-
-
 def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list[Record]:
     """Run what has to be run, and return a record for each of `runs`, in their order.
 
@@ -133,6 +122,10 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     due: dict[str, tuple[Run, dict[str, Any]]] = {}
     for run in runs:
         name = run.notebook.name
+        if run.notebook.broken:
+            found[name] = _keep(run, {}, _unread(run.notebook), settings.folder)
+            progress.finished(found[name])
+            continue
         old, inputs, changed = _compared(run, settings.folder, data)
         if _is_whole(old, settings.folder) and not (changed or settings.fresh):
             found[name] = old
@@ -141,8 +134,8 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
         due[name] = run, inputs
         if changed and old and old.error is None:
             progress.stale(old, changed)
-    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as outcomes:
-        for outcome in outcomes:
+    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as ended:
+        for outcome in ended:
             record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder)
             found[record.name] = record
             progress.finished(record)
@@ -172,12 +165,6 @@ def completed(folder: Path, name: str) -> Record | None:
     """Return the record of the last run that completed, whatever has changed since; else None."""
     record = Record.read(record_path(folder, name))
     return record if _is_whole(record, folder) else None
-
-
-def standing(run: Run, settings: Settings) -> Record | None:
-    """Return the record of a run whose inputs and results are as they were; else None."""
-    old, _, changed = _compared(run, settings.folder, records.contents(settings.data))
-    return None if changed or not _is_whole(old, settings.folder) else old
 
 
 def _compared(
@@ -212,15 +199,21 @@ def _outcomes(
     try:
         environment = jupyter.environment(cache, Path(scratch), max(1, cores() // jobs))
         tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
-        yield from Supervisor(jobs, environment, settings.limit).run(tasks, progress)
+        yield from outcomes(tasks, jobs, environment, settings.limit, progress)
     finally:
         leash.let_go()
+
+
+def _unread(notebook: Notebook) -> Outcome:
+    node = new_notebook(cells=[new_markdown_cell(f"# {notebook.title}")])  # type: ignore[no-untyped-call]
+    failure = records.Failure("ValueError", notebook.broken)
+    return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
 
 
 def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
-    after = records.files(run.notebook, run.parameters).keys()
+    made = inputs and records.files(run.notebook, run.parameters).keys() - inputs["files"].keys()
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
     record = Record(
@@ -242,7 +235,7 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
         error=outcome.failure,
         recorded=recorded(outcome.node),
         inputs={name: records.digest(part) for name, part in inputs.items()},
-        made=sorted(after - inputs["files"].keys()),
+        made=sorted(made),
     )
     name = stem(folder, record)
     atomic.write_bytes(executed_path(folder, name), content)

@@ -28,7 +28,7 @@ from nbformat import NotebookNode
 
 from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.jupyter import OwnKernelSpecs
-from fedlab.workbench.batch.records import Failure
+from fedlab.workbench.batch.records import Failure, Record
 
 _TICK_SECONDS = 0.5
 _KERNEL_START_SECONDS = 120
@@ -61,8 +61,14 @@ class Outcome:
     failure: Failure | None
 
 
-class Watcher(Protocol):
+class Progress(Protocol):
     """Is told how the run goes."""
+
+    def reused(self, record: Record) -> None:
+        """`record` was there already."""
+
+    def stale(self, record: Record, parts: Sequence[str]) -> None:
+        """`record` completed, but with other inputs: those of `parts` have changed since."""
 
     def started(self, task: Task) -> None:
         """`task` is given to a kernel."""
@@ -72,6 +78,9 @@ class Watcher(Protocol):
 
     def tick(self) -> None:
         """Time went by."""
+
+    def finished(self, record: Record) -> None:
+        """A notebook ended, well or not."""
 
 
 class Leash:
@@ -238,52 +247,49 @@ def _last_words(stderr: IO[bytes]) -> str:
     return stderr.read().decode(errors="replace").strip()
 
 
-class Supervisor:
-    """Runs tasks in `jobs` threads, each with a kernel.
+def outcomes(
+    tasks: Sequence[Task], jobs: int, env: Mapping[str, str], limit: float, progress: Progress
+) -> Generator[Outcome, None, None]:
+    """Run tasks in `jobs` threads, each with a kernel, and yield each one's outcome when it ends.
+
+    However it is left, by its end, an error or Ctrl-C, no process stays behind.
 
     Parameters
     ----------
+    tasks : sequence of Task
     jobs : int
         How many notebooks run at the same time.
-    environment : mapping
+    env : mapping
         The kernels' environment variables.
     limit : float
         Seconds that one notebook may take.
+    progress : Progress
     """
-
-    def __init__(self, jobs: int, environment: Mapping[str, str], limit: float) -> None:
-        if os.name != "posix":
-            raise OSError("batch runs need Linux or macOS; elsewhere use papermill, or WSL")
-        self._jobs, self._environment, self._limit = jobs, environment, limit
-
-    def run(self, tasks: Sequence[Task], watcher: Watcher) -> Generator[Outcome, None, None]:
-        """Run `tasks`, and yield each one's outcome when it ends.
-
-        However it is left, by its end, an error or Ctrl-C, no process stays behind.
-        """
-        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        runs = [_Run(task, self._environment, self._limit, events) for task in tasks]
-        pool = ThreadPoolExecutor(self._jobs)
-        left = len(runs)
-        try:
-            for run in runs:
-                pool.submit(run.execute)
-            while left:
-                watcher.tick()
-                try:
-                    event = events.get(timeout=_TICK_SECONDS)
-                except queue.Empty:
-                    continue
-                match event:
-                    case Task():
-                        watcher.started(event)
-                    case Outcome():
-                        left -= 1
-                        yield event
-                    case _:
-                        watcher.cell(*event)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for run in runs:
-                run.kill("stopped")
-            pool.shutdown()
+    if os.name != "posix":
+        raise OSError("batch runs need Linux or macOS; elsewhere use papermill, or WSL")
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    runs = [_Run(task, env, limit, events) for task in tasks]
+    pool = ThreadPoolExecutor(jobs)
+    left = len(runs)
+    try:
+        for run in runs:
+            pool.submit(run.execute)
+        while left:
+            progress.tick()
+            try:
+                event = events.get(timeout=_TICK_SECONDS)
+            except queue.Empty:
+                continue
+            match event:
+                case Task():
+                    progress.started(event)
+                case Outcome():
+                    left -= 1
+                    yield event
+                case _:
+                    progress.cell(*event)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for run in runs:
+            run.kill("stopped")
+        pool.shutdown()

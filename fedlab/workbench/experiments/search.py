@@ -145,7 +145,7 @@ def recall_against_bytes(
 
 
 def _row(way: str, setting: str, hits: FederatedHits, truth: FederatedHits) -> dict[str, Any]:
-    once = hits.ledger.frame().query("round == 0")["bytes"].sum()
+    once = hits.ledger.to_frame().query("round == 0")["bytes"].sum()
     return {
         "way": way,
         "setting": setting,
@@ -158,4 +158,4 @@ def _row(way: str, setting: str, hits: FederatedHits, truth: FederatedHits) -> d
 
 def _bytes_a_query(ledger: Ledger, queries: int) -> float:
     """Return bytes in both directions a query, without what was sent before any of them."""
-    return float(ledger.frame().query("round > 0")["bytes"].sum() / queries)
+    return float(ledger.to_frame().query("round > 0")["bytes"].sum() / queries)

@@ -1,30 +1,25 @@
 """Figures, each drawn from one tidy frame, which it returns with the figure and its axes."""
 
-from fedlab.workbench.figures.erasure import plot_traces, traces
-from fedlab.workbench.figures.leaks import plot_leaks, trade_frame
+from fedlab.workbench.figures.erasure import plot_traces
+from fedlab.workbench.figures.leaks import plot_leaks
 from fedlab.workbench.figures.learning import (
-    convergence_frame,
     plot_convergence,
     plot_counts,
     plot_crossing,
     plot_intervals,
-    plot_labels,
     plot_lines,
     plot_panels,
     plot_sorted,
     plot_splits,
     plot_tradeoff,
 )
-from fedlab.workbench.figures.search import plot_alone, plot_recall_bytes
+from fedlab.workbench.figures.search import plot_recall_bytes
 
 __all__ = [
-    "convergence_frame",
-    "plot_alone",
     "plot_convergence",
     "plot_counts",
     "plot_crossing",
     "plot_intervals",
-    "plot_labels",
     "plot_leaks",
     "plot_lines",
     "plot_panels",
@@ -33,6 +28,4 @@ __all__ = [
     "plot_splits",
     "plot_traces",
     "plot_tradeoff",
-    "traces",
-    "trade_frame",
 ]

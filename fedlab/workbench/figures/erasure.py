@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
@@ -55,12 +54,9 @@ def plot_traces(audits: Mapping[str, Audit], ax: Axes | None = None) -> Drawn:
     """
     figure, ax = axes_of(ax)
     frame = traces(audits)
-    places = np.arange(len(frame))
-    for number, kind in enumerate(frame.columns):
-        at = places + 0.26 * (number - 1)
-        bars = ax.bar(at, frame[kind], width=0.24, label=kind)
-        ax.bar_label(bars, fontsize=11, padding=2)
-    ax.set_xticks(places, list(frame.index))
+    frame.plot.bar(ax=ax, rot=0, width=0.78)
+    for bars in ax.containers:
+        ax.bar_label(bars, fontsize=11, padding=2)  # type: ignore[arg-type]
     ax.grid(axis="x", visible=False)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(ylabel="erased rows found", ylim=(0, 1.15 * max(1, frame.to_numpy().max())))

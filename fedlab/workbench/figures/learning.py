@@ -7,7 +7,7 @@ the frame holds the figure's data. Nothing is shown here; `notebook.cells.show` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,6 @@ from fedlab.workbench.figures.axes import Drawn, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 Runs = Mapping[str, History | Sequence[History]]
@@ -89,7 +88,7 @@ def plot_convergence(
             low, high = [b.low for b in bands], [b.high for b in bands]
             ax.fill_between(at[: len(bands)], low, high, color=line.get_color(), alpha=0.18, lw=0)
     if reference is not None:
-        ax.axhline(reference[1], color="#4D4D4D", ls="--", lw=1.3, label=reference[0])
+        _draw_level(ax, reference)
     ax.set(xlabel=label, ylabel=ylabel or metric.replace("_", " "))
     if metric.endswith("accuracy"):  # a band of few seeds may reach where no accuracy can be
         bottom, top = ax.get_ylim()
@@ -99,6 +98,10 @@ def plot_convergence(
     if len(runs) > 1 or reference is not None:
         ax.legend()
     return figure, ax, frame
+
+
+def _draw_level(ax: Axes, reference: tuple[str, float]) -> None:
+    ax.axhline(reference[1], color="#4D4D4D", ls="--", lw=1.3, label=reference[0])
 
 
 def plot_panels(
@@ -128,99 +131,64 @@ def plot_lines(
 ) -> Drawn:
     """Draw a line for each column against the frame's index; `log` scales both axes."""
     figure, ax = axes_of(ax)
-    for name in lines.columns:
-        ax.plot(lines.index, lines[name], label=str(name))
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    if log:
-        ax.set(xscale="log", yscale="log")
-    ax.legend()
+    lines.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log)
     return figure, ax, lines
 
 
-def plot_labels(counts: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
-    """Draw each device's mixture of labels: a column a device, darker for a larger share.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        A row a device, a column a label (see `fedlab.data.label_table`).
-
-    Returns
-    -------
-    figure, axes, frame
-        The frame holds the shares; a device's sum to one.
-    """
-    figure, ax = axes_of(ax)
-    shares, mesh = _mixtures(counts, ax)
-    _legend_of_shares(figure, mesh, [ax])
-    return figure, ax, shares
-
-
 def plot_splits(splits: Mapping[str, pd.DataFrame]) -> tuple[Figure, list[Axes], pd.DataFrame]:
-    """Draw several splits side by side, each as in `plot_labels`.
+    """Draw each device's mixture of labels, a panel a split: darker for a larger share.
 
     Parameters
     ----------
     splits : mapping of title to DataFrame
-        A row a device, a column a label.
+        A row a device, a column a label (see `fedlab.data.label_table`).
 
     Returns
     -------
     figure, list of axes, frame
-        The frame holds the shares of all splits, by title and device.
+        The frame holds the shares of all splits, by title and device; a device's sum to one.
     """
     figure, grid = pyplot.subplots(
         1, len(splits), figsize=(max(7.0, 2.6 * len(splits)), 3.2), sharey=True, squeeze=False
     )
     panels, shares = list(grid[0]), {}
-    for ax, (title, counts) in zip(panels, splits.items(), strict=True):
-        shares[title], mesh = _mixtures(counts, ax)
-        ax.set_title(title)
-        ax.label_outer()
-    _legend_of_shares(figure, mesh, panels)
-    return figure, panels, pd.concat(shares)
-
-
-def _mixtures(counts: pd.DataFrame, ax: Axes) -> tuple[pd.DataFrame, QuadMesh]:
-    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     # The square root keeps small shares apart from none.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
-    mesh = ax.pcolormesh(shares.T, cmap="Blues", norm=norm, edgecolors="white", linewidth=0.6)
-    ax.set(xlabel="device", ylabel="label")
-    ax.set_yticks(np.arange(counts.shape[1]) + 0.5, [str(name) for name in counts.columns])
-    every = -(-len(counts) // 5)
-    ax.set_xticks(np.arange(len(counts))[::every] + 0.5, [str(n) for n in counts.index[::every]])
-    ax.grid(visible=False)
-    return shares, mesh
-
-
-def _legend_of_shares(figure: Figure, mesh: QuadMesh, panels: list[Axes]) -> None:
+    for ax, (title, counts) in zip(panels, splits.items(), strict=True):
+        shares[title] = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        mesh = ax.pcolormesh(
+            shares[title].T, cmap="Blues", norm=norm, edgecolors="white", linewidth=0.6
+        )
+        ax.set(title=title, xlabel="device", ylabel="label")
+        ax.set_yticks(np.arange(counts.shape[1]) + 0.5, [*map(str, counts.columns)])
+        every = -(-len(counts) // 5)
+        ax.set_xticks(np.arange(len(counts))[::every] + 0.5, [*map(str, counts.index[::every])])
+        ax.grid(visible=False)
+        ax.label_outer()
     ticks = [0, 0.1, 0.25, 0.5, 1]
     figure.colorbar(mesh, ax=panels, label="share of the device's rows", ticks=ticks, pad=0.02)
+    return figure, panels, pd.concat(shares)
 
 
 def plot_counts(counts: pd.DataFrame, *, ylabel: str = "rows", ax: Axes | None = None) -> Drawn:
     """Draw stacked bars with their numbers: a bar for each row of the frame, a part a column."""
     figure, ax = axes_of(ax)
-    base = np.zeros(len(counts))
-    for name in counts.columns:
-        values = counts[name].to_numpy(float)
-        bars = ax.bar(range(len(counts)), values, bottom=base, label=str(name), width=0.62)
-        for bar, value, bottom in zip(bars, values, base, strict=True):
-            # A number that does not fit into its part stands beside it.
-            fits = value >= 0.06 * counts.sum(axis=1).max()
-            ax.annotate(
-                f"{value:.0f}",
-                (bar.get_x() + bar.get_width() * (0.5 if fits else 1.05), bottom + value / 2),
-                color="white" if fits else "#222222",
-                ha="center" if fits else "left",
-                va="center",
-                fontsize=10,
-            )
-        base += values
-    ax.set_xticks(range(len(counts)), [str(name) for name in counts.index])
-    ax.set_ylabel(ylabel)
-    ax.set_ylim(0, 1.18 * base.max())
+    counts.plot.bar(ax=ax, stacked=True, rot=0, width=0.62, xlabel="", ylabel=ylabel)
+    highest = counts.sum(axis=1).max()
+    bars: list[Any] = list(ax.patches)
+    for bar in bars:
+        left, bottom, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
+        # A number that does not fit into its part stands beside it.
+        fits = height >= 0.06 * highest
+        ax.annotate(
+            f"{height:.0f}",
+            (left + width * (0.5 if fits else 1.05), bottom + height / 2),
+            color="white" if fits else "#222222",
+            ha="center" if fits else "left",
+            va="center",
+            fontsize=10,
+        )
+    ax.set_ylim(0, 1.18 * highest)
     ax.grid(axis="x", visible=False)
     ax.legend(ncols=len(counts.columns), loc="upper right")
     return figure, ax, counts
@@ -332,7 +300,11 @@ def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
 
 
 def plot_sorted(
-    groups: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None = None
+    groups: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    reference: tuple[str, float] | None = None,
+    ax: Axes | None = None,
 ) -> Drawn:
     """Draw each group's values from worst to best, to see the tail that an average hides.
 
@@ -341,6 +313,8 @@ def plot_sorted(
     groups : mapping of name to values
         A device's accuracy each, say.
     ylabel : str
+    reference : (name, value), optional
+        A level to compare with, drawn as a dashed line.
     """
     figure, ax = axes_of(ax)
     parts = []
@@ -349,6 +323,8 @@ def plot_sorted(
         share = (np.arange(len(ordered)) + 0.5) / len(ordered)
         ax.plot(share, ordered, label=name, marker="o", ms=3.5)
         parts.append(pd.DataFrame({"group": name, "share": share, "value": ordered}))
+    if reference is not None:
+        _draw_level(ax, reference)
     ax.set(xlabel="devices, from the worst to the best", ylabel=ylabel)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
     ax.legend()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from fedlab.workbench.figures.axes import Drawn, axes_of
 
@@ -52,32 +52,6 @@ def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     ax.margins(x=0.1)
     ax.legend(loc="lower right")
     return figure, ax, points
-
-
-def plot_alone(
-    alone: pd.Series[float], federated: float, *, ylabel: str, ax: Axes | None = None
-) -> Drawn:
-    """Draw a measure of each device alone, from the worst to the best, below that of all together.
-
-    Parameters
-    ----------
-    alone : Series
-        The measure by device.
-    federated : float
-        That of the search across all.
-    ylabel : str
-        What is measured.
-    """
-    figure, ax = axes_of(ax)
-    ordered = alone.sort_values()
-    ax.bar(range(1, len(ordered) + 1), ordered.to_numpy(), label="a device alone")
-    ax.axhline(federated, color="#D55E00", ls="--", label="all devices, searched together")
-    ax.set(xlabel="devices, from the worst to the best", ylabel=ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlim(0.2, len(ordered) + 0.8)
-    ax.set_ylim(0, max(federated, ordered.max()) * 1.25)
-    ax.legend(loc="upper left")
-    return figure, ax, pd.DataFrame({"device": ordered.index, "value": ordered.to_numpy()})
 
 
 def _as_bytes(value: float, _: int) -> str:

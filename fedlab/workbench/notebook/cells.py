@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from fedlab.workbench.report.outputs import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fedlab.data import Origin
+
 #: The style sheet of all figures.
 STYLE = Path(__file__).with_name("fedlab.mplstyle")
 # Above this an SVG is heavier than the same figure in pixels: thousands of points, or an image.
@@ -40,13 +42,6 @@ SVG, PNG = "image/svg+xml", "image/png"
 _LOG_SECONDS = 10.0
 
 T = TypeVar("T")
-
-
-class Describable(Protocol):
-    """Anything that can say where data came from."""
-
-    def describe(self) -> str:
-        """Return source, version, hash and rows, in a line or more."""
 
 
 def begin() -> None:
@@ -170,12 +165,12 @@ def contents() -> None:
     for notebook in notebooks.numbered(notebooks.ROOT / "notebooks"):
         names = ", ".join(f"`{parameter.name}`" for parameter in notebook.parameters)
         link = f"[{notebook.name[:2]} {notebook.title}]({notebook.path.name})"
-        rows.append(f"| {link} | {notebook.question} | {names} |")
+        rows.append(f"| {link} | {notebook.broken or notebook.question} | {names} |")
     table = "\n".join(rows)
     _display({"text/markdown": table, "text/plain": table}, {KEY: {"role": CONTENTS}})
 
 
-def provenance(*origins: Describable) -> None:
+def provenance(*origins: Origin) -> None:
     """Print where the data came from, and mark it for the report's header."""
     lines = "\n".join(origin.describe() for origin in origins)
     _display({"text/plain": lines}, {KEY: {"role": PROVENANCE}})

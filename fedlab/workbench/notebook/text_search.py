@@ -17,8 +17,8 @@ from fedlab.workbench.notebook import cells, widgets
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-#: Letters of a hit's text that are shown: about three lines of a page's table.
-_SHOWN = 120
+#: Letters of a hit's text that are shown: about two lines of a page's table.
+_SHOWN = 90
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class TextSearch:
             {
                 "device": [str(self.search.devices[place]) for place in places],
                 "distance": hits.distances[0][filled].round(3),
-                "text": [_shortened(self.texts[int(key)]) for key in keys],
+                "text": [self.texts[int(key)] for key in keys],
             }
         )
         proof = "proven exact" if hits.certified[0] else "not proven exact"
@@ -67,10 +67,6 @@ class TextSearch:
             f"{len(self.search.devices)} devices, {proof}, {hits.ledger.bytes:,} bytes in "
             f"{hits.ledger.rounds} round{'s' if hits.ledger.rounds > 1 else ''}"
         )
-
-
-def _shortened(text: str, most: int = 90) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def query_box(engine: TextSearch, example: str) -> VBox | None:

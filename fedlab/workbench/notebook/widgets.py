@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from numpy.typing import ArrayLike
 
 from fedlab.data import dirichlet, label_table
-from fedlab.workbench.figures.learning import plot_labels
+from fedlab.workbench.figures.learning import plot_splits
 from fedlab.workbench.notebook import cells
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def split_figure(labels: ArrayLike, devices: int, alpha: float, seed: int) -> tuple[Figure, str]:
     """Draw a Dirichlet split, and say in a sentence what it shows."""
     counts = label_table(dirichlet(labels, devices, alpha, seed), labels)
-    figure, axes, _ = plot_labels(counts)
-    axes.set_title(f"Dirichlet α = {alpha:.3g}")
+    figure, _, _ = plot_splits({f"Dirichlet α = {alpha:.3g}": counts})
     sizes, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
     return figure, (
         f"Dirichlet split at alpha {alpha:.3g}: {devices} devices hold {sizes.min()} to "

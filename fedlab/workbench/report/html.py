@@ -5,12 +5,9 @@ A page makes no request, and its content policy forbids any: formulas are MathML
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,8 @@ from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_THUMBNAIL_PIXELS, _THUMBNAIL_COLOURS = (640, 640), 96
+#: Of a figure in two kinds, the index takes the pixels: a cell makes them small for it.
+_SMALL = ("image/png", "image/svg+xml")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _CONTROL = '<p class="control">In the live notebook a control stands here{}</p>'
 _PRIORITY = ["text/html", "text/markdown", *PICTURES, "text/latex", "text/plain"]
@@ -230,27 +228,10 @@ def _scrubbed(body: str) -> str:
 
 def _thumbnail(node: NotebookNode) -> dict[str, str] | None:
     figure = outputs.main_figure(node)
-    if figure is None:
+    if figure is None or not (kinds := [kind for kind in _SMALL if kind in figure.data]):
         return None
-    alt = outputs.alternative_text(figure)
-    if "image/svg+xml" in figure.data and "image/png" not in figure.data:
-        return {"url": data_url(figure.data["image/svg+xml"], "image/svg+xml"), "alt": alt}
-    try:
-        return {"url": data_url(_reduced(figure.data["image/png"]), "image/png"), "alt": alt}
-    except (KeyError, ValueError, OSError):  # no picture, though it says so
-        return None
-
-
-def _reduced(png: str) -> str:
-    """The same picture at the index's size, in few colours."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
-        small = picture.convert("RGBA")
-    small.thumbnail(_THUMBNAIL_PIXELS)
-    written = io.BytesIO()
-    small.quantize(_THUMBNAIL_COLOURS).save(written, format="png", optimize=True)
-    return base64.b64encode(written.getvalue()).decode()
+    url = data_url(figure.data[kinds[0]], kinds[0])
+    return {"url": url, "alt": outputs.alternative_text(figure)}
 
 
 def _unwrapped(markup: Markup) -> Markup:
@@ -258,6 +239,5 @@ def _unwrapped(markup: Markup) -> Markup:
     return Markup(match[1]) if match and "<p>" not in match[1] else markup
 
 
-@cache
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value) // 60} min {int(value) % 60} s"

@@ -124,5 +124,5 @@ def test_a_drift_that_can_not_be_is_refused(changes: dict[str, object], message:
 
 @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
 def test_a_share_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"it takes 0 \.\.\. 1"):
+    with pytest.raises(ValueError, match=r"it must lie in 0 \.\.\. 1"):
         drift_of().mixed(share)

@@ -195,7 +195,7 @@ def test_a_federation_is_read_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"alpha": -1}, "alpha is -1; it takes a standard deviation"),
+        ({"alpha": -1}, "alpha is -1; it must be zero or positive"),
         ({"beta": float("nan")}, "beta is nan"),
         ({"beta": float("inf")}, "beta is inf"),
         ({"devices": 0}, "devices is 0; it must be a whole number of at least 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -46,6 +47,7 @@ def pooled(train: pd.DataFrame, frame: pd.DataFrame, numeric: tuple[str, ...]) -
     return np.hstack(blocks)
 
 
+@pytest.mark.filterwarnings("ignore:categories that were not seen")
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.integers(2, 80), st.integers(1, 9))
 def test_federated_sums_equal_scikit_learn_on_pooled_rows(
@@ -124,9 +126,22 @@ def test_a_column_without_a_value_in_training_is_left_out() -> None:
 def test_missing_and_unseen_categories_are_zero_everywhere() -> None:
     train = pd.DataFrame({"k": ["x", "y", None]})
     preparation = Preparation.from_sums(ColumnSums.of(train, [], ["k"]))
-    x, names = preparation.apply(pd.DataFrame({"k": ["y", "new", None, np.nan]}))
+    with pytest.warns(UserWarning, match="not seen in training"):
+        x, names = preparation.apply(pd.DataFrame({"k": ["y", "new", None, np.nan]}))
     assert names == ("k=x", "k=y")
     assert x.tolist() == [[0, 1], [0, 0], [0, 0], [0, 0]]
+
+
+def test_unseen_categories_are_told_once_by_column_value_and_row() -> None:
+    train = pd.DataFrame({"ward": ["007", "012"], "sex": ["f", "m"]})
+    preparation = Preparation.from_sums(ColumnSums.of(train, [], ["ward", "sex"]))
+    new = pd.DataFrame({"ward": ["7", "012", "7", None], "sex": ["f", "m", "x", "f"]})
+    with pytest.warns(UserWarning, match="not seen in training") as caught:
+        preparation.apply(new)
+    [told] = [str(one.message) for one in caught]
+    assert "'ward' holds '7' in 2 rows (0, 2); 'sex' holds 'x' in 1 row (2)" in told
+    with warnings.catch_warnings(action="error"):
+        preparation.apply(new.iloc[[1]])
 
 
 def test_bytes_are_those_of_the_numbers_and_the_categories_names() -> None:

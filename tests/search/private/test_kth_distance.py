@@ -100,11 +100,11 @@ def test_what_is_sent() -> None:
     devices, _ = spread(normal(60, 8), np.zeros(60, int), 50)
     queries = normal(100, 8)
     reach = kth_distances(devices, queries, 3)
-    frame = reach.ledger.frame().groupby("what")["bytes"].sum()
+    frame = reach.ledger.to_frame().groupby("what")["bytes"].sum()
     assert frame["queries"] == 50 * 100 * 8 * 4
     assert frame["masked counts"] == 32 * 50 * 100  # sums up to 150: a byte
     for k, size in ((5, 1), (6, 2), (1311, 4)):
-        wide = kth_distances(devices, queries[:1], k).ledger.frame()
+        wide = kth_distances(devices, queries[:1], k).ledger.to_frame()
         assert wide.loc[wide["what"] == "masked counts", "bytes"].eq(size).all()
     assert frame["decisions"] == 32 * 50 * 13  # 100 bits
     assert reach.ledger.rounds == 32

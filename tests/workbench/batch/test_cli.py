@@ -57,6 +57,27 @@ def test_report_and_its_second_call(clone: Path, capsys: pytest.CaptureFixture[s
     assert "ZeroDivisionError" not in (clone / "reports" / "index.html").read_text()
 
 
+def test_a_notebook_that_cannot_be_read_costs_itself_alone(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = clone / "notebooks" / "05_fail.ipynb"
+    torn.write_text('{"cells": [')
+    assert run("report") == cli.FAILED
+    said = capsys.readouterr()
+    assert "FAILED after 0.0 s: ValueError: notebooks/05_fail.ipynb is no notebook" in said.out
+    assert "failed: 05_fail" in said.err
+    index = (clone / "reports" / "index.html").read_text()
+    assert "alpha is 0.3" in index
+    assert "1 failed" in index
+    for page in (index, (clone / "reports" / "05_fail.html").read_text()):
+        assert "05_fail.ipynb is no notebook that can be read" in page
+    assert run("list") == cli.FAILED
+    assert "05_fail: notebooks/05_fail.ipynb is no notebook" in capsys.readouterr().out
+    write(notebook("# Mended\n\nDoes it?", "1"), torn)
+    assert run("report") == cli.FINE
+    assert "04_see_non_iid unchanged" in capsys.readouterr().out
+
+
 def test_run_sets_parameters(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", "4", "-p", "alpha", "1e-1", "-o", "mine") == cli.FINE
     record = Record.read(clone / "mine" / "04_see_non_iid.json")
@@ -104,28 +125,32 @@ NO_NOTEBOOKS = {
 
 
 @pytest.mark.parametrize(("content", "said"), NO_NOTEBOOKS.values(), ids=NO_NOTEBOOKS)
-@pytest.mark.parametrize("command", ["run", "html", "list", "report"])
+@pytest.mark.parametrize("command", ["run", "html"])
 def test_what_is_no_notebook_is_refused_in_a_sentence(
     command: str, content: bytes, said: str, clone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = clone / "notebooks" / "06_none.ipynb"
     path.write_bytes(content)
-    status = (
-        cli.main([command, str(path)])
-        if command == "html"
-        else run(command, *["06"] * (command == "run"))
-    )
+    status = cli.main([command, str(path)]) if command == "html" else run(command, "06")
     told = capsys.readouterr().err
     assert (status, len(told.splitlines())) == (cli.WRONG, 1)
     assert said in told
     assert "06_none.ipynb" in told
     assert not (clone / "reports").exists()
 
+    assert run("list") == cli.FAILED
+    listed = capsys.readouterr().out
+    assert "04_see_non_iid: What is alpha?" in listed
+    assert said in listed
+
 
 def test_a_folder_is_no_notebook(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (clone / "notebooks" / "06_folder.ipynb").mkdir()
-    assert run("run", "06") == run("list") == cli.WRONG
-    assert "06_folder.ipynb" in capsys.readouterr().err
+    assert run("run", "06") == cli.WRONG
+    assert run("list") == cli.FAILED
+    told = capsys.readouterr()
+    assert "06_folder.ipynb" in told.err
+    assert "06_folder.ipynb" in told.out
 
 
 def as_tools_leave_them(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from fedlab.workbench.batch import jupyter, notebooks, records, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Supervisor, Task
+from fedlab.workbench.batch.supervisor import Task, outcomes
 from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
@@ -45,6 +45,13 @@ def run_one(path: Path, folder: Path, **values: object) -> tuple[Record, Memory]
     memory = Memory()
     (record,) = runner.execute([run_of(path, **values)], settings(folder), memory)
     return record, memory
+
+
+def standing(run: runner.Run, given: runner.Settings) -> Record | None:
+    """The record of a run whose inputs and results are as they were; else None."""
+    data = records.contents(given.data)
+    old, _, changed = runner._compared(run, given.folder, data)
+    return None if changed or not runner._is_whole(old, given.folder) else old
 
 
 # What is recorded
@@ -189,14 +196,14 @@ def test_what_has_changed_is_not_reused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = run_of(folder / "01_count.ipynb")
-    assert runner.standing(run, settings(folder)) is not None
+    assert standing(run, settings(folder)) is not None
     change(folder, monkeypatch)
-    assert runner.standing(run, settings(folder)) is None
+    assert standing(run, settings(folder)) is None
 
 
 def test_another_value_is_another_run(folder: Path) -> None:
-    assert runner.standing(run_of(folder / "01_count.ipynb", x=1), settings(folder)) is not None
-    assert runner.standing(run_of(folder / "01_count.ipynb", x=2), settings(folder)) is None
+    assert standing(run_of(folder / "01_count.ipynb", x=1), settings(folder)) is not None
+    assert standing(run_of(folder / "01_count.ipynb", x=2), settings(folder)) is None
 
 
 def test_what_has_not_changed_is_reused(folder: Path, ran: Path) -> None:
@@ -432,13 +439,13 @@ def test_a_limit_holds_while_an_outcome_is_being_kept(tmp_path: Path) -> None:
         for name, code in made.items()
     ]
     environment = jupyter.environment(tmp_path / "cache", tmp_path / "scratch", 1)
-    with closing(Supervisor(1, environment, 8.0).run(tasks, Memory())) as outcomes:
-        assert next(outcomes).failure is None
+    with closing(outcomes(tasks, 1, environment, 8.0, Memory())) as ended:
+        assert next(ended).failure is None
         # Whoever takes the outcomes is busy from here on, as with hundreds of megabytes of output.
         kernel, _, child = written(path)
         assert gone(kernel, within=30)
         assert gone(child)
-        failure = next(outcomes).failure
+        failure = next(ended).failure
         assert failure is not None
         assert (failure.name, failure.cell) == ("TimeoutError", 1)
 
@@ -517,9 +524,9 @@ def test_data_behind_a_link_are_inputs_by_content(folder: Path, tmp_path: Path) 
     path = folder / "01_count.ipynb"
     run_one(path, folder)
     (folder / "data" / "vectors" / "kept").write_text("a result")
-    assert runner.standing(run_of(path), settings(folder)) is not None
+    assert standing(run_of(path), settings(folder)) is not None
     (tmp_path / "disk" / "heart.csv").write_text("2")
-    assert runner.standing(run_of(path), settings(folder)) is None
+    assert standing(run_of(path), settings(folder)) is None
 
 
 def test_another_version_of_an_extra_is_another_run(
@@ -548,7 +555,7 @@ def test_what_a_run_makes_itself_is_no_change(tmp_path: Path) -> None:
     path = write(notebook("# Make\n\nWhat?", source), tmp_path / "01_make.ipynb")
     for fresh in (False, True):
         runner.execute([run_of(path)], settings(tmp_path, fresh=fresh), Memory())
-        assert runner.standing(run_of(path), settings(tmp_path)) is not None
+        assert standing(run_of(path), settings(tmp_path)) is not None
     assert (tmp_path / "made.csv").read_text() == "11"
 
 

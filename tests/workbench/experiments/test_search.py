@@ -198,13 +198,3 @@ def test_recall_is_drawn_against_bytes():
     assert frame is points
     assert figure is ax.figure
     assert ax.xaxis.get_major_formatter()(10_000, 0) == "10 kB"
-
-
-def test_devices_alone_stand_in_order_below_all_together():
-    alone = pd.Series({"a": 0.3, "b": 0.1, "c": 0.2})
-    _, ax, frame = figures.plot_alone(alone, 0.7, ylabel="nDCG@10")
-    assert frame.device.tolist() == ["b", "c", "a"]
-    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.3]
-    [line] = ax.get_lines()
-    assert line.get_ydata() == [0.7, 0.7]
-    assert ax.get_ylabel() == "nDCG@10"

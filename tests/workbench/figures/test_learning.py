@@ -57,7 +57,7 @@ def test_a_measure_that_was_not_taken_is_named_with_those_that_were():
 
 def test_labels_show_each_device_s_shares():
     counts = pd.DataFrame([[3, 1], [0, 0], [5, 5]], index=["x", "y", "z"], columns=[7, 8])
-    _, ax, shares = learning.plot_labels(counts)
+    _, [ax], shares = learning.plot_splits({"one": counts})
     assert shares.to_numpy().tolist() == [[0.75, 0.25], [0, 0], [0.5, 0.5]]
     np.testing.assert_array_equal(ax.collections[0].get_array(), shares.T)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["7", "8"]
@@ -84,7 +84,9 @@ def test_intervals_are_drawn_from_low_to_high():
 
 
 def test_sorted_goes_from_worst_to_best():
-    _, ax, frame = learning.plot_sorted({"a": [0.9, 0.1, 0.5]}, ylabel="accuracy")
+    level = ("all together", 0.95)
+    _, ax, frame = learning.plot_sorted({"a": [0.9, 0.1, 0.5]}, ylabel="accuracy", reference=level)
+    assert ax.get_lines()[1].get_ydata() == [0.95, 0.95]
     assert ax.get_lines()[0].get_ydata().tolist() == [0.1, 0.5, 0.9]
     assert frame.share.tolist() == pytest.approx([1 / 6, 3 / 6, 5 / 6])
 

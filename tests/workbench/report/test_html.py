@@ -330,12 +330,11 @@ def test_a_broken_page_costs_not_the_report(tmp_path: Path) -> None:
     assert "<h1>01_good</h1>" in made["01_good"]
 
 
-def test_a_thumbnail_that_is_no_picture_is_left_out() -> None:
+def test_a_figure_without_a_picture_has_no_thumbnail() -> None:
     marks = {"fedlab": {"role": "figure", "main": True, "alt": "a"}}
-    for data in ({"image/png": "AAAA"}, {"image/png": "é"}, {"text/plain": "a"}):
-        cell = nbformat.v4.new_code_cell("1")
-        cell.outputs = [nbformat.v4.new_output("display_data", data, metadata=marks)]
-        assert html._thumbnail(notebook("# A", cell)) is None
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [nbformat.v4.new_output("display_data", {"text/plain": "a"}, metadata=marks)]
+    assert html._thumbnail(notebook("# A", cell)) is None
 
 
 def test_templates_of_the_user_s_change_nothing(
