@@ -1,7 +1,7 @@
 """How results are judged: retrieval measures, AUC, folds, intervals."""
 
 from fedlab.metrics.auc import Ranking, bootstrap_interval
-from fedlab.metrics.folds import stratified_folds
+from fedlab.metrics.folds import held_out_groups, refuse_broken, stratified_folds
 from fedlab.metrics.intervals import Interval, mean_interval
 from fedlab.metrics.retrieval import Judged, judge, judge_labels, recall
 from fedlab.metrics.scores import named_metrics, score
@@ -11,11 +11,13 @@ __all__ = [
     "Judged",
     "Ranking",
     "bootstrap_interval",
+    "held_out_groups",
     "judge",
     "judge_labels",
     "mean_interval",
     "named_metrics",
     "recall",
+    "refuse_broken",
     "score",
     "stratified_folds",
 ]
