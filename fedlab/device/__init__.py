@@ -3,5 +3,6 @@
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
+from fedlab.device.splits import audit_groups, hold_out_devices
 
-__all__ = ["Device", "Profile", "Rows"]
+__all__ = ["Device", "Profile", "Rows", "audit_groups", "hold_out_devices"]

@@ -22,6 +22,7 @@ from fedlab.index.answers import Hits
 from fedlab.index.certificate import Holder
 from fedlab.index.ingest import as_keys
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.metrics.folds import as_groups, held_out_groups
 
 if TYPE_CHECKING:
     from fedlab.index.certificate import Certificate
@@ -65,7 +66,7 @@ class Device(Holder):
 
     # -- rows to learn from, rows to check on ------------------------------------------------
 
-    def hold_out(self, share: float, seed: int) -> Device:
+    def hold_out(self, share: float, seed: int, groups: ArrayLike | str | None = None) -> Device:
         """Return this device with a share of its rows set aside for validation.
 
         See `held_out_rows` for which ones. The index is shared, not copied.
@@ -76,9 +77,40 @@ class Device(Holder):
             0 <= share < 1.
         seed : int
             The experiment's.
+        groups : (n,) array, or str, optional
+            The group of each row, in the index's order, or the column of its metadata that tells:
+            one patient's rows never stand on both sides.
+
+        Raises
+        ------
+        ValueError
+            If the share is none; or there is no such column, or not one group a row.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> patients = np.repeat(["ann", "bo", "cy", "di"], 2)
+        >>> _ = index.add(np.ones((8, 2)), labels=[0, 1] * 4, metadata={"patient": patients})
+        >>> held = Device("ward 3", index).hold_out(0.25, seed=0, groups="patient")
+        >>> len(set(index.metadata_of(held.validation_keys).patient)), held.validation_rows
+        (1, 2)
         """
-        chosen = held_out_rows(self.labels, share, seed, self.id)
+        if groups is not None:
+            groups = self.groups(groups)
+        chosen = held_out_rows(self.labels, share, seed, self.id, groups)
         return self.holding_out(self.index.keys[chosen])
+
+    def groups(self, groups: ArrayLike | str) -> NDArray[Any]:
+        """Return the group of each row, (n,): as given, or a column of the metadata by name."""
+        if isinstance(groups, str):
+            metadata = self.index.metadata
+            if groups not in metadata:
+                raise ValueError(
+                    f"device {self.id!r} has no metadata {groups!r} to tell groups by; there are "
+                    f"{list(metadata)}: add rows with metadata=, or give the group of each row"
+                )
+            groups = metadata[groups].to_numpy()
+        return as_groups(groups, len(self.index))
 
     def holding_out(self, keys: ArrayLike) -> Device:
         """Return this device with the rows of `keys` set aside for validation.
@@ -217,11 +249,19 @@ class Device(Holder):
         return self.index.search(vectors, k, where=where)
 
 
-def held_out_rows(labels: NDArray[Any], share: float, seed: int, device: int | str) -> Bool:
+def held_out_rows(
+    labels: NDArray[Any],
+    share: float,
+    seed: int,
+    device: int | str,
+    groups: ArrayLike | None = None,
+) -> Bool:
     """Draw which of a device's rows are set aside for validation, as a mask.
 
     Rows are drawn within each class (for at most 20 classes; else over all rows), so that the
-    shares of the classes stay; each class keeps at least one row to train on.
+    shares of the classes stay; each class keeps at least one row to train on. Of groups, whole ones
+    are drawn, and shares are met as near as they let them be (see
+    `fedlab.metrics.held_out_groups`); none is held out where one would be too much.
 
     Parameters
     ----------
@@ -232,6 +272,8 @@ def held_out_rows(labels: NDArray[Any], share: float, seed: int, device: int | s
         The experiment's.
     device : int or str
         The device's id: its draw is its own.
+    groups : (n,) array, optional
+        The group of each row.
 
     Examples
     --------
@@ -240,15 +282,14 @@ def held_out_rows(labels: NDArray[Any], share: float, seed: int, device: int | s
     """
     below_one(share=share)
     draw = generator(seed, Purpose.VALIDATION, device=device)
+    classes, of_row = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "f" or len(classes) > 20:
+        of_row = np.zeros(len(labels), np.intp)
+    if groups is not None:
+        return held_out_groups(of_row, groups, share, draw)
     chosen = np.zeros(len(labels), np.bool_)
-    for rows in _strata(labels):
+    for place in range(of_row.max(initial=-1) + 1):
+        rows = np.flatnonzero(of_row == place)
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen[draw.permutation(rows)[:count]] = True
     return chosen
-
-
-def _strata(labels: NDArray[Any]) -> list[Places]:
-    classes, of_row = np.unique(labels, return_inverse=True)
-    if labels.dtype.kind == "f" or len(classes) > 20:
-        return [np.arange(len(labels))] if len(labels) else []
-    return [np.flatnonzero(of_row == place) for place in range(len(classes))]

@@ -23,6 +23,7 @@ from fedlab.data import (
 )
 from fedlab.device.device import Device, held_out_rows
 from fedlab.device.profile import Profile
+from fedlab.device.splits import audit_groups
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def devices_from_table(
     label: str | None = None,
     device: str | None = None,
     key: str | None = None,
+    group: str | None = None,
     metadata: Sequence[str] = (),
     numeric: Sequence[str] | None = None,
     categorical: Sequence[str] | None = None,
@@ -223,6 +225,9 @@ def devices_from_table(
         The column of the rows' keys: whole numbers, distinct on each device. Without it a row's key
         is its place in the table, from 0: not what a frame's index says, and another one after
         ``dropna``. Name it where a row is to be found again, above all to be erased.
+    group : str, optional
+        The column of the rows' groups, such as patients: one patient's rows are never both trained
+        on and held out. It is no feature, and stands among the metadata.
     metadata : sequence of str, optional
         Columns that each device keeps beside its rows, for filters:
         ``device.most_similar(x, 5, where="age > 60")``.
@@ -234,7 +239,7 @@ def devices_from_table(
     sep, encoding : str
         Of CSV files.
     held_out : float or (n,) mask
-        Rows set aside for validation: a share of each device's, or these.
+        Rows set aside for validation: a share of each device's, or these; they may break no group.
     seed : int
         Draws the share.
     metric, dtype : str
@@ -244,7 +249,7 @@ def devices_from_table(
     Raises
     ------
     ValueError, FileNotFoundError, ImportError
-        As `fedlab.data.read_table` does.
+        As `fedlab.data.read_table` does; and if rows of `held_out` break a group.
 
     Examples
     --------
@@ -269,7 +274,7 @@ def devices_from_table(
     import pandas as pd
 
     named: dict[str, Any] = {"label": label, "device": device, "key": key, "target": target}
-    named |= {"metadata": metadata, "numeric": numeric, "categorical": categorical}
+    named |= {"group": group, "metadata": metadata, "numeric": numeric, "categorical": categorical}
     if isinstance(table, Table):
         if given := [name for name, one in named.items() if one]:
             raise TypeError(f"a Table knows its columns; give {', '.join(given)} to read_table")
@@ -296,6 +301,8 @@ def devices_from_table(
         mine = slice(start, start + len(whole.index))
         devices.append(whole.holding_out(keys[mine][aside[mine]]))
         start = mine.stop
+    if table.group is not None and aside.any():
+        audit_groups(devices, table.group)
     return TableDevices(devices, preparation, table.classes, sum(part.nbytes for part in sums))
 
 
@@ -307,7 +314,10 @@ def _aside(table: Table, partition: Partition, held_out: float | NDArray[Any], s
                 f"a share, or {len(table)} truth values, are needed"
             )
         return held_out
+    groups = table.groups
     aside = np.zeros(len(table), np.bool_)
     for name, rows in zip(partition.names, partition.rows, strict=True):
-        aside[rows] = held_out_rows(table.y[rows], held_out, seed, name)
+        aside[rows] = held_out_rows(
+            table.y[rows], held_out, seed, name, None if groups is None else groups[rows]
+        )
     return aside

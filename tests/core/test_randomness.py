@@ -50,6 +50,7 @@ def test_published_numbers_stand() -> None:
         "PROTECTION": 16,
         "CODEBOOK": 17,
         "MODEL": 18,
+        "UNSEEN": 19,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])

@@ -8,7 +8,9 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from fedlab.core.randomness import Purpose, generator
 from fedlab.core.validation import proportion
 from fedlab.data.loading.loaders import (
     load_breast_cancer,
@@ -21,6 +23,7 @@ from fedlab.data.loading.registry import DataUnavailable
 from fedlab.data.partitions.schemes import dirichlet
 from fedlab.data.tables.targets import Target
 from fedlab.data.tables.values import Dataset, Table, WordVectors
+from fedlab.metrics.folds import held_out_groups
 
 
 def load_images() -> Dataset:
@@ -78,7 +81,9 @@ def _say(error: DataUnavailable, instead: str) -> None:
     )
 
 
-def train_test(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def train_test(
+    data: Dataset, share: float, seed: int, groups: ArrayLike | None = None
+) -> tuple[Dataset, Dataset]:
     """Split a data set in two, each class in the same share.
 
     Parameters
@@ -88,11 +93,14 @@ def train_test(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     share : float
         Part that is held back for the test, 0 < share < 1.
     seed : int
+    groups : (n,) array, optional
+        The group of each row, such as a patient: no group stands on both sides, and shares are met
+        as near as whole groups let them be.
 
     Raises
     ------
     ValueError
-        If the share is none, or a class has fewer than two rows.
+        If the share is none, a class has fewer than two rows, or no group could be held back.
 
     Examples
     --------
@@ -103,6 +111,15 @@ def train_test(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     from sklearn.model_selection import train_test_split
 
     proportion(share=share)
+    if groups is not None:
+        of_class = data.y if data.classes is not None else np.zeros(len(data))
+        aside = held_out_groups(of_class, groups, share, generator(seed, Purpose.VALIDATION))
+        if not aside.any():
+            raise ValueError(
+                f"no group can be held back for a share of {share}: each is too large, or has a "
+                "class alone; ask for a larger share"
+            )
+        return data.take(np.flatnonzero(~aside)), data.take(np.flatnonzero(aside))
     parts = train_test_split(
         np.arange(len(data)), test_size=share, stratify=data.y, random_state=seed
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import F64
+from fedlab.metrics.evenness import gini
 
 
 def label_divergence(counts: ArrayLike) -> float:
@@ -111,10 +112,7 @@ def quantity_gini(sizes: ArrayLike) -> float:
     >>> quantity_gini([7, 7, 7]), quantity_gini([0, 0, 0, 12])
     (0.0, 0.75)
     """
-    ordered = np.sort(_not_negative(sizes, "sizes", "(devices,)", 1))
-    n = len(ordered)
-    ranks = 2 * np.arange(1, n + 1) - n - 1  # sorted, the double sum is one
-    return float(ranks @ ordered / (n * ordered.sum()))
+    return gini(_not_negative(sizes, "sizes", "(devices,)", 1))
 
 
 def embedding_skew(vectors: Iterable[ArrayLike]) -> float:

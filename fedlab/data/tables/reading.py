@@ -16,7 +16,7 @@ from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
 from fedlab.data.tables.columns import Notes, column_of, numbers_of, refuse_twice, text_of
 from fedlab.data.tables.separated import read_separated
-from fedlab.data.tables.targets import Kind, device_names, target_of
+from fedlab.data.tables.targets import Kind, device_names, names_of, target_of
 from fedlab.data.tables.uses import by_kind, kept_as_metadata, keys_of
 from fedlab.data.tables.values import Dataset, Table
 
@@ -36,6 +36,7 @@ def read_table(
     label: str,
     device: str | None = None,
     key: str | None = None,
+    group: str | None = None,
     metadata: Sequence[str] = (),
     numeric: Sequence[str] | None = None,
     categorical: Sequence[str] | None = None,
@@ -61,6 +62,9 @@ def read_table(
         The column of the rows' keys: whole numbers, distinct on each device. Without one, a row's
         key is its place in the table, counted from 0: of a frame after ``dropna``, that is not what
         its index says.
+    group : str, optional
+        The column of what several rows have in common, such as their patient. It is no feature, is
+        kept among the metadata, and never stands on both sides of a split.
     metadata : sequence of str, optional
         Columns that are kept as they are, for filters (``"age > 60"``). They are features all the
         same, if they can be and features are not named.
@@ -83,8 +87,8 @@ def read_table(
     ------
     ValueError
         If a column does not exist (the message names those that do) or is used twice; there are no
-        rows or no features; a label, a device or a key is missing; a key stands twice; the label is
-        constant; a column mixes types, holds infinity, or is of a type that can't be used; or a
+        rows or no features; a label, device, key or group is missing; a key stands twice; the label
+        is constant; a column mixes types, holds infinity, or is of a type that can't be used; or a
         text column that was not named has more than 100 different values (an identifier, most
         likely). All that is wrong is told at once, by the lines of a CSV or by a frame's index.
     FileNotFoundError, ImportError
@@ -110,8 +114,10 @@ def read_table(
     import pandas as pd
 
     notes = Notes()
-    frame, name, device = _gathered(data, device, key, sep, encoding, notes)
-    special = [one for one in (label, device, key) if one is not None]
+    frame, name, device = _gathered(data, device, (key, group), sep, encoding, notes)
+    special = [one for one in (label, device, key, group) if one is not None]
+    if group is not None and group not in metadata:
+        metadata = [*metadata, group]
     given = [*special, *(numeric or ()), *(categorical or ())]
     with notes.taken():
         refuse_twice(given, "a column is named for two uses")
@@ -132,7 +138,8 @@ def read_table(
     jobs: list[tuple[str, str | None, Callable[[Any, Any], Any]]] = [
         *(("x", one, numbers_of) for one in numeric),
         *(("x", one, text_of) for one in categorical),
-        *(("about", one, kept_as_metadata) for one in metadata),
+        *(("about", one, kept_as_metadata) for one in metadata if one != group),
+        ("about", group, lambda values, one: names_of(values, one, "group column").to_numpy()),
         ("x", device, device_names),
         ("key", key, lambda values, one: keys_of(values, one, made.get(("x", device), as_given))),
         ("y", label, lambda values, one: target_of(values, one, target)),
@@ -158,6 +165,7 @@ def read_table(
         origin=Origin(name, "", digest, len(table), "", ""),
         keys=made.get(("key", key)),
         metadata=pd.DataFrame({one: made["about", one] for one in metadata}) if metadata else None,
+        group=group,
     )
 
 
@@ -231,7 +239,12 @@ def read_vectors(
 
 
 def _gathered(
-    data: Any, device: str | None, key: str | None, sep: str, encoding: str, notes: Notes
+    data: Any,
+    device: str | None,
+    others: tuple[str | None, ...],
+    sep: str,
+    encoding: str,
+    notes: Notes,
 ) -> tuple[pd.DataFrame, str, str | None]:
     """Return one table, of one file or of several; what to call it; and the column of devices."""
     import pandas as pd
@@ -245,7 +258,7 @@ def _gathered(
                 f"{len(data)} files of {len(files)} names were given; give a mapping of device "
                 "names to files"
             )
-    named = {one for one in (device, key) if one is not None}
+    named = {one for one in (device, *others) if one is not None}
     csvs = {name: Path(one) for name, one in files.items() if _kind_of(one).startswith("csv")}
     read, remarks = read_separated([*csvs.values()], named, sep, encoding) if csvs else ([], [])
     notes.remarks.extend(remarks)

@@ -114,6 +114,8 @@ class Table:
         The rows' own keys, distinct on each device; None where their places are.
     metadata : DataFrame or None
         Columns that are kept as they are, for filters.
+    group : str or None
+        The column of the metadata that tells each row's group, such as its patient.
     """
 
     frame: pd.DataFrame
@@ -125,6 +127,7 @@ class Table:
     origin: Origin
     keys: U64 | None = None
     metadata: pd.DataFrame | None = None
+    group: str | None = None
 
     @property
     def y(self) -> NDArray[Any]:
@@ -151,6 +154,13 @@ class Table:
                 "its rows with iid or dirichlet"
             )
         return self.frame[self.device].to_numpy()
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The group of each row, shape (n,); None where the table has no group column."""
+        if self.group is None or self.metadata is None:
+            return None
+        return self.metadata[self.group].to_numpy()
 
     def take(self, rows: I64) -> Table:
         """Return a table of some of the rows, in the order given; classes stay the same."""

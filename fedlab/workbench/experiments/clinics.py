@@ -94,7 +94,7 @@ def cross_validate(
 ) -> dict[str, dict[str, Ranking]]:
     """Score every patient in every repeat by every way, on the same folds.
 
-    Folds are stratified by clinic and class.
+    Folds are stratified by clinic and class; a table's groups stay whole.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def cross_validate(
         }
         for way in ways
     }
-    for held_out in stratified_folds(strata, folds, repeats, recipe.seed):
+    for held_out in stratified_folds(strata, folds, repeats, recipe.seed, table.groups):
         for way, score in ways.items():
             scores = score(table, held_out, recipe)
             for name, rows in zip(clinics.names, clinics.rows, strict=True):
