@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     PROTECTION = 16
     CODEBOOK = 17
     MODEL = 18
+    ROWS = 20
 
 
 def address_of(name: int | str) -> int:

@@ -5,19 +5,21 @@ from fedlab.training.compiled.engine import prepare
 from fedlab.training.compiled.trainer import Compiled
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
-from fedlab.training.validation import measure, validate
+from fedlab.training.validation import Near, evidence, measure, validate
 from fedlab.training.work import Phase, Work
 
 __all__ = [
     "Backend",
     "Compiled",
     "LocalSGD",
+    "Near",
     "Phase",
     "Plain",
     "Trained",
     "Trainer",
     "Update",
     "Work",
+    "evidence",
     "measure",
     "prepare",
     "train_cohort",
