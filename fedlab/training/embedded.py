@@ -41,7 +41,7 @@ class Embedded:
     index : VectorIndex
         Under the keys and with the labels that the rows have on the device.
     rows, seconds : int, float
-        What embedding and indexing has cost so far: rows that went through the model, wall time.
+        What following the model has cost so far: rows that went through the model, wall time.
     embedded_in : int
         The round of the last embedding.
     """
@@ -95,11 +95,12 @@ class Embedded:
         draw = generator(self.seed, Purpose.ROWS, round=round, device=self.device.id)
         some = self.index.keys[draw.permutation(len(self.index))[: self.sample]]
         held, now = self.index.get(some), self._values(self.device.index.get(some), parameters)
+        self.rows += len(some)
         self.seconds += time.perf_counter() - began
         return float(np.linalg.norm(now - held)) / max(float(np.linalg.norm(held)), 1e-30)
 
     def staleness(self, parameters: Array, k: int = 10) -> dict[str, float]:
-        """Return how well the index still serves a model; it costs an embedding of all rows.
+        """Return how well the index still serves a model; it embeds all rows to know, uncounted.
 
         ``overlap`` is the mean share of a row's k neighbours under the parameters that are its
         neighbours here, too. ``recall`` is that of a search here with embeddings of today, against
@@ -118,10 +119,10 @@ class Embedded:
         self.index = VectorIndex(values.shape[1], self.metric)
         self.index.add(values, self.device.training_keys, labels)
         self._edits, self.embedded_in = self.device.index.edits, round
+        self.rows += len(x)
         self.seconds += time.perf_counter() - began
 
     def _values(self, x: F32, parameters: Array) -> F32:
-        self.rows += len(x)
         embedded = self.model.embed(read_only(parameters), x)  # type: ignore[attr-defined]
         return np.asarray(embedded, np.float32)
 

@@ -71,6 +71,7 @@ def test_policies_and_what_they_cost():
     }.items():
         kept = Embedded(ward, MODEL, path[0], **policy)
         times[name] = [r for r in range(1, 7) if kept.follow(path[r], r)]
+        kept.staleness(path[6])  # what tells us, and not the device, is no cost of the policy
         sampled = 6 * 10 if name == "drift" else 0
         assert kept.rows == rows * (1 + len(times[name])) + sampled
         assert kept.seconds > 0
