@@ -28,6 +28,15 @@ SMALL = {
         "rounds": 20,
         "alpha": 0.5,
     },
+    "07_choose_samples_by_similarity": {
+        "seeds": [0, 1],
+        "devices": 5,
+        "unseen": 2,
+        "cohort": 3,
+        "rounds": 6,
+        "alpha": 1.0,
+        "queries": 10,
+    },
     "08_seal_and_erase": {"trials": 3, "kills": 1, "digits": 600, "rounds": 4},
     "09_search_across_devices": {
         "dimensions": 32,

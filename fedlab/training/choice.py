@@ -17,7 +17,7 @@ from fedlab.core.validation import read_only, require
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model
-from fedlab.training.work import Phase, checked_parameters
+from fedlab.training.work import Phase
 
 
 class Given(NamedTuple):
@@ -123,10 +123,8 @@ def choosing(
     if not rules:
         return devices
     size, starts = model.layout.size, phase.start
-    if starts is not None:
-        width = size * phase.vectors
-        starts = checked_parameters(starts, "a phase's start", len(devices), width)[..., :size]
-        starts = np.broadcast_to(read_only(starts), (len(devices), size))
+    if starts is not None:  # of models side by side, the first is the one that all learn
+        starts = np.broadcast_to(starts[..., :size], (len(devices), size))
 
     cohort = []
     for place, device in enumerate(devices):

@@ -10,12 +10,12 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, U64, Array
 from fedlab.core.validation import positive, read_only, require, whole_number
 from fedlab.device.device import Device
-from fedlab.index.vectorindex import Metric, VectorIndex
+from fedlab.index.vectorindex import VectorIndex
 from fedlab.metrics.retrieval import recall
 from fedlab.models.base import Model
 
 
-class Embedded:
+class EmbeddedRows:
     """A device's training rows as a model embeds them, in an index of their own.
 
     Parameters
@@ -31,15 +31,13 @@ class Embedded:
         It does so too where the drift is above this.
     sample : int
         Rows that are embedded in each round to see the drift, where that decides.
-    metric : str
-        Of the index (see `VectorIndex`).
     seed : int
         Of the sample that tells the drift.
 
     Attributes
     ----------
     index : VectorIndex
-        Under the keys and with the labels that the rows have on the device.
+        Under l2sq, and the keys and labels that the rows have on the device.
     rows, seconds : int, float
         What following the model has cost so far: rows that went through the model, wall time.
     embedded_in : int
@@ -55,13 +53,12 @@ class Embedded:
         every: int | None = None,
         most: float | None = None,
         sample: int = 32,
-        metric: Metric = "l2sq",
         seed: int = 0,
     ) -> None:
         require(model, "a model that embeds", "embed")
         whole_number(1 if every is None else every, "every", 1)
         positive(most=1.0 if most is None else most, sample=sample)
-        self.device, self.model, self.metric, self.seed = device, model, metric, seed
+        self.device, self.model, self.seed = device, model, seed
         self.every, self.most, self.sample, self.rows, self.seconds = every, most, sample, 0, 0.0
         self._embed_all(parameters, 0)
 
@@ -107,7 +104,7 @@ class Embedded:
         a fresh index. A row is no neighbour of itself.
         """
         whole_number(k, "k", 1, max(len(self.index) - 1, 1))
-        fresh = VectorIndex(self.index.dimensions, self.metric)
+        fresh = VectorIndex(self.index.dimensions, "l2sq")
         fresh.add(self._values(self.device.index.get(self.index.keys), parameters), self.index.keys)
         truth = _neighbours(fresh, fresh.vectors, k)
         asked = {"overlap": self.index.vectors, "recall": fresh.vectors}
@@ -116,7 +113,7 @@ class Embedded:
     def _embed_all(self, parameters: Array, round: int) -> None:
         began, (x, labels) = time.perf_counter(), self.device.training()
         values = self._values(x, parameters)
-        self.index = VectorIndex(values.shape[1], self.metric)
+        self.index = VectorIndex(values.shape[1], "l2sq")
         self.index.add(values, self.device.training_keys, labels)
         self._edits, self.embedded_in = self.device.index.edits, round
         self.rows += len(x)

@@ -37,11 +37,11 @@ def loss(device: Device, given: Given) -> F64:
     Sources: Loshchilov & Hutter, "Online batch selection for faster training of neural networks",
     ICLR workshop 2016; Shin et al., "FedBalancer", MobiSys 2022, for devices.
     """
-    x, y, model = *_labelled(device, given), given.model
+    (x, y), model, at = _labelled(device, given), given.model, given.parameters
     if hasattr(model, "losses"):
-        return np.asarray(model.losses(given.parameters, x, y), np.float64)
+        return np.asarray(model.losses(at, x, y), np.float64)
     rows = zip(x[:, None], y[:, None], strict=True)
-    return np.array([measures_of(model, given.parameters, *row)["loss"] for row in rows])  # type: ignore[arg-type]
+    return np.array([measures_of(model, at, *row)["loss"] for row in rows])  # type: ignore[arg-type]
 
 
 def gradient_bound(device: Device, given: Given) -> F64:
@@ -62,10 +62,7 @@ def gradient_bound(device: Device, given: Given) -> F64:
 
 def _labelled(device: Device, given: Given) -> tuple[F32, NDArray[Any]]:
     if given.parameters is None:
-        raise ValueError(
-            "rows can't be chosen by a model before the device has chosen one of several; take "
-            "another rule, or an algorithm that sends one model"
-        )
+        raise ValueError("choosing rows by the model needs an algorithm that sends one model")
     x, y = device.training()
     given.model.check_labels(y)
     return x, y

@@ -8,7 +8,7 @@ import pytest
 from fedlab import MLP, Device, Federation, LocalSGD, SoftmaxRegression, VectorIndex
 from fedlab.algorithms import FineTuned
 from fedlab.training import Near, evidence, validate
-from fedlab.training.embedded import Embedded
+from fedlab.training.embedded import EmbeddedRows
 from tests.helpers import distances, normal
 
 MODEL = MLP(4, (6,), 3)
@@ -32,7 +32,7 @@ def scaled(factor):
 
 def test_drift_and_overlap_of_a_scaled_encoder_are_known():
     ward = device()
-    kept = Embedded(ward, MODEL, START, sample=1000)
+    kept = EmbeddedRows(ward, MODEL, START, sample=1000)
     assert kept.index.keys.tolist() == ward.training_keys.tolist()
     np.testing.assert_array_equal(kept.index.vectors, MODEL.embed(START, ward.training()[0]))
     assert kept.staleness(START, k=5) == {"overlap": 1.0, "recall": 1.0}
@@ -45,7 +45,7 @@ def test_drift_and_overlap_of_a_scaled_encoder_are_known():
 
 def test_staleness_equals_brute_force():
     ward, moved = device(), MODEL.initial(1)
-    kept = Embedded(ward, MODEL, START)
+    kept = EmbeddedRows(ward, MODEL, START)
     x = ward.training()[0]
     old, new = (MODEL.embed(p, x) for p in (START, moved))
 
@@ -69,7 +69,7 @@ def test_policies_and_what_they_cost():
         "every 3": {"every": 3},
         "drift": {"most": 0.25, "sample": 10},
     }.items():
-        kept = Embedded(ward, MODEL, path[0], **policy)
+        kept = EmbeddedRows(ward, MODEL, path[0], **policy)
         times[name] = [r for r in range(1, 7) if kept.follow(path[r], r)]
         kept.staleness(path[6])  # what tells us, and not the device, is no cost of the policy
         sampled = 6 * 10 if name == "drift" else 0
@@ -79,14 +79,14 @@ def test_policies_and_what_they_cost():
     assert times == {"never": [], "every 3": [3, 6], "drift": [3]}
     for wrong in ({"every": 0}, {"most": -1.0}, {"sample": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
-            Embedded(ward, MODEL, START, **wrong)
+            EmbeddedRows(ward, MODEL, START, **wrong)
     with pytest.raises(TypeError, match="no embed"):
-        Embedded(ward, SoftmaxRegression(4, 3), np.zeros(15))
+        EmbeddedRows(ward, SoftmaxRegression(4, 3), np.zeros(15))
 
 
 def test_rows_that_come_or_go_are_followed():
     ward = device()
-    kept = Embedded(ward, MODEL, START)
+    kept = EmbeddedRows(ward, MODEL, START)
     gone = int(ward.training_keys[0])
     ward.index.remove([gone])
     assert kept.follow(START, 1)
