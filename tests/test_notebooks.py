@@ -39,6 +39,15 @@ SMALL = {
         "sizes": [20],
         "dtypes": ["i8"],
     },
+    "07_choose_samples_by_similarity": {
+        "seeds": [0, 1],
+        "devices": 5,
+        "unseen": 2,
+        "cohort": 3,
+        "rounds": 6,
+        "alpha": 1.0,
+        "queries": 10,
+    },
     "08_seal_and_erase": {"trials": 3, "kills": 1, "digits": 600, "rounds": 4},
     "09_search_across_devices": {
         "dimensions": 32,

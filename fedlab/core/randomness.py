@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     CODEBOOK = 17
     MODEL = 18
     UNSEEN = 19
+    ROWS = 20
 
 
 def address_of(name: int | str) -> int:

@@ -49,6 +49,9 @@ class Device(Holder):
     (2, {0: 1, 1: 1})
     """
 
+    # What a rule chose that is asked once, with what it depends on: `fedlab.training.choice`.
+    _view: tuple[Any, Any, Device] | None = None
+
     def __init__(self, id: int | str, index: VectorIndex, profile: Profile | None = None) -> None:
         if isinstance(id, bool) or not isinstance(id, int | np.integer | str):
             raise TypeError(f"a device is named {id!r}; names are whole numbers or text")
@@ -59,6 +62,9 @@ class Device(Holder):
         # What was derived from the index, with the number of edits that it had then.
         self._places: tuple[int, Places, Places] | None = None
         self._known: tuple[int, dict[int, Rows]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_view": None}  # a rule of one's own may not be picklable
 
     def __repr__(self) -> str:
         held_out = f", {len(self._held_out)} of them held out" if len(self._held_out) else ""

@@ -20,6 +20,7 @@ from fedlab.federation.state import RunState
 from fedlab.fleet import Roster
 from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
+from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
 from fedlab.training.validation import checked_rows, on_held_out, on_rows
 from fedlab.training.work import phases_of
@@ -81,9 +82,12 @@ def personal(
     work = (*before, replace(last, keep="personal", stays=None))
     number = state.round + 1
     order = Dispatch.alike(len(devices), number, plan.local.rate(number), plan.local.epochs)
+    shown = choosing(
+        plan.rows, devices, plan.model, phases_of(work)[0], seed=plan.seed, round=number
+    )
     parts = list(
         train_in_parts(
-            *(devices, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
+            *(shown, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
         )
     )
     for part in parts:

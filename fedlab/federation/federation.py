@@ -33,6 +33,7 @@ from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
 from fedlab.training import Backend, LocalSGD, trainer_of
+from fedlab.training.choice import RowChoice, checked_rules
 from fedlab.updates import (
     SGD,
     Aggregator,
@@ -77,6 +78,10 @@ class Federation:
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one. By default the algorithm's own, or
         "rows".
+    rows : RowChoice, or sequence of them, optional
+        By which of its rows a device trains in a round (see `fedlab.training.rules`): such as
+        ``Uniform(0.5)``, or ``[Distinct(0.01), Highest(0.5, loss)]``, each among what the one
+        before it left. By default all.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
     aggregator : Aggregator, optional
@@ -135,6 +140,7 @@ class Federation:
         server: ServerOptimiser | str | None = None,
         cohort: int | float | None = None,
         weights: Weights | None = None,
+        rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
         aggregator: Aggregator | None = None,
         stragglers: Stragglers | None = None,
@@ -183,6 +189,7 @@ class Federation:
             quorum=whole_number(quorum, "quorum", 1, size),
             stragglers=stragglers,
             weights=weigh,
+            rows=checked_rules(rows),
             chain=passed,
             server=steps,
             seed=seed,
@@ -301,8 +308,9 @@ class Federation:
         state, report = play(self.plan, self._roster, self.state, self.threads)
         if len(report.senders):
             # Noted first: noting a round again, after an interrupt, changes nothing.
-            senders = [] if self._stored else [self.devices[place] for place in report.senders]
-            self._participation.note(report.round, report.senders, senders)
+            looked_at = not self._stored and not self.plan.rows
+            senders = [self.devices[place] for place in report.senders] if looked_at else []
+            self._participation.note(report.round, report.senders, senders, report.keys)
         self.state = state
         return report
 
@@ -570,10 +578,11 @@ class Federation:
     def rounds_that_used(self, device: int | str, key: int) -> I64:
         """Return the rounds whose model learned from a row: its device's update entered them.
 
-        A row counts while it was among its device's training rows: held out, it was not used, nor
-        in rounds that the device slept through or in which its update was set aside. Rows that
-        were erased since, or that moved on to another device, are answered for as well. A key that
-        was taken from a row and given to another one stands for both.
+        A row counts while it was among its device's training rows: held out, or not chosen by a
+        rule of ``rows=``, it was not used, nor in rounds that the device slept through or in which
+        its update was set aside. Rows that were erased since, or that moved on to another device,
+        are answered for as well. A key that was taken from a row and given to another one stands
+        for both.
 
         The model's memory is another matter. Every model since the first of these rounds derives
         from the row, what `FedAvg` averaged can't be taken out again, and nothing here unlearns:
@@ -606,7 +615,8 @@ class Federation:
         held = wanted in self.devices[place].index
         rounds = np.empty(0, np.int64)
         if held or not self._stored:
-            rounds = self._participation.rounds_of(place, None if self._stored else wanted)
+            whole = self._stored and not self.plan.rows
+            rounds = self._participation.rounds_of(place, None if whole else wanted)
             rounds = rounds[rounds <= self.round_number]
         if not (held or len(rounds)):
             warnings.warn(

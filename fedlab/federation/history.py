@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.typing import F64, Places
+from fedlab.core.typing import F64, U64, Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,8 @@ class Report:
         What the numbers don't say: who was left out, and why.
     senders : (k,) int array
         Places of the devices whose updates entered the model.
+    keys : tuple of (r,) uint64 arrays
+        The rows that each of them trained on, where a rule chose them.
     wall_seconds : float
     """
 
@@ -45,6 +47,7 @@ class Report:
     devices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     remarks: tuple[tuple[object, str], ...] = ()
     senders: Places = field(default_factory=lambda: np.empty(0, np.intp))
+    keys: tuple[U64, ...] = ()
     wall_seconds: float | None = None
 
 

@@ -2,7 +2,8 @@
 
 Kept are the places of the devices whose updates entered each round, and of each of those the keys
 that it trained on: all of them once, and afterwards only keys that came or went. That is eight
-bytes for each key, and four for each update; a round costs a look at each sender.
+bytes for each key, and four for each update; a round costs a look at each sender. Where each round
+chooses other rows, keys come and go with each.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Participation:
         round: int,
         places: Sequence[int] | Places,
         devices: Sequence[Device] = (),
+        keys: Sequence[U64] = (),
     ) -> None:
         """Note that the updates of some devices entered a round; again, if it is done again.
 
@@ -74,7 +76,11 @@ class Participation:
         devices : sequence of Device
             Those at the places, with the rows that they trained on. None where rows never change
             (see `Columnar`): the store knows them.
+        keys : sequence of (r,) arrays
+            Where rows are chosen, those that each device trained on, instead of `devices`.
         """
+        for place, chosen in zip(np.asarray(places).tolist(), keys, strict=False):
+            self._compare(round, place, chosen)
         for place, device in zip(np.asarray(places).tolist(), devices, strict=False):
             index = device.index
             seen = self._seen.get(place)

@@ -14,6 +14,7 @@ from fedlab.device.device import Device
 from fedlab.fleet import Columnar, Roster, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
+from fedlab.training.choice import RowChoice
 from fedlab.updates import Chain, ServerOptimiser
 from fedlab.updates.weights import Weigher
 
@@ -50,6 +51,8 @@ class Plan:
     cohort, quorum : int
         Devices of a round, and least updates of one.
     weights : Weigher
+    rows : tuple of RowChoice
+        What devices choose their rows by.
     chain : Chain
         The stages that updates pass, and the aggregator.
     server : ServerOptimiser
@@ -65,6 +68,7 @@ class Plan:
     quorum: int
     stragglers: Stragglers | None
     weights: Weigher
+    rows: tuple[RowChoice, ...]
     chain: Chain
     server: ServerOptimiser
     seed: int

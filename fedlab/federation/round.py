@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.core.typing import F64, I64, U64, Array, Places
 from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
@@ -28,6 +28,7 @@ from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, choose_places, round_seconds
 from fedlab.training import Trained
+from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Updates
@@ -46,7 +47,8 @@ _BYTES = "bytes_up_"
 class _Came:
     """What has come from a cohort so far: sums of blocks, and columns of single devices' numbers.
 
-    Columns stand in the cohort's order; `at` holds places in the federation.
+    Columns stand in the cohort's order; `at` holds places in the federation, `shown` the cohort
+    with the rows that it trained on.
     """
 
     kept: DeviceStates
@@ -60,6 +62,7 @@ class _Came:
     averaged: set[str] = field(default_factory=set)
     hopeless: bool = True
     in_parts: bool = False
+    shown: Sequence[Device] = ()
 
     def note(self, places: Places, **columns: Any) -> None:
         self.at.append(places)
@@ -113,12 +116,14 @@ def play(
                 else {}
             ),
         }
+    senders = came.places[:0] if skipped else came.places
     report = Report(
         number,
         measures,
         _of_devices(fleet, came, plan) if plan.evaluation.record == "devices" else {},
         (*remarks, *skipped),
-        came.places if not skipped else came.places[:0],
+        senders,
+        _keys(came, places, senders) if plan.rows else (),
         time.perf_counter() - began,
     )
     after = replace(
@@ -165,7 +170,9 @@ def _trained(
 ) -> tuple[_Came, int]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
     work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
-    came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases_of(work)))
+    phases = phases_of(work)
+    cohort = choosing(plan.rows, cohort, plan.model, phases[0], seed=plan.seed, round=number)
+    came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases), shown=cohort)
     weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
@@ -182,7 +189,14 @@ def _trained(
         if len(part.places):
             mine = part.places
             _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine])
-    return came, sum(phase.nbytes for phase in phases_of(work))
+    signals = *plan.rows, plan.weights.weights  # queries, say
+    return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
+
+
+def _keys(came: _Came, places: Places, senders: Places) -> tuple[U64, ...]:
+    """Return the keys of the rows that each sender trained on."""
+    shown = dict(zip(places.tolist(), came.shown, strict=True))
+    return tuple(np.unique(shown[place].training_keys) for place in senders.tolist())
 
 
 def _weights(plan: Plan, cohort: Sequence[Device], whole: Trained | None) -> F64:

@@ -104,7 +104,8 @@ class Model(Protocol):
 
     Where an algorithm works on embeddings (MOON, FedProto), a model also has ``classes``, ``embed(
     parameters, x)``, which returns what enters its last layer, (n, d), and a `loss_and_gradient`
-    that takes ``pull=``: a further loss of the batch's embeddings, to be added (see `Pull`).
+    that takes ``pull=``: a further loss of the batch's embeddings, to be added (see `Pull`). Where
+    rows are chosen by their loss, ``losses(parameters, x, y)`` tells it for all at once, (n,).
     """
 
     @property

@@ -66,6 +66,10 @@ class LinearRegression:
         mse = float(np.square(self.predict(parameters, x) - y, dtype=np.float64).mean())
         return {"loss": mse / 2, "mse": mse}
 
+    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
+        """Return half of each row's squared error, (n,)."""
+        return np.asarray(np.square(self.predict(parameters, x) - y, dtype=np.float64) / 2)
+
 
 @dataclass(frozen=True)
 class SoftmaxRegression:
@@ -130,3 +134,7 @@ class SoftmaxRegression:
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
         return measure_classes(self.scores(parameters, x), y)
+
+    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
+        """Return each row's cross-entropy, (n,)."""
+        return cross_entropy(self.scores(parameters, x), y)[0]

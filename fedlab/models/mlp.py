@@ -124,3 +124,7 @@ class MLP:
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
         return measure_classes(self._forward(parameters, x)[-1], y)
+
+    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
+        """Return each row's cross-entropy, (n,)."""
+        return cross_entropy(self._forward(parameters, x)[-1], y)[0]

@@ -7,7 +7,7 @@ from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.sklearn_trainer import PartialFit
 from fedlab.training.torch_trainer import CompiledModule
 from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
-from fedlab.training.validation import measure, validate
+from fedlab.training.validation import Near, evidence, measure, validate
 from fedlab.training.work import Phase, Work
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Compiled",
     "CompiledModule",
     "LocalSGD",
+    "Near",
     "PartialFit",
     "Phase",
     "Plain",
@@ -22,6 +23,7 @@ __all__ = [
     "Trainer",
     "Update",
     "Work",
+    "evidence",
     "measure",
     "prepare",
     "train_cohort",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, Array
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import read_only, require, whole_number
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.index.ingest import as_labels, as_vectors
 from fedlab.models.base import Model
 from fedlab.training.local import refuse_other_widths
+from fedlab.training.rules import mask_of
 from fedlab.training.trainer import Backend, Measures, Trainer, trainer_of
 from fedlab.training.work import checked_parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Rows of a test set that one thread takes at a time.
 _PART = 512
@@ -54,6 +58,67 @@ def on_held_out(
     rows = [device.held_out_rows() for device in devices]
     counts = np.array([len(part) for part in rows], np.float64)
     return {**_evaluated(trainer, rows, parameters, threads), "rows": counts}
+
+
+class Near(Device):
+    """A device that is judged on those of its held-out rows that are nearest to queries.
+
+    For ``Federation.validate(devices=[Near(device, queries, 5) for device in devices])`` and
+    `validate`. It trains as the device does.
+
+    Parameters
+    ----------
+    device : Device
+        With rows held out.
+    queries : (q, d) array
+        Cases like those that matter; they are sent to the device.
+    k : int
+        Each query asks for so many rows; one that several ask for counts once.
+    """
+
+    def __init__(self, device: Device, queries: ArrayLike, k: int) -> None:
+        super().__init__(device.id, device.index, device.profile)
+        hits = device.most_similar(queries, k, mask_of(device.held_out_rows()))
+        self._held_out, self._of = np.unique(hits.keys[hits.found]), device
+
+    def training_rows(self) -> Rows:
+        """Return the device's own: what else it holds out is not for training."""
+        return self._of.training_rows()
+
+
+def evidence(device: Device, model: Model, parameters: Array, x: ArrayLike, k: int) -> pd.DataFrame:
+    """Return a model's predictions with the device's training rows that are nearest to each.
+
+    For the device's own screen: it shows labels of single rows.
+
+    Parameters
+    ----------
+    device : Device
+    model : Model
+        With `predict`.
+    parameters : (p,) array
+    x : (n, d) array
+        Rows to predict.
+    k : int
+        Nearest rows of each.
+
+    Returns
+    -------
+    DataFrame
+        query, predicted (a class, or a number), key, distance, label; for each query the nearest
+        row first.
+    """
+    import pandas as pd
+
+    require(model, "a model whose predictions are shown", "predict")
+    asked = as_vectors(x, model.inputs, "rows to predict")
+    hits = device.most_similar(asked, k, mask_of(device.training_rows()))
+    scores = np.asarray(model.predict(read_only(parameters), asked))  # type: ignore[attr-defined]
+    predicted = scores if scores.ndim == 1 else scores.argmax(axis=1)
+    found = {"key": hits.keys[hits.found], "distance": hits.distances[hits.found]}
+    each = {"query": np.arange(len(asked)), "predicted": predicted}
+    repeated = {name: np.repeat(column, hits.counts) for name, column in each.items()}
+    return pd.DataFrame({**repeated, **found, "label": device.index.labels_of(found["key"])})
 
 
 def measure(
