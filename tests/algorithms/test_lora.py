@@ -183,4 +183,4 @@ def test_a_run_goes_on_from_a_file(algorithm: Any, tmp_path: Any) -> None:
     second.load(tmp_path / "run")
     second.run(2)
     assert whole.parameters.tobytes() == second.parameters.tobytes()
-    assert whole.history.frame().equals(second.history.frame())
+    assert whole.history.to_frame().equals(second.history.to_frame())

@@ -76,7 +76,7 @@ def test_a_run_goes_on_from_a_file_and_another_rule_s_file_is_refused(name, tmp_
     second.load(tmp_path / "run")
     second.run(3)
     assert second.parameters.tobytes() == whole.parameters.tobytes()
-    assert second.history.frame().equals(whole.history.frame())
+    assert second.history.to_frame().equals(whole.history.to_frame())
     for place in whole._participation.places:
         for key in range(12):
             used = [f._participation.rounds_of(place, key).tolist() for f in (whole, second)]

@@ -241,7 +241,7 @@ def read_vectors(
 def _gathered(
     data: Any,
     device: str | None,
-    others: tuple[str | None, ...],
+    marked: tuple[str | None, ...],
     sep: str,
     encoding: str,
     notes: Notes,
@@ -258,7 +258,7 @@ def _gathered(
                 f"{len(data)} files of {len(files)} names were given; give a mapping of device "
                 "names to files"
             )
-    named = {one for one in (device, *others) if one is not None}
+    named = {one for one in (device, *marked) if one is not None}
     csvs = {name: Path(one) for name, one in files.items() if _kind_of(one).startswith("csv")}
     read, remarks = read_separated([*csvs.values()], named, sep, encoding) if csvs else ([], [])
     notes.remarks.extend(remarks)
