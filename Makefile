@@ -26,8 +26,8 @@ unexport JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONHOME PYTHONPATH PYTHONSTARTUP
 # `user = true` in somebody's pip configuration would make every install in an environment fail.
 export PIP_USER := 0
 
-## report    pull the data, run every notebook, write reports/index.html
-report: .venv/.workbench
+## report    pull the data, run every notebook, write reports/index.html (EXTRAS=llm: those that need it)
+report: .venv/.workbench $(EXTRAS:%=.venv/.extra-%)
 	$(PY) -m fedlab.workbench report $(P)
 
 ## run       run one notebook: make run NB=04 P='-p alpha 0.1'
@@ -91,6 +91,12 @@ help:
 	$(INSTALL) -e '.[workbench]'
 	@touch $@
 
+# Extras that some notebooks need: make report EXTRAS=llm
+.venv/.extra-%: .venv/.workbench
+	@echo "Installing the extra $* (once) ..."
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
 # Else JupyterLab's first word to a newcomer is a question about its own news.
 $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 	@mkdir -p $(LAB_SETTINGS)
@@ -99,7 +105,7 @@ $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."
 	@rm -f .venv/.workbench .venv/.test .venv/.docs
-	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy)]'
+	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy$(comma)torch$(comma)llm)]'
 	@touch .venv/.workbench $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/bin/activate

@@ -1,6 +1,7 @@
 """Experiments that are too long for a notebook's cells."""
 
 from fedlab.workbench.experiments.clinics import Recipe, cross_validate
+from fedlab.workbench.experiments.contests import contest
 from fedlab.workbench.experiments.files import altered_files, killed_saves, sealing_costs
 from fedlab.workbench.experiments.index import (
     churn,
@@ -22,6 +23,7 @@ __all__ = [
     "central_index",
     "churn",
     "compare_searches",
+    "contest",
     "cross_validate",
     "killed_saves",
     "recall_against_bytes",
