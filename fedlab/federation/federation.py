@@ -81,7 +81,7 @@ class Federation:
     rows : RowChoice, or sequence of them, optional
         By which of its rows a device trains in a round (see `fedlab.training.rules`): such as
         ``Uniform(0.5)``, or ``[Distinct(0.01), Highest(0.5, loss)]``, each among what the one
-        before it left. By default all.
+        before it left. By default all. Simulated seconds count training, and not the choosing.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
     aggregator : Aggregator, optional

@@ -86,7 +86,7 @@ class EmbeddedRows:
     def drift(self, parameters: Array, round: int = 0) -> float:
         """Return how far a sample of rows has moved, by how long their stored embeddings are.
 
-        sqrt(sum |h' - h|^2 / sum |h|^2), with h as stored and h' under the parameters.
+        ``sqrt(sum |h' - h|^2 / sum |h|^2)``, with h as stored and h' under the parameters.
         """
         began = time.perf_counter()
         draw = generator(self.seed, Purpose.ROWS, round=round, device=self.device.id)

@@ -45,10 +45,10 @@ def loss(device: Device, given: Given) -> F64:
 
 
 def gradient_bound(device: Device, given: Given) -> F64:
-    """Return the length of each row's gradient at the scores, |softmax(scores) - onehot(y)|, (r,).
+    """Return the length of each row's gradient at the scores of the classes, (r,).
 
-    Up to a factor it bounds the length of the whole gradient. The model needs `predict`, and its
-    loss must be the cross-entropy.
+    That is ``|softmax(scores) - onehot(y)|``. Up to a factor it bounds the length of the whole
+    gradient. The model needs `predict`, and its loss must be the cross-entropy.
 
     Source: Katharopoulos & Fleuret, "Not all samples are created equal: deep learning with
     importance sampling", ICML 2018, eq. 20.
