@@ -91,21 +91,13 @@ class FineTuned:
 class Alone(Stateless):
     """Each device trains a model of its own, and sends nothing: what joining is compared with.
 
-    Parameters
-    ----------
-    epochs : int
-        Passes of a device that has never taken part, when it makes its model.
+    A device that has never taken part has trained nothing, and predicts with the start.
 
     Examples
     --------
     >>> Alone()
-    Alone(epochs=5)
+    Alone()
     """
-
-    epochs: int = 5
-
-    def __post_init__(self) -> None:
-        whole_number(self.epochs, "epochs", 1)
 
     def init(self, parameters: Array, devices: int, layout: Layout) -> State:
         return {"size": len(parameters)}

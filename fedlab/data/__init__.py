@@ -12,6 +12,7 @@ from fedlab.data.embedding.encoders import (
     text_encoder,
 )
 from fedlab.data.embedding.projection import Projection, ProjectionLoss, hashed
+from fedlab.data.loading.language import Pretrained, load_minilm, load_smollm2
 from fedlab.data.loading.loaders import (
     load_breast_cancer,
     load_diabetes,
@@ -67,6 +68,7 @@ __all__ = [
     "Partition",
     "PartitionError",
     "Preparation",
+    "Pretrained",
     "Projection",
     "ProjectionLoss",
     "Source",
@@ -99,9 +101,11 @@ __all__ = [
     "load_heart",
     "load_icd10",
     "load_images",
+    "load_minilm",
     "load_mnist5k",
     "load_newsgroups",
     "load_reuters",
+    "load_smollm2",
     "load_words",
     "pull",
     "quantity_gini",

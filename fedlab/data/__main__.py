@@ -35,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no source {', '.join(unknown)}; there are {', '.join(sources())}")
     commands = {"list": _list, "pull": _pull, "verify": _verify}
-    return max(commands[given.command](name) for name in given.names or sources())
+    # What only an extra can read is pulled by name, or when it is first used.
+    names = given.names or [
+        n for n, s in sources().items() if not s.extra or given.command == "list"
+    ]
+    return max(commands[given.command](name) for name in names)
 
 
 def _list(name: str) -> int:

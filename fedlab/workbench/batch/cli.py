@@ -213,7 +213,7 @@ def _pull() -> None:
     # Weights that nobody can use here are not worth a long download.
     unused = {"minilm"} if missing_packages() else set()
     for name, source in sources().items():
-        if source.bundled or name in unused:
+        if source.bundled or source.extra or name in unused:
             continue
         say(f"data: {name}\n", sys.stdout)
         try:
