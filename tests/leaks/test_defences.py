@@ -127,7 +127,7 @@ def test_released_counts_have_discrete_laplace_noise_of_scale_one_over_epsilon()
     ("make", "said"),
     [
         (lambda: Noise(0.0), "sigma is 0.0"),
-        (lambda: Noise(np.inf), "finite"),
+        (lambda: Noise(np.inf), "positive number"),
         (lambda: Rotation(-1.0), "sigma is -1.0"),
         (lambda: ScaleAndPerturb(np.nan), "beta is nan"),
         (lambda: Quantised("f16"), "choose 'i8' or 'b1'"),
