@@ -140,3 +140,15 @@ def test_the_commands_of_a_page_are_taken(page: Path) -> None:
 def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_every_algorithm_has_its_line() -> None:
+    from fedlab import algorithms
+
+    page = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 and all(row) for row in rows)
+    others = {"Algorithm", "Memory", "Stateless", "WithServer", "by_name"}
+    assert sorted(row[0].strip("`") for row in rows) == sorted(
+        {*algorithms.__all__} - others | {*algorithms._WITH_SERVER}
+    )

@@ -10,11 +10,15 @@ from fedlab.algorithms.apfl import APFL
 from fedlab.algorithms.base import Algorithm, Stateless
 from fedlab.algorithms.ditto import Ditto
 from fedlab.algorithms.fedavg import FedAvg
+from fedlab.algorithms.feddbe import FedDBE
 from fedlab.algorithms.feddyn import FedDyn
 from fedlab.algorithms.fednova import FedNova
+from fedlab.algorithms.fedproto import FedProto
 from fedlab.algorithms.fedprox import FedProx
 from fedlab.algorithms.ifca import IFCA
+from fedlab.algorithms.knn_per import KNNPer, Memory
 from fedlab.algorithms.lora import FedExLoRA, FFALoRA, FlexLoRA, FLoRA
+from fedlab.algorithms.moon import MOON
 from fedlab.algorithms.personal import Alone, FineTuned
 from fedlab.algorithms.qffl import QFFL
 from fedlab.algorithms.scaffold import Scaffold
@@ -26,6 +30,7 @@ __all__ = [
     "AFL",
     "APFL",
     "IFCA",
+    "MOON",
     "QFFL",
     "Algorithm",
     "Alone",
@@ -34,14 +39,18 @@ __all__ = [
     "FLoRA",
     "FedAvg",
     "FedBN",
+    "FedDBE",
     "FedDyn",
     "FedExLoRA",
     "FedNova",
     "FedPer",
+    "FedProto",
     "FedProx",
     "FedRep",
     "FineTuned",
     "FlexLoRA",
+    "KNNPer",
+    "Memory",
     "Scaffold",
     "Stateless",
     "WithServer",
@@ -80,6 +89,9 @@ _ALGORITHMS: dict[str, Any] = {
     "flora": FLoRA(),
     "fedexlora": FedExLoRA(),
     "flexlora": FlexLoRA(),
+    "moon": MOON(),
+    "fedproto": FedProto(),
+    "feddbe": FedDBE(),
 }
 #: What papers name in one word: federated averaging, and what the server does.
 _WITH_SERVER = {
