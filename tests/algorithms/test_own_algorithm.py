@@ -1,6 +1,6 @@
 """An algorithm of one's own: one file outside the package, no change of the engine, both doors.
 
-FedDyn is not in the library. It reaches the optimum of the uniform average, which FedAvg misses.
+FedDyn, from scratch. It reaches the optimum of the uniform average, which FedAvg misses.
 
 Source: Acar et al., "Federated learning based on dynamic regularization", ICLR 2021, algorithm 1.
 """
