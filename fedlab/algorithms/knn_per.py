@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, Array
 from fedlab.core.validation import positive, require, share_of_one, whole_number
 from fedlab.device.device import Device
@@ -94,19 +95,23 @@ class KNNPer:
             raise TypeError(
                 f"{type(model).__name__} has no embed; use KNNPer(of='row'), or a model that has"
             )
-        x, y = device.training()
-        keys, width = device.training_keys, x.shape[1]
+        (x, y), keys = device.training(), device.training_keys
         model.check_labels(y)
         if self.rows is not None and self.rows < len(x):
             draw = generator(self.seed, Purpose.RESAMPLING, device=device.id)
             kept = np.sort(draw.permutation(len(x))[: self.rows])
             x, y, keys = x[kept], y[kept], keys[kept]
-        if self.of == "embedding":
-            x = np.asarray(model.embed(parameters, x), np.float32)  # type: ignore[attr-defined]
-            width = x.shape[1]
-        index = VectorIndex(width, "l2sq", self.dtype)
-        index.add(x, keys=keys, labels=y if len(y) else None)
+        seen = self._seen(x, model, parameters)
+        index = VectorIndex(seen.shape[1], "l2sq", self.dtype)
+        index.add(seen, keys=keys, labels=y if len(y) else None)
         return Memory(self, model, parameters, index)
+
+    def _seen(self, x: Array, model: Any, parameters: Array) -> Array:
+        """Return rows as the memory holds them."""
+        if self.of == "row":
+            return x
+        with one_blas_thread():
+            return np.asarray(model.embed(parameters, x), np.float32)
 
     def validate(
         self,
@@ -187,7 +192,7 @@ class Memory:
 
     of: KNNPer
     model: Any
-    parameters: Array
+    parameters: Array = field(repr=False)
     index: VectorIndex
 
     def predict(self, x: ArrayLike) -> F64:
@@ -200,7 +205,8 @@ class Memory:
     def _both(self, x: ArrayLike) -> tuple[F64, F64]:
         """Return the model's class probabilities, and the neighbours'; without any, the model's."""
         rows = as_vectors(x, self.model.inputs, "rows")
-        said = np.asarray(self.model.predict(self.parameters, rows), np.float64)
+        with one_blas_thread():
+            said = np.asarray(self.model.predict(self.parameters, rows), np.float64)
         if not len(self.index):
             return said, said
         keys, _, weights = self._near(rows)
@@ -214,9 +220,7 @@ class Memory:
 
     def _near(self, rows: Array) -> tuple[Any, F64, F64]:
         """Return each row's neighbours: keys, squared distances, and weights that sum to one."""
-        seen = rows
-        if self.of.of == "embedding":
-            seen = np.asarray(self.model.embed(self.parameters, rows), np.float32)
+        seen = self.of._seen(rows, self.model, self.parameters)
         hits = self.index.search(seen, min(self.of.k, len(self.index)), exact=True)
         near = hits.distances
         # The nearest one's factor cancels out: far from all rows, others would round to nothing.
