@@ -28,6 +28,17 @@ SMALL = {
         "rounds": 20,
         "alpha": 0.5,
     },
+    "06_personalise_with_neighbours": {
+        "seeds": [0, 1],
+        "devices": 6,
+        "strangers": 2,
+        "cohort": 3,
+        "rounds": 4,
+        "epochs": 1,
+        "ks": [5],
+        "sizes": [20],
+        "dtypes": ["i8"],
+    },
     "08_seal_and_erase": {"trials": 3, "kills": 1, "digits": 600, "rounds": 4},
     "09_search_across_devices": {
         "dimensions": 32,
