@@ -85,8 +85,9 @@ class FedProto(Stateless):
     -----
     The model needs an embedding (see `fedlab.models.Model`). All devices have the same model here,
     where the paper allows several; they predict with its last layer, not by the nearest prototype.
-    Prototypes are computed after training, over all training rows. Only sums over devices reach the
-    server, so a device sends zeros for a class that it does not have.
+    Prototypes are computed after training, over all training rows. The server needs sums over
+    devices only, so a device sends zeros for a class that it does not have; where nothing hides the
+    summands, its counts tell how often it has each class.
 
     Source: Tan et al., "FedProto: federated prototype learning across heterogeneous clients", AAAI
     2022, algorithm 1.

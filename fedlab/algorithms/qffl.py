@@ -27,9 +27,9 @@ def loss_at_start(model: Model, start: Array, end: Array, x: Array, y: Array) ->
 class QFFL(Stateless):
     """The server minimises ``sum_k F_k^(q + 1) / (q + 1)``, so that losses become more even.
 
-    With L = 1 / eta and g_k = L (x - y_k), device k sends F_k^q g_k and h_k = q F_k^(q - 1) |g_k|^2
-    + L F_k^q, where F_k is its loss at the model that it was sent; the server steps by -sum_k F_k^q
-    g_k / sum_k h_k. All devices are weighed alike.
+    With L = 1 / eta and g_k = L (x - y_k), device k sends F_k^q g_k and
+    ``h_k = q F_k^(q - 1) |g_k|^2 + L F_k^q``, where F_k is its loss at the model that it was sent;
+    the server steps by -sum_k F_k^q g_k / sum_k h_k. All devices are weighed alike.
 
     Parameters
     ----------
