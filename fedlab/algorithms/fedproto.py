@@ -27,7 +27,9 @@ class _Towards:
     @property
     def nbytes(self) -> int:
         """Bytes of the prototypes that there are."""
-        return 0 if self.prototypes is None else self.prototypes[_known(self.prototypes)].nbytes
+        if self.prototypes is None:
+            return 0
+        return self.prototypes[~np.isnan(self.prototypes[:, 0])].nbytes
 
     def some(self, places: Any) -> _Towards:
         return self
@@ -45,10 +47,6 @@ class _Towards:
         of: Any = model
         loss, gradient = of.loss_and_gradient(parameters, x, y, pull=pull, **chance)
         return loss, gradient
-
-
-def _known(prototypes: Array) -> Any:
-    return ~np.isnan(prototypes[:, 0])
 
 
 @dataclass(frozen=True)

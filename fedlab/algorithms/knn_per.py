@@ -269,9 +269,8 @@ class Memory:
         if not len(self.index):
             return pd.DataFrame({name: [] for name in EVIDENCE})
         keys, near, weights = self._near(rows)
-        query = np.repeat(np.arange(len(keys)), keys.shape[1])
-        labels = self.index.labels_of(keys.ravel())
-        columns = (query, keys.ravel(), labels, near.ravel(), weights.ravel())
+        query, labels = np.indices(keys.shape)[0], self.index.labels_of(keys.ravel())
+        columns = (query.ravel(), keys.ravel(), labels, near.ravel(), weights.ravel())
         return pd.DataFrame(dict(zip(EVIDENCE, columns, strict=True)))
 
 

@@ -290,8 +290,9 @@ def devices_from_table(
     ]
     preparation = Preparation.from_sums(ColumnSums.merge(sums))
     order = np.concatenate(partition.rows)
-    vectors, features = preparation.apply(table.frame.iloc[order])
-    store = VectorIndex(len(features), metric, dtype)
+    # Rows that are held out may have categories of their own: that is what holding out is for.
+    vectors, _ = preparation.coded(table.frame.iloc[order])
+    store = VectorIndex(vectors.shape[1], metric, dtype)
     about = None if table.metadata is None else table.metadata.iloc[order]
     store.add(vectors, keys=order, labels=table.y[order], metadata=about)
     keys = order.astype(np.uint64) if table.keys is None else table.keys[order]

@@ -239,6 +239,17 @@ class Preparation:
             Of categories that were not seen in training: they are 0 everywhere, as missing ones
             are. A code that lost its leading zero looks like that, too.
         """
+        matrix, unseen = self.coded(frame)
+        if unseen:
+            warnings.warn(
+                "categories that were not seen in training are 0 in all columns: "
+                f"{'; '.join(unseen)}",
+                stacklevel=2,
+            )
+        return matrix, self.features
+
+    def coded(self, frame: pd.DataFrame) -> tuple[F32, list[str]]:
+        """Return the matrix of `apply`, and in words which categories training had not seen."""
         values = _numbers(frame, self.numeric)
         absent = np.isnan(values)
         scaled = (np.where(absent, self.mean, values) - self.mean) / self.scale
@@ -252,13 +263,7 @@ class Preparation:
             if len(strange):
                 some = ", ".join(map(repr, strange.unique()[:5]))
                 unseen.append(f"{name!r} holds {some} in {rows_text(strange.index)}")
-        if unseen:
-            warnings.warn(
-                "categories that were not seen in training are 0 in all columns: "
-                f"{'; '.join(unseen)}",
-                stacklevel=2,
-            )
-        return np.concatenate(blocks, axis=1, dtype=np.float32), self.features
+        return np.concatenate(blocks, axis=1, dtype=np.float32), unseen
 
 
 def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> F64:
