@@ -73,6 +73,8 @@ pins: .venv/.workbench
 	$(PY) -m uv pip compile --quiet --universal --fork-strategy fewest --all-extras \
 	  --annotation-style line --custom-compile-command 'make pins' \
 	  $(P) --output-file constraints.txt pyproject.toml
+	@# What torch takes for CUDA is left to who wants it.
+	sed -i.old -E '/^(nvidia|cuda|triton)/d' constraints.txt && rm constraints.txt.old
 
 help:
 	@sed -n 's/^## /  make /p' Makefile
@@ -99,7 +101,7 @@ $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."
 	@rm -f .venv/.workbench .venv/.test .venv/.docs
-	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy)]'
+	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy$(comma)torch)]'
 	@touch .venv/.workbench $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/bin/activate
