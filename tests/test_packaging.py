@@ -92,7 +92,7 @@ def test_the_pins_are_the_full_closure_as_it_is_installed_here():
         for pin in PINS
         if pin.marker is None or pin.marker.evaluate()
     }
-    # Annoy takes a compiler, and torch much room: .ci/run brings both, elsewhere they may be absent.
+    # Annoy takes a compiler, and torch much room: .ci/run brings both; else they may be absent.
     brought = {
         "annoy": set(names(EXTRAS["annoy"])),
         "torch": {"torch", "sympy", "mpmath", "networkx", "setuptools"},
