@@ -73,6 +73,8 @@ pins: .venv/.workbench
 	$(PY) -m uv pip compile --quiet --universal --fork-strategy fewest --all-extras \
 	  --annotation-style line --custom-compile-command 'make pins' \
 	  $(P) --output-file constraints.txt pyproject.toml
+	@# What torch takes for CUDA is left to who wants it.
+	sed -i.old -E '/^(nvidia|cuda|triton)/d' constraints.txt && rm constraints.txt.old
 
 help:
 	@sed -n 's/^## /  make /p' Makefile
