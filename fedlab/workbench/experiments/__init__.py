@@ -9,6 +9,7 @@ from fedlab.workbench.experiments.index import (
     scan_against_graph,
     storage_types,
 )
+from fedlab.workbench.experiments.networks import network
 from fedlab.workbench.experiments.search import (
     SearchComparison,
     central_index,
@@ -26,6 +27,7 @@ __all__ = [
     "contest",
     "cross_validate",
     "killed_saves",
+    "network",
     "recall_against_bytes",
     "save_and_open",
     "scan_against_graph",
