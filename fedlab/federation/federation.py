@@ -285,7 +285,8 @@ class Federation:
         state, report = play(self.plan, self._roster, self.state, self.threads)
         if len(report.senders):
             # Noted first: noting a round again, after an interrupt, changes nothing.
-            senders = [] if self._stored else [self.devices[place] for place in report.senders]
+            devices = self.devices
+            senders = [] if self._stored else [devices[place] for place in report.senders.tolist()]
             self._participation.note(report.round, report.senders, senders)
         self.state = state
         return report

@@ -246,7 +246,8 @@ def _trained(
     if not good.all():
         blocks = {name: block[good] for name, block in blocks.items()}
         kept = {name: block[good] for name, block in kept.items()}
+        places, rows, epochs = places[good], rows[good], epochs[good]
+        steps, losses = steps[good], losses[good]
     return Trained(
-        *(places[good], blocks, kept, rows[good], epochs[good], steps[good], losses[good]),
-        *(dict(sorted(aside.items())), error),
+        *(places, blocks, kept, rows, epochs, steps, losses, dict(sorted(aside.items())), error)
     )
