@@ -25,8 +25,9 @@ _PARTS = 4
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas() -> list[Any]:
+    """Return the BLAS libraries of this process: what sets their threads."""
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 class _OneBlasThread:
@@ -34,19 +35,22 @@ class _OneBlasThread:
 
     def __init__(self) -> None:
         self._lock, self.holders = Lock(), 0
-        self._limit: Any = None
+        self._before: list[tuple[Any, int]] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if not self.holders:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                self._before = [(library, library.get_num_threads()) for library in _blas()]
+                for library, _ in self._before:
+                    library.set_num_threads(1)
             self.holders += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self.holders -= 1
             if not self.holders:
-                self._limit.restore_original_limits()
+                for library, threads in self._before:
+                    library.set_num_threads(threads)
 
     def renew_lock(self) -> None:
         self._lock = Lock()

@@ -43,7 +43,7 @@ class Dispatch:
         return cls(
             np.full(count, round, np.int64),
             np.full(count, rate),
-            np.broadcast_to(np.asarray(epochs, np.int64), count),
+            np.full(count, epochs, np.int64),
             np.zeros(count, np.int64),
         )
 

@@ -20,11 +20,11 @@ class Rows:
     y : (n,) array
         Their labels.
     chosen : (r,) intp array, optional
-        Which of them are meant; None for all.
+        Which of them are meant; None for all. `count` says how many those are.
     """
 
     # A round asks a thousand devices for theirs: slots take a third of a frozen dataclass's time.
-    __slots__ = ("_memory", "_moments", "chosen", "x", "y")
+    __slots__ = ("_memory", "_moments", "chosen", "count", "x", "y")
 
     def __init__(self, x: F32, y: NDArray[Any], chosen: Places | None = None) -> None:
         # Compiled loops read these without looking at their shapes.
@@ -33,6 +33,7 @@ class Rows:
         if chosen is not None and len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(x):
             raise ValueError(f"rows {chosen.min()} ... {chosen.max()} are meant, of {len(x)}")
         self.x, self.y, self.chosen = x, y, chosen
+        self.count = len(x if chosen is None else chosen)
         self._memory: tuple[tuple[int, int, int], tuple[NDArray[Any], ...]] | None = None
         self._moments: F64 | None = None
 
@@ -41,7 +42,7 @@ class Rows:
         return Rows, (self.x, self.y, self.chosen)
 
     def __len__(self) -> int:
-        return len(self.x) if self.chosen is None else len(self.chosen)
+        return self.count
 
     @property
     def memory(self) -> tuple[int, int, int]:

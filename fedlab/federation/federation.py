@@ -308,8 +308,8 @@ class Federation:
         state, report = play(self.plan, self._roster, self.state, self.threads)
         if len(report.senders):
             # Noted first: noting a round again, after an interrupt, changes nothing.
-            looked_at = not self._stored and not self.plan.rows
-            senders = [self.devices[place] for place in report.senders] if looked_at else []
+            looked_at, devices = not self._stored and not self.plan.rows, self.devices
+            senders = [devices[p] for p in report.senders.tolist()] if looked_at else []
             self._participation.note(report.round, report.senders, senders, report.keys)
         self.state = state
         return report

@@ -101,7 +101,8 @@ def play(
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
         places, epochs, remarks = _selected(plan, fleet, number)
-        cohort = [fleet.devices[place] for place in places]
+        devices = fleet.devices
+        cohort = [devices[place] for place in places.tolist()]
         came, down = _trained(plan, state, cohort, places, epochs, number, threads)
         _refuse_hopeless(state, came)
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]

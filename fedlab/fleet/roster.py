@@ -18,6 +18,8 @@ from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 from fedlab.index.certificate import content_hash
 
+_DEFAULT = Profile()
+
 
 @runtime_checkable
 class Changing(Protocol):
@@ -129,13 +131,12 @@ class Roster:
 
     def hardware(self, places: Places) -> Hardware:
         """Return what the devices at some places can do."""
-        default = Profile()
 
         def column(values: F64 | None, otherwise: float) -> F64:
             return np.full(len(places), otherwise) if values is None else values[places]
 
         return Hardware(
-            column(self.bandwidth, default.bandwidth), column(self.compute, default.compute)
+            column(self.bandwidth, _DEFAULT.bandwidth), column(self.compute, _DEFAULT.compute)
         )
 
 

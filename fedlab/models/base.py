@@ -46,7 +46,7 @@ class Layout:
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     buffers: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(math.prod(shape) for _, shape in self.shapes)
 

@@ -292,8 +292,10 @@ def _trained(
         blocks = {name: block[good] for name, block in blocks.items()}
         kept = {name: block[good] for name, block in kept.items()}
         stats = {name: column[good] for name, column in stats.items()}
+        places, rows, epochs = places[good], rows[good], epochs[good]
+        steps, losses = steps[good], losses[good]
     return Trained(
-        *(places[good], blocks, kept, stats, rows[good], epochs[good], steps[good], losses[good]),
+        *(places, blocks, kept, stats, rows, epochs, steps, losses),
         *(dict(sorted(aside.items())), error),
     )
 

@@ -44,7 +44,7 @@ class Addresses:
         begin = np.array([part.memory for part in rows], np.uint64).reshape(-1, 3)
         x, y, chosen = np.ascontiguousarray(begin.T)
         held = np.array([len(part.x) for part in rows], np.int64)
-        counts = np.array([len(part) for part in rows], np.int64)
+        counts = np.array([part.count for part in rows], np.int64)
         return cls(x, y, chosen, held, counts, rows)
 
 

@@ -43,25 +43,29 @@ def train(
     devices, numbers, epochs = len(rows), phase.start.dtype, order.epochs
     rates = order.rates[:, None]
     size = stack.widths[0] + 1
-    moments = np.array([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
+    moments = np.concatenate([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
     a, b, c = moments[:, :-1, :-1], moments[:, :-1, -1], moments[:, -1, -1]
-    decayed = np.append(np.full(size - 1, stack.l2), 0.0)
-    start = np.broadcast_to(np.asarray(phase.start, np.float64), (devices, size))
+    decayed = np.append(np.full(size - 1, stack.l2), 0.0) if stack.l2 else np.zeros(1)
+    start, losses = np.empty((devices, size)), np.zeros(devices)
+    start[:] = phase.start
     anchor = start if phase.anchor is None else np.asarray(phase.anchor, np.float64)
-    w, velocity, losses = start.copy(), np.zeros((devices, size)), np.zeros(devices)
-    first = _gradient(a, b, w) + decayed * w
+    w, velocity = start, np.zeros(1)
+    first = _gradient(a, b, w) + decayed * w if phase.gradient else np.empty((0, size))
+    # Settings that are zero are left out: on so few numbers, each operation is a call.
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(int(epochs.max(initial=0))):
             gradient = _gradient(a, b, w)
             active = epochs > step
-            half = (w * (gradient - b)).sum(axis=1) + c + (decayed * w * w).sum(axis=1)
+            half = (w * (gradient - b)).sum(axis=1) + c
+            if stack.l2:
+                half += (decayed * w * w).sum(axis=1)
+                gradient += decayed * w
             losses += np.where(active, half / 2, 0)
-            direction = _corrected(gradient + decayed * w, w, anchor, phase, local)
-            velocity = local.momentum * velocity + direction
+            velocity = _corrected(gradient, w, anchor, phase, local) + local.momentum * velocity
             w = np.where(active[:, None], w - rates * velocity, w)
         change = (w - start).astype(numbers)
     steps = np.where(np.isfinite(change).all(axis=1), epochs, -2)
-    return change, first[: devices if phase.gradient else 0].astype(numbers), losses / epochs, steps
+    return change, first.astype(numbers), losses / epochs, steps
 
 
 def _gradient(a: F64, b: F64, w: F64) -> F64:
@@ -72,7 +76,8 @@ def _corrected(gradient: F64, w: F64, anchor: F64, phase: Phase, local: LocalSGD
     if local.clip is not None:
         lengths = np.linalg.norm(gradient, axis=1, keepdims=True)
         gradient = gradient * np.minimum(1, local.clip / np.maximum(lengths, local.clip))
-    gradient = gradient + local.weight_decay * w + phase.mu * (w - anchor)
+    if local.weight_decay or phase.mu:
+        gradient = gradient + local.weight_decay * w + phase.mu * (w - anchor)
     if phase.offset is not None:
         gradient = gradient + phase.offset
     return gradient if phase.trained is None else gradient * phase.trained

@@ -60,12 +60,14 @@ class Compiled:
 
     def gather(self, devices: Sequence[Device]) -> Ready:
         rows, aside, first = dict[int, Rows](), dict[int, str](), None
+        inputs = self.model.inputs
         for place, device in enumerate(devices):
             try:
                 part = device.training_rows()
-                if not len(part):
+                if not part.count:
                     raise ValueError("it has no rows to train on")
-                refuse_other_widths(part, self.model)
+                if part.x.shape[1] != inputs:
+                    refuse_other_widths(part, self.model)
                 _ = part.memory
                 rows[place] = part
             except Exception as error:
@@ -89,8 +91,8 @@ class Compiled:
         ):
             plain = Plain(self.model)
             return plain.train(ready, places, phase, local, order, seed=seed, threads=threads)
-        parts = [ready.rows[place] for place in places.tolist()]
-        counts = np.array([len(part) for part in parts], np.int64)
+        parts = list(map(ready.rows.__getitem__, places.tolist()))
+        counts = np.array([part.count for part in parts], np.int64)
         largest = int(counts.max(initial=1)) if len(parts) == len(ready.rows) else ready.largest
         if moments.pays(self.stack, local, largest):
             trained = moments.train(parts, self.stack, phase, local, order)
@@ -104,8 +106,10 @@ class Compiled:
         good = steps >= 0
         if phase.gradient:
             good &= np.isfinite(gradients).all(axis=1)
-        aside = dict.fromkeys(np.flatnonzero(~good).tolist(), NOT_FINITE)
-        aside |= dict.fromkeys(np.flatnonzero(steps == -1).tolist(), labels_needed(self.stack))
+        aside = dict[int, str]()
+        if not good.all():
+            aside = dict.fromkeys(np.flatnonzero(~good).tolist(), NOT_FINITE)
+            aside |= dict.fromkeys(np.flatnonzero(steps == -1).tolist(), labels_needed(self.stack))
         return Part(changes, gradients if phase.gradient else None, losses, counts, steps, aside)
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
