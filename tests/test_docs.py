@@ -150,7 +150,7 @@ def test_every_algorithm_has_its_line() -> None:
     page = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert all(len(row) == 4 and all(row) for row in rows)
-    others = {"Algorithm", "Memory", "Stateless", "WithServer", "by_name"}
+    others = {"Algorithm", "Memory", "Stateless", "TextMemory", "WithServer", "by_name"}
     assert sorted(row[0].strip("`") for row in rows) == sorted(
         {*algorithms.__all__} - others | {*algorithms._WITH_SERVER}
     )
