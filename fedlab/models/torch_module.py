@@ -37,8 +37,8 @@ class TorchModel:
     Parameters
     ----------
     module : torch.nn.Module
-        A copy is taken. In training it gets rows of a step, each of shape `inputs`, in evaluation up to
-        512.
+        A copy is taken. In training it gets rows of a step, each of shape `inputs`; in
+        evaluation up to 512.
     loss : nn.CrossEntropyLoss, nn.MSELoss, or callable
         Of the module's output and the targets, a mean over rows. With the cross-entropy labels are
         classes, and the accuracy is measured.

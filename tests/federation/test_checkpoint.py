@@ -83,7 +83,8 @@ def assert_same(one: Federation, other: Federation) -> None:
 def test_the_algorithms_tried_here_are_all_there_are():
     tried = {type(algorithm).__name__ for algorithm in ALGORITHMS.values()}
     of_adapters = {"FFALoRA", "FLoRA", "FedExLoRA", "FlexLoRA"}  # see test_lora.py
-    others = {"Algorithm", "Stateless", "by_name", "KNNPer", "Memory"}  # the last: no part of a run
+    memories = {"KNNPer", "Memory", "KNNLM", "TextMemory"}  # no part of a run
+    others = {"Algorithm", "Stateless", "by_name"} | memories
     assert tried == set(public) - others - of_adapters
 
 

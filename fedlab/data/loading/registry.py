@@ -114,8 +114,8 @@ class Source:
     version: str = ""
     wheel_sha256: str = ""
     instead: str = ""
-    extra: str = ""
     members: tuple[Member, ...] = ()
+    extra: str = ""
 
     def __post_init__(self) -> None:
         # These reach pip's requirements file, so only what a plain pin needs is let through.
