@@ -26,7 +26,7 @@ from fedlab import (
     write_population,
 )
 
-from .moved import Parts, found
+from .moved import Parts, found, framed
 
 CLASSES, INPUTS = 5, 12
 BARE = LocalSGD(2, 8, 0.1)
@@ -85,7 +85,7 @@ def _federation(engine: Any, threads: int | None, **given: Any) -> Federation:
 
 def _told(one: Federation) -> Parts:
     yield "parameters", one.parameters
-    frame = one.history.to_frame()
+    frame = framed(one.history)
     # How drift is computed has changed once: its last digits are rounding.
     drifts = frame.metric == "drift"
     yield "history", frame[~drifts].reset_index(drop=True)
@@ -260,7 +260,7 @@ def _resumed(engine: Any, threads: int | None) -> Parts:
             then.run_to(6, Path(name) / "run")
             if then.parameters.tobytes() != whole.parameters.tobytes():
                 raise RuntimeError(f"{kind}: a resumed run ends elsewhere than a whole one")
-            if not then.history.to_frame().equals(whole.history.to_frame()):
+            if not framed(then.history).equals(framed(whole.history)):
                 raise RuntimeError(f"{kind}: a resumed run has another history than a whole one")
             yield kind, [*_told(then), _used(then)]
 

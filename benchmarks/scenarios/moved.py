@@ -24,3 +24,8 @@ def found(name: str, *modules: str) -> Any:
         except (ImportError, AttributeError) as error:
             wrong.append(str(error))
     raise ImportError(f"no {name}: {'; '.join(wrong)}")
+
+
+def framed(thing: Any) -> Any:
+    """Return a frame of a history or ledger, whose method had another name before."""
+    return thing.to_frame() if hasattr(thing, "to_frame") else thing.frame()

@@ -19,7 +19,7 @@ import numpy as np
 
 from fedlab import Device, Key, VectorIndex
 
-from .moved import Parts, found
+from .moved import Parts, found, framed
 
 METRICS: tuple[Any, ...] = ("cosine", "inner", "l2sq")
 DTYPES: tuple[Any, ...] = ("f32", "f16", "bf16", "i8", "b1")
@@ -150,7 +150,7 @@ def _across(metric: Any, settings: dict[str, Any], threads: int) -> Parts:
         what = f"{k} of {where or 'all'}"
         said = hits.certified, hits.set_aside, hits.approximate
         yield f"{what}: answers", [hits.devices, *_answer(hits), *said]
-        yield f"{what}: ledger", hits.ledger.to_frame()
+        yield f"{what}: ledger", framed(hits.ledger)
 
 
 def _routers() -> Parts:
@@ -169,11 +169,11 @@ def _private() -> Parts:
         devices = _devices(metric)
         for bits in (32, 64):
             near = kth(devices, queries, 7, bits)
-            yield f"{metric}, {bits} bits", [near.distances, near.sums, near.ledger.to_frame()]
+            yield f"{metric}, {bits} bits", [near.distances, near.sums, framed(near.ledger)]
         votes = vote(devices, queries, 7, classes)
-        yield f"{metric}, votes", [votes.counts, votes.reach.distances, votes.ledger.to_frame()]
+        yield f"{metric}, votes", [votes.counts, votes.reach.distances, framed(votes.ledger)]
         hits = shared(devices).search(queries, 5)
-        yield f"{metric}, shares", [hits.devices, *_answer(hits), hits.ledger.to_frame()]
+        yield f"{metric}, shares", [hits.devices, *_answer(hits), framed(hits.ledger)]
 
 
 def _noisy() -> Parts:
@@ -185,10 +185,10 @@ def _noisy() -> Parts:
         said = [counts(device, classes, mechanism, seed=3) for device in devices]
         moved = centroids(devices, _mixture(4, 24, 5), mechanism, seed=3)
         yield f"{type(mechanism).__name__}, counts", said
-        about = moved.counts, moved.epsilon, moved.delta, moved.ledger.to_frame()
+        about = moved.counts, moved.epsilon, moved.delta, framed(moved.ledger)
         yield f"{type(mechanism).__name__}, centroids", [moved.centroids, *about]
     summed = total(devices, classes, gaussian(1.0, 1e-6), seed=3)
-    yield "total", [summed.counts, summed.sigma, summed.ledger.to_frame()]
+    yield "total", [summed.counts, summed.sigma, framed(summed.ledger)]
 
 
 def _splits() -> Parts:
