@@ -225,7 +225,10 @@ def test_data_that_can_not_be_had_stop_nothing(
     def refuse(name: str) -> None:
         raise fedlab.data.DataUnavailable(f"{name}: no\nnetwork")
 
-    known = {"heart": SimpleNamespace(bundled=False), "digits": SimpleNamespace(bundled=True)}
+    known = {
+        "heart": SimpleNamespace(extra="", bundled=False),
+        "digits": SimpleNamespace(extra="", bundled=True),
+    }
     monkeypatch.setattr(fedlab.data, "sources", lambda: known)
     monkeypatch.setattr(fedlab.data, "pull", refuse)
     cli._pull()
