@@ -642,14 +642,16 @@ class VectorIndex(Holder):
 
     # -- files -------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], key: Sealer | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str], key: Sealer | None = None, *, rebuild: bool = False
+    ) -> None:
         """Write rows, keys, labels, metadata and graph to one file, and count its generation up.
 
         A kill at any moment leaves the old file or the new one. Of a link, the real file is
         replaced; other names of the old file (hard links) keep it, and are kept in `linked` for
-        the audit of an erasure. A graph that remembers removed
-        rows is left out, since it would take their bytes along, and so is what an engine can't
-        turn into bytes; it is rebuilt when it is used.
+        the audit of an erasure. A graph that remembers removed rows is left out, since it would
+        take their bytes along, and so is what an engine can't turn into bytes; it is rebuilt when
+        it is used, or now with `rebuild`.
 
         Parameters
         ----------
@@ -657,7 +659,14 @@ class VectorIndex(Holder):
         key : Key or Passphrase, optional
             What to seal the file with: all of it is then encrypted and authenticated (see
             `fedlab.files.sealing`). Without, anybody who can read the file can read the rows.
+        rebuild : bool
+            Whether to build the graph anew, before the file is written, where it remembers removed
+            rows or isn't there: whoever opens the file then need not. It shows its progress.
         """
+        if rebuild:
+            if self._graph is not None and not self._graph.whole:
+                self._graph = None
+            self.build_graph()
         stored = file.Stored(
             **self._kind(),
             table=self._table,

@@ -133,6 +133,10 @@ def test_a_graph_with_removed_rows_stays_out_of_the_file(tmp_path: Path) -> None
     index.save(tmp_path / "saved.index")
     assert index.has_graph
     assert not VectorIndex.open(tmp_path / "saved.index").has_graph
+    index.save(tmp_path / "saved.index", rebuild=True)
+    opened = VectorIndex.open(tmp_path / "saved.index")
+    assert opened.has_graph
+    assert set(opened.search(opened.vectors, 3, exact=False).keys.ravel()) <= set(opened.keys)
 
 
 @posix
