@@ -24,7 +24,7 @@ class IFCA(Stateless):
 
     Each model moves by the weighted mean of those that chose it. All k are sent to each device of
     the cohort. The server optimiser moves the server's own model only, which is the mean of the k
-    by the weight of those that chose them.
+    by the weight of those that chose them. Buffers are the server's, the same in all.
 
     Parameters
     ----------
@@ -59,12 +59,14 @@ class IFCA(Stateless):
         noise = generator(self.seed, Purpose.INITIAL, part=1).standard_normal(
             (self.clusters, len(parameters))
         )
+        buffered = np.zeros(len(parameters), np.bool_)
         if layout.buffered is not None:
-            noise[:, layout.buffered] = 0.0
-        return {"models": parameters + self.spread * noise}
+            buffered |= layout.buffered
+        return {"models": parameters + self.spread * noise, "buffered": buffered}
 
-    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
-        return Phase(choose=state["models"].astype(parameters.dtype))
+    def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Phase:
+        models = np.where(state["buffered"], parameters, state["models"])
+        return Phase(choose=models.astype(parameters.dtype))
 
     def report(
         self, state: State, sent: Updates, kept: DeviceStates
@@ -73,10 +75,11 @@ class IFCA(Stateless):
         chose = sent.stats["choice"][:, None] == np.arange(self.clusters)
         blocks, weighed, sizes = dict(sent.blocks), dict(sent.weighed), dict(sent.sizes)
         del blocks["change"]
+        nbytes = np.count_nonzero(~state["buffered"]) * change.itemsize
         for cluster in range(self.clusters):  # one of these travels: that of the model it chose
             name = f"change {cluster}"
             blocks[name], weighed[name] = change, sent.weights * chose[:, cluster]
-            sizes[name] = chose[:, cluster] * change.shape[1] * change.itemsize
+            sizes[name] = chose[:, cluster] * nbytes
         blocks["members"] = chose.astype(change.dtype)
         return replace(sent, blocks=blocks, weighed=weighed, sizes=sizes), kept
 
@@ -84,8 +87,8 @@ class IFCA(Stateless):
         members, models = means["members"], state["models"].copy()
         for cluster in np.flatnonzero(members):
             models[cluster] += means[f"change {cluster}"] / members[cluster]
-        return members / members.sum() @ models - means["parameters"], {"models": models}
+        return members / members.sum() @ models - means["parameters"], {**state, "models": models}
 
     def serve(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         """Return the choice of the model with the least loss on the device's training rows."""
-        return Phase(choose=state["models"].astype(parameters.dtype), epochs=0)
+        return replace(self.work(state, parameters, places, kept), epochs=0)

@@ -240,14 +240,15 @@ def _take(
     kept = came.kept
     for name, rows in part.kept.items():
         kept = kept.put(name, places, rows)
-    sent = Updates(places, part.blocks, weights, stats)
+    blocks, buffers = came.wire.cut(part.blocks)
+    sent = Updates(places, blocks, weights, stats)
     who = f"{type(plan.algorithm).__name__}.report"
     given = plan.algorithm.report(state.algorithm, sent, kept)
     sent, kept = parts_of(given, "updates, what devices keep", who)
     if not isinstance(sent, Updates):
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
     sent, came.stages, came.kept = plan.chain.apply(
-        came.stages, came.wire.narrowed(sent), kept, At(plan.seed, state.round + 1)
+        came.stages, came.wire.narrowed(sent, buffers), kept, At(plan.seed, state.round + 1)
     )
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}

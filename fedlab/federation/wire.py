@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedlab.core.typing import F64, Bool
+from fedlab.core.typing import F64, Array, Bool
 from fedlab.models.base import Layout
 from fedlab.training.work import Phase
 from fedlab.updates import Updates
@@ -44,17 +44,28 @@ class Wire:
         stays = {p.send: p.stays for p in phases if p.send is not None and p.stays is not None}
         return cls(layout.size, layout.buffered, stays)
 
-    def narrowed(self, sent: Updates) -> Updates:
-        """Return updates as they travel."""
+    def cut(self, blocks: Mapping[str, Array]) -> tuple[Mapping[str, Array], Array | None]:
+        """Return blocks in whose change no buffer moves, and how the buffers did, (m, b).
+
+        An algorithm scales changes, and keeps their sums: buffers are no matter of it.
+        """
+        if self.buffers is None or CHANGE not in blocks:
+            return blocks, None
+        change = blocks[CHANGE].copy()
+        moved = np.ascontiguousarray(change[:, self.buffers & ~self._stays(CHANGE)])
+        change[:, self.buffers] = 0
+        return {**blocks, CHANGE: change}, moved
+
+    def narrowed(self, sent: Updates, buffers: Array | None) -> Updates:
+        """Return updates as they travel, with the buffers that `cut` took out."""
         if self.buffers is None and not self.stays:
             return sent
         blocks = {}
         for name, block in sent.blocks.items():
             travels = self._travels(name) if block.shape[1] == self.size else None
             blocks[name] = block if travels is None else np.ascontiguousarray(block[:, travels])
-        if self.buffers is not None and CHANGE in sent.blocks:
-            theirs = self.buffers & ~self._stays(CHANGE)
-            blocks[BUFFERS] = np.ascontiguousarray(sent.blocks[CHANGE][:, theirs])
+        if buffers is not None:
+            blocks[BUFFERS] = buffers
         return replace(sent, blocks=blocks)
 
     def widened(self, means: dict[str, F64]) -> dict[str, F64]:
