@@ -54,6 +54,11 @@ def adapters_of(layout: Layout, vector: Array) -> Iterator[tuple[Array, Array, A
         yield views[name], views[name.replace(_A, _B)], views[name.replace(_A, _BASE)]
 
 
+def _layout_in(state: State) -> Layout:
+    """Return the layout that a state holds as a checkpoint can: names and shapes."""
+    return Layout(tuple((name, tuple(shape)) for name, shape in state["shapes"]))
+
+
 def products(model: Model, start: Array, end: Array, x: Array, y: Array) -> dict[str, Any]:
     """Return B A of all adapted layers one after another, as a device's phase ended."""
     pairs = adapters_of(model.layout, end)
@@ -87,6 +92,8 @@ class _Exact(Stateless):
     """What the algorithms share that learn the mean of the products B_k A_k."""
 
     reads: ClassVar[tuple[str, ...]] = ("parameters",)
+    #: Whether W moves, so that a residual goes down.
+    _residual: ClassVar[bool] = True
 
     def init(self, parameters: Array, devices: int, layout: Layout) -> State:
         base = layout.mask(*(name.replace(_A, _BASE) for name in adapted(layout)))
@@ -112,7 +119,7 @@ class _Exact(Stateless):
         return replace(sent, sizes=sizes), kept
 
     def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
-        layout = Layout(tuple((name, tuple(shape)) for name, shape in state["shapes"]))
+        layout = _layout_in(state)
         change, before = means["change"].copy(), means["parameters"]
         ends, at = before + change, 0
         steps = adapters_of(layout, change)
@@ -126,8 +133,6 @@ class _Exact(Stateless):
         # A residual of the cohort's rank goes down with the next round's model.
         rows = sum(sum(w.shape) * len(a) for a, _, w in adapters_of(layout, change))
         return change, {**state, "stacked": self._residual * devices * rows * 4}
-
-    _residual: ClassVar[bool] = True
 
     def _settle(self, product: F64, step: Any, end: Any, old: Any) -> None:
         """Write a layer's steps of A, B and W, given the mean product and means of A and B."""
@@ -193,11 +198,11 @@ class FLoRA(_Exact):
         if not self.ranks:
             return phase
         # Rows of A beyond a device's rank are zero; with B at zero no gradient moves either.
-        layout = Layout(tuple((name, tuple(shape)) for name, shape in state["shapes"]))
+        layout = _layout_in(state)
         start = np.repeat(parameters[None], len(places), axis=0)
-        for row, place in zip(start, places.tolist(), strict=True):
+        for row, rank in zip(start, self._ranks_of(places), strict=True):
             for a, _, _ in adapters_of(layout, row):
-                a[self.ranks[place % len(self.ranks)] :] = 0
+                a[rank:] = 0
         assert isinstance(phase, Phase)
         return replace(phase, start=start)
 
@@ -207,14 +212,17 @@ class FLoRA(_Exact):
         sent, kept = super().report(state, sent, kept)
         if not self.ranks:
             return sent, kept
-        layout = Layout(tuple((name, tuple(shape)) for name, shape in state["shapes"]))
+        layout = _layout_in(state)
         change = sent.blocks["change"]
         pairs = list(adapters_of(layout, change[0]))
         rows = sum(sum(w.shape) for _, _, w in pairs)
         others = int((~state["base"]).sum()) - sum(a.size + b.size for a, b, _ in pairs)
-        own = np.array([self.ranks[place % len(self.ranks)] for place in sent.places.tolist()])
+        own = np.array(self._ranks_of(sent.places))
         sizes = {**sent.sizes, "change": (own * rows + others) * change.itemsize}
         return replace(sent, sizes=sizes), kept
+
+    def _ranks_of(self, places: Places) -> list[int]:
+        return [self.ranks[place % len(self.ranks)] for place in places.tolist()]
 
     def _settle(self, product: F64, step: Any, end: Any, old: Any) -> None:
         step[0][...], step[1][...], step[2][...] = 0, 0, product

@@ -5,7 +5,7 @@ What stays never leaves a device: not in a round, and not in what the server sto
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -136,5 +136,4 @@ class FedBN(FedPer):
                 f"no array is called like {', '.join(self.keep)}, and there are no buffers; name "
                 f"the normalisation layers of {', '.join(layout.names())} with keep="
             )
-        stays = layout.mask(*chosen)
-        return {"stays": stays, "first": parameters[stays]}
+        return FedPer.init(replace(self, keep=tuple(chosen)), parameters, devices, layout)
