@@ -112,9 +112,7 @@ def test_the_spine(path):
 def test_cells_are_short_and_explained(path):
     lines = sorted(len(cell.source.splitlines()) for cell in code(path))
     assert lines[len(lines) // 2] <= 6
-    for cell in code(path):  # parameters stand one a line, however many there are
-        tags = cell.metadata.get("tags", [])
-        assert "parameters" in tags or len(cell.source.splitlines()) <= 15
+    assert lines[-1] <= 15
     words = sum(len(text.split()) for text in prose(path))
     assert 5 <= words / sum(lines) <= 12
     for cell in code(path):
