@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import I64, Bool
 from fedlab.core.validation import whole_number
-from fedlab.data.partitions.dirichlet import LEAST_ALPHA, MOST_ALPHA, SHARES, SHUFFLES, label_skew
+from fedlab.data.partitions.dirichlet import SHUFFLES, LabelSkew
 from fedlab.data.partitions.partition import Partition, check_devices, codes_of, split_by
 
 
@@ -52,7 +52,8 @@ def dirichlet(
     Raises
     ------
     ValueError
-        If a parameter is out of range, or no try gave every device its rows.
+        If a parameter is out of range, or no try gave every device its rows; the message then names
+        an alpha and a number of devices that do (with this seed).
 
     Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
     experimental study. ICDE 2022, section IV; the rule in full in its code, NIID-Bench,
@@ -65,8 +66,10 @@ def dirichlet(
     >>> sum(split.sizes), min(split.sizes) >= 10
     (1000, True)
     """
-    codes, _ = codes_of(labels)
-    return _deal("label", codes, devices, alpha, seed, min_rows, tries)
+    codes, classes = codes_of(labels)
+    check_devices(len(codes), devices, min_rows)
+    sizes = np.bincount(codes, minlength=len(classes))
+    return _deal(codes, LabelSkew(sizes, devices, alpha, seed, min_rows), tries)
 
 
 def by_classes(
@@ -149,7 +152,8 @@ def by_quantity(
     Raises
     ------
     ValueError
-        If a parameter is out of range, or no try gave every device its rows.
+        If a parameter is out of range, or no try gave every device its rows; the message then names
+        an alpha and a number of devices that do (with this seed).
 
     Source: Q. Li, Y. Diao, Q. Chen, B. He: Federated learning on non-IID data silos: an
     experimental study. ICDE 2022, section IV (quantity skew); ``iid-diff-quantity`` in its code.
@@ -160,8 +164,9 @@ def by_quantity(
     >>> sum(split.sizes), min(split.sizes) >= 10
     (1000, True)
     """
-    codes = np.zeros(total, dtype=np.int64)
-    return _deal("quantity", codes, devices, alpha, seed, min_rows, tries)
+    check_devices(total, devices, min_rows)
+    skew = LabelSkew(np.array([total]), devices, alpha, seed, min_rows, kind="quantity")
+    return _deal(np.zeros(total, dtype=np.int64), skew, tries)
 
 
 def shards(labels: ArrayLike, devices: int, seed: int, *, shards_each: int = 2) -> Partition:
@@ -208,36 +213,16 @@ def shards(labels: ArrayLike, devices: int, seed: int, *, shards_each: int = 2) 
     return split_by(device_of, range(devices), how)
 
 
-def _deal(
-    skewed: str, codes: I64, devices: int, alpha: float, seed: int, min_rows: int, tries: int
-) -> Partition:
-    """Draw counts until each device has its rows; then shuffle each class's rows and deal them."""
-    check_devices(len(codes), devices, min_rows)
-    if not LEAST_ALPHA <= alpha <= MOST_ALPHA:  # refuses NaN, too
-        raise ValueError(
-            f"alpha is {alpha}; it takes {LEAST_ALPHA:g} ... {MOST_ALPHA:g} (the field uses .05 "
-            "... 100)"
-        )
-    whole_number(tries, "tries", 1)
-    sizes = np.bincount(codes)
-    what = f"Dirichlet({alpha:g}) {skewed} skew over {devices} devices, seed {seed}"
-    draw = generator(seed, Purpose.PARTITION, part=SHARES)
-    for used in range(1, tries + 1):
-        counts = label_skew(sizes, devices, alpha, draw)
-        if counts.sum(axis=0).min() >= min_rows:
-            how = f"{what}, at least {min_rows} rows each (try {used})"
-            break
-    else:
-        raise ValueError(
-            f"in {tries} tries, no {what} gave each of them {min_rows} of the {sizes.sum()} rows: "
-            "take a larger alpha, fewer devices or a smaller min_rows"
-        )
-    shuffle = generator(seed, Purpose.PARTITION, part=SHUFFLES)
+def _deal(codes: I64, skew: LabelSkew, tries: int) -> Partition:
+    """Return the partition that shuffles each class's rows and deals them as `skew` counts."""
+    counts, used = skew.counts(tries)
+    shuffle = generator(skew.seed, Purpose.PARTITION, part=SHUFFLES)
     device_of = np.empty_like(codes)
     for label, of_class in enumerate(counts):
         order = shuffle.permutation(np.flatnonzero(codes == label))
-        device_of[order] = np.repeat(np.arange(devices), of_class)
-    return split_by(device_of, range(devices), how)
+        device_of[order] = np.repeat(np.arange(skew.devices), of_class)
+    how = f"{skew}, at least {skew.min_rows} rows each (try {used})"
+    return split_by(device_of, range(skew.devices), how)
 
 
 def _even(size: int, parts: int) -> I64:

@@ -22,7 +22,7 @@ from fedlab.data import (
     label_table,
     load_mnist5k,
 )
-from fedlab.data.partitions.dirichlet import SHARES, SHUFFLES, label_skew
+from fedlab.data.partitions.dirichlet import SHARES, SHUFFLES, LabelSkew
 
 
 def covers(partition: Partition) -> bool:
@@ -131,17 +131,16 @@ def test_dirichlet_equals_the_fields_rule_on_the_same_draws(alpha: float, seed: 
     assert [r.tolist() for r in split.rows] == niid_bench(y, 12, alpha, 3, shares, shuffles)
 
 
-def skewed(sizes: np.ndarray, devices: int, alpha: float, seed: int) -> np.ndarray:
-    return label_skew(sizes, devices, alpha, generator(seed, Purpose.PARTITION, part=SHARES))
-
-
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
 def test_class_shares_follow_the_dirichlet(alpha: float) -> None:
     """Of the first class, whose shares nothing has capped yet: mean 1/n and variance
     (1/n)(1 - 1/n) / (n alpha + 1), each within five standard errors."""
     n, seeds, rows = 5, 3000, 1_000_000
     shares = np.array(
-        [skewed(np.array([rows, rows]), n, alpha, seed)[0] / rows for seed in range(seeds)]
+        [
+            LabelSkew(np.array([rows, rows]), n, alpha, seed, 0).counts(1)[0][0] / rows
+            for seed in range(seeds)
+        ]
     )
     variance = (1 / n) * (1 - 1 / n) / (n * alpha + 1)
     assert np.abs(shares.mean(axis=0) - 1 / n).max() < 5 * np.sqrt(variance / seeds)
@@ -153,7 +152,7 @@ def test_a_device_with_its_fair_part_gets_no_more() -> None:
     """But for the last, which the field's rule gives the row that rounding may leave over."""
     capped = 0
     for seed in range(50):
-        counts = skewed(np.full(8, 100), 10, 0.3, seed)
+        counts, _ = LabelSkew(np.full(8, 100), 10, 0.3, seed, 0).counts(1)
         full = np.cumsum(counts, axis=0) - counts >= 80
         capped += full.sum()
         assert (counts[:, :-1][full[:, :-1]] == 0).all()
@@ -164,7 +163,7 @@ def test_a_device_with_its_fair_part_gets_no_more() -> None:
 def test_all_shares_on_full_devices_are_drawn_again() -> None:
     """At alpha 1e-6 a class falls on one device whole, often on one that is full (0 / 0)."""
     for seed in range(30):
-        counts = skewed(np.full(10, 50), 10, 1e-6, seed)
+        counts, _ = LabelSkew(np.full(10, 50), 10, 1e-6, seed, 0).counts(1)
         assert counts.sum() == 500
         assert (counts.sum(axis=0) == 50).all()  # ten classes, ten devices, one each
     zeros = sum(
@@ -182,11 +181,17 @@ def test_a_large_alpha_tends_to_iid() -> None:
 
 
 @pytest.mark.parametrize(("devices", "alpha"), [(100, 0.1), (40, 0.01)])
-def test_a_split_that_is_not_found_says_what_to_try(devices: int, alpha: float) -> None:
+def test_a_split_that_is_not_found_names_what_does(devices: int, alpha: float) -> None:
     labels = np.repeat(np.arange(10), 500)
-    hint = f"in 200 tries, no Dirichlet.* over {devices} devices.* take a larger alpha"
-    with pytest.raises(ValueError, match=hint):
+    with pytest.raises(ValueError, match="in 200 tries, no Dirichlet") as caught:
         dirichlet(labels, devices, alpha, 0, tries=200)
+    hint = str(caught.value)
+    larger = float(re.search(r"alpha=([\d.e+-]+)", hint).group(1))  # type: ignore[union-attr]
+    fewer = int(re.search(r"devices=(\d+)", hint).group(1))  # type: ignore[union-attr]
+    assert larger > alpha
+    assert fewer < devices
+    assert min(dirichlet(labels, devices, larger, 0, tries=200).sizes) >= 10
+    assert min(dirichlet(labels, fewer, alpha, 0, tries=200).sizes) >= 10
 
 
 def test_mnist5k_at_alpha_a_tenth_takes_tens_of_tries_for_50_devices(
