@@ -6,7 +6,7 @@ import pytest
 
 MISSING = find_spec("torch") is None
 #: Its examples can't be looked for: it can't be imported.
-collect_ignore = ["fedlab/models/language.py"] if MISSING else []
+collect_ignore = ["fedlab/models/torch_language.py"] if MISSING else []
 
 
 def pytest_report_header() -> str | None:

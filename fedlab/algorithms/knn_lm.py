@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedlab.algorithms.knn_per import refuse_seen
 from fedlab.core.typing import F64, I64, Array
 from fedlab.core.validation import positive, require, share_of_one, whole_number
+from fedlab.device.device import Device
 from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import DType, VectorIndex
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Rows of tokens that are read at a time: their scores over all words take most of the memory.
 _ROWS = 4
@@ -68,19 +73,66 @@ class KNNLM:
         rows : (n, length) array
             Tokens, such as a device's training rows; none make an empty memory.
         model : Model
-            With ``embed`` (hidden states, one after another in a row) and ``predict`` (scores of
-            the next token, (n, length, words)).
+            With ``predict_and_embed``: scores of the next token, (n, length, words), and hidden
+            states, one after another in a row.
         parameters : (p,) array
         """
-        require(model, "a language model", "embed", "predict")
+        require(model, "a language model", "predict_and_embed")
         text = np.asarray(rows, np.float32).reshape(-1, model.inputs)
-        states = [_states(model, parameters, part) for part in _parts(text)]
+        states = [_read(model, parameters, part)[1] for part in _parts(text)]
         width = states[0].shape[-1] if states else 1
         index = VectorIndex(width, "l2sq", self.dtype)
         if states:
             followed = text[:, 1:].astype(np.int64).ravel()
             index.add(np.concatenate(states).reshape(-1, width), labels=followed)
         return TextMemory(self, model, parameters, index)
+
+    def validate(
+        self,
+        devices: Sequence[Device],
+        model: Any,
+        parameters: Array,
+        *,
+        choosing: Sequence[Device] | None = None,
+        shares: Sequence[float] = SHARES,
+    ) -> pd.DataFrame:
+        """Return how well each device's held-out text is foretold, with its memory and without.
+
+        Parameters
+        ----------
+        devices : sequence of Device
+            Their rows are tokens, and they hold some out; devices that never took part will do.
+        model, parameters
+            See `memory`.
+        choosing : sequence of Device, optional
+            The same devices, with other rows held out: on these each chooses its share, as in
+            `KNNPer.validate`. By default all have `share`.
+        shares : sequence of float
+            Among which they choose.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``device``: ``loss`` (mean of -log p over tokens; exp of it is the
+            perplexity), ``model`` (the same of the model alone), ``rows``, ``share``.
+
+        Raises
+        ------
+        ValueError
+            If a device holds no rows out, or would choose on rows that it is measured on.
+        """
+        import pandas as pd
+
+        found = {}
+        for device, other in zip(devices, choosing or devices, strict=True):
+            memory = self.memory(device.training()[0], model, parameters)
+            if choosing is not None:
+                refuse_seen(device, other)
+                memory = memory.choose(other.validation()[0], shares)
+            (rows, _), share = device.validation(), memory.of.share
+            mixed, alone = memory.losses(rows, [share, 0.0])
+            found[device.id] = {"loss": mixed, "model": alone, "rows": len(rows), "share": share}
+        return pd.DataFrame.from_dict(found, orient="index").rename_axis("device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +188,13 @@ class TextMemory:
     def _both(self, rows: Array) -> tuple[F64, F64]:
         """Return log p of each following token by the model, and p by the memory."""
         following = rows[:, 1:].astype(np.int64)
-        scores = np.asarray(self.model.predict(self.parameters, rows), np.float64)[:, :-1]
+        said, states = _read(self.model, self.parameters, rows)
+        scores = said[:, :-1].astype(np.float64)
         scores = scores - scores.max(axis=-1, keepdims=True)
         chosen = np.take_along_axis(scores, following[..., None], axis=-1)[..., 0]
         by_model = (chosen - np.log(np.exp(scores).sum(axis=-1))).ravel()
         if not len(self.index):
             return by_model, np.zeros_like(by_model)
-        states = _states(self.model, self.parameters, rows)
         k = min(self.of.k, len(self.index))
         found = self.index.search(states.reshape(-1, states.shape[-1]), k)
         return by_model, self._votes(found, following.ravel())
@@ -161,7 +213,7 @@ def _parts(text: Array) -> list[Array]:
     return [text[start : start + _ROWS] for start in range(0, len(text), _ROWS)]
 
 
-def _states(model: Any, parameters: Array, rows: Array) -> Array:
-    """Return the hidden states at all places but the last, (n, length - 1, d)."""
-    flat = np.asarray(model.embed(parameters, rows), np.float32)
-    return flat.reshape(*rows.shape, -1)[:, :-1]
+def _read(model: Any, parameters: Array, rows: Array) -> tuple[Array, Array]:
+    """Return scores of the next token, and the hidden states at all places but the last."""
+    scores, flat = model.predict_and_embed(parameters, rows)
+    return scores, np.asarray(flat, np.float32).reshape(*rows.shape, -1)[:, :-1]

@@ -154,14 +154,14 @@ class KNNPer:
         for device, other in zip(devices, choosing or devices, strict=True):
             memory = self.memory(device, model, parameters)
             if choosing is not None:
-                _refuse_seen(device, other)
+                refuse_seen(device, other)
                 memory = memory.choose(*other.validation(), shares)
             measures = memory.measure(*device.validation())
             found[device.id] = {**measures, "share": memory.of.share}
         return pd.DataFrame.from_dict(found, orient="index").rename_axis("device")
 
 
-def _refuse_seen(device: Device, other: Device) -> None:
+def refuse_seen(device: Device, other: Device) -> None:
     """Raise unless two devices differ in what they hold out, and in that alone."""
     if device.id != other.id or not np.array_equal(device.training_keys, other.training_keys):
         raise ValueError(

@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import Any
+
+_OURS = "fedlab-workbench"
+
+
+def missing(extra: str) -> list[str]:
+    """Return what an extra brings that is not installed, by name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such extra.
+
+    Examples
+    --------
+    >>> missing("llms")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: there is no extra 'llms'; there are ...
+    """
+    extras = metadata(_OURS).get_all("Provides-Extra") or []
+    if extra not in extras:
+        raise ValueError(f"there is no extra {extra!r}; there are {', '.join(sorted(extras))}")
+    asked = [need for need in requires(_OURS) or [] if re.search(f"extra == .{extra}.$", need)]
+    return [name for need in asked if not _installed(name := re.split(r"[^\w.-]", need)[0])]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def imported(module: str, extra: str, who: str) -> Any:

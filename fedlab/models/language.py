@@ -1,78 +1,26 @@
-"""Language models and text classifiers as torch modules, with low-rank adapters where wished.
-
-They become models by `fedlab.models.TorchModel`:
-
-    TorchModel(module, next_token_loss, inputs=64, tokens=True, targets="inputs", start="given")
-
-Importing this takes the extra ``llm``.
-"""
+"""Language models and text classifiers as models, with low-rank adapters where wished."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import copy
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedlab.core.extras import imported
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import known, whole_number
+from fedlab.models.torch_module import TorchModel
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class Causal(nn.Module):  # type: ignore[misc]
-    """From tokens, (n, length), to scores of the next one at each place, (n, length, words).
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        With a language model's head, which is the layer ``head``.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.body, self.head = model.base_model, model.get_output_embeddings()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        entered = self.body(input_ids=tokens, use_cache=False).last_hidden_state
-        return self.head(entered)
-
-
-class Pooled(nn.Module):  # type: ignore[misc]
-    """From tokens, (n, length), to a vector a text: the mean over its tokens, without padding."""
-
-    def __init__(self, encoder: Any, padding: int) -> None:
-        super().__init__()
-        self.encoder, self.padding = encoder, padding
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        read = (tokens != self.padding).long()
-        each = self.encoder(input_ids=tokens, attention_mask=read).last_hidden_state
-        share = read[..., None].to(each.dtype)
-        return (each * share).sum(1) / share.sum(1).clamp(min=1)
-
-
-class Classifier(nn.Module):  # type: ignore[misc]
-    """An encoder, and the layer ``head`` from its vectors to scores of classes."""
-
-    def __init__(self, encoder: nn.Module, dimensions: int, classes: int) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(dimensions, classes)
-        nn.init.zeros_(self.head.weight)  # so that it begins alike wherever it is made
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.encoder(tokens))
-
-
-def next_token_loss(scores: Tensor, tokens: Tensor) -> Tensor:
-    """Return the mean -log p of each token but the first, given those before it."""
-    return functional.cross_entropy(scores[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+Tuned = Literal["adapters", "head", "all"]
+#: The layers that have adapters by default, as LLaMA and BERT call them: queries and values.
+_LAYERS = ("q_proj", "v_proj", "query", "value")
 
 
 def with_adapters(
     module: nn.Module,
     rank: int,
-    layers: tuple[str, ...],
+    layers: tuple[str, ...] = _LAYERS,
     seed: int = 0,
     train: tuple[str, ...] = (),
 ) -> nn.Module:
@@ -96,6 +44,7 @@ def with_adapters(
     """
     whole_number(rank, "rank", 1)
     peft = imported("peft", "llm", "low-rank adapters")
+    torch = imported("torch", "llm", "low-rank adapters")
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers), lora_dropout=0.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,3 +52,100 @@ def with_adapters(
     for name in train:
         module.get_submodule(name).requires_grad_(True)
     return module
+
+
+def language_model(
+    module: nn.Module, length: int, *, rank: int = 4, seed: int = 0, device: str = "cpu"
+) -> TorchModel:
+    """Return a language model with adapters on queries and values; nothing else trains.
+
+    Parameters
+    ----------
+    module : nn.Module
+        From tokens to scores of the next one, with a layer ``head``, such as
+        `fedlab.data.load_smollm2` gives. It is left as it is.
+    length : int
+        Tokens of a row.
+    rank : int
+    seed : int
+        From which the adapters' A are drawn.
+    device : str
+
+    Examples
+    --------
+    ::
+
+        model = language_model(load_smollm2().module, length=64)
+        model.layout.size  # 230,400 numbers travel, of 135 million
+    """
+    from fedlab.models.torch_language import next_token_loss
+
+    adapted = with_adapters(copy.deepcopy(module), rank, seed=seed)
+    return TorchModel(
+        adapted,
+        next_token_loss,
+        length,
+        tokens=True,
+        targets="inputs",
+        head="head",
+        start="given",
+        device=device,
+    )
+
+
+def text_classifier(
+    encoder: nn.Module,
+    length: int,
+    classes: int,
+    *,
+    tune: Tuned = "adapters",
+    rank: int = 4,
+    seed: int = 0,
+    carries: bool = False,
+    device: str = "cpu",
+) -> TorchModel:
+    """Return an encoder with a linear layer on top, as a model of classes.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        From tokens to a vector a text, such as `fedlab.data.load_minilm` gives. It is left as it
+        is.
+    length : int
+        Tokens of a row.
+    classes : int
+    tune : {"adapters", "head", "all"}
+        What trains: adapters and the layer on top; that layer alone (a linear probe); everything.
+    rank : int
+    seed : int
+        From which the adapters' A are drawn.
+    carries : bool
+        Whether the weights under the adapters are in the vector, as exact averages need it
+        (`fedlab.algorithms.FedExLoRA`).
+    device : str
+
+    Examples
+    --------
+    ::
+
+        model = text_classifier(load_minilm().module, length=64, classes=8)
+    """
+    known(tune, ("adapters", "head", "all"), "part to tune")
+    torch = imported("torch", "llm", "a classifier of texts")
+    from fedlab.models.torch_language import Classifier
+
+    module: Any = Classifier(copy.deepcopy(encoder), classes)
+    if tune == "adapters":
+        module = with_adapters(module, rank, seed=seed, train=("head",))
+    elif tune == "head":
+        module.encoder.requires_grad_(False)
+    return TorchModel(
+        module,
+        torch.nn.CrossEntropyLoss(),
+        length,
+        tokens=True,
+        head="head",
+        start="given",
+        carries=("*base_layer.weight",) if carries else (),
+        device=device,
+    )

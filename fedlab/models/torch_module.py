@@ -281,16 +281,16 @@ class TorchModel:
             torch._foreach_copy_(parts, [*found, *replica.buffers])
         return float(loss), gradient
 
-    def _outputs(self, parameters: Array, x: Array, entered: bool = False) -> Any:
+    def _outputs(self, parameters: Array, x: Array) -> Any:
         replica = self.replica(parameters.dtype)
         replica.bind(parameters)
         rows = replica.rows(x, self.shape, self.tokens)
-        return replica, rows, replica.outputs(rows, entered)
+        return replica, rows, *replica.outputs(rows)
 
     def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
         """Return ``loss``, ``accuracy`` of classes or ``mse`` of numbers, and further measures."""
         with one_torch_thread():
-            replica, rows, output = self._outputs(parameters, x)
+            replica, rows, output, _ = self._outputs(parameters, x)
             target = self.target(replica, rows, y)
             output = self.fitted(output, target)
             found = {"loss": float(self.loss(output, target))}
@@ -302,17 +302,24 @@ class TorchModel:
 
     def predict(self, parameters: Array, x: Array) -> Array:
         """Return each row's class probabilities, (n, classes), or what the module gives."""
-        with one_torch_thread():
-            output = self._outputs(parameters, x)[2]
-            output = output.softmax(1) if self.of_classes else output
-            return np.asarray(output.to(device="cpu", dtype=aliased(parameters).dtype))
+        return self._seen(parameters, x)[0]
 
     def embed(self, parameters: Array, x: Array) -> Array:
         """Return what enters the head, (n, its inputs)."""
+        return self.predict_and_embed(parameters, x)[1]
+
+    def predict_and_embed(self, parameters: Array, x: Array) -> tuple[Array, Array]:
+        """Return both from one pass of the rows."""
         self._need_head()
+        return self._seen(parameters, x)
+
+    def _seen(self, parameters: Array, x: Array) -> tuple[Array, Array]:
         with one_torch_thread():
-            output = self._outputs(parameters, x, entered=True)[2]
-            return np.asarray(output.to(device="cpu", dtype=aliased(parameters).dtype))
+            _, _, output, entered = self._outputs(parameters, x)
+            output = output.softmax(1) if self.of_classes else output
+            kind = aliased(parameters).dtype
+            given, seen = (np.asarray(one.to("cpu", kind)) for one in (output, entered))
+            return given, seen
 
     def _need_head(self) -> None:
         if self.head is None:

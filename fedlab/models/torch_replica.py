@@ -143,6 +143,7 @@ class Replica:
         floats = [p.dtype for p in self.module.parameters() if p.is_floating_point()]
         self.numbers = next(iter(floats), torch.float64 if double else torch.float32)
         self.device, self.at, self.flat = device, -1, torch.empty(0)
+        self.headed = head is not None
         if head is not None:
             self.module.get_submodule(head).register_forward_pre_hook(self._remember)
 
@@ -222,14 +223,18 @@ class Replica:
             for one, point in zip(found, self.points, strict=True)
         ]
 
-    def outputs(self, x: Tensor, entered: bool = False) -> Tensor:
-        """Return what the module gives in evaluation, or what enters its head, (n, e)."""
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the module gives in evaluation, and what enters its head, (n, e).
+
+        Of a module without a head nothing enters, (0,).
+        """
         import torch
 
-        found = []
+        found, seen = [], [torch.empty(0)]
         self.ready(training=False)
         with torch.no_grad():
             for part in x.split(_PART):
-                given = self.module(part)
-                found.append(self.entered.flatten(1) if entered else given)
-        return torch.cat(found)
+                found.append(self.module(part))
+                if self.headed:
+                    seen.append(self.entered.flatten(1))
+        return torch.cat(found), torch.cat(seen[1:] or seen)

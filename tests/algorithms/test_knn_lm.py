@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import Key, VectorIndex
+from fedlab import Device, Key, VectorIndex
 from fedlab.algorithms import KNNLM
 
 WORDS, LENGTH, WIDTH = 7, 6, 5
@@ -25,7 +25,10 @@ class Small:
 
     def embed(self, parameters: Any, x: Any) -> Any:
         table = np.random.default_rng(3).normal(size=(WORDS, WIDTH))
-        return (table[x.astype(int)] + 0.01 * np.arange(LENGTH)[:, None]).reshape(len(x), -1)
+        return (table[x.astype(int)] + 0.01 * np.arange(LENGTH)[:, None] ** 2).reshape(len(x), -1)
+
+    def predict_and_embed(self, parameters: Any, x: Any) -> Any:
+        return self.predict(parameters, x), self.embed(parameters, x)
 
 
 @pytest.fixture
@@ -77,6 +80,37 @@ def test_without_a_share_or_a_memory_it_is_the_model_exactly(parameters: Any) ->
     assert empty.losses(asked, [0.0, 0.5]).tolist() == [exact, exact]
 
 
+def device(parts: dict[str, int], held: str) -> Device:
+    """With rows to train on, to choose on and to measure on, of which some are held out."""
+    index = VectorIndex(LENGTH, "l2sq", "f32")
+    rows = {name: text(count, at) for at, (name, count) in enumerate(parts.items())}
+    keys = {n: index.add(part, labels=np.zeros(len(part), int)) for n, part in rows.items()}
+    aside = keys["choose" if held == "measure" else "measure"]
+    index.remove(aside)
+    return Device("ward", index).holding_out(keys[held])
+
+
+def test_devices_choose_their_share_on_rows_that_are_neither_remembered_nor_measured(
+    parameters: Any,
+) -> None:
+    parts = {"train": 9, "choose": 4, "measure": 5}
+    measured, choosing = (device(parts, held) for held in ("measure", "choose"))
+    of = KNNLM(k=4, dtype="f32")
+    shares = (0.0, 0.3, 0.9)
+    given = {"choosing": [choosing], "shares": shares}
+    told = of.validate([measured], Small(), parameters, **given).loc["ward"]
+    rows = {name: text(count, at) for at, (name, count) in enumerate(parts.items())}
+    own = measured.training()[0]  # in the index's order, in which equal distances stand
+    np.testing.assert_array_equal(np.sort(own, axis=0), np.sort(rows["train"], axis=0))
+    losses = [by_hand(of, parameters, own, rows["choose"], share) for share in shares]
+    assert told["share"] == shares[int(np.argmin(losses))]
+    for column, share in (("loss", told["share"]), ("model", 0.0)):
+        expected = by_hand(of, parameters, own, rows["measure"], share)
+        assert told[column] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="measured on"):
+        of.validate([measured], Small(), parameters, choosing=[measured])
+
+
 def test_a_memory_of_the_text_itself_foretells_it(parameters: Any) -> None:
     own = np.arange(LENGTH, dtype=np.float32)[None] % WORDS
     memory = KNNLM(k=1, dtype="f32").memory(own, Small(), parameters)
@@ -101,5 +135,5 @@ def test_wrong_input_is_told(parameters: Any) -> None:
         memory.losses(text(0, 1))
     with pytest.raises(ValueError, match="share is 2"):
         memory.losses(text(1, 1), [2.0])
-    with pytest.raises(TypeError, match="has no embed"):
+    with pytest.raises(TypeError, match="has no predict_and_embed"):
         KNNLM().memory(text(1, 1), object(), parameters)

@@ -16,7 +16,8 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from fedlab import Device, Federation, LocalSGD, VectorIndex
 from fedlab.algorithms import KNNLM, FedExLoRA, FFALoRA, FLoRA
 from fedlab.models import TorchModel
-from fedlab.models.language import Causal, Classifier, Pooled, next_token_loss, with_adapters
+from fedlab.models.language import with_adapters
+from fedlab.models.torch_language import Causal, Classifier, Pooled, next_token_loss
 
 WORDS, LENGTH = 40, 12
 
@@ -120,7 +121,7 @@ def test_padding_has_no_say_and_the_mean_is_over_tokens() -> None:
     short = torch.tensor([[5, 6, 7]])
     long = torch.tensor([[5, 6, 7, 0, 0, 0]])
     torch.testing.assert_close(encoder(short), encoder(long), atol=1e-6, rtol=1e-5)
-    module = with_adapters(Classifier(encoder, 16, 3), 2, ("query", "value"), train=("head",))
+    module = with_adapters(Classifier(encoder, 3), 2, ("query", "value"), train=("head",))
     model = TorchModel(
         module, torch.nn.CrossEntropyLoss(), inputs=6, tokens=True, head="head", start="given"
     )

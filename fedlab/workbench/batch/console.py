@@ -78,7 +78,8 @@ class Console(Progress):
         self._at.pop(record.name, None)
         place = self._place(record.name)
         if record.error is None:
-            self._line(f"{place} done in {record.seconds:.1f} s")
+            without = f"; it takes the extra {record.lacks}" if record.lacks else ""
+            self._line(f"{place} done in {record.seconds:.1f} s{without}")
             return
         error = record.error
         message = (error.message.splitlines() or [""])[0]

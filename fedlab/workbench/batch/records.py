@@ -50,7 +50,7 @@ class Record:
     seconds of each code cell that ended; `set_parameters` are those that were given, `parameters`
     all of them. `recorded` is what the notebook gave to `fedlab.workbench.notebook.cells.record`;
     `inputs` has a digest for each part of what the result depends on, `made` are files that the run
-    itself left behind.
+    itself left behind. `lacks` is the extra for want of which the notebook did nothing.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Record:
     recorded: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
+    lacks: str = ""
     format: int = field(default=FORMAT)
 
     def write(self, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from fedlab.core.extras import missing
 from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
@@ -27,7 +28,7 @@ from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
 from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
-from fedlab.workbench.report.outputs import answer, recorded
+from fedlab.workbench.report.outputs import answer, lacking, recorded
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,15 @@ def _compared(
 
 
 def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
-    """Whether a run completed, and its executed notebook is there as it left it."""
-    if record is None or record.status != "completed":
+    """Whether a run completed, and its executed notebook is there as it left it.
+
+    One that did nothing for want of an extra stands for as long as that is missing.
+    """
+    if (
+        record is None
+        or record.status != "completed"
+        or (record.lacks and not missing(record.lacks))
+    ):
         return False
     executed = executed_path(folder, record.name)
     return executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
@@ -236,6 +244,7 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
         recorded=recorded(outcome.node),
         inputs={name: records.digest(part) for name, part in inputs.items()},
         made=sorted(made),
+        lacks=lacking(outcome.node),
     )
     name = stem(folder, record)
     atomic.write_bytes(executed_path(folder, name), content)

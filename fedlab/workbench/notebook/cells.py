@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from fedlab.core import progress
+from fedlab.core.extras import missing
 from fedlab.workbench.notebook.sentences import filled
 from fedlab.workbench.report.outputs import (
     ANSWER,
@@ -44,12 +45,26 @@ _LOG_SECONDS = 10.0
 T = TypeVar("T")
 
 
-def begin() -> None:
+def begin(extra: str | None = None) -> None:
     """Set the workbench's figure style, and the progress output that fits how this runs.
 
     Call it once, in the import cell; calling it again changes nothing.
+
+    Parameters
+    ----------
+    extra : str, optional
+        What the notebook can't do without. Where it is not installed, the notebook says so as its
+        answer, and no further cell does anything until it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such extra.
     """
     import matplotlib.style
+
+    if extra is not None and (lacking := missing(extra)):
+        _stand_still(extra, lacking)
 
     matplotlib.rcdefaults()  # a matplotlibrc of the reader's own changes no figure
     matplotlib.style.use(STYLE)
@@ -174,6 +189,31 @@ def provenance(*origins: Origin) -> None:
     """Print where the data came from, and mark it for the report's header."""
     lines = "\n".join(origin.describe() for origin in origins)
     _display({"text/plain": lines}, {KEY: {"role": PROVENANCE}})
+
+
+def _stand_still(extra: str, lacking: list[str]) -> None:
+    """Say what is missing, and skip cells for as long as it is."""
+    from IPython import get_ipython
+
+    said = (
+        f"This notebook takes the extra `{extra}`, and {', '.join(lacking)} can't be found. "
+        f"Nothing below has run. `make report EXTRAS={extra}` installs it and runs the notebook; "
+        f"or type `pip install -e '.[{extra}]'` in the clone, and run all cells again."
+    )
+    marks = {"role": ANSWER, "values": {}, "lacks": extra}
+    _display({"text/markdown": said, "text/plain": said}, {KEY: marks})
+    shell = get_ipython()
+    if shell is None:
+        return
+    transforms = shell.input_transformers_cleanup
+
+    def skip(lines: list[str]) -> list[str]:
+        if missing(extra):
+            return []
+        transforms.remove(skip)
+        return lines
+
+    transforms.append(skip)
 
 
 def _display(data: dict[str, Any], metadata: dict[str, Any]) -> None:

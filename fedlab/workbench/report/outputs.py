@@ -25,6 +25,12 @@ def answer(node: NotebookNode) -> str:
     return str(texts[-1]) if texts else ""
 
 
+def lacking(node: NotebookNode) -> str:
+    """Return the extra for want of which a notebook did nothing; empty if it ran."""
+    found = [str(one.metadata[KEY].get("lacks", "")) for one in _with_role(node, ANSWER)]
+    return found[-1] if found else ""
+
+
 def provenance(node: NotebookNode) -> list[str]:
     """Return what the notebook said of its data, each thing once."""
     texts = [output.data.get("text/plain", "") for output in _with_role(node, PROVENANCE)]

@@ -14,7 +14,14 @@ TEXTS = ["It is sunny.", "The sun shines, and it is warm.", "Stocks fell."]
 def words() -> Pretrained:
     """A tokenizer that takes a letter for a token."""
     origin = Origin("made by hand", "", "0" * 64, 3, "", "")
-    return Pretrained(None, lambda texts: [[ord(c) for c in t] for t in texts], 128, 0, origin)
+    return Pretrained(
+        None,
+        lambda texts: [[ord(c) for c in t] for t in texts],
+        lambda tokens: "".join(map(chr, tokens)),
+        128,
+        0,
+        origin,
+    )
 
 
 def test_blocks_cut_one_stream_and_drop_what_is_left() -> None:
