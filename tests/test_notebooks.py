@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fedlab.core.extras import missing
 from fedlab.workbench.report import outputs
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,14 @@ SMALL = {
         "asks": [1, 4],
     },
     "10_measure_what_leaks": {"rows": 1000, "betas": [1.0, 8.0], "pairs": [16, 64], "seeds": [0]},
+    "16_tune_a_large_model": {
+        "subjects": ["sci.med", "sci.space"],
+        "seeds": [0, 1],
+        "length": 16,
+        "rows": [2, 1, 1],
+        "rounds": 1,
+        "stories": [32, 1],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -105,7 +114,7 @@ def test_the_spine(path):
     assert "main=True" in "".join(cell.source for cell in cells)
     imports = [cell for cell in cells if re.search(r"^(import|from) ", cell.source, re.MULTILINE)]
     assert len(imports) == 1, "one import cell"
-    assert imports[0].source.endswith("cells.begin()")
+    assert re.search(r'\ncells\.begin\((extra="\w+")?\)$', imports[0].source)
 
 
 @each
@@ -165,7 +174,11 @@ def test_plain_papermill_runs_it(path, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     node = read(out)
     assert outputs.answer(node)
-    assert outputs.main_figure(node) is not None
+    extra = outputs.lacking(node)
+    assert (outputs.main_figure(node) is None) == bool(extra)
+    if extra:
+        assert missing(extra)
+        assert f"EXTRAS={extra}" in outputs.answer(node)
     warned = [
         output.text
         for cell in node.cells

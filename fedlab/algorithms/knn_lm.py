@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.algorithms.knn_per import refuse_seen
+from fedlab.core.threads import usable_threads
 from fedlab.core.typing import F64, I64, Array
 from fedlab.core.validation import positive, require, share_of_one, whole_number
 from fedlab.device.device import Device
@@ -123,16 +125,21 @@ class KNNLM:
         """
         import pandas as pd
 
-        found = {}
-        for device, other in zip(devices, choosing or devices, strict=True):
+        def validated(device: Device, other: Device) -> dict[str, float]:
             memory = self.memory(device.training()[0], model, parameters)
             if choosing is not None:
-                refuse_seen(device, other)
                 memory = memory.choose(other.validation()[0], shares)
             (rows, _), share = device.validation(), memory.of.share
             mixed, alone = memory.losses(rows, [share, 0.0])
-            found[device.id] = {"loss": mixed, "model": alone, "rows": len(rows), "share": share}
-        return pd.DataFrame.from_dict(found, orient="index").rename_axis("device")
+            return {"loss": mixed, "model": alone, "rows": len(rows), "share": share}
+
+        pairs = list(zip(devices, choosing or devices, strict=True))
+        for pair in pairs if choosing is not None else ():
+            refuse_seen(*pair)
+        with ThreadPoolExecutor(usable_threads()) as pool:
+            found = list(pool.map(lambda pair: validated(*pair), pairs))
+        names = pd.Index([device.id for device in devices], name="device")
+        return pd.DataFrame(found, names)
 
 
 @dataclass(frozen=True, eq=False)

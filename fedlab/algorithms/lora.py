@@ -47,11 +47,14 @@ def adapted(layout: Layout, based: bool = True) -> list[str]:
     return first
 
 
-def adapters_of(layout: Layout, vector: Array) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield A, B and W of each adapted layer, as views into a vector of parameters."""
+def adapters_of(layout: Layout, vector: Array) -> Iterator[tuple[Array, Array, Any]]:
+    """Yield A, B and W of each adapted layer, as views into a vector of parameters.
+
+    W is None where the layers' own weights are not among them.
+    """
     views = layout.views(vector)
-    for name in adapted(layout):
-        yield views[name], views[name.replace(_A, _B)], views[name.replace(_A, _BASE)]
+    for name in adapted(layout, based=False):
+        yield views[name], views[name.replace(_A, _B)], views.get(name.replace(_A, _BASE))
 
 
 def _layout_in(state: State) -> Layout:

@@ -108,7 +108,10 @@ def load_smollm2(numbers: Literal["f32", "bf16"] = "f32") -> Pretrained:
         ).to(kind)
 
     def tokens(texts: Sequence[str]) -> list[list[int]]:
-        return tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+        found: list[list[int]] = (
+            tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        )
+        return found
 
     end = int(tokenizer.eos_token_id)
     words = int(whole.config.vocab_size)

@@ -16,21 +16,37 @@ from fedlab.workbench.experiments.search import (
     compare_searches,
     recall_against_bytes,
 )
+from fedlab.workbench.experiments.texts import (
+    adapters_apart,
+    continuation_losses,
+    deal_stories,
+    deal_texts,
+    passages,
+    retrieved,
+    with_context,
+)
 
 __all__ = [
     "Recipe",
     "SearchComparison",
+    "adapters_apart",
     "altered_files",
     "central_index",
     "churn",
     "compare_searches",
     "contest",
+    "continuation_losses",
     "cross_validate",
+    "deal_stories",
+    "deal_texts",
     "killed_saves",
     "network",
+    "passages",
     "recall_against_bytes",
+    "retrieved",
     "save_and_open",
     "scan_against_graph",
     "sealing_costs",
     "storage_types",
+    "with_context",
 ]
