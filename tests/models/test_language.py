@@ -16,20 +16,29 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from fedlab import Device, Federation, LocalSGD, VectorIndex
 from fedlab.algorithms import KNNLM, FedExLoRA, FFALoRA, FLoRA
 from fedlab.models import TorchModel
-from fedlab.models.language import with_adapters
-from fedlab.models.torch_language import Causal, Classifier, Pooled, next_token_loss
+from fedlab.models.language import language_model, text_classifier, with_adapters
+from fedlab.models.torch_language import Causal, Pooled, next_token_loss
 
 WORDS, LENGTH = 40, 12
 
 
-def causal(**adapters: Any) -> TorchModel:
+def bare() -> Causal:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    module: Any = Causal(
-        LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, initializer_range=0.3, **sizes, **heads))
-    )
-    module = with_adapters(module, 2, ("q_proj", "v_proj"))
+    config = LlamaConfig(vocab_size=WORDS, initializer_range=0.3, **sizes, **heads)
+    return Causal(LlamaForCausalLM(config))
+
+
+def encoder() -> Pooled:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
+    config = BertConfig(vocab_size=WORDS, num_attention_heads=2, **sizes)
+    return Pooled(BertModel(config, add_pooling_layer=False), padding=0).eval()
+
+
+def causal(**adapters: Any) -> TorchModel:
+    module = with_adapters(bare(), 2, ("q_proj", "v_proj"))
     given = {"tokens": True, "targets": "inputs", "head": "head", "start": "given"}
     return TorchModel(module, next_token_loss, inputs=LENGTH, **given, **adapters)
 
@@ -108,23 +117,56 @@ def test_exact_averages_move_the_layers_that_are_adapted(algorithm: Any) -> None
     assert np.abs(np.mean(steps, axis=0)).max() > 1e-4
 
 
-def test_padding_has_no_say_and_the_mean_is_over_tokens() -> None:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=WORDS,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
+def test_a_model_in_one_call_leaves_the_module_as_it_is() -> None:
+    module = bare()
+    before = {name: part.clone() for name, part in module.named_parameters()}
+    model = language_model(module, LENGTH, rank=2)
+    assert model.layout.names() == causal().layout.names()
+    start = model.initial(0)
+    start[model.layout.mask("*lora_B*")] = 1.0
+    model.loss_and_gradient(start, text(3, 0), np.zeros(3, np.int64))
+    after = dict(module.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], part) for name, part in before.items())
+    other = language_model(module, LENGTH, rank=2, seed=1).initial(0)
+    assert not np.array_equal(model.initial(0), other)
+
+
+def test_a_loss_of_bf16_scores_keeps_its_digits() -> None:
+    rows = torch.tensor(text(3, 0)).long()
+    with torch.no_grad():
+        scores = bare()(rows)
+    exact, short = (
+        next_token_loss(scores.to(kind), rows) for kind in (torch.float32, torch.bfloat16)
     )
-    encoder = Pooled(BertModel(config, add_pooling_layer=False), padding=0).eval()
+    assert short.dtype == torch.float32
+    assert float(short) == pytest.approx(float(exact), abs=0.01)
+    assert float(short) != float(short.bfloat16())
+
+
+def test_a_classifier_tunes_what_it_is_told_to() -> None:
+    def names(tune: Any, **given: Any) -> set[str]:
+        return set(text_classifier(encoder(), 6, 3, tune=tune, rank=2, **given).layout.names())
+
+    head = {"head.weight", "head.bias"}
+    assert names("head") == head
+    adapters = names("adapters")
+    assert head < adapters
+    assert all("lora_" in name for name in adapters - head)
+    base = names("adapters", carries=True) - adapters
+    assert {name.replace("base_layer", "lora_A.default") for name in base} < adapters
+    whole = text_classifier(encoder(), 6, 3, tune="all")
+    sizes = [part.numel() for part in encoder().parameters()]
+    assert whole.layout.size == sum(sizes) + 3 * 16 + 3
+    with pytest.raises(ValueError, match="no part to tune is called 'heads'"):
+        names("heads")
+
+
+def test_padding_has_no_say_and_the_mean_is_over_tokens() -> None:
+    reads = encoder()
     short = torch.tensor([[5, 6, 7]])
     long = torch.tensor([[5, 6, 7, 0, 0, 0]])
-    torch.testing.assert_close(encoder(short), encoder(long), atol=1e-6, rtol=1e-5)
-    module = with_adapters(Classifier(encoder, 3), 2, ("query", "value"), train=("head",))
-    model = TorchModel(
-        module, torch.nn.CrossEntropyLoss(), inputs=6, tokens=True, head="head", start="given"
-    )
-    assert {"head.weight", "head.bias"} < set(model.layout.names())
+    torch.testing.assert_close(reads(short), reads(long), atol=1e-6, rtol=1e-5)
+    model = text_classifier(reads, 6, 3, rank=2)
     x = np.array([[5, 6, 7, 0, 0, 0], [1, 2, 3, 4, 5, 6]], np.float32)
     assert model.predict(model.initial(0), x) == pytest.approx(np.full((2, 3), 1 / 3))
