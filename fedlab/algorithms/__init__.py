@@ -72,37 +72,13 @@ class WithServer:
     server: ServerOptimiser
 
 
-_ALGORITHMS: dict[str, Any] = {
-    "fedavg": FedAvg(),
-    "fedprox": FedProx(),
-    "scaffold": Scaffold(),
-    "fednova": FedNova(),
-    "feddyn": FedDyn(),
-    "qffl": QFFL(),
-    "afl": AFL(),
-    "finetuned": FineTuned(),
-    "alone": Alone(),
-    "ditto": Ditto(),
-    "apfl": APFL(),
-    "fedper": FedPer(),
-    "fedrep": FedRep(),
-    "fedbn": FedBN(),
-    "ifca": IFCA(),
-    "ffalora": FFALoRA(),
-    "flora": FLoRA(),
-    "fedexlora": FedExLoRA(),
-    "flexlora": FlexLoRA(),
-    "moon": MOON(),
-    "fedproto": FedProto(),
-    "feddbe": FedDBE(),
-}
+_KINDS: tuple[Any, ...] = (
+    *(FedAvg, FedProx, Scaffold, FedNova, FedDyn, QFFL, AFL, FineTuned, Alone, Ditto, APFL),
+    *(FedPer, FedRep, FedBN, IFCA, FFALoRA, FLoRA, FedExLoRA, FlexLoRA, MOON, FedProto, FedDBE),
+)
+_ALGORITHMS: dict[str, Any] = {kind.__name__.lower(): kind() for kind in _KINDS}
 #: What papers name in one word: federated averaging, and what the server does.
-_WITH_SERVER = {
-    "fedavgm": "momentum",
-    "fedadam": "adam",
-    "fedyogi": "yogi",
-    "fedadagrad": "adagrad",
-}
+_WITH_SERVER = {"fedavgm": "momentum"} | {f"fed{s}": s for s in ("adam", "yogi", "adagrad")}
 
 
 def by_name(name: str, **settings: Any) -> Algorithm | WithServer:

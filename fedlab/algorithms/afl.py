@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.algorithms.qffl import loss_at_start
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import positive
@@ -66,33 +66,18 @@ class AFL(Stateless):
         positive(rate=self.rate)
 
     def init(self, parameters: Array, devices: int, layout: Layout) -> State:
-        # Devices that never took part are alike: one number stands for each of them.
-        uniform = {"rest": 1 / devices, "devices": devices}
-        return {"places": np.empty(0, np.int64), "mixture": np.empty(0), **uniform}
+        return {"mixture": np.full(devices, 1 / devices)}
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters, observe=loss_at_start)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
-        weighed = {**sent.weighed, "change": mixture_of(state, sent.places)}
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
+        weighed = {**sent.weighed, "change": state["mixture"][sent.places]}
         return replace(sent, weighed=weighed), kept
 
     def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:
-        places = means["places"].astype(np.int64)
-        total = mixture_of(state, places).sum()
+        places, mixture = means["places"].astype(np.intp), state["mixture"].copy()
+        total = mixture[places].sum()
         change = means["change"] / total if total > 0 else np.zeros_like(means["change"])
-        known = np.union1d(state["places"], places)
-        mixture = mixture_of(state, known)
-        mixture[np.searchsorted(known, places)] += self.rate * means["loss_at_start"]
-        others = max(state["devices"] - len(known), 0)
-        whole = on_simplex(np.concatenate([mixture, np.full(others, state["rest"])]))
-        rest = float(whole[-1]) if others else 0.0
-        return change, {**state, "places": known, "mixture": whole[: len(known)], "rest": rest}
-
-
-def mixture_of(state: State, places: Places) -> F64:
-    """Return lambda_k of the devices at some places, (m,)."""
-    known = dict(zip(state["places"].tolist(), state["mixture"].tolist(), strict=True))
-    return np.array([known.get(place, state["rest"]) for place in places.tolist()], np.float64)
+        mixture[places] += self.rate * means["loss_at_start"]
+        return change, {"mixture": on_simplex(mixture)}

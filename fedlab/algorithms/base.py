@@ -13,6 +13,8 @@ from fedlab.training.work import Phase, Work
 from fedlab.updates.sent import Updates
 
 State = Any
+#: What devices send, and what they keep.
+Reported = tuple[Updates, DeviceStates]
 
 
 class Algorithm(Protocol):
@@ -48,9 +50,7 @@ class Algorithm(Protocol):
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         """Describe what the devices at `places` do this round."""
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         """Return what devices make of their local work: what they send, and what they keep.
 
         It computes on the devices' side, a row at a time: no device's row depends on another's.
@@ -82,9 +82,7 @@ class Stateless:
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         return sent, kept
 
     def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:

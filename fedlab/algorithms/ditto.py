@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedlab.algorithms.base import State, Stateless
 from fedlab.core.typing import Array, Places
-from fedlab.core.validation import not_negative, whole_number
+from fedlab.core.validation import not_negative, whole_or_none
 from fedlab.device.states import DeviceStates
 from fedlab.training.work import Phase, Work
 
@@ -39,8 +39,7 @@ class Ditto(Stateless):
 
     def __post_init__(self) -> None:
         not_negative(lam=self.lam)
-        if self.epochs is not None:
-            whole_number(self.epochs, "epochs", 1)
+        whole_or_none(self.epochs, "epochs", 1)
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters), self._own(parameters, places, kept)

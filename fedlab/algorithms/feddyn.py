@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import positive
 from fedlab.device.states import DeviceStates
@@ -53,9 +53,7 @@ class FedDyn(Stateless):
         offset = -kept.rows("dual", places, np.zeros_like(parameters))
         return Phase(parameters, mu=self.alpha, offset=offset)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         change = sent.blocks["change"]
         old = kept.rows("dual", sent.places, np.zeros(change.shape[1], change.dtype))
         return sent, kept.put("dual", sent.places, old - change.dtype.type(self.alpha) * change)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.core.validation import below_one, not_negative
 from fedlab.device.states import DeviceStates
@@ -71,9 +71,7 @@ class FedNova(Stateless):
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters, mu=self.mu)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         a = self.effective_steps(sent.stats["steps"], sent.stats["rate"])
         weighed = {**sent.weighed, "change": sent.weights / a}
         return replace(sent, weighed=weighed, stats={**sent.stats, "effective": a}), kept

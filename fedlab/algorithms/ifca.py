@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import positive, whole_number
@@ -68,9 +68,7 @@ class IFCA(Stateless):
         models = np.where(state["buffered"], parameters, state["models"])
         return Phase(choose=models.astype(parameters.dtype))
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         change = sent.blocks["change"]
         chose = sent.stats["choice"][:, None] == np.arange(self.clusters)
         blocks, weighed, sizes = dict(sent.blocks), dict(sent.weighed), dict(sent.sizes)

@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, Array
-from fedlab.core.validation import positive, require, share_of_one, whole_number
+from fedlab.core.validation import (
+    one_of,
+    positive,
+    require,
+    share_of_one,
+    whole_number,
+    whole_or_none,
+)
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.vectorindex import DType, VectorIndex
@@ -83,10 +90,8 @@ class KNNPer:
         whole_number(self.k, "k", 1)
         share_of_one(share=self.share)
         positive(scale=self.scale)
-        if self.rows is not None:
-            whole_number(self.rows, "rows", 0)
-        if self.of not in ("embedding", "row"):
-            raise ValueError(f"of is {self.of!r}; choose 'embedding' or 'row'")
+        whole_or_none(self.rows, "rows", 0)
+        one_of(self.of, ("embedding", "row"), "of")
 
     def memory(self, device: Device, model: Model, parameters: Array) -> Memory:
         """Return what a device remembers of its training rows under a model: it stays there."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import whole_number
 from fedlab.device.states import DeviceStates
@@ -114,9 +114,7 @@ class _Exact(Stateless):
             received=state["sent"] + state["stacked"],
         )
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         # Whoever has A and B has their product: it costs no byte of its own.
         sizes = {**sent.sizes, "product": np.zeros(len(sent), np.int64)}
         return replace(sent, sizes=sizes), kept
@@ -209,9 +207,7 @@ class FLoRA(_Exact):
         assert isinstance(phase, Phase)
         return replace(phase, start=start)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         sent, kept = super().report(state, sent, kept)
         if not self.ranks:
             return sent, kept

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlab.algorithms.base import Algorithm, State, Stateless
+from fedlab.algorithms.base import Algorithm, Reported, State, Stateless
 from fedlab.algorithms.fedavg import FedAvg
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import positive, require, whole_number
@@ -69,9 +69,7 @@ class FineTuned:
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return self.algorithm.work(state["of"], parameters, places, kept)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         return self.algorithm.report(state["of"], sent, kept)
 
     def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:

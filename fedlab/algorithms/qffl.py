@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fedlab.algorithms.base import State, Stateless
+from fedlab.algorithms.base import Reported, State, Stateless
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import not_negative
 from fedlab.device.states import DeviceStates
@@ -66,9 +66,7 @@ class QFFL(Stateless):
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
         return Phase(parameters, observe=loss_at_start)
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         change = sent.blocks["change"]
         # Losses of zero would give 0 / 0 for q < 1; the reference code shifts them likewise.
         loss, lipschitz = sent.stats["loss_at_start"] + 1e-10, 1 / sent.stats["rate"]

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedlab.algorithms.base import State
+from fedlab.algorithms.base import Reported, State
 from fedlab.core.typing import F64, Array, Places
+from fedlab.core.validation import one_of
 from fedlab.device.states import DeviceStates
 from fedlab.models.base import Layout
 from fedlab.training.local import LocalSGD
@@ -44,8 +45,7 @@ class Scaffold:
     weights: ClassVar[Literal["uniform"]] = "uniform"
 
     def __post_init__(self) -> None:
-        if self.option not in (1, 2):
-            raise ValueError(f"option is {self.option}; choose 1 or 2")
+        one_of(self.option, (1, 2), "option")
 
     def check(self, local: LocalSGD) -> None:
         for name in ("momentum", "weight_decay", "clip"):
@@ -65,9 +65,7 @@ class Scaffold:
     def _controls(self, state: State, places: Places, kept: DeviceStates) -> F64:
         return kept.rows("control", places, np.zeros_like(state["control"]))
 
-    def report(
-        self, state: State, sent: Updates, kept: DeviceStates
-    ) -> tuple[Updates, DeviceStates]:
+    def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         blocks = dict(sent.blocks)
         old, change = self._controls(state, sent.places, kept), blocks["change"]
         if self.option == 1:

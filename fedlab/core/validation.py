@@ -102,6 +102,17 @@ def whole_number(value: Any, name: str, least: int, most: int | None = None) -> 
     return int(value)
 
 
+def whole_or_none(value: Any, name: str, least: int, most: int | None = None) -> int | None:
+    """Return None as it is, and all else as `whole_number` does."""
+    return None if value is None else whole_number(value, name, least, most)
+
+
+def one_of(value: Any, choices: Iterable[Any], name: str) -> None:
+    """Raise a ValueError unless a value is one of a few."""
+    if value not in (allowed := list(choices)):
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
+
+
 def number(value: Any, name: str) -> float:
     """Return `value` as a float, or raise a TypeError where it is no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -123,6 +134,11 @@ def positive(**values: float) -> None:
 def not_negative(**values: float) -> None:
     """Raise, by name, for what is neither zero nor a positive number."""
     _must(values, lambda value: 0 <= value < np.inf, "be zero or positive")
+
+
+def at_most_one(**values: float) -> None:
+    """Raise, by name, for what does not lie in (0, 1]."""
+    _must(values, lambda value: 0 < value <= 1, "be above 0 and at most 1")
 
 
 def below_one(**values: float) -> None:

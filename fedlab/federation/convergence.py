@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedlab.core.validation import not_negative, whole_number
+from fedlab.core.validation import not_negative, one_of, whole_number
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,7 @@ class Convergence:
     patience: int = 5
 
     def __post_init__(self) -> None:
-        if self.metric not in ("validation_loss", "update_norm"):
-            raise ValueError(
-                f"metric is {self.metric!r}; choose 'validation_loss' or 'update_norm'"
-            )
+        one_of(self.metric, ("validation_loss", "update_norm"), "metric")
         not_negative(tolerance=self.tolerance)
         whole_number(self.patience, "patience", 1)
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fedlab.algorithms import Algorithm, WithServer, by_name
 from fedlab.core import progress
 from fedlab.core.typing import I64, Array
-from fedlab.core.validation import of_kind, require, whole_number
+from fedlab.core.validation import of_kind, one_of, require, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
@@ -163,9 +163,8 @@ class Federation:
             require(stragglers, "stragglers (such as Stragglers(0.5))", "epochs")
         seed = whole_number(seed, "seed", 0, 2**64 - 1)
         trainer = trainer_of(model, engine)  # refuses an engine that can't
-        if record not in ("cohort", "devices"):
-            raise ValueError(f"record is {record!r}; choose 'cohort' or 'devices'")
-        self.threads = None if threads is None else whole_number(threads, "threads", 1)
+        one_of(record, ("cohort", "devices"), "record")
+        self.threads = whole_or_none(threads, "threads", 1)
         self._changing = devices if isinstance(devices, Changing) else None
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
@@ -375,8 +374,7 @@ class Federation:
             If more rounds than that are done already.
         """
         whole_number(round, "round", 0)
-        if every is not None:
-            whole_number(every, "every", 1)
+        whole_or_none(every, "every", 1)
         if convergence is not None:
             of_kind(convergence, Convergence, "convergence")
         self._told()  # now, and not when hours have passed
@@ -544,8 +542,7 @@ class Federation:
             federation.validate(metrics=["auc", "f1"])
             federation.validate(metrics={"Brier": brier_score_loss})
         """
-        if model not in ("server", "personal"):
-            raise ValueError(f"model is {model!r}; choose 'server' or 'personal'")
+        one_of(model, ("server", "personal"), "model")
         holding = holding_of(self._roster) if devices is None else list(devices)
         if model == "personal" and holding:
             parameters = self.personal_parameters(holding)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.threads import spare_threads
 from fedlab.core.typing import F32, U64, Bool, Places
-from fedlab.core.validation import read_only, require, whole_number
+from fedlab.core.validation import one_of, read_only, require, whole_number, whole_or_none
 from fedlab.files import atomic
 from fedlab.files.atomic import Linked
 from fedlab.files.keys import Key, Sealer
@@ -87,10 +87,8 @@ class VectorIndex(Holder):
         dtype: DType = "f32",
         engine: Engine = HNSW(),  # noqa: B008 (a frozen value)
     ) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        one_of(metric, METRICS, "metric")
+        one_of(dtype, DTYPES, "dtype")
         self.dimensions = whole_number(dimensions, "dimensions", 1, 65_536)
         self.metric: Metric = metric
         self.dtype: DType = dtype
@@ -543,8 +541,7 @@ class VectorIndex(Holder):
         (array([3, 0]), array([0, 1, 2], dtype=uint64))
         """
         radius = as_radius(radius, self.metric)
-        if limit is not None:
-            limit = whole_number(limit, "limit", 1)
+        limit = whole_or_none(limit, "limit", 1)
         asked = self._checked(queries)
         chosen = np.arange(len(self)) if where is None else np.flatnonzero(self.passing(where))
         totals, counts, rows, distances = within(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, I64
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import whole_number, whole_or_none
 from fedlab.leaks.alignment import laid_of, nearest_of, way_back
 from fedlab.leaks.defences import Counts, Shares
 from fedlab.leaks.scene import (
@@ -193,10 +193,8 @@ class Trilateration:
     needs_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.top is not None:
-            whole_number(self.top, "top", 1)
-        if self.decimals is not None:
-            whole_number(self.decimals, "decimals", 0, 15)
+        whole_or_none(self.top, "top", 1)
+        whole_or_none(self.decimals, "decimals", 0, 15)
         whole_number(self.targets, "targets", 1)
 
     @property

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64
-from fedlab.core.validation import not_negative, positive, read_only, whole_number
+from fedlab.core.validation import not_negative, one_of, positive, read_only, whole_number
 from fedlab.index.encoding import decode, encode
 from fedlab.privacy.fixed_point import from_words, to_words
 from fedlab.privacy.mechanisms import Laplace
@@ -143,8 +143,7 @@ class Quantised(Defence):
     asker_sees = "distances to the rounded rows"
 
     def __post_init__(self) -> None:
-        if self.code not in ("i8", "b1"):
-            raise ValueError(f"code is {self.code!r}; choose 'i8' or 'b1'")
+        one_of(self.code, ("i8", "b1"), "code")
 
     @property
     def setting(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlab.core.typing import F64
+from fedlab.core.validation import one_of
 from fedlab.index.scan import METRICS
 
 _FLAT = 1e-12  # eigenvalues below this share of the largest determine nothing
@@ -142,8 +143,7 @@ def trilaterate(
     >>> trilaterate(points, np.square(points - row).sum(axis=1, keepdims=True)).round(9)
     array([[0.6, 0.3]])
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+    one_of(metric, METRICS, "metric")
     least = needed(metric, queries.shape[1], secret_scale)
     if len(queries) < least:
         raise ValueError(

@@ -55,7 +55,14 @@ from numpy.typing import ArrayLike
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import usable_threads
 from fedlab.core.typing import F32, Bool, Places
-from fedlab.core.validation import distinct_names, read_only, require, whole_number
+from fedlab.core.validation import (
+    distinct_names,
+    one_of,
+    read_only,
+    require,
+    whole_number,
+    whole_or_none,
+)
 from fedlab.device.compatibility import in_common, require_several
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
@@ -159,8 +166,7 @@ class FederatedSearch:
         rescore: int = 0,
         ask_again: bool = True,
     ) -> None:
-        if check not in CHECKS:
-            raise ValueError(f"check is {check!r}; choose one of {', '.join(CHECKS)}")
+        one_of(check, CHECKS, "check")
         if not 0 < patience < np.inf:
             raise ValueError(f"patience is {patience}; it must be a positive number of seconds")
         require_several(devices)
@@ -169,7 +175,7 @@ class FederatedSearch:
         self.metric, self.dimensions = in_common(
             [(member.id, member.metric, member.dimensions) for member in self._members]
         )
-        self._first = None if first is None else whole_number(first, "first", 1)
+        self._first = whole_or_none(first, "first", 1)
         self._options = Options(router, ask, query, rescore, ask_again)
         self._options.require(self.devices, self.metric, self.dimensions)
         for member in self._members if rescore else ():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.typing import F32, Bool
-from fedlab.core.validation import read_only, whole_number
+from fedlab.core.validation import one_of, read_only, whole_number, whole_or_none
 from fedlab.search.queries import QUERY_TYPES, pack
 from fedlab.search.routing import Router
 
@@ -30,16 +30,14 @@ class Options:
     ask_again: bool = True
 
     def __post_init__(self) -> None:
-        if self.query not in QUERY_TYPES:
-            raise ValueError(f"query is {self.query!r}; choose one of {', '.join(QUERY_TYPES)}")
+        one_of(self.query, QUERY_TYPES, "query")
         if self.ask is None and self.router is not None:
             raise ValueError("a router was given, and not how many devices to ask: ask=...")
         if self.ask is not None and self.router is None:
             raise ValueError(
                 f"ask is {self.ask}, and no router says whom: router=Router.learn(devices)"
             )
-        if self.ask is not None:
-            whole_number(self.ask, "ask", 1)
+        whole_or_none(self.ask, "ask", 1)
         if whole_number(self.rescore, "rescore", 0) and self.exact:
             raise ValueError(
                 f"rescore is {self.rescore}, and queries travel in full: give query=... with it"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32
+from fedlab.core.validation import one_of
 from fedlab.index.encoding import DTYPES, codes_in, decode, encode, refuse_large, rounded
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
@@ -61,7 +62,7 @@ def bytes_a_query(dimensions: int, dtype: str) -> int:
     >>> [bytes_a_query(384, dtype) for dtype in QUERY_TYPES]
     [1536, 768, 768, 388, 52]
     """
-    _refuse_unknown(dtype)
+    one_of(dtype, QUERY_TYPES, "query")
     scale = 4 if dtype in ("i8", "b1") else 0
     return codes_in(dimensions, dtype) * DTYPES[dtype].itemsize + scale
 
@@ -93,9 +94,8 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
     >>> packed.decoded(), packed.nbytes
     (array([[ 2., -2.,  2.]], dtype=float32), 5)
     """
-    _refuse_unknown(dtype)
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+    one_of(dtype, QUERY_TYPES, "query")
+    one_of(metric, METRICS, "metric")
     rows = as_vectors(queries, dimensions, "queries")
     as_lengths(rows, metric, "queries")
     if metric == "cosine" and dtype != "f32":
@@ -108,8 +108,3 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
         encoded = encode(rows, dtype)
     scales_of = encoded.get("scales")
     return PackedQueries(dtype, dimensions, encoded["codes"], scales_of)  # type: ignore[arg-type]
-
-
-def _refuse_unknown(dtype: str) -> None:
-    if dtype not in QUERY_TYPES:
-        raise ValueError(f"query is {dtype!r}; choose one of {', '.join(QUERY_TYPES)}")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import one_of, whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
@@ -151,8 +151,7 @@ class Router:
     def __init__(
         self, devices: Sequence[int | str], summaries: Sequence[Summary], metric: str
     ) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+        one_of(metric, METRICS, "metric")
         if len(devices) != len(summaries) or not len(devices):
             raise ValueError(
                 f"{len(summaries)} summaries were given for {len(devices)} devices; one of each is "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F64, I64, Array, Bool, Places
-from fedlab.core.validation import read_only, whole_number
+from fedlab.core.validation import read_only, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
@@ -185,8 +185,7 @@ def train_in_parts(
     held : int
         Bytes of changes that are held at once; a part has one device at least.
     """
-    if threads is not None:
-        whole_number(threads, "threads", 1)
+    whole_or_none(threads, "threads", 1)
     phases = phases_of(work)
     first = phases[0].start
     if first is None and phases[0].choose is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, U64, Array
-from fedlab.core.validation import positive, read_only, require, whole_number
+from fedlab.core.validation import positive, read_only, require, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.metrics.retrieval import recall
@@ -56,7 +56,7 @@ class EmbeddedRows:
         seed: int = 0,
     ) -> None:
         require(model, "a model that embeds", "embed")
-        whole_number(1 if every is None else every, "every", 1)
+        whole_or_none(every, "every", 1)
         positive(most=1.0 if most is None else most, sample=sample)
         self.device, self.model, self.seed = device, model, seed
         self.every, self.most, self.sample, self.rows, self.seconds = every, most, sample, 0, 0.0

@@ -9,7 +9,14 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array, Bool, Places
-from fedlab.core.validation import below_one, not_negative, positive, whole_number
+from fedlab.core.validation import (
+    at_most_one,
+    below_one,
+    not_negative,
+    positive,
+    whole_number,
+    whole_or_none,
+)
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model, gradient_of
@@ -54,13 +61,11 @@ class LocalSGD:
 
     def __post_init__(self) -> None:
         whole_number(self.epochs, "epochs", 1)
-        if self.batch_size is not None:
-            whole_number(self.batch_size, "batch_size", 1)
-        positive(learning_rate=self.learning_rate, decay=self.decay)
+        whole_or_none(self.batch_size, "batch_size", 1)
+        positive(learning_rate=self.learning_rate)
+        at_most_one(decay=self.decay)
         if self.clip is not None:
             positive(clip=self.clip)
-        if self.decay > 1:
-            raise ValueError(f"decay is {self.decay}; it must be at most 1")
         below_one(momentum=self.momentum)
         not_negative(weight_decay=self.weight_decay)
 

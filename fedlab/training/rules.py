@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import F32, F64, Bool, Places
-from fedlab.core.validation import not_negative, positive, require
+from fedlab.core.validation import at_most_one, not_negative, positive, require
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.index.ingest import as_labels, as_vectors
@@ -160,9 +160,7 @@ class _Share:
     share: float
 
     def __post_init__(self) -> None:
-        positive(share=self.share)
-        if self.share > 1:
-            raise ValueError(f"share is {self.share}; it must be at most 1")
+        at_most_one(share=self.share)
 
     def _count(self, rows: int) -> int:
         return max(1, round(self.share * rows))

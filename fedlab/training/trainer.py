@@ -18,6 +18,7 @@ import numpy as np
 
 from fedlab.core.threads import T, one_blas_thread, share, usable_threads
 from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.core.validation import one_of
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
@@ -138,8 +139,7 @@ def trainer_of(model: Model, backend: Backend = "auto") -> Trainer:
 
 def refuse_unknown(backend: str) -> None:
     """Raise a ValueError unless there is such a backend."""
-    if backend not in ("auto", "compiled", "plain"):
-        raise ValueError(f"engine is {backend!r}; choose 'auto', 'compiled' or 'plain'")
+    one_of(backend, ("auto", "compiled", "plain"), "engine")
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.typing import F32, Array
-from fedlab.core.validation import read_only, require, whole_number
+from fedlab.core.validation import read_only, require, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.index.ingest import as_labels, as_vectors
@@ -167,6 +167,5 @@ def _evaluated(
     for part in rows:
         refuse_other_widths(part, model)
     given = checked_parameters(parameters, "the model", len(rows), model.layout.size)
-    if threads is not None:
-        whole_number(threads, "threads", 1)
+    whole_or_none(threads, "threads", 1)
     return trainer.evaluate(rows, given, threads)

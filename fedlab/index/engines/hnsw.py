@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.progress import bar
 from fedlab.core.typing import F32, I64, U64, Bool
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import one_of, whole_number, whole_or_none
 from fedlab.index.encoding import DTYPES, LARGEST, codes_in, rounded
 from fedlab.index.engines.entries import Entries
 from fedlab.index.table import RowTable
@@ -81,13 +81,8 @@ class HNSW:
         whole_number(self.connectivity, "connectivity", 2, 512)
         whole_number(self.expansion_add, "expansion_add", 1, 65_536)
         whole_number(self.expansion_search, "expansion_search", 1, 65_536)
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(
-                f"the graph's dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}, or None "
-                "for the type of the rows"
-            )
-        if self.rescored is not None:
-            whole_number(self.rescored, "rescored", 1, 10_000)
+        one_of(self.dtype, (*DTYPES, None), "the graph's dtype")
+        whole_or_none(self.rescored, "rescored", 1, 10_000)
 
     @property
     def breadth(self) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlab.core.ledger import Ledger
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import one_of, whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_lengths, as_vectors
@@ -175,8 +175,7 @@ class Search:
         bits: Bits = 32,
         session: Session | None = None,
     ) -> None:
-        if bits not in _TOP:
-            raise ValueError(f"bits is {bits!r}; choose 32 or 64")
+        one_of(bits, _TOP, "bits")
         asked = _checked(devices, queries)
         self.metric = devices[0].index.metric
         self.queries = Queries.of(asked, self.metric)
