@@ -23,6 +23,7 @@ from fedlab.training.local import LocalSGD, refuse_other_widths
 from fedlab.training.trainer import (
     NOT_FINITE,
     Backend,
+    Job,
     Part,
     Ready,
     Trainer,
@@ -139,28 +140,9 @@ def train_cohort(
         np.zeros(count, np.int64),
     ).checked(count)
     whole_number(seed, "seed", 0, 2**64 - 1)
-    parts = list(
-        train_in_parts(
-            *(devices, trainer_of(model, engine), work, local, order), seed=seed, threads=threads
-        )
-    )
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-
-    def joined(name: str) -> dict[str, Array]:
-        whole = {key: [getattr(part, name)[key] for part in parts] for key in getattr(first, name)}
-        return {key: np.concatenate(blocks) for key, blocks in whole.items()}
-
-    columns = ("places", "rows", "epochs", "steps", "losses")
-    return Trained(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
-        blocks=joined("blocks"),
-        kept=joined("kept"),
-        stats=joined("stats"),
-        set_aside={place: why for part in parts for place, why in part.set_aside.items()},
-        error=next((part.error for part in parts if part.error), None),
-    )
+    how: dict[str, Any] = {"seed": seed, "threads": threads, "held": 2**63}
+    [whole] = train_in_parts(devices, trainer_of(model, engine), work, local, order, **how)
+    return whole
 
 
 def train_in_parts(
@@ -196,40 +178,28 @@ def train_in_parts(
     phases = tuple(phase.checked(len(devices), size, numbers) for phase in phases)
     width = sum(phase.vectors + phase.gradient for phase in phases)
     each = width * size * numbers.itemsize
-    ready = trainer.gather(devices)
-    step = max(1, held // max(each, 1))
-    if step >= len(devices):
-        yield _trained(
-            *(ready, trainer, phases, local, order, ready.places, dict(ready.aside)),
-            *(seed, threads),
-        )
-        return
-    for begin in range(0, len(devices), step):
+    ready, job = trainer.gather(devices), Job(local, order, seed, threads)
+    step = min(max(1, held // max(each, 1)), max(1, len(devices)))
+    for begin in range(0, max(1, len(devices)), step):
         within = (ready.places >= begin) & (ready.places < begin + step)
         aside = {p: why for p, why in ready.aside.items() if begin <= p < begin + step}
-        yield _trained(
-            *(ready, trainer, phases, local, order, ready.places[within], aside),
-            *(seed, threads),
-        )
+        yield _trained(ready, trainer, phases, job, ready.places[within], aside)
 
 
 def _trained(
     ready: Ready,
     trainer: Trainer,
     phases: tuple[Phase, ...],
-    local: LocalSGD,
-    order: Dispatch,
+    job: Job,
     places: Places,
     aside: dict[int, str],
-    seed: int,
-    threads: int | None,
 ) -> Trained:
     """Let the devices at some places do all phases, one after another."""
     model, error, good = trainer.model, ready.error, np.ones(len(places), np.bool_)
     blocks, kept = dict[str, Array](), dict[str, Array]()
     stats = dict[str, NDArray[Any]]()
-    everybody, end = len(places) == len(order), None
-    mine = order if everybody else order.some(places)
+    everybody, end = len(places) == len(job.order), None
+    mine = job.order if everybody else job.order.some(places)
     numbers: tuple[I64, I64, F64] | None = None
     epochs = np.zeros(len(places), np.int64)
 
@@ -242,7 +212,7 @@ def _trained(
     for phase in phases:
         given = phase if everybody else phase.some(places)
         if given.choose is not None:
-            choice, failed = _choice(ready, trainer, places, given.choose, threads)
+            choice, failed = _choice(ready, trainer, places, given.choose, job.threads)
             set_aside(failed)
             given = replace(given, start=given.choose[choice])
             stats["choice"] = choice
@@ -257,7 +227,7 @@ def _trained(
         if phase.epochs == 0:
             done = _idle(given.start, len(places))
         else:
-            done = trainer.train(ready, places, given, local, turn, seed=seed, threads=threads)
+            done = trainer.train(ready, places, given, replace(job, order=turn))
         if done.aside:
             aside |= {int(places[one]): why for one, why in done.aside.items()}
             good[list(done.aside)] = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from fedlab.core.typing import Places
 from fedlab.device.device import Device
 from fedlab.models import SklearnModel
 from fedlab.training.local import LocalSGD, Update, rows_to_train_on
-from fedlab.training.trainer import Backend, Part, Plain, Ready, Trainer, trainer_of
+from fedlab.training.trainer import Backend, Job, Part, Plain, Ready, Trainer, trainer_of
 from fedlab.training.work import Phase
 
 
@@ -35,7 +34,7 @@ def train_in_sklearn(
 class PartialFit(Plain):
     """Devices whose estimators step by themselves: what would change their steps is refused."""
 
-    def train(self, ready: Ready, places: Places, phase: Phase, *how: Any, **when: Any) -> Part:
+    def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
         added = {
             "a pull towards an anchor": phase.mu,
             "an offset of gradients": phase.offset is not None,
@@ -43,18 +42,15 @@ class PartialFit(Plain):
             "a loss of the algorithm's": phase.objective is not None,
             "a gradient to send": phase.gradient,
         }
-        own = {name: getattr(how[0], name) for name in ("momentum", "weight_decay", "clip")}
-        if asked := [name for name, value in added.items() if value]:
+        own = {name: getattr(job.local, name) for name in ("momentum", "weight_decay", "clip")}
+        asked = [name for name, value in added.items() if value]
+        if asked := asked + [f"{name}={value}" for name, value in own.items() if value]:
             raise ValueError(
-                f"the algorithm asks for {asked[0]}, which no partial_fit takes; choose FedAvg, or "
-                "a TorchModel of the same network, which takes any algorithm"
+                f"the algorithm, or LocalSGD, asks for {asked[0]}, which no partial_fit takes; "
+                "choose FedAvg and plain steps, or a TorchModel of the same network, which takes "
+                "any; the estimator has settings of its own (alpha, momentum)"
             )
-        if asked := [name for name, value in own.items() if value]:
-            raise ValueError(
-                f"LocalSGD has {asked[0]}={own[asked[0]]}, which no partial_fit takes; leave it "
-                "out, and give the estimator a setting of its own (alpha, momentum)"
-            )
-        return super().train(ready, places, phase, *how, **when)
+        return super().train(ready, places, phase, job)
 
 
 @trainer_of.register(SklearnModel)

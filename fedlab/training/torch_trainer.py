@@ -16,13 +16,14 @@ from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array, Places
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
-from fedlab.models import MLP, LinearRegression, SoftmaxRegression, TorchModel
+from fedlab.models import MLP, SoftmaxRegression, TorchModel
 from fedlab.models.torch_replica import aliased, one_torch_thread
 from fedlab.training.compiled.stack import stack_of
 from fedlab.training.compiled.trainer import Compiled
 from fedlab.training.local import LocalSGD, Update, rows_to_train_on, train_device
 from fedlab.training.trainer import (
     Backend,
+    Job,
     Measures,
     Part,
     Plain,
@@ -99,11 +100,7 @@ def train_in_torch(
 
 @dataclass(frozen=True)
 class CompiledModule:
-    """The compiled loops for a module of affine layers, whose weights torch keeps as (out, in).
-
-    Half the squared error, which the loops know, is half of torch's: so twice the step along it,
-    with half of all that is added, is a step along torch's.
-    """
+    """The compiled loops for a module of affine layers, whose weights torch keeps as (out, in)."""
 
     model: TorchModel
     inner: Compiled
@@ -112,31 +109,19 @@ class CompiledModule:
     def gather(self, devices: Sequence[Device]) -> Ready:
         return self.inner.gather(devices)
 
-    def train(self, ready: Ready, places: Places, phase: Phase, *how: Any, **when: Any) -> Part:
-        local, order = how
+    def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
         if phase.objective is not None:
-            return _plain(self.model).train(ready, places, phase, local, order, **when)
+            return _plain(self.model).train(ready, places, phase, job)
         names = ("start", "anchor", "offset", "trained")
         phase = replace(phase, **{name: self._turned(getattr(phase, name)) for name in names})
-        twice = self.inner.stack.squared
-        if twice:
-            offset = None if phase.offset is None else phase.offset / 2
-            phase = replace(phase, mu=phase.mu / 2, offset=offset)
-            clip = None if local.clip is None else local.clip / 2
-            local = replace(local, weight_decay=local.weight_decay / 2, clip=clip)
-            order = replace(order, rates=2 * order.rates)
-        part = self.inner.train(ready, places, phase, local, order, **when)
+        part = self.inner.train(ready, places, phase, job)
         changes, gradients = (self._turned(a, back=True) for a in (part.changes, part.gradients))
-        if twice:
-            gradients = None if gradients is None else 2 * gradients
-            part = replace(part, losses=2 * part.losses)
         return replace(part, changes=changes, gradients=gradients)
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
         if self.model.measures:
             return _plain(self.model).evaluate(rows, parameters, threads)
-        found = self.inner.evaluate(rows, self._turned(parameters), threads)
-        return found | {"loss": found["mse"]} if self.inner.stack.squared else found
+        return self.inner.evaluate(rows, self._turned(parameters), threads)
 
     def _turned(self, array: Any, back: bool = False) -> Any:
         """Return vectors, (..., p), with each layer's weights transposed."""
@@ -153,7 +138,7 @@ class CompiledModule:
         return turned
 
 
-def _twin(model: TorchModel) -> MLP | LinearRegression | SoftmaxRegression | None:
+def _twin(model: TorchModel) -> MLP | SoftmaxRegression | None:
     """Return the built-in model that is the same network under the same loss, if there is one."""
     from torch import nn
 
@@ -162,6 +147,7 @@ def _twin(model: TorchModel) -> MLP | LinearRegression | SoftmaxRegression | Non
         layers = layers[1:]
     linear, between = layers[::2], layers[1::2]
     loss, parameters = model.loss, list(model.module.parameters())
+    outputs = getattr(linear[-1], "out_features", 0) if linear else 0
     if (
         model.tokens
         or model.targets != "labels"
@@ -172,13 +158,7 @@ def _twin(model: TorchModel) -> MLP | LinearRegression | SoftmaxRegression | Non
         or any(one._forward_hooks or one._forward_pre_hooks for one in model.module.modules())
         or {(p.dtype.itemsize, p.requires_grad) for p in parameters} != {(4, True)}
         or len(parameters) != 2 * len(linear)
-    ):
-        return None
-    outputs = linear[-1].out_features
-    if type(loss) is nn.MSELoss and len(linear) == outputs == 1:
-        return LinearRegression(model.inputs)
-    if (
-        type(loss) is not nn.CrossEntropyLoss
+        or type(loss) is not nn.CrossEntropyLoss
         or loss.weight is not None
         or loss.label_smoothing
         or loss.ignore_index >= 0
@@ -204,7 +184,7 @@ def _torch(model: TorchModel, backend: Backend = "auto") -> Trainer:
         return CompiledModule(model, Compiled(twin, stack_of(twin), chosen=backend == "auto"))
     if backend == "compiled":
         raise ValueError(
-            "the compiled loops know nn.Linear with nn.ReLU between, under nn.CrossEntropyLoss, "
-            "and one nn.Linear under nn.MSELoss; choose engine='auto' or 'plain'"
+            "the compiled loops know nn.Linear with nn.ReLU between, under nn.CrossEntropyLoss; "
+            "choose engine='auto' or 'plain'"
         )
     return _plain(model)

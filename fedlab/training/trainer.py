@@ -85,6 +85,26 @@ class Part:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """How devices train: by which steps, when and for how long, from which seed.
+
+    Attributes
+    ----------
+    local : LocalSGD
+    order : Dispatch
+        Of these devices alone.
+    seed : int
+    threads : int, optional
+        By default as many as the trainer likes.
+    """
+
+    local: LocalSGD
+    order: Dispatch
+    seed: int
+    threads: int | None = None
+
+
 class Trainer(Protocol):
     """A door to local training and evaluation; the plain one is the reference for all."""
 
@@ -99,18 +119,8 @@ class Trainer(Protocol):
     def gather(self, devices: Sequence[Device]) -> Ready:
         """Ask devices for their rows."""
 
-    def train(
-        self,
-        ready: Ready,
-        places: Places,
-        phase: Phase,
-        local: LocalSGD,
-        order: Dispatch,
-        *,
-        seed: int,
-        threads: int | None,
-    ) -> Part:
-        """Train the devices at some places; `phase` and `order` are for these alone."""
+    def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
+        """Train the devices at some places; `phase` and `job` are for these alone."""
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
         """Return, by measure, its mean on each set of rows, (m,).
@@ -171,25 +181,15 @@ class Plain:
         """Leave the devices as they are: each is asked when its turn comes."""
         return Ready(devices, np.arange(len(devices)))
 
-    def train(
-        self,
-        ready: Ready,
-        places: Places,
-        phase: Phase,
-        local: LocalSGD,
-        order: Dispatch,
-        *,
-        seed: int,
-        threads: int | None,
-    ) -> Part:
+    def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
         assert phase.start is not None
-        errors: dict[int, Exception] = {}
+        errors, order = dict[int, Exception](), job.order
 
         def train(one: int) -> Update | str:
             try:
                 update = self.loop(
-                    *(ready.devices[places[one]], self.model, phase.of(one), local),
-                    seed=seed,
+                    *(ready.devices[places[one]], self.model, phase.some(one), job.local),
+                    seed=job.seed,
                     round=int(order.rounds[one]),
                     epochs=int(order.epochs[one]),
                     rate=float(order.rates[one]),
@@ -200,7 +200,7 @@ class Plain:
                 return reason(error)
             return _complaint(update, phase.start.shape[-1]) or update  # type: ignore[union-attr]
 
-        results = self._shared(train, range(len(places)), threads)
+        results = self._shared(train, range(len(places)), job.threads)
         made = np.zeros((len(places), phase.start.shape[-1]), phase.start.dtype)
         part = Part(
             made,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlab.core.typing import Array, Bool, Places
+from fedlab.core.typing import Array, Bool
 from fedlab.core.validation import not_negative, positive, shown, whole_or_none
 from fedlab.models.base import Model
 
@@ -136,14 +136,6 @@ class Phase:
         total += 0 if self.choose is None else self.choose.nbytes
         return int(total) + (0 if self.objective is None else self.objective.nbytes)
 
-    def of(self, place: int) -> Phase:
-        """Return the work of the device at a place in the cohort: one point, anchor, offset."""
-        return self._each(place)
-
-    def some(self, places: Places | slice) -> Phase:
-        """Return the work of some devices of the cohort."""
-        return self._each(places)
-
     def checked(self, devices: int, size: int, numbers: np.dtype[Any]) -> Phase:
         """Return the work with arrays in one type, or say what does not fit such devices.
 
@@ -176,7 +168,9 @@ class Phase:
         whole_or_none(self.epochs, "a phase's epochs", 0)
         return replace(self, **arrays)
 
-    def _each(self, places: Any) -> Phase:
+    def some(self, places: Any) -> Phase:
+        """Return the work of some devices of the cohort, or of a single one."""
+
         def those(array: Array | None) -> Array | None:
             return array if array is None or array.ndim == 1 else array[places]
 

@@ -57,7 +57,7 @@ def objective(algorithm: Any, state: Any, at: Any, kept: DeviceStates | None = N
     """What the only device of a round minimises."""
     phase = algorithm.work(state, at, np.array([0]), kept or DeviceStates())
     assert isinstance(phase, Phase)
-    return phase.of(0).objective
+    return phase.some(0).objective
 
 
 def assert_differences(of: Any, at: Any, x: Any, y: Any) -> None:

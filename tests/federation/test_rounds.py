@@ -145,7 +145,7 @@ def test_single_devices_are_recorded_on_request(tmp_path: Any) -> None:
     again = made(record="devices")
     again.load(tmp_path / "run")
     assert again.history.to_frame().equals(frame)
-    with pytest.raises(ValueError, match="choose 'cohort' or 'devices'"):
+    with pytest.raises(ValueError, match="choose one of cohort, devices"):
         made(record="all")
 
 

@@ -130,7 +130,7 @@ def test_released_counts_have_discrete_laplace_noise_of_scale_one_over_epsilon()
         (lambda: Noise(np.inf), "positive number"),
         (lambda: Rotation(-1.0), "sigma is -1.0"),
         (lambda: ScaleAndPerturb(np.nan), "beta is nan"),
-        (lambda: Quantised("f16"), "choose 'i8' or 'b1'"),
+        (lambda: Quantised("f16"), "choose one of i8, b1"),
         (lambda: Counts(0.0), "epsilon is 0.0"),
         (lambda: Counts(-np.inf), "epsilon is -inf"),
         (lambda: Shares(2), "server is 2"),

@@ -216,7 +216,7 @@ def test_an_unknown_engine_or_one_that_cannot_is_refused():
 
     device = class_device("d", [0, 1])
     start = np.zeros(10, np.float32)
-    with pytest.raises(ValueError, match="'auto', 'compiled' or 'plain'"):
+    with pytest.raises(ValueError, match="choose one of auto, compiled, plain"):
         train_cohort(
             [device], SoftmaxRegression(4, 2), start, LocalSGD(), seed=0, round=1, engine="c"
         )

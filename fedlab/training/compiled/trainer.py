@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,15 +11,15 @@ from fedlab.core.randomness import address_of
 from fedlab.core.threads import usable_threads
 from fedlab.core.typing import Array, Places
 from fedlab.device.device import Device
-from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
 from fedlab.training.compiled import engine, moments
 from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
-from fedlab.training.local import LocalSGD, refuse_other_widths
+from fedlab.training.local import refuse_other_widths
 from fedlab.training.trainer import (
     NOT_FINITE,
     Backend,
+    Job,
     Measures,
     Part,
     Plain,
@@ -74,33 +74,21 @@ class Compiled:
                 aside[place], first = reason(error), first or error
         return Ready(devices, np.array(list(rows), np.intp), rows, aside, first)
 
-    def train(
-        self,
-        ready: Ready,
-        places: Places,
-        phase: Phase,
-        local: LocalSGD,
-        order: Dispatch,
-        *,
-        seed: int,
-        threads: int | None,
-    ) -> Part:
-        threads = threads or usable_threads()
-        if phase.objective is not None or (
-            self.chosen and suits_blas(self.stack, local.batch_size)
-        ):
-            plain = Plain(self.model)
-            return plain.train(ready, places, phase, local, order, seed=seed, threads=threads)
+    def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
+        threads = job.threads or usable_threads()
+        large = self.chosen and suits_blas(self.stack, job.local.batch_size)
+        if phase.objective is not None or large:
+            return Plain(self.model).train(ready, places, phase, replace(job, threads=threads))
         parts = list(map(ready.rows.__getitem__, places.tolist()))
         counts = np.array([part.count for part in parts], np.int64)
         largest = int(counts.max(initial=1)) if len(parts) == len(ready.rows) else ready.largest
-        if moments.pays(self.stack, local, largest):
-            trained = moments.train(parts, self.stack, phase, local, order)
+        if moments.pays(self.stack, job.local, largest):
+            trained = moments.train(parts, self.stack, phase, job.local, job.order)
         else:
             names = [address_of(ready.devices[place].id) for place in places.tolist()]
             trained = engine.train(
-                *(engine.Addresses.of(parts), self.stack, phase, local, order),
-                *(np.array(names, np.uint64), seed, threads, largest),
+                *(engine.Addresses.of(parts), self.stack, phase, job.local, job.order),
+                *(np.array(names, np.uint64), job.seed, threads, largest),
             )
         changes, gradients, losses, steps = trained
         good = steps >= 0
