@@ -198,6 +198,12 @@ def refuse_other_than_classes(y: Array, classes: int) -> None:
         )
 
 
+def refuse_other_than_numbers(y: Array) -> None:
+    """Raise unless labels are numbers."""
+    if y.dtype.kind not in "iuf":
+        raise TypeError(f"labels of type {y.dtype} were given; numbers are needed")
+
+
 def cross_entropy(scores: Array, y: Array) -> tuple[Array, Array]:
     """Return each row's -log softmax(scores)[y], and the softmax.
 
@@ -219,16 +225,37 @@ def cross_entropy(scores: Array, y: Array) -> tuple[Array, Array]:
     return losses, powers / totals[:, None]
 
 
-def measure_classes(scores: Array, y: Array) -> dict[str, float]:
-    """Return ``loss`` (mean cross-entropy) and ``accuracy`` of scores against class numbers.
+class OfClasses:
+    """What models of classes have in common that give a score for each: see `cross_entropy`."""
 
-    Parameters
-    ----------
-    scores : (n, c) array
-    y : (n,) whole numbers, 0 ... c - 1
-    """
-    losses, _ = cross_entropy(scores, y)
-    return {
-        "loss": float(losses.mean(dtype=np.float64)),
-        "accuracy": float((scores.argmax(axis=1) == y).mean()),
-    }
+    classes: int
+
+    def scores(self, parameters: Array, x: Array) -> Array:
+        """Return each row's scores, (n, classes)."""
+        raise NotImplementedError
+
+    def check_labels(self, y: Array) -> None:
+        refuse_other_than_classes(y, self.classes)
+
+    def predict(self, parameters: Array, x: Array) -> Array:
+        """Return each row's class probabilities, (n, classes)."""
+        scores = self.scores(parameters, x)
+        return cross_entropy(scores, np.zeros(len(scores), np.int64))[1]
+
+    def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
+        """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
+        scores = self.scores(parameters, x)
+        loss = cross_entropy(scores, y)[0].mean(dtype=np.float64)
+        return {"loss": float(loss), "accuracy": float((scores.argmax(axis=1) == y).mean())}
+
+    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
+        """Return each row's cross-entropy, (n,)."""
+        return cross_entropy(self.scores(parameters, x), y)[0]
+
+    @staticmethod
+    def errors(scores: Array, y: Array) -> tuple[Any, Array]:
+        """Return the mean loss, (), and its gradient by the scores, (n, classes)."""
+        losses, error = cross_entropy(scores, y)
+        error[np.arange(len(y)), y] -= 1
+        error /= len(y)
+        return losses.mean(), error

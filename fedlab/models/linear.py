@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlab.core.typing import Array
 from fedlab.core.validation import not_negative, whole_number
-from fedlab.models.base import Layout, cross_entropy, measure_classes, refuse_other_than_classes
+from fedlab.models.base import Layout, OfClasses, refuse_other_than_numbers
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class LinearRegression:
         return Layout((("weights", (self.inputs,)), ("bias", (1,))))
 
     def check_labels(self, y: Array) -> None:
-        if y.dtype.kind not in "iuf":
-            raise TypeError(f"labels of type {y.dtype} were given; numbers are needed")
+        refuse_other_than_numbers(y)
 
     def initial(self, seed: int) -> Array:
         """Return zeros: the problem is convex, so the start decides nothing."""
@@ -72,7 +71,7 @@ class LinearRegression:
 
 
 @dataclass(frozen=True)
-class SoftmaxRegression:
+class SoftmaxRegression(OfClasses):
     """P(class | x) = softmax(x W + b), with the cross-entropy as loss.
 
     Parameters
@@ -103,9 +102,6 @@ class SoftmaxRegression:
     def layout(self) -> Layout:
         return Layout((("weights", (self.inputs, self.classes)), ("bias", (self.classes,))))
 
-    def check_labels(self, y: Array) -> None:
-        refuse_other_than_classes(y, self.classes)
-
     def initial(self, seed: int) -> Array:
         """Return zeros: the problem is convex, so the start decides nothing."""
         return np.zeros(self.layout.size, np.float32)
@@ -115,26 +111,11 @@ class SoftmaxRegression:
         parts = self.layout.views(parameters)
         return np.asarray(x @ parts["weights"] + parts["bias"])
 
-    def predict(self, parameters: Array, x: Array) -> Array:
-        """Return each row's class probabilities, (n, classes)."""
-        scores = self.scores(parameters, x)
-        return cross_entropy(scores, np.zeros(len(scores), np.int64))[1]
-
     def loss_and_gradient(self, parameters: Array, x: Array, y: Array) -> tuple[float, Array]:
         weights = self.layout.views(parameters)["weights"]
-        losses, error = cross_entropy(self.scores(parameters, x), y)
-        error[np.arange(len(y)), y] -= 1
-        error /= len(y)
+        loss, error = self.errors(self.scores(parameters, x), y)
         gradient = np.empty_like(parameters)
         parts = self.layout.views(gradient)
         parts["weights"][:] = x.T @ error + self.l2 * weights
         parts["bias"][:] = error.sum(axis=0)
-        return float(losses.mean() + self.l2 / 2 * np.square(weights).sum()), gradient
-
-    def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
-        """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
-        return measure_classes(self.scores(parameters, x), y)
-
-    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
-        """Return each row's cross-entropy, (n,)."""
-        return cross_entropy(self.scores(parameters, x), y)[0]
+        return float(loss + self.l2 / 2 * np.square(weights).sum()), gradient

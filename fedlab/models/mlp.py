@@ -11,17 +11,11 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
 from fedlab.core.validation import shown, whole_number
-from fedlab.models.base import (
-    Layout,
-    Pull,
-    cross_entropy,
-    measure_classes,
-    refuse_other_than_classes,
-)
+from fedlab.models.base import Layout, OfClasses, Pull
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(OfClasses):
     """Fully connected layers with ReLU between them, and the cross-entropy as loss.
 
     Parameters
@@ -62,9 +56,6 @@ class MLP:
             shapes += [(f"weights{layer}", (before, after)), (f"bias{layer}", (after,))]
         return Layout(tuple(shapes))
 
-    def check_labels(self, y: Array) -> None:
-        refuse_other_than_classes(y, self.classes)
-
     def initial(self, seed: int) -> Array:
         """Return weights from N(0, 2 / inputs of the layer) and biases of zero, float32.
 
@@ -89,10 +80,9 @@ class MLP:
         passed.append(passed[-1] @ last[0] + last[1])
         return passed
 
-    def predict(self, parameters: Array, x: Array) -> Array:
-        """Return each row's class probabilities, (n, classes)."""
-        scores = self._forward(parameters, x)[-1]
-        return cross_entropy(scores, np.zeros(len(scores), np.int64))[1]
+    def scores(self, parameters: Array, x: Array) -> Array:
+        """Return what the last layer gives, (n, classes)."""
+        return self._forward(parameters, x)[-1]
 
     def embed(self, parameters: Array, x: Array) -> Array:
         """Return what enters the last layer, (n, its inputs)."""
@@ -102,10 +92,8 @@ class MLP:
         self, parameters: Array, x: Array, y: Array, pull: Pull | None = None
     ) -> tuple[float, Array]:
         *entered, scores = self._forward(parameters, x)
-        losses, error = cross_entropy(scores, y)
-        error[np.arange(len(y)), y] -= 1
-        error /= len(y)
-        loss, pulled = float(losses.mean()), None
+        mean, error = self.errors(scores, y)
+        loss, pulled = float(mean), None
         if pull is not None:
             further, pulled = pull(entered[-1])
             loss += further
@@ -120,11 +108,3 @@ class MLP:
                     error, pulled = error + pulled.astype(error.dtype), None
                 error *= received > 0
         return loss, gradient
-
-    def evaluate(self, parameters: Array, x: Array, y: Array) -> dict[str, float]:
-        """Return ``loss`` (mean cross-entropy) and ``accuracy``."""
-        return measure_classes(self._forward(parameters, x)[-1], y)
-
-    def losses(self, parameters: Array, x: Array, y: Array) -> Array:
-        """Return each row's cross-entropy, (n,)."""
-        return cross_entropy(self._forward(parameters, x)[-1], y)[0]

@@ -12,14 +12,14 @@ import numpy as np
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
 from fedlab.core.validation import shown, whole_number
-from fedlab.models.base import Layout, refuse_other_than_classes
+from fedlab.models.base import Layout, refuse_other_than_classes, refuse_other_than_numbers
 
 #: The estimators that are known, and the losses that are measured as they minimise them.
 _LOSSES = {
-    "SGDClassifier": ("log_loss", "hinge"),
-    "SGDRegressor": ("squared_error",),
-    "MLPClassifier": ("log_loss",),
-    "MLPRegressor": ("squared_error",),
+    "SGDClassifier": "log_loss",
+    "SGDRegressor": "squared_error",
+    "MLPClassifier": "log_loss",
+    "MLPRegressor": "squared_error",
 }
 
 
@@ -63,8 +63,8 @@ class SklearnModel:
             whole_number(self.classes, "classes", 2)
         elif self.classes is not None:
             raise ValueError(f"classes is {self.classes}; {name} predicts numbers")
-        if (loss := settings.get("loss")) not in _LOSSES[name]:
-            raise ValueError(f"{name} has loss={loss!r}; choose one of {_LOSSES[name]}")
+        if (loss := settings.get("loss")) != _LOSSES[name]:
+            raise ValueError(f"{name} has loss={loss!r}; choose {_LOSSES[name]!r}")
         for setting in ("early_stopping", "average"):
             if settings.get(setting):
                 raise ValueError(f"{name} has {setting}={settings[setting]!r}; set it to False")
@@ -105,8 +105,8 @@ class SklearnModel:
     def check_labels(self, y: Array) -> None:
         if self.classes is not None:
             refuse_other_than_classes(y, self.classes)
-        elif y.dtype.kind not in "iuf":
-            raise TypeError(f"labels of type {y.dtype} were given; numbers are needed")
+        else:
+            refuse_other_than_numbers(y)
 
     def initial(self, seed: int) -> Array:
         """Return zeros; for an MLP, numbers as the estimator itself would draw them, float32.
@@ -144,22 +144,15 @@ class SklearnModel:
     def measures(self, estimator: Any, x: Array, y: Array) -> dict[str, float]:
         """Return what an estimator is worth on rows.
 
-        The loss is half the squared error of numbers; of classes, the cross-entropy of their
-        probabilities, or without these the hinge loss of each class against the rest, summed.
+        The loss is half the squared error of numbers, or the cross-entropy of classes.
         """
         if self.classes is None:
             mse = float(np.square(estimator.predict(x) - y, dtype=np.float64).mean())
             return {"loss": mse / 2, "mse": mse}
-        if hasattr(estimator, "predict_proba"):
-            shares = np.asarray(estimator.predict_proba(x), np.float64)
-            chosen, right = shares.argmax(axis=1), shares[np.arange(len(y)), y]
-            loss = -np.log(np.maximum(right, 1e-15))
-        else:
-            scores = np.asarray(estimator.decision_function(x), np.float64).reshape(len(y), -1)
-            chosen = scores.argmax(axis=1) if self.classes > 2 else (scores[:, 0] > 0).astype(int)
-            signs = np.where((np.arange(self.classes) == y[:, None])[:, -scores.shape[1] :], 1, -1)
-            loss = np.maximum(0, 1 - signs * scores).sum(axis=1)
-        return {"loss": float(loss.mean()), "accuracy": float((chosen == y).mean())}
+        shares = np.asarray(estimator.predict_proba(x), np.float64)
+        loss = -np.log(np.maximum(shares[np.arange(len(y)), y], 1e-15))
+        accuracy = (shares.argmax(axis=1) == y).mean()
+        return {"loss": float(loss.mean()), "accuracy": float(accuracy)}
 
 
 def _arrays(estimator: Any) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from fedlab.core.extras import imported
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
 from fedlab.core.validation import known, shown, whole_number
-from fedlab.models.base import Layout, Pull, refuse_other_than_classes
+from fedlab.models.base import Layout, Pull, refuse_other_than_classes, refuse_other_than_numbers
 from fedlab.models.torch_replica import Replica, aliased, drawn_from, one_torch_thread
 
 if TYPE_CHECKING:
@@ -208,8 +208,8 @@ class TorchModel:
     def check_labels(self, y: Array) -> None:
         if self.classes is not None:
             refuse_other_than_classes(y, self.classes)
-        elif self.targets == "labels" and y.dtype.kind not in "iuf":
-            raise TypeError(f"labels of type {y.dtype} were given; numbers are needed")
+        elif self.targets == "labels":
+            refuse_other_than_numbers(y)
 
     def initial(self, seed: int) -> Array:
         """Return the parameters that a server begins with, float32.
@@ -330,16 +330,13 @@ class TorchModel:
         names = ("shape", "tokens", "targets", "measures", "head", "start", "carries", "device")
         layers = self.module.named_modules()
         drawn = [name for name, layer in layers if self._redrawn(layer) and self.start == "drawn"]
-        given = not hasattr(self.loss, "named_modules")
-        return {name: getattr(self, name) for name in names} | {
-            "module": _told(self.module, drawn),
-            "loss": self.loss if given else _told(self.loss),
-        }
+        loss = _told(self.loss) if hasattr(self.loss, "named_modules") else self.loss
+        told = {"module": _told(self.module, drawn), "loss": loss}
+        return {name: getattr(self, name) for name in names} | told
 
 
 def _told(module: nn.Module, drawn: Sequence[str] = ()) -> list[Any]:
     """Return the code of a module's own classes, its layers' settings, and what is not drawn."""
-    module = copy.deepcopy(module).eval()  # told the same whether it was in training
     plain = (int, float, str, bool, tuple, type(None))
     layers, classes = dict(module.named_modules()), dict[str, Any]()
     for layer in layers.values():

@@ -47,8 +47,8 @@ class PartialFit(Plain):
         if asked := asked + [f"{name}={value}" for name, value in own.items() if value]:
             raise ValueError(
                 f"the algorithm, or LocalSGD, asks for {asked[0]}, which no partial_fit takes; "
-                "choose FedAvg and plain steps, or a TorchModel of the same network, which takes "
-                "any; the estimator has settings of its own (alpha, momentum)"
+                "choose FedAvg, or a TorchModel of the same network, which takes any algorithm; "
+                "steps have the estimator's own settings (alpha, momentum)"
             )
         return super().train(ready, places, phase, job)
 
