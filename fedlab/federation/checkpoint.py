@@ -143,9 +143,8 @@ def _flattened(node: Any, name: str, arrays: Arrays) -> Any:
         array = np.asarray(node)
         if array.dtype.kind not in "biufU":
             raise TypeError(f"{name} holds an array of type {array.dtype}; a file can't")
-        held = array.view(np.uint8) if array.dtype.kind == "b" else array
-        arrays[name] = np.array(held, dtype=held.dtype.newbyteorder("<"))
-        return {"bool" if array.dtype.kind == "b" else "array": name}
+        arrays[name] = np.array(array, dtype=array.dtype.newbyteorder("<"))
+        return {"array": name}
     if isinstance(node, list | tuple):
         parts = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node)]
         return {type(node).__name__: parts}
@@ -180,8 +179,6 @@ def _unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
         return content
     if kind == "array":
         return np.array(arrays[content])
-    if kind == "bool":
-        return np.array(arrays[content]).view(np.bool_)
     if kind in ("list", "tuple"):
         parts = [_unflattened(part, arrays) for part in content]
         return parts if kind == "list" else tuple(parts)

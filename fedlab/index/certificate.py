@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,12 @@ from fedlab._version import __version__
 from fedlab.core.typing import U64
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
-from fedlab.index.engines import ENGINES, Engine, settings_of
+from fedlab.index.engines import ENGINES, settings_of
 from fedlab.index.engines.hnsw import library_version
 from fedlab.index.texts import TextColumn, flat
+
+if TYPE_CHECKING:
+    from fedlab.index.vectorindex import VectorIndex
 
 
 class _Audit(Protocol):
@@ -33,32 +36,6 @@ class _Audit(Protocol):
     def keys(self) -> Collection[int]: ...
 
     def as_dict(self) -> dict[str, Any]: ...
-
-
-class _Index(Protocol):
-    """What a certificate wants of an index (`fedlab.index.vectorindex.VectorIndex`)."""
-
-    @property
-    def dimensions(self) -> int: ...
-
-    @property
-    def metric(self) -> str: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def engine(self) -> Engine: ...
-
-    @property
-    def generation(self) -> int: ...
-
-    @property
-    def columns(self) -> Mapping[str, NDArray[np.generic]]: ...
-
-    def memory(self) -> Iterator[tuple[str, NDArray[np.generic]]]: ...
-
-    def __len__(self) -> int: ...
 
 
 class CertificateError(ValueError):
@@ -185,7 +162,7 @@ class Certificate:
             raise CertificateError(f"{os.fspath(path)} is no certificate ({error})") from error
 
 
-def content_hash(index: _Index, key: Key | None = None) -> str:
+def content_hash(index: VectorIndex, key: Key | None = None) -> str:
     """Return BLAKE2b of an index's parameters, keys, rows and labels, as hex digits.
 
     It is the same for an index and for the file it was saved to, opened again, with a graph or
@@ -230,7 +207,7 @@ class Holder:
 class OldMemory:
     """The memory of an index's columns, watched without being held."""
 
-    def __init__(self, index: _Index) -> None:
+    def __init__(self, index: VectorIndex) -> None:
         self._watched = [(name, weakref.ref(owner_of(part))) for name, part in index.memory()]
 
     def held_by(self, holder: Holder) -> tuple[str, ...]:
@@ -255,7 +232,7 @@ class OldMemory:
 
 
 def certify(
-    index: _Index,
+    index: VectorIndex,
     keys: U64,
     before: tuple[int, str],
     memory: OldMemory,

@@ -193,35 +193,43 @@ def measure_pairs(rows, asking, distances):
 # -- heaps -----------------------------------------------------------------------------------------
 
 
-@njit(**INNER)
-def _after(distance, key, other, other_key):
-    return distance > other or (distance == other and key > other_key)
+# Entries are triples, in rising order: distance, and then two numbers that decide ties.
 
 
 @njit(**INNER)
-def _sift(distance, key, row, distances, keys, rows, size):
+def after(distance, one, two, other, other_one, other_two):
+    if distance != other:
+        return distance > other
+    return one > other_one or (one == other_one and two > other_two)
+
+
+@njit(**INNER)
+def sift(distance, one, two, distances, ones, twos, size):
     """Put an entry in the place of the heap's top, and let it sink among the first `size`."""
     place = 0
     while True:
         child = 2 * place + 1
         if child >= size:
             break
-        other = child + 1
-        if other < size and _after(distances[other], keys[other], distances[child], keys[child]):
-            child = other
-        if not _after(distances[child], keys[child], distance, key):
+        beside = child + 1
+        if beside < size and after(
+            *(distances[beside], ones[beside], twos[beside]),
+            *(distances[child], ones[child], twos[child]),
+        ):
+            child = beside
+        if not after(distances[child], ones[child], twos[child], distance, one, two):
             break
-        distances[place], keys[place], rows[place] = distances[child], keys[child], rows[child]
+        distances[place], ones[place], twos[place] = distances[child], ones[child], twos[child]
         place = child
-    distances[place], keys[place], rows[place] = distance, key, row
+    distances[place], ones[place], twos[place] = distance, one, two
 
 
 @njit(**INNER)
-def _sort(distances, keys, rows):
-    for last in range(len(rows) - 1, 0, -1):
-        distance, key, row = distances[last], keys[last], rows[last]
-        distances[last], keys[last], rows[last] = distances[0], keys[0], rows[0]
-        _sift(distance, key, row, distances, keys, rows, last)
+def sort(distances, ones, twos):
+    for last in range(len(twos) - 1, 0, -1):
+        distance, one, two = distances[last], ones[last], twos[last]
+        distances[last], ones[last], twos[last] = distances[0], ones[0], twos[0]
+        sift(distance, one, two, distances, ones, twos, last)
 
 
 @njit(**INNER)
@@ -260,13 +268,15 @@ def rank(stored, asking, who, row, found):
     for place in range(len(row)):
         asked, here = who[place], row[place]
         distance = _stored_distance(stored, here, room, queries[asked], lengths[asked], metric)
-        if _after(distances[asked, 0], keys[asked, 0], distance, known[here]):
-            _sift(
+        if after(
+            *(distances[asked, 0], keys[asked, 0], rows[asked, 0], distance, known[here], here)
+        ):
+            sift(
                 *(distance, known[here], here),
                 *(distances[asked], keys[asked], rows[asked], rows.shape[1]),
             )
     for asked in range(len(queries)):
-        _sort(distances[asked], keys[asked], rows[asked])
+        sort(distances[asked], keys[asked], rows[asked])
 
 
 @njit(**INNER)
@@ -281,8 +291,8 @@ def _measure(stored, asking, asked, held, count, most, room, found):
             row = pool[place]
             distance = _stored_distance(stored, row, room, query, length, metric)
             measured += 1
-            if _after(distances[0], keys[0], distance, known[row]):
-                _sift(distance, known[row], row, distances, keys, rows, len(rows))
+            if after(distances[0], keys[0], rows[0], distance, known[row], row):
+                sift(distance, known[row], row, distances, keys, rows, len(rows))
     return measured
 
 
@@ -455,5 +465,5 @@ def choose(products, scaled, first, stop, held, stored, asking, found):
         counts[asked] = count
         if last:
             measured += _measure(stored, asking, asked, held, count, best[0], room, found)
-            _sort(found[0][asked], found[1][asked], found[2][asked])
+            sort(found[0][asked], found[1][asked], found[2][asked])
     return measured

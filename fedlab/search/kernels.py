@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 
 from fedlab.core.jit import INNER, compiled
+from fedlab.index import kernels
+from fedlab.index.kernels import after, sift, sort
 
 #: Keys that are compared each with each.
 FEW = 16
@@ -57,38 +59,7 @@ def flaw(distances, keys, counts, least, most):
     return 0
 
 
-@njit(**INNER)
-def _after(distance, device, key, other, other_device, other_key):
-    if distance != other:
-        return distance > other
-    return device > other_device or (device == other_device and key > other_key)
-
-
-@njit(**INNER)
-def _sift(distance, device, key, distances, devices, keys, size):
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        other = child + 1
-        if other < size and _after(
-            *(distances[other], devices[other], keys[other]),
-            *(distances[child], devices[child], keys[child]),
-        ):
-            child = other
-        if not _after(distances[child], devices[child], keys[child], distance, device, key):
-            break
-        distances[place], devices[place], keys[place] = (
-            distances[child],
-            devices[child],
-            keys[child],
-        )
-        place = child
-    distances[place], devices[place], keys[place] = distance, device, key
-
-
-@compiled()
+@compiled(sources=(kernels,))
 def merge(distances, keys, counts, asked, best, devices, best_keys, found, unsure):
     """Merge devices' sorted hits, (m, q, w), into the nearest of all, (q, k).
 
@@ -112,19 +83,16 @@ def merge(distances, keys, counts, asked, best, devices, best_keys, found, unsur
             total += count
             for place in range(count):
                 distance, key = distances[device, query, place], keys[device, query, place]
-                if not _after(far[0], who[0], which[0], distance, device, key):
+                if not after(far[0], who[0], which[0], distance, device, key):
                     break  # nor do those that come after it
-                _sift(distance, device, key, far, who, which, k)
-        for last in range(k - 1, 0, -1):
-            distance, device, key = far[last], who[last], which[last]
-            far[last], who[last], which[last] = far[0], who[0], which[0]
-            _sift(distance, device, key, far, who, which, last)
+                sift(distance, device, key, far, who, which, k)
+        sort(far, who, which)
         found[query] = min(total, k)
         for device in range(len(distances)):
             count = counts[device, query]
             unsure[device, query] = count == asked[device, query] and (
                 total < k
-                or _after(
+                or after(
                     *(far[k - 1], who[k - 1], which[k - 1]),
                     *(distances[device, query, count - 1], device),
                     keys[device, query, count - 1],

@@ -9,49 +9,17 @@ quantization for nearest neighbor search", IEEE TPAMI 33(1), 2011.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from fedlab.core.validation import whole_number
-from fedlab.index.engines.faiss_structure import CENTROIDS, FaissProposer, faiss
+from fedlab.index.engines.faiss_structure import CENTROIDS, FaissEngine, faiss
 
 #: Faiss learns a centroid from no more rows than this.
 _ROWS_A_CENTROID = 256
 
 
-class _Faiss:
-    """What the engines share; a subclass says which Faiss index it is (see `FaissEngine`)."""
-
-    name: ClassVar[str]
-    saved: ClassVar[bool] = True
-    searching: ClassVar[tuple[str, ...]] = ()
-    least: int = 0
-    most: int = 0
-    rescored: int = 2
-    breadth: int = 0
-    seed: int = 0
-
-    def suits(self, dimensions: int, metric: str) -> None:
-        """Raise ValueError if the engine is not for such rows."""
-
-    def proposer(self, dimensions: int, metric: str, dtype: str) -> FaissProposer:
-        """Return a proposer without rows."""
-        return FaissProposer(self, dimensions, metric)
-
-    def library(self) -> str:
-        """Return Faiss's version."""
-        return f"Faiss {faiss().__version__}" if find_spec("faiss") else "no Faiss"
-
-    def empty(self, dimensions: int, metric: int) -> Any:
-        """Return an empty Faiss index; `metric` is Faiss's."""
-        raise NotImplementedError
-
-    def prepare(self, index: Any) -> None:
-        """Set what a search looks at."""
-
-
 @dataclass(frozen=True)
-class FaissFlat(_Faiss):
+class FaissFlat(FaissEngine):
     """All rows, compared one by one: exact but for rounding.
 
     Examples
@@ -68,7 +36,7 @@ class FaissFlat(_Faiss):
 
 
 @dataclass(frozen=True)
-class FaissHNSW(_Faiss):
+class FaissHNSW(FaissEngine):
     """Faiss's own graph, over a float32 copy of the rows.
 
     Parameters
@@ -103,7 +71,7 @@ class FaissHNSW(_Faiss):
 
 
 @dataclass(frozen=True)
-class FaissIVF(_Faiss):
+class FaissIVF(FaissEngine):
     """Inverted lists: rows by their nearest centroid, of which a search looks at a few.
 
     Parameters
@@ -144,7 +112,7 @@ class FaissIVF(_Faiss):
 
 
 @dataclass(frozen=True)
-class FaissPQ(_Faiss):
+class FaissPQ(FaissEngine):
     """Product quantisation: a row is a few bytes, each the nearest of 256 centroids of its part.
 
     Parameters
@@ -177,7 +145,7 @@ class FaissPQ(_Faiss):
 
 
 @dataclass(frozen=True)
-class FaissIVFPQ(_Faiss):
+class FaissIVFPQ(FaissEngine):
     """Product codes of what a row differs by from its list's centroid.
 
     Parameters

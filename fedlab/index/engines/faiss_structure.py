@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from importlib.util import find_spec
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,8 +26,8 @@ def faiss() -> Any:
     return imported("faiss", "faiss", "this engine")
 
 
-class FaissEngine(Protocol):
-    """What a `FaissProposer` asks of an engine.
+class FaissEngine:
+    """What Faiss's engines share; a subclass says which index it is.
 
     Attributes
     ----------
@@ -41,21 +42,29 @@ class FaissEngine(Protocol):
         Draws the rows that it learns from.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def saved(self) -> bool: ...
-    @property
-    def least(self) -> int: ...
-    @property
-    def most(self) -> int: ...
-    @property
-    def rescored(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+    name: ClassVar[str]
+    saved: ClassVar[bool] = True
+    searching: ClassVar[tuple[str, ...]] = ()
+    least: int = 0
+    most: int = 0
+    rescored: int = 2
+    breadth: int = 0
+    seed: int = 0
+
+    def suits(self, dimensions: int, metric: str) -> None:
+        """Raise ValueError if the engine is not for such rows."""
+
+    def proposer(self, dimensions: int, metric: str, dtype: str) -> FaissProposer:
+        """Return a proposer without rows."""
+        return FaissProposer(self, dimensions, metric)
+
+    def library(self) -> str:
+        """Return Faiss's version."""
+        return f"Faiss {faiss().__version__}" if find_spec("faiss") else "no Faiss"
 
     def empty(self, dimensions: int, metric: int) -> Any:
         """Return an empty Faiss index; `metric` is Faiss's."""
+        raise NotImplementedError
 
     def prepare(self, index: Any) -> None:
         """Set what a search looks at."""
