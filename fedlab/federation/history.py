@@ -269,17 +269,8 @@ def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
     {'rounds': 2.0, 'bytes': 20.0, 'seconds': 2.0}
     """
     values = history.series(metric)
-    there = np.flatnonzero(values >= target)
-    if not len(there):
+    if not (values >= target).any():
         return {"rounds": np.nan, "bytes": np.nan, "seconds": np.nan}
-    last = values.index[there[0]]
-
-    def until(name: str) -> float:
-        return float(history.series(name).loc[:last].sum())
-
-    rounds = float(len(history.series("seconds").loc[:last]))
-    return {
-        "rounds": rounds,
-        "bytes": until("bytes_up") + until("bytes_down"),
-        "seconds": until("seconds"),
-    }
+    told = history.wide().loc[: (values >= target).idxmax(), ["bytes_up", "bytes_down", "seconds"]]
+    up, down, seconds = told.sum()
+    return {"rounds": float(len(told)), "bytes": float(up + down), "seconds": float(seconds)}

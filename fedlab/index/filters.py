@@ -357,13 +357,7 @@ def _related(compare: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, TextColumn):
-        return "text"
-    return (
-        _KINDS[np.asarray(value).dtype.kind]
-        if not isinstance(value, int | float)
-        else ("truth value" if isinstance(value, bool) else "number")
-    )
+    return "text" if isinstance(value, TextColumn) else _KINDS[np.asarray(value).dtype.kind]
 
 
 def _is_whole(value: Any) -> bool:

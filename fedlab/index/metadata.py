@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +173,7 @@ def added(known: Columns | None, given: Any, rows: int) -> Columns:
 
 def metadata_in(columns: Columns) -> Columns:
     """Return the columns of a table that are metadata, by their own names."""
-    return {name[len(_PREFIX) :]: part for name, part in columns.items() if _is_metadata(name)}
+    return {n[len(_PREFIX) :]: c for n, c in columns.items() if str(n).startswith(_PREFIX)}
 
 
 def checked(columns: Columns, rows: int) -> Columns:
@@ -204,10 +204,6 @@ def frame_of(keys: U64, columns: Columns) -> pd.DataFrame:
         n: c.strings() if isinstance(c, TextColumn) else np.array(c) for n, c in columns.items()
     }
     return pd.DataFrame(copies, index=pd.Index(np.array(keys), name="key"))
-
-
-def _is_metadata(name: object) -> TypeGuard[str]:
-    return isinstance(name, str) and name.startswith(_PREFIX)
 
 
 def _prefixed(columns: Columns) -> Columns:

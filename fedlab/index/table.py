@@ -96,7 +96,8 @@ class RowTable:
         known, added = _continued(standing, block)
         room, total = self._room, self.rows + len(block["codes"])
         if room is None or not self._fits(room, known, added):
-            known, added = _continued({n: _merged(c) for n, c in standing.items()}, block)
+            texts = {n: c.merged() for n, c in standing.items() if isinstance(c, TextColumn)}
+            known, added = _continued(standing | texts, block)
             room = self._more_room(known, added)
         for name, part in added.items():
             room.buffers[name][len(known[name]) : len(known[name]) + len(part)] = part
@@ -139,10 +140,6 @@ class RowTable:
         place = np.searchsorted(known, keys, sorter=self._order)
         rows = self._order[np.minimum(place, len(known) - 1)]
         return np.where(known[rows] == keys, rows, -1)
-
-
-def _merged(column: Any) -> Any:
-    return column.merged() if isinstance(column, TextColumn) else column
 
 
 def _continued(standing: dict[str, Any], block: dict[str, Any]) -> tuple[Columns, Columns]:

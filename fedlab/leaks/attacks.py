@@ -200,11 +200,9 @@ class Trilateration:
     @property
     def metric(self) -> str:
         """The measure's name."""
-        limits = [
-            f"top {self.top}" if self.top else "",
-            f"{self.decimals} decimals" if self.decimals is not None else "",
-        ]
-        return ", ".join(["trilateration", *filter(None, limits)])
+        top = f", top {self.top}" if self.top else ""
+        decimals = "" if self.decimals is None else f", {self.decimals} decimals"
+        return f"trilateration{top}{decimals}"
 
     def measure(self, scene: Scene) -> Iterator[AttackResult]:
         """Run the attack."""

@@ -158,7 +158,10 @@ def judge_labels(
             f"there are {len(table)} rankings, labels of shape {names.shape} and counts of shape "
             f"{counts.shape}; one of each a query is needed"
         )
-    _refuse_none_relevant(counts)
+    if (none := np.flatnonzero(counts < 1)).size:
+        raise ValueError(
+            f"{none.size} queries have nothing relevant, the first is {none[0]}; leave them out"
+        )
     good = filled & (table == names[:, None])
     best = np.arange(table.shape[1]) < counts[:, None]
     if (good.sum(axis=1) > counts).any():
@@ -188,14 +191,6 @@ def _graded(wanted: Collection[int] | Mapping[int, float], row: int) -> dict[int
     if not 0 < lowest <= max(graded.values()) < np.inf:
         raise ValueError(f"query {row} has the grade {lowest}; grades are above 0 and finite")
     return {int(key): float(grade) for key, grade in graded.items()}
-
-
-def _refuse_none_relevant(counts: I64) -> None:
-    none = np.flatnonzero(counts < 1)
-    if none.size:
-        raise ValueError(
-            f"{none.size} queries have nothing relevant, the first is {none[0]}; leave them out"
-        )
 
 
 def _discounted(grades: F64) -> F64:

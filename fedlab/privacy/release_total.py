@@ -154,9 +154,7 @@ def release_total_counts(
     ids = [device.id for device in devices]
     asked = [counts_of(device, classes) for device in devices]
     whole_number(colluding, "colluding", 0, max(len(devices) - 2, 0))
-    session = session or Session(ids)
-    if list(session.devices) != ids:
-        raise ValueError("the session is one of other devices, or in another order")
+    session = Session.of(ids, session)
     if budget is not None:
         budget.spend(mechanism, f"total class counts of {len(devices)} devices")
     width = share_of_noise(mechanism, len(devices) - colluding, len(asked[0]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 
 from fedlab.core.jit import compiled
+from fedlab.core.threads import share
 from fedlab.core.typing import U64
 
 _HALF = np.uint64(32)
@@ -44,8 +44,4 @@ def multiply_add(rows: U64, queries: U64, out: U64, threads: int = 1) -> None:
     low, high = queries & _LOW, queries >> _HALF
     edges = np.linspace(0, len(rows), threads + 1).astype(int)
     parts = [slice(a, b) for a, b in pairwise(edges.tolist())]
-    if threads == 1:
-        _multiply_add(rows, low, high, out)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: _multiply_add(rows[part], low, high, out[:, part]), parts))
+    share(parts, lambda part: _multiply_add(rows[part], low, high, out[:, part]), threads)

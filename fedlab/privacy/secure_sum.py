@@ -71,6 +71,13 @@ class Session:
         for party in self._parties:
             party.meet(publics)
 
+    @classmethod
+    def of(cls, devices: Sequence[int | str], given: Session | None) -> Session:
+        """Return a session of these devices: a new one, unless one was given."""
+        if given is not None and list(given.devices) != list(devices):
+            raise ValueError("the session is one of other devices, or in another order")
+        return given or cls(devices)
+
     def sum(self, answer: Callable[[int], Words], purpose: int = 0) -> Words:
         """Ask every device for its numbers, masked, and return the sum of them.
 

@@ -71,7 +71,7 @@ from fedlab.search import verification
 from fedlab.search.answers import TAKEN, FederatedHits
 from fedlab.search.commitment import Commitment
 from fedlab.search.describing import Describe, Described, believed
-from fedlab.search.exchange import Exchange, Send
+from fedlab.search.exchange import Exchange
 from fedlab.search.merging import Found, Gathered, copied
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 from fedlab.search.options import Options
@@ -365,8 +365,7 @@ class _Run:
                 self._loose.add(place)
             return question.bytes_of(int(mine[2].sum()))
 
-        send = lambda place, member: member.ask(questions[place])  # noqa: E731
-        self._exchanged(("queries", questions), send, ("hits", take))
+        self._exchanged("ask", ("queries", questions), ("hits", take))
 
     def measured_again(self, queries: F32, found: Found, k: int) -> Found:
         """Have all hits measured against the full queries, and return the k nearest of each."""
@@ -387,8 +386,7 @@ class _Run:
             distances[mine[place]] = measured.distances
             return measured.nbytes
 
-        send = lambda place, member: member.measure(requests[place])  # noqa: E731
-        self._exchanged(("full queries and keys", requests), send, ("distances", take))
+        self._exchanged("measure", ("full queries and keys", requests), ("distances", take))
         return found.reordered(distances, len(self._search.devices), k)
 
     def verify(self, queries: F32, found: Found) -> None:
@@ -411,8 +409,7 @@ class _Run:
             )
             return flaw or shown.nbytes
 
-        send = lambda place, member: member.show(requests[place])  # noqa: E731
-        self._exchanged(("keys", requests), send, ("rows", take))
+        self._exchanged("show", ("keys", requests), ("rows", take))
 
     def described(self, hits: FederatedHits, columns: tuple[str, ...]) -> FederatedHits:
         """Ask for columns of the rows that were found, once each, of who holds them."""
@@ -437,18 +434,17 @@ class _Run:
                 declined[place] = refused
             return said.nbytes
 
-        send = lambda place, member: member.describe(requests[place])  # noqa: E731
-        self._exchanged(("keys and columns", requests), send, ("labels and metadata", take))
+        self._exchanged("describe", ("keys and columns", requests), ("labels and metadata", take))
         by_id = {hits.asked[place]: names for place, names in sorted(declined.items())}
         return replace(hits, given=given, declined=by_id)
 
     def _exchanged(
         self,
+        door: str,
         sent: tuple[str, Mapping[int, Question | Remeasure | Request | Describe]],
-        send: Send,
         taken: tuple[str, Callable[[int, Any], str | int]],
     ) -> None:
-        """Exchange messages with devices, and raise if any is caught.
+        """Exchange messages with devices, by a method of theirs, and raise if any is caught.
 
         What is sent, and what is taken in, has a name in the ledger; taking in an answer says its
         bytes, or what is wrong with it.
@@ -462,6 +458,9 @@ class _Run:
                 return said
             sizes[place] = said
             return None
+
+        def send(place: int, member: Respondent) -> Any:
+            return getattr(member, door)(messages[place])
 
         self._round += 1
         self._note("down", down, {place: message.nbytes for place, message in messages.items()})

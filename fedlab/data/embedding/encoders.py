@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -184,10 +184,8 @@ def embed(
     texts: Sequence[str],
     how: How | TextEncoder = "auto",
     *,
-    public: Sequence[str] | None = None,
-    dimensions: int = 256,
-    seed: int = 0,
     keep: bool = True,
+    **settings: Any,
 ) -> Embedded:
     """Turn texts into vectors, once: they are kept in the data folder, and read from there later.
 
@@ -216,11 +214,7 @@ def embed(
         rows = embed(["Common cold", "Acute nasopharyngitis"])
         rows.made, rows.vectors.shape
     """
-    encoder = (
-        how
-        if isinstance(how, TextEncoder)
-        else text_encoder(how, public=public, dimensions=dimensions, seed=seed)
-    )
+    encoder = how if isinstance(how, TextEncoder) else text_encoder(how, **settings)
     given = as_texts(texts)
     if not keep:
         return Embedded(read_only(encoder(given)), encoder.how, encoder.made)

@@ -8,13 +8,15 @@ Source: Bernhardsson, "Annoy: approximate nearest neighbors oh yeah", github.com
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fedlab.core.extras import imported
+from fedlab.core.threads import share
 from fedlab.core.typing import F32, I64
 from fedlab.core.validation import whole_number
 from fedlab.index.engines.entries import Entries
@@ -65,12 +67,7 @@ class Annoy:
 
     def library(self) -> str:
         """Return Annoy's version."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return f"Annoy {version('annoy')}"
-        except PackageNotFoundError:
-            return "no Annoy"
+        return f"Annoy {version('annoy')}" if find_spec("annoy") else "no Annoy"
 
 
 class Forest(Entries):
@@ -133,12 +130,7 @@ class Forest(Entries):
             places[query, : len(found)] = found
 
         fitted = self._fitted(queries)
-        if threads == 1 or len(queries) == 1:
-            for query in range(len(queries)):
-                walk(query)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(walk, range(len(queries))))
+        share(range(len(queries)), walk, threads)
         return self.rows_at(places)
 
     def nbytes_beside(self, table: RowTable) -> int:

@@ -182,9 +182,7 @@ class Search:
         self.k = whole_number(k, "k", 1, (1 << 32) // len(devices) - 1)
         self.bits = bits
         ids = [device.id for device in devices]
-        self.session = session or Session(ids)
-        if list(self.session.devices) != ids:
-            raise ValueError("the session is one of other devices, or in another order")
+        self.session = Session.of(ids, session)
         self.ledger = Ledger(ids)
         self.everyone = np.arange(len(ids))
         self.sides = [Side(device, self.queries, self.k, bits) for device in devices]

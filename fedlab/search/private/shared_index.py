@@ -62,9 +62,8 @@ class _Form:
             return np.asarray(np.maximum(products + squares[:, None], 0.0))
         if self.metric == "cosine":
             return np.asarray(np.maximum(1.0 - products, 0.0))
-        return np.asarray(
-            -products
-        )  # what rows are ordered by (see `fedlab.index.scan.as_distances`)
+        # What rows are ordered by (see `fedlab.index.scan.as_distances`).
+        return np.asarray(-products)
 
 
 class SharedIndex:
