@@ -170,11 +170,7 @@ class Fingerprints:
         return fingerprints
 
     def _take_given(
-        self,
-        given: NDArray[Any],
-        rows: F32,
-        keys: list[int],
-        columns: Mapping[str, NDArray[Any]],
+        self, given: NDArray[Any], rows: F32, keys: list[int], columns: Mapping[str, NDArray[Any]]
     ) -> None:
         if given.dtype == np.float64:  # before they lost what float32 can't hold
             self._take_codes("f64", rows_as_bytes(given.reshape(rows.shape)), keys)

@@ -99,11 +99,7 @@ def personal(
 
 
 def validated(
-    plan: Plan,
-    holding: Sequence[Device],
-    parameters: Array,
-    threads: int | None,
-    metrics: Any = (),
+    plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None, metrics: Any = ()
 ) -> pd.DataFrame:
     """Return a model's measures on each device's held-out rows, and metrics of its scores.
 

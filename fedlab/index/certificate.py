@@ -232,11 +232,7 @@ class OldMemory:
 
 
 def certify(
-    index: VectorIndex,
-    keys: U64,
-    before: tuple[int, str],
-    memory: OldMemory,
-    key: Key | None,
+    index: VectorIndex, keys: U64, before: tuple[int, str], memory: OldMemory, key: Key | None
 ) -> Certificate:
     """Return the certificate of an erasure that was just done."""
     certificate = Certificate(

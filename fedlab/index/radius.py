@@ -46,12 +46,7 @@ def as_radius(radius: float, metric: str) -> float:
 
 
 def within(
-    table: RowTable,
-    chosen: I64,
-    queries: F32,
-    radius: float,
-    limit: int | None,
-    metric: str,
+    table: RowTable, chosen: I64, queries: F32, radius: float, limit: int | None, metric: str
 ) -> tuple[I64, I64, I64, F64]:
     """Return the chosen rows whose distance in float64 is at most `radius`.
 

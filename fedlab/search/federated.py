@@ -193,12 +193,7 @@ class FederatedSearch:
         )
 
     def search(
-        self,
-        queries: ArrayLike,
-        k: int,
-        *,
-        where: str | None = None,
-        columns: Iterable[str] = (),
+        self, queries: ArrayLike, k: int, *, where: str | None = None, columns: Iterable[str] = ()
     ) -> FederatedHits:
         """Find the k nearest rows of all devices for each query, among all or those that pass.
 
@@ -321,13 +316,7 @@ class _Run:
             found.certified[:] &= whom[:, self._places].all(axis=1)
         return found
 
-    def _asked_again(
-        self,
-        queries: F32,
-        gathered: Gathered,
-        unsure: Bool,
-        which: Places,
-    ) -> Found:
+    def _asked_again(self, queries: F32, gathered: Gathered, unsure: Bool, which: Places) -> Found:
         wide = gathered.widened(which, self.k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
@@ -343,10 +332,7 @@ class _Run:
         return Question(read_only(queries), k, metric, os.urandom(16), options.query, self._where)
 
     def _ask(
-        self,
-        questions: Mapping[int, Question],
-        gathered: Gathered,
-        rows: Mapping[int, Places],
+        self, questions: Mapping[int, Question], gathered: Gathered, rows: Mapping[int, Places]
     ) -> None:
         """Ask devices, and gather their hits: for all queries, or for a device's `rows` of them."""
 

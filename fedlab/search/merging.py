@@ -37,13 +37,7 @@ class Gathered:
         return mine
 
     def put_again(
-        self,
-        place: int,
-        own: Places,
-        exact: bool,
-        distances: F64,
-        keys: U64,
-        counts: I64,
+        self, place: int, own: Places, exact: bool, distances: F64, keys: U64, counts: I64
     ) -> str | None:
         """Take a device's longer answer to some queries, which must begin as its first one did."""
         said = np.arange(keys.shape[1]) < self.counts[place, own][:, None]

@@ -53,12 +53,7 @@ def flaw_in_form(answer: Any, question: Question) -> str | None:
     return None
 
 
-def flaw_in_answer(
-    distances: F64,
-    keys: U64,
-    counts: I64,
-    metric: str,
-) -> str | None:
+def flaw_in_answer(distances: F64, keys: U64, counts: I64, metric: str) -> str | None:
     """Judge whether hits can be true: finite, in the metric's range, in order, distinct."""
     from fedlab.search import kernels
 

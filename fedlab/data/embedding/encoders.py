@@ -118,11 +118,7 @@ class TextEncoder:
 
 
 def text_encoder(
-    how: How = "auto",
-    *,
-    public: Sequence[str] | None = None,
-    dimensions: int = 256,
-    seed: int = 0,
+    how: How = "auto", *, public: Sequence[str] | None = None, dimensions: int = 256, seed: int = 0
 ) -> TextEncoder:
     """Choose how texts become vectors.
 
@@ -181,11 +177,7 @@ def text_encoder(
 
 
 def embed(
-    texts: Sequence[str],
-    how: How | TextEncoder = "auto",
-    *,
-    keep: bool = True,
-    **settings: Any,
+    texts: Sequence[str], how: How | TextEncoder = "auto", *, keep: bool = True, **settings: Any
 ) -> Embedded:
     """Turn texts into vectors, once: they are kept in the data folder, and read from there later.
 

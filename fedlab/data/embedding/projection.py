@@ -65,11 +65,7 @@ def hashed(texts: Sequence[str], features: int = _FEATURES) -> Sparse:
     if not given:  # scikit-learn looks at the first
         return csr_array((0, width), dtype=np.float32)
     counter = HashingVectorizer(
-        n_features=width,
-        stop_words="english",
-        norm=None,
-        alternate_sign=False,
-        dtype=np.float32,
+        n_features=width, stop_words="english", norm=None, alternate_sign=False, dtype=np.float32
     )
     counts = counter.transform(given)
     return TfidfTransformer(use_idf=False, sublinear_tf=True).fit_transform(counts)

@@ -29,11 +29,7 @@ def pays(stack: Stack, local: LocalSGD, most: int) -> bool:
 
 
 def train(
-    rows: Sequence[Rows],
-    stack: Stack,
-    phase: Phase,
-    local: LocalSGD,
-    order: Dispatch,
+    rows: Sequence[Rows], stack: Stack, phase: Phase, local: LocalSGD, order: Dispatch
 ) -> tuple[Array, Array, F64, I64]:
     """Return each device's change, gradient (if asked for), mean loss and steps.
 

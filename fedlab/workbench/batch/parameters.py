@@ -14,14 +14,7 @@ from dataclasses import dataclass
 from types import EllipsisType, GenericAlias
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AllowInfNan,
-    BeforeValidator,
-    Field,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 _NONE = {"none": None, "null": None}
 _BOUNDS = {"Ge": "ge", "Gt": "gt", "Le": "le", "Lt": "lt", "MinLen": "min_length"}

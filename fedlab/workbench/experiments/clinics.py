@@ -85,12 +85,7 @@ WAYS: Mapping[str, Way] = {"alone": alone, "federated": federated, "pooled": poo
 
 
 def cross_validate(
-    table: Table,
-    recipe: Recipe,
-    *,
-    folds: int,
-    repeats: int,
-    ways: Mapping[str, Way] = WAYS,
+    table: Table, recipe: Recipe, *, folds: int, repeats: int, ways: Mapping[str, Way] = WAYS
 ) -> dict[str, dict[str, Ranking]]:
     """Score every patient in every repeat by every way, on the same folds.
 

@@ -16,14 +16,7 @@ import pandas as pd
 from fedlab.core.typing import F32, U64, Bool
 from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
-from fedlab.search import (
-    FederatedHits,
-    FederatedSearch,
-    Judged,
-    Ledger,
-    Router,
-    federated_recall,
-)
+from fedlab.search import FederatedHits, FederatedSearch, Judged, Ledger, Router, federated_recall
 
 #: Says which hits are relevant: takes keys and the mask of the places that are filled, (q, k) each.
 Judge = Callable[[U64, Bool], Judged]

@@ -53,10 +53,7 @@ def trade_frame(frame: pd.DataFrame, attacker: Literal["holder", "asker"]) -> pd
 
 
 def plot_leaks(
-    frame: pd.DataFrame,
-    *,
-    attacker: Literal["holder", "asker"] = "holder",
-    ax: Axes | None = None,
+    frame: pd.DataFrame, *, attacker: Literal["holder", "asker"] = "holder", ax: Axes | None = None
 ) -> Drawn:
     """Draw recall against the strongest attack: a marker for each protection and setting.
 
