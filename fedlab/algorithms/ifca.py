@@ -32,8 +32,6 @@ class IFCA(Stateless):
         k.
     spread : float
         Models begin at the start plus N(0, spread^2): they must differ for devices to choose.
-    seed : int
-        Of that noise.
 
     Source: Ghosh et al., "An efficient framework for clustered federated learning", NeurIPS 2020,
     algorithm 1 (model averaging).
@@ -41,22 +39,20 @@ class IFCA(Stateless):
     Examples
     --------
     >>> IFCA(clusters=3)
-    IFCA(clusters=3, spread=0.1, seed=0)
+    IFCA(clusters=3, spread=0.1)
     """
 
     clusters: int = 2
     spread: float = 0.1
-    seed: int = 0
 
     reads: ClassVar[tuple[str, ...]] = ("parameters",)
 
     def __post_init__(self) -> None:
         whole_number(self.clusters, "clusters", 1)
         positive(spread=self.spread)
-        whole_number(self.seed, "seed", 0)
 
     def init(self, parameters: Array, devices: int, layout: Layout) -> State:
-        noise = generator(self.seed, Purpose.INITIAL, part=1).standard_normal(
+        noise = generator(0, Purpose.INITIAL, part=1).standard_normal(
             (self.clusters, len(parameters))
         )
         buffered = np.zeros(len(parameters), np.bool_)

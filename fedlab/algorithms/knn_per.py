@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,14 +12,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, Array
-from fedlab.core.validation import (
-    one_of,
-    positive,
-    require,
-    share_of_one,
-    whole_number,
-    whole_or_none,
-)
+from fedlab.core.validation import positive, require, share_of_one, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
 from fedlab.index.vectorindex import DType, VectorIndex
@@ -37,9 +30,10 @@ class KNNPer:
     """Devices predict with a share of their nearest rows' votes, and the rest of the model's.
 
     A device's memory is a `VectorIndex` of the embeddings that its training rows have under the
-    model, with their labels. Of a row's k nearest there, at squared distances d^2, class c gets a
-    share of the votes in proportion to the sum of exp(-d^2 / (D scale)) over those of class c, D
-    the embedding's dimension. Nothing is trained, and nothing leaves the device.
+    model, with their labels; of a model without `embed`, of the rows themselves. Of a row's k
+    nearest there, at squared distances d^2, class c gets a share of the votes in proportion to the
+    sum of exp(-d^2 / (D scale)) over those of class c, D the embedding's dimension. Nothing is
+    trained, and nothing leaves the device.
 
     Parameters
     ----------
@@ -55,8 +49,6 @@ class KNNPer:
         Most rows that a device remembers; which ones, is drawn. By default all.
     seed : int
         Where they are drawn.
-    of : {"embedding", "row"}
-        What is remembered: "row" for models that have no embedding (see `fedlab.models.Model`).
 
     Notes
     -----
@@ -71,7 +63,7 @@ class KNNPer:
     >>> from fedlab.models import SoftmaxRegression
     >>> index = VectorIndex(1, "l2sq")
     >>> _ = index.add([[0.0], [1.0], [5.0]], labels=[0, 0, 1])
-    >>> memory = KNNPer(k=2, share=0.5, of="row").memory(
+    >>> memory = KNNPer(k=2, share=0.5).memory(
     ...     Device("ward 3", index), SoftmaxRegression(1, 2), np.zeros(4, np.float32)
     ... )
     >>> memory.predict([[0.5]])  # both neighbours say 0, the model says nothing
@@ -84,22 +76,16 @@ class KNNPer:
     dtype: DType = "f32"
     rows: int | None = None
     seed: int = 0
-    of: Literal["embedding", "row"] = "embedding"
 
     def __post_init__(self) -> None:
         whole_number(self.k, "k", 1)
         share_of_one(share=self.share)
         positive(scale=self.scale)
         whole_or_none(self.rows, "rows", 0)
-        one_of(self.of, ("embedding", "row"), "of")
 
     def memory(self, device: Device, model: Model, parameters: Array) -> Memory:
         """Return what a device remembers of its training rows under a model: it stays there."""
         require(model, "a model that neighbours stand beside", "predict", "check_labels")
-        if self.of == "embedding" and not hasattr(model, "embed"):
-            raise TypeError(
-                f"{type(model).__name__} has no embed; use KNNPer(of='row'), or a model that has"
-            )
         (x, y), keys = device.training(), device.training_keys
         model.check_labels(y)
         if self.rows is not None and self.rows < len(x):
@@ -113,7 +99,7 @@ class KNNPer:
 
     def _seen(self, x: Array, model: Any, parameters: Array) -> Array:
         """Return rows as the memory holds them."""
-        if self.of == "row":
+        if not hasattr(model, "embed"):
             return x
         with one_blas_thread():
             return np.asarray(model.embed(parameters, x), np.float32)

@@ -168,13 +168,12 @@ def test_a_share_is_never_chosen_on_rows_that_are_measured(learned: Any) -> None
 
 
 def test_what_cannot_be_is_refused(ward: Device, learned: Any) -> None:
-    for wrong in ({"k": 0}, {"share": 1.5}, {"scale": 0.0}, {"rows": -1}, {"of": "rows"}):
+    for wrong in ({"k": 0}, {"share": 1.5}, {"scale": 0.0}, {"rows": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             KNNPer(**wrong)  # type: ignore[arg-type]
     flat = SoftmaxRegression(4, 3)
-    with pytest.raises(TypeError, match=r"has no embed; use KNNPer\(of='row'\)"):
-        KNNPer().memory(ward, flat, np.zeros(15, np.float32))
-    memory = KNNPer(of="row").memory(ward, flat, np.zeros(15, np.float32))
+    memory = KNNPer().memory(ward, flat, np.zeros(15, np.float32))
+    np.testing.assert_array_equal(memory.index.vectors, ward.training()[0])
     with pytest.raises(ValueError, match="hold_out first"):
         memory.measure(np.zeros((0, 4)), [])
     with pytest.raises(ValueError, match="labels from 0 to 3"):

@@ -6,6 +6,8 @@ The stand-in is never quiet: a warning says what is missing, and what is used in
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,14 +27,12 @@ from fedlab.data.tables.targets import Target
 from fedlab.data.tables.values import Dataset, Table, WordVectors
 from fedlab.metrics.folds import held_out_groups
 
+T = TypeVar("T")
+
 
 def load_images() -> Dataset:
     """Load MNIST-5k, or else scikit-learn's smaller digits, with a warning."""
-    try:
-        return load_mnist5k()
-    except DataUnavailable as error:
-        _say(error, "1,797 digits of 8 x 8 pixels")
-        return load_digits()
+    return _either(load_mnist5k, load_digits, "1,797 digits of 8 x 8 pixels")
 
 
 def load_words(rows: int) -> WordVectors:
@@ -43,22 +43,20 @@ def load_words(rows: int) -> WordVectors:
     rows : int
         How many; of the stand-in, at most 1,797.
     """
-    try:
-        return load_glove(rows)
-    except DataUnavailable as error:
-        _say(error, "at most 1,797 images of digits, named like words")
+
+    def named() -> WordVectors:
         digits = load_digits()
         names = tuple(f"a {digit} (no. {place})" for place, digit in enumerate(digits.y.tolist()))
         return WordVectors(names[:rows], digits.x[:rows].copy(), digits.origin)
 
+    what = "at most 1,797 images of digits, named like words"
+    return _either(lambda: load_glove(rows), named, what)
+
 
 def load_clinics() -> Table:
     """Load UCI heart with its four hospitals, or else breast tumours dealt to four made-up ones."""
-    try:
-        return load_heart()
-    except DataUnavailable as error:
-        _say(error, "569 breast tumours, dealt to four made-up hospitals with unlike shares of ill")
-        return _made_up_clinics()
+    what = "569 breast tumours, dealt to four made-up hospitals with unlike shares of ill"
+    return _either(load_heart, _made_up_clinics, what)
 
 
 def _made_up_clinics() -> Table:
@@ -75,10 +73,14 @@ def _made_up_clinics() -> Table:
     return Table(frame, "disease", "hospital", tumours.features, (), target, tumours.origin)
 
 
-def _say(error: DataUnavailable, instead: str) -> None:
-    warnings.warn(
-        f"{error} This run uses {instead}; the text speaks of the real source.", stacklevel=3
-    )
+def _either(load: Callable[[], T], other: Callable[[], T], what: str) -> T:
+    """Return what one function loads, or else, with a warning, what another one does."""
+    try:
+        return load()
+    except DataUnavailable as error:
+        said = f"{error} This run uses {what}; the text speaks of the real source."
+        warnings.warn(said, stacklevel=3)
+        return other()
 
 
 def train_test(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib import pyplot
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 #: A figure, its axes, and the frame that holds its data.
 Drawn = tuple["Figure", "Axes", pd.DataFrame]
+
+
+def beside(
+    ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **look: Any
+) -> None:
+    """Write beside a point, which text moved to the left ends at; `shift` is in points."""
+    side = "center" if not shift[0] else "left" if shift[0] > 0 else "right"
+    ax.annotate(text, at, xytext=shift, textcoords="offset points", ha=side, **look)
 
 
 def axes_of(ax: Axes | None, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fedlab.leaks import leak_summary
-from fedlab.workbench.figures.axes import Drawn, axes_of
+from fedlab.workbench.figures.axes import Drawn, axes_of, beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,12 +113,5 @@ def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
             together.append(([at], height, [setting]))
     for reach, recall, names in together:
         left = reach[0] > 0.5
-        ax.annotate(
-            ", ".join(names),
-            (min(reach) if left else max(reach), recall),
-            xytext=(-10 if left else 10, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            fontsize=10,
-        )
+        at, shift = min(reach) if left else max(reach), (-10 if left else 10, 0)
+        beside(ax, ", ".join(names), (at, recall), shift, va="center", fontsize=10)

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fedlab.federation.history import History
 from fedlab.metrics.intervals import Interval, mean_interval
-from fedlab.workbench.figures.axes import Drawn, axes_of
+from fedlab.workbench.figures.axes import Drawn, axes_of, beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -282,16 +282,8 @@ def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     ax.scatter(storage.bytes, storage.recall, s=90)
     middle = storage.bytes.min() / 2 + storage.bytes.max() / 2
     for name, row in storage.iterrows():
-        left = row.bytes > middle
-        ax.annotate(
-            f"{name}\n{row.speed:,.0f} queries/s",
-            (row.bytes, row.recall),
-            xytext=(-9 if left else 9, -4),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="top",
-            fontsize=11,
-        )
+        shift, said = (-9 if row.bytes > middle else 9, -4), f"{name}\n{row.speed:,.0f} queries/s"
+        beside(ax, said, (row.bytes, row.recall), shift, va="top", fontsize=11)
     lowest = float(storage.recall.min())
     ax.set_ylim(lowest - max(0.02, 0.6 * (1 - lowest)), 1 + max(0.004, 0.1 * (1 - lowest)))
     ax.set(xlabel="bytes of a vector", ylabel="recall@10")

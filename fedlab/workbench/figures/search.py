@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fedlab.workbench.figures.axes import Drawn, axes_of
+from fedlab.workbench.figures.axes import Drawn, axes_of, beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 #: Where a line's points are named: to each line its own side, so that names seldom meet.
-_BESIDE = (((0, -18), "center"), ((-7, 6), "right"), ((-7, 6), "right"), ((7, -14), "left"))
+_BESIDE = ((0, -18), (-7, 6), (-7, 6), (7, -14))
 
 
 def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
@@ -33,17 +33,9 @@ def plot_recall_bytes(points: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
         )
         # Where only bytes differ, points lie close together: the cheapest one is named.
         named = line if len(set(line.recall)) > 1 else line.head(1)
-        shift, side = _BESIDE[place % len(_BESIDE)]
+        shift, look = _BESIDE[place % len(_BESIDE)], {"color": drawn.get_color(), "fontsize": 10}
         for _, row in named.iterrows():
-            ax.annotate(
-                str(row.setting),
-                (row.bytes, row.recall),
-                xytext=shift,
-                textcoords="offset points",
-                ha=side,
-                color=drawn.get_color(),
-                fontsize=10,
-            )
+            beside(ax, str(row.setting), (row.bytes, row.recall), shift, **look)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(_as_bytes))
     ax.xaxis.set_minor_formatter(NullFormatter())
