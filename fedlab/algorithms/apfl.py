@@ -69,9 +69,6 @@ class APFL(Stateless):
         share_of_one(share=self.share)
 
     def work(self, state: State, parameters: Array, places: Places, kept: DeviceStates) -> Work:
-        return self._joint(parameters, places, kept)
-
-    def _joint(self, parameters: Array, places: Places, kept: DeviceStates) -> Phase:
         own = kept.rows("own", places, parameters)
         both = np.concatenate([np.broadcast_to(parameters, own.shape), own], axis=1)
         return Phase(both, objective=_Mixture(self.share), keep="own")

@@ -99,10 +99,8 @@ def _as_column(values: Any, name: str, rows: int) -> Any:
             f"metadata: {name!r} holds {array.max()}; whole numbers lie below 2**63 (longer names "
             "can be kept as text)"
         )
-    if array.dtype.kind in "iu":
-        return array.astype(np.int64)
-    if array.dtype.kind in "fb":
-        return array.astype(np.float64 if array.dtype.kind == "f" else np.bool_)
+    if array.dtype.kind in "iufb":
+        return array.astype({"f": np.float64, "b": np.bool_}.get(array.dtype.kind, np.int64))
     if array.dtype.kind in "UT":
         return array
     if array.dtype.kind == "M":

@@ -11,7 +11,7 @@ come from the operating system's entropy, which is what that code takes unless t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -72,11 +72,13 @@ class Defence:
     secret_scale: ClassVar[bool] = False
     secret_axes: ClassVar[bool] = False
     searchable: ClassVar[bool] = True
+    sign: ClassVar[str] = ""
 
     @property
     def setting(self) -> str:
-        """The parameters in a few characters."""
-        return ""
+        """The parameters in a few characters; what is 0 is left out."""
+        value = astuple(self)[0] if self.sign else 0
+        return f"{self.sign}={value:g}" if value else ""
 
     def protect(self, vectors: F64, seed: int, part: int = ROWS) -> Seen:
         """Return what is seen of vectors.
@@ -171,17 +173,13 @@ class Noise(Defence):
 
     sigma: float = 0.5
 
-    name = "noise"
+    name, sign = "noise", "σ"
     kind = "noise, without a privacy guarantee for it"
     holder_sees = "the rows with noise"
     asker_sees = "distances to the noisy rows, from a noisy query"
 
     def __post_init__(self) -> None:
         positive(sigma=self.sigma)
-
-    @property
-    def setting(self) -> str:
-        return f"σ={self.sigma:g}"
 
     def noise_power(self, dimensions: int) -> float:
         return self.sigma**2
@@ -217,7 +215,7 @@ class ScaleAndPerturb(Defence):
 
     beta: float = 1.0
 
-    name = "scale and perturb"
+    name, sign = "scale and perturb", "β"
     kind = _OBFUSCATION
     holder_sees = "the rows, all scaled alike and each moved a little"
     asker_sees = "distances, scaled and blurred"
@@ -225,10 +223,6 @@ class ScaleAndPerturb(Defence):
 
     def __post_init__(self) -> None:
         positive(beta=self.beta)
-
-    @property
-    def setting(self) -> str:
-        return f"β={self.beta:g}"
 
     def noise_power(self, dimensions: int) -> float:
         return (self.beta / 4) ** 2 * dimensions / (dimensions + 2)
@@ -263,7 +257,7 @@ class Rotation(Defence):
 
     sigma: float = 0.0
 
-    name = "rotation"
+    name, sign = "rotation", "σ"
     kind = _OBFUSCATION
     holder_sees = "the rows, turned: every length and angle among them, but for the noise"
     asker_sees = "distances, true but for the noise"
@@ -271,10 +265,6 @@ class Rotation(Defence):
 
     def __post_init__(self) -> None:
         not_negative(sigma=self.sigma)
-
-    @property
-    def setting(self) -> str:
-        return f"σ={self.sigma:g}" if self.sigma else ""
 
     def noise_power(self, dimensions: int) -> float:
         return self.sigma**2

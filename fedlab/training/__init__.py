@@ -7,7 +7,7 @@ from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.sklearn_trainer import PartialFit
 from fedlab.training.torch_trainer import CompiledModule
 from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
-from fedlab.training.validation import Near, evidence, measure, validate
+from fedlab.training.validation import Near, evidence, validate
 from fedlab.training.work import Phase, Work
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Update",
     "Work",
     "evidence",
-    "measure",
     "prepare",
     "train_cohort",
     "train_device",

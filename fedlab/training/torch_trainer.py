@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
@@ -106,6 +106,12 @@ class CompiledModule:
     inner: Compiled
     name: str = "compiled"
 
+    @cached_property
+    def _order(self) -> Places:
+        """Where the module's vector has what the compiled one has, (p,)."""
+        places = self.model.layout.views(np.arange(self.model.layout.size))
+        return np.concatenate([part.T.ravel() for part in places.values()])
+
     def gather(self, devices: Sequence[Device]) -> Ready:
         return self.inner.gather(devices)
 
@@ -113,29 +119,17 @@ class CompiledModule:
         if phase.objective is not None:
             return _plain(self.model).train(ready, places, phase, job)
         names = ("start", "anchor", "offset", "trained")
-        phase = replace(phase, **{name: self._turned(getattr(phase, name)) for name in names})
+        given = {n: array for n in names if (array := getattr(phase, n)) is not None}
+        phase = replace(phase, **{n: array[..., self._order] for n, array in given.items()})
         part = self.inner.train(ready, places, phase, job)
-        changes, gradients = (self._turned(a, back=True) for a in (part.changes, part.gradients))
-        return replace(part, changes=changes, gradients=gradients)
+        back = np.argsort(self._order)
+        gradients = None if part.gradients is None else part.gradients[..., back]
+        return replace(part, changes=part.changes[..., back], gradients=gradients)
 
     def evaluate(self, rows: Sequence[Rows], parameters: Array, threads: int | None) -> Measures:
         if self.model.measures:
             return _plain(self.model).evaluate(rows, parameters, threads)
-        return self.inner.evaluate(rows, self._turned(parameters), threads)
-
-    def _turned(self, array: Any, back: bool = False) -> Any:
-        """Return vectors, (..., p), with each layer's weights transposed."""
-        if array is None:
-            return None
-        turned, start, lead = np.empty_like(array), 0, array.shape[:-1]
-        for _, shape in self.model.layout.shapes:
-            stop = start + int(np.prod(shape))
-            ways = shape[::-1] if back else shape
-            piece = array[..., start:stop].reshape(*lead, *ways)
-            piece = piece.swapaxes(-1, -2) if len(shape) == 2 else piece
-            turned[..., start:stop] = piece.reshape(*lead, stop - start)
-            start = stop
-        return turned
+        return self.inner.evaluate(rows, parameters[..., self._order], threads)
 
 
 def _twin(model: TorchModel) -> MLP | SoftmaxRegression | None:

@@ -121,20 +121,6 @@ def evidence(device: Device, model: Model, parameters: Array, x: ArrayLike, k: i
     return pd.DataFrame({**repeated, **found, "label": device.index.labels_of(found["key"])})
 
 
-def measure(
-    x: ArrayLike,
-    y: ArrayLike,
-    model: Model,
-    parameters: Array,
-    *,
-    threads: int | None = None,
-    engine: Backend = "auto",
-) -> dict[str, float]:
-    """Return a model's measures on rows x, (n, d), with labels y, (n,): each a mean over rows."""
-    rows, labels = checked_rows(model, x, y)
-    return on_rows(rows, labels, trainer_of(model, engine), parameters, threads)
-
-
 def checked_rows(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[F32, NDArray[Any]]:
     """Return rows and labels as a device would hold them, or say what doesn't fit the model."""
     rows = as_vectors(x, model.inputs, "test rows")
@@ -148,7 +134,7 @@ def checked_rows(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[F32, NDArray
 def on_rows(
     x: F32, y: NDArray[Any], trainer: Trainer, parameters: Array, threads: int | None
 ) -> dict[str, float]:
-    """Return what `measure` does, of rows that were checked, by a trainer that is at hand."""
+    """Return a model's measures on rows that were checked: each a mean over rows."""
     if np.ndim(parameters) != 1:
         raise ValueError(
             f"parameters of shape {np.shape(parameters)} were given; one model's, (p,)"

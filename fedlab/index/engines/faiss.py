@@ -14,9 +14,6 @@ from typing import Any, ClassVar
 from fedlab.core.validation import whole_number
 from fedlab.index.engines.faiss_structure import CENTROIDS, FaissEngine, faiss
 
-#: Faiss learns a centroid from no more rows than this.
-_ROWS_A_CENTROID = 256
-
 
 @dataclass(frozen=True)
 class FaissFlat(FaissEngine):
@@ -98,10 +95,6 @@ class FaissIVF(FaissEngine):
     def least(self) -> int:  # type: ignore[override]
         return self.lists
 
-    @property
-    def most(self) -> int:  # type: ignore[override]
-        return _ROWS_A_CENTROID * self.lists
-
     def empty(self, dimensions: int, metric: int) -> Any:
         library = faiss()
         coarse = library.IndexFlat(dimensions, metric)
@@ -128,7 +121,6 @@ class FaissPQ(FaissEngine):
     name: ClassVar[str] = "faiss-pq"
     searching: ClassVar[tuple[str, ...]] = ("rescored",)
     least = CENTROIDS
-    most = CENTROIDS * _ROWS_A_CENTROID
 
     code_bytes: int = 32
     rescored: int = 10
@@ -172,10 +164,6 @@ class FaissIVFPQ(FaissEngine):
     @property
     def least(self) -> int:  # type: ignore[override]
         return max(self.lists, CENTROIDS)
-
-    @property
-    def most(self) -> int:  # type: ignore[override]
-        return _ROWS_A_CENTROID * self.least
 
     def suits(self, dimensions: int, metric: str) -> None:
         _check_division(dimensions, self.code_bytes)

@@ -17,6 +17,8 @@ from fedlab.index.table import RowTable
 
 #: Of a byte of a product code.
 CENTROIDS = 256
+#: Faiss learns a centroid from no more rows than this.
+_ROWS_A_CENTROID = 256
 #: Numbers decoded at once.
 _MANY = 1 << 20
 
@@ -46,10 +48,13 @@ class FaissEngine:
     saved: ClassVar[bool] = True
     searching: ClassVar[tuple[str, ...]] = ()
     least: int = 0
-    most: int = 0
     rescored: int = 2
     breadth: int = 0
     seed: int = 0
+
+    @property
+    def most(self) -> int:
+        return _ROWS_A_CENTROID * self.least
 
     def suits(self, dimensions: int, metric: str) -> None:
         """Raise ValueError if the engine is not for such rows."""

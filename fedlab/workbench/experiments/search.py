@@ -121,19 +121,17 @@ def recall_against_bytes(
     """
     truth = FederatedSearch(devices).search(queries, k)
     router = Router.learn(devices, seed=seed)
+    ways: list[tuple[str, str, dict[str, Any]]] = [
+        *(("exact, by k'", f"k' = {first}", {"first": first}) for first in firsts),
+        *(("routed, devices asked", f"{m}", {"router": router, "ask": m}) for m in asks),
+        *(("all devices, query in", name, {"query": name}) for name in types),
+    ]
+    both = {"router": router, "query": "i8", "rescore": k}
+    ways += [("routed, and query in i8", f"{m}", both | {"ask": m}) for m in asks]
     rows = []
-    for first in firsts:
-        hits = FederatedSearch(devices, first=first).search(queries, k)
-        rows.append(_row("exact, by k'", f"k' = {first}", hits, truth))
-    for ask in asks:
-        hits = FederatedSearch(devices, router=router, ask=ask).search(queries, k)
-        rows.append(_row("routed, devices asked", f"{ask}", hits, truth))
-    for name in types:
-        hits = FederatedSearch(devices, query=name).search(queries, k)
-        rows.append(_row("all devices, query in", name, hits, truth))
-    for ask in asks:
-        both = FederatedSearch(devices, router=router, ask=ask, query="i8", rescore=k)
-        rows.append(_row("routed, and query in i8", f"{ask}", both.search(queries, k), truth))
+    for way, setting, how in ways:
+        hits = FederatedSearch(devices, **how).search(queries, k)
+        rows.append(_row(way, setting, hits, truth))
     return pd.DataFrame(rows)
 
 
