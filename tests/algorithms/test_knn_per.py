@@ -58,8 +58,10 @@ def test_votes_are_those_of_a_search_by_hand(
     dtype: Any, of: Any, ward: Device, learned: Any, asked: Any
 ) -> None:
     k, share, scale = 7, 0.4, 0.3
-    way = KNNPer(k, share, scale, dtype, of=of)
-    memory, (x, _) = way.memory(ward, MODEL, learned), asked
+    way = KNNPer(k, share, scale, dtype)
+    flat = np.random.default_rng(3).normal(size=15).astype(np.float32)
+    model, at = (MODEL, learned) if of == "embedding" else (SoftmaxRegression(4, 3), flat)
+    memory, (x, _) = way.memory(ward, model, at), asked
     there, y = memory.index.vectors.astype(np.float64), ward.labels
     queries = (MODEL.embed(learned, x) if of == "embedding" else x).astype(np.float64)
     exact = MODEL.embed(learned, ward.index.vectors) if of == "embedding" else ward.index.vectors
@@ -70,7 +72,7 @@ def test_votes_are_those_of_a_search_by_hand(
         for place in np.argsort(squares, kind="stable")[:k]:
             expected[row, y[place]] += np.exp(-squares[place] / (there.shape[1] * scale))
     expected /= expected.sum(axis=1, keepdims=True)
-    mixed = share * expected + (1 - share) * MODEL.predict(learned, x).astype(np.float64)
+    mixed = share * expected + (1 - share) * model.predict(at, x).astype(np.float64)  # type: ignore[arg-type]
     np.testing.assert_allclose(memory.predict(x), mixed, rtol=1e-9)
 
 

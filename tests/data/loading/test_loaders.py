@@ -206,7 +206,8 @@ def test_every_source_names_a_bundled_alternative_and_a_licence() -> None:
 
 def test_an_unknown_source_is_answered_with_the_closest() -> None:
     with pytest.raises(
-        ValueError, match=r"no source 'mnist'; there are heart.*Did you mean 'mnist5k'"
+        ValueError,
+        match=r"no source is called 'mnist' \(did you mean 'mnist5k'\?\); there are heart",
     ):
         source("mnist")
 

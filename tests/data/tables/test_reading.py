@@ -112,7 +112,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"ill": [0.5, 1, 2, np.inf]}, {}, r"label 'ill' is infinite in 1 row \(3\)"),
     ({"ill": [0.5, 1, 2, 3]}, {"target": "class"}, r"not whole in 1 row \(0\)"),
     ({}, {"target": "number"}, "not numbers; use target='class'"),
-    ({}, {"target": "klass"}, "it takes 'class', 'number', or None"),
+    ({}, {"target": "klass"}, "target is 'klass'; choose one of None, class"),
     ({"ward": ["north", None, "south", "north"]}, {}, r"'ward' is missing in 1 row \(1\)"),
     ({"ward": ["north", 2, "south", "north"]}, {}, "column 'ward' mixes types"),
     ({"cough": ["dry", 2, None, True]}, {}, "column 'cough' mixes types: text .*number.*boolean"),

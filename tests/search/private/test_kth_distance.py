@@ -231,7 +231,7 @@ def test_refusals() -> None:
         kth_distances(devices[:1], queries, 1)
     with pytest.raises(ValueError, match="one dimension and metric"):
         kth_distances([*devices, Device("other", VectorIndex(3))], queries, 1)
-    with pytest.raises(ValueError, match="choose 32 or 64"):
+    with pytest.raises(ValueError, match="choose one of 32, 64"):
         kth_distances(devices, queries, 1, 16)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="k is 0"):
         kth_distances(devices, queries, 0)
