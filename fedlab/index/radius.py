@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedlab.core.typing import F32, F64, I64
+from fedlab.core.validation import number
 from fedlab.index.scan import Queries, _blocks, as_distances, errors, ordering
 from fedlab.index.table import RowTable
 
@@ -37,9 +38,7 @@ def as_radius(radius: float, metric: str) -> float:
     >>> as_radius(2, "l2sq")
     2.0
     """
-    if isinstance(radius, bool) or not isinstance(radius, int | float | np.number):
-        raise TypeError(f"radius is {radius!r} ({type(radius).__name__}); a number is needed")
-    radius = float(radius)
+    radius = number(radius, "radius")
     if np.isnan(radius) or (radius < 0 and metric != "inner"):
         raise ValueError(f"radius is {radius}; under {metric} no distance is below 0")
     return radius

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from fedlab.core.typing import I64
+from fedlab.core.validation import number
 from fedlab.privacy.noise import Source, discrete_gaussian, discrete_laplace
 
 _FINE = 1 << 20  # epsilons are rounded down to a multiple of 1 / _FINE
@@ -112,8 +113,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value, most in (("epsilon", self.epsilon, math.inf), ("delta", self.delta, 1.0)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < most:
+            if not 0 <= number(value, name) < most:
                 raise ValueError(f"{name} is {value!r}; a number of at least 0, below {most:g}")
 
     @property
@@ -145,7 +145,6 @@ class Budget:
 
 
 def _checked_epsilon(epsilon: float) -> None:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
-        raise TypeError(f"epsilon is {epsilon!r}; it must be a number in 0.0001 ... 1000")
+    number(epsilon, "epsilon")
     if not 1e-4 <= epsilon <= 1000:
         raise ValueError(f"epsilon is {epsilon}; it must lie in 0.0001 ... 1000")

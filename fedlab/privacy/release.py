@@ -15,7 +15,6 @@ noise`). `NOISY_RELEASE` says what is protected.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from numpy.typing import ArrayLike
 from fedlab.core.ledger import Ledger
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64
-from fedlab.core.validation import whole_number
+from fedlab.core.validation import of_kind, positive, require, whole_number
 from fedlab.device.compatibility import one_kind
 from fedlab.device.device import Device
 from fedlab.index.ingest import as_vectors
@@ -98,11 +97,7 @@ def release_counts(
     >>> counts.shape, counts.dtype
     ((3,), dtype('int64'))
     """
-    if not isinstance(device, Device):
-        raise TypeError(
-            f"device is of type {type(device).__name__}; give one Device, and call this for each "
-            "(release_total_counts counts over several)"
-        )
+    of_kind(device, Device, "device")
     counts = counts_of(device, classes)
     require_privacy(mechanism, budget)
     if budget is not None:
@@ -112,12 +107,9 @@ def release_counts(
 
 def require_privacy(mechanism: object, budget: object) -> None:
     """Refuse what is no mechanism, or no budget."""
-    if isinstance(mechanism, type) or not hasattr(mechanism, "noise"):
-        raise TypeError(
-            f"mechanism is {mechanism!r}; give Laplace(epsilon) or Gaussian(epsilon, delta)"
-        )
-    if not (budget is None or isinstance(budget, Budget)):
-        raise TypeError(f"budget is {budget!r}; give Budget(epsilon, delta), or leave it out")
+    require(mechanism, "a mechanism, Laplace(epsilon) or Gaussian(epsilon, delta),", "noise")
+    if budget is not None:
+        of_kind(budget, Budget, "budget")
 
 
 def counts_of(device: Device, classes: ArrayLike) -> I64:
@@ -195,8 +187,7 @@ def release_centroids(
     """
     _, dimensions = one_kind(devices)
     centroids = as_vectors(initial, dimensions, "initial").astype(np.float64)
-    if not 0 < clip < math.inf:
-        raise ValueError(f"clip is {clip}; it must be a positive number")
+    positive(clip=clip)
     whole_number(iterations, "iterations", 1)
     if not len(centroids):
         raise ValueError("initial holds no centroid; give one at least")

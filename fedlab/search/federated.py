@@ -57,7 +57,9 @@ from fedlab.core.threads import usable_threads
 from fedlab.core.typing import F32, Bool, Places
 from fedlab.core.validation import (
     distinct_names,
+    of_kind,
     one_of,
+    positive,
     read_only,
     require,
     whole_number,
@@ -167,8 +169,7 @@ class FederatedSearch:
         ask_again: bool = True,
     ) -> None:
         one_of(check, CHECKS, "check")
-        if not 0 < patience < np.inf:
-            raise ValueError(f"patience is {patience}; it must be a positive number of seconds")
+        positive(patience=patience)
         require_several(devices)
         self._members = [_member(device, exact) for device in devices]
         self.devices = tuple(member.id for member in self._members)
@@ -229,10 +230,8 @@ class FederatedSearch:
             If a device of this process no longer holds a row that was found.
         """
         k = whole_number(k, "k", 1, _MANY)
-        if where is not None and not isinstance(where, str):
-            raise TypeError(
-                f"where is a {type(where).__name__}; across devices a filter is text: 'age > 40'"
-            )
+        if where is not None:
+            of_kind(where, str, "where, which across devices is text,")
         names = distinct_names(columns, "columns", TAKEN)
         for member in self._members if names else ():
             require(member, "a device", "describe")

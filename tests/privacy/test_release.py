@@ -347,14 +347,14 @@ def test_refusals() -> None:
 
 def test_what_is_no_device_mechanism_or_budget_is_named() -> None:
     ward = device(normal(5, 2), labels=np.zeros(5, int))
-    with pytest.raises(TypeError, match="device is of type list; give one Device"):
+    with pytest.raises(TypeError, match="device is an object of type list; give a Device"):
         release_counts([ward], [0], Laplace(1.0))  # type: ignore[arg-type]
     for mechanism in (1.0, Laplace):
-        with pytest.raises(TypeError, match=r"mechanism is .*; give Laplace\(epsilon\) or"):
+        with pytest.raises(TypeError, match=r"a mechanism, Laplace\(epsilon\) or"):
             release_counts(ward, [0], mechanism)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match=r"mechanism is .*; give Laplace\(epsilon\) or"):
+        with pytest.raises(TypeError, match=r"a mechanism, Laplace\(epsilon\) or"):
             release_centroids([ward], np.eye(2), mechanism)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"budget is 1.0; give Budget\("):
+    with pytest.raises(TypeError, match=r"budget is 1\.0 \(float\); give a Budget"):
         release_counts(ward, [0], Laplace(1.0), budget=1.0)  # type: ignore[arg-type]
 
 

@@ -57,7 +57,7 @@ def test_the_filter_is_counted_with_the_queries() -> None:
 def test_what_is_no_filter_is_refused_with_the_device_that_says_so() -> None:
     _, devices = wards("l2sq")
     search = FederatedSearch(devices)
-    with pytest.raises(TypeError, match="a filter is text"):
+    with pytest.raises(TypeError, match="across devices is text"):
         search.search(normal(1, 10), 3, where=np.ones(ROWS, bool))  # type: ignore[arg-type]
     with pytest.raises(FilterError, match=r"device 'hospital \d' can't filter: .*'weight' is no"):
         search.search(normal(1, 10), 3, where="weight > 3")

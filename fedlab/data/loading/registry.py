@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from fedlab.core.validation import known
+from fedlab.core.validation import known, positive
 
 _HERE = Path(__file__)
 _CHECKOUT = _HERE.parents[3]
@@ -87,8 +87,7 @@ class Member:
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 of {self.path} is {self.sha256!r}; it takes 64 hex digits")
-        if self.nbytes <= 0:
-            raise ValueError(f"bytes of {self.path} is {self.nbytes}; it must be positive")
+        positive(**{f"bytes of {self.path}": self.nbytes})
         if self.file in ("", ".", "..") or "\\" in self.path:
             raise ValueError(f"{self.path!r} does not name a file inside a wheel")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64, Bool
+from fedlab.core.validation import whole_number
 
 SHARES, SHUFFLES = 0, 1  # parts of the address (seed, PARTITION)
 _LEAST_ALPHA, _MOST_ALPHA = 1e-6, 1e6  # beyond, float64 gammas under- or overflow
@@ -58,8 +59,7 @@ class LabelSkew:
         ValueError
             If no try gives every device its rows; the message tells what does.
         """
-        if tries < 1:
-            raise ValueError(f"tries is {tries}; it takes at least 1")
+        whole_number(tries, "tries", 1)
         for used, counts in enumerate(self._tries(tries), 1):
             if self._enough(counts):
                 return counts, used

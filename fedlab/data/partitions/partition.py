@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import I64
+from fedlab.core.validation import whole_number
 from fedlab.data.tables.columns import rows_text
 from fedlab.data.tables.targets import device_names, names_of
 
@@ -237,8 +238,7 @@ def split_by(device_of: I64, names: Sequence[int | str], how: str) -> Partition:
 
 
 def check_devices(total: int, devices: int, min_rows: int) -> None:
-    if min_rows < 0:
-        raise ValueError(f"min_rows is {min_rows}; it takes 0 or more")
+    whole_number(min_rows, "min_rows", 0)
     most = total // max(min_rows, 1)
     if not 1 <= devices <= most:
         raise ValueError(

@@ -66,11 +66,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     'number'
     """
     one_of(kind, (None, "class", "number"), "target")
-    missing = values.index[values.isna()]
-    if len(missing):
-        raise ValueError(
-            f"label {name!r} is missing in {rows_text(missing)}; drop those rows or fill them in"
-        )
+    _refuse_missing(values, f"label {name!r}")
     column = plain_column(values, name)
     classes, y = np.unique(column.to_numpy(), return_inverse=True)
     if len(classes) < 2:
@@ -103,6 +99,14 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     return Target(numbers, None)
 
 
+def _refuse_missing(values: pd.Series[Any], what: str) -> None:
+    if len(missing := values.index[values.isna()]):
+        raise ValueError(
+            f"{what} is missing in {rows_text(missing)}; every row takes one: drop those rows or "
+            "fill them in"
+        )
+
+
 def _refuse_merged(column: pd.Series[Any], what: str) -> None:
     rows = rows_text(column.index[column.abs() > EXACT])
     raise ValueError(
@@ -119,12 +123,7 @@ def names_of(values: pd.Series[Any], name: str, what: str = "column") -> pd.Seri
     ValueError
         If a row has none, or types are mixed.
     """
-    missing = values.index[values.isna()]
-    if len(missing):
-        raise ValueError(
-            f"{what} {name!r} is missing in {rows_text(missing)}; every row takes one: drop "
-            "those rows or fill them in"
-        )
+    _refuse_missing(values, f"{what} {name!r}")
     column = plain_column(values, name)
     if column.dtype.kind == "f" and all_whole(column) and column.abs().max() > EXACT:
         _refuse_merged(column, f"{what} {name!r}")
