@@ -65,10 +65,8 @@ def hold_out_devices(
     )
     draw = generator(seed, Purpose.UNSEEN)
     unseen = {int(draw.choice(stretch)) for stretch in np.array_split(by_size, many)}
-    return (
-        [device for place, device in enumerate(devices) if place not in unseen],
-        [device for place, device in enumerate(devices) if place in unseen],
-    )
+    parts = [d for place, d in enumerate(devices) if place not in unseen]
+    return parts, [devices[place] for place in sorted(unseen)]
 
 
 def audit_groups(devices: Sequence[Device], groups: str | Mapping[Any, ArrayLike]) -> None:

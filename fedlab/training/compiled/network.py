@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from fedlab.core.jit import INNER
 from fedlab.training.compiled.tiles import LANES, ROWS, as_float32, tile
 
 # Of a layer: inputs, outputs, its output's and its input's row length, its start in the packed
@@ -25,12 +26,7 @@ INPUTS, OUTPUTS, LENGTH, RECEIVED, FIRST, OUT = range(6)
 
 # Sums may be taken in another order, as vectors need; NaN and inf stay what they are. What only
 # compiled code calls needs neither a way in from Python nor a place on disk.
-COMPILED = {
-    "nogil": True,
-    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}
+COMPILED = INNER | {"fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 
 _LOWEST = -87.0
 
