@@ -149,13 +149,8 @@ class Audit:
         """
         if self.found:
             return "found"
-        if (
-            self.unread
-            or self.stored in self.undecidable
-            or any(one.exceeds for one in self.shared)
-        ):
-            return "undecided"
-        return "clean"
+        open_ = self.stored in self.undecidable or any(one.exceeds for one in self.shared)
+        return "undecided" if self.unread or open_ else "clean"
 
     @property
     def clean(self) -> bool:

@@ -76,14 +76,10 @@ class _Writer:
 
     def _push(self, chunk: bytes, last: bool) -> None:
         sodium = self._sodium
-        tag = (
-            sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
-            if last
-            else sodium.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
-        )
-        self._file.write(
-            sodium.crypto_secretstream_xchacha20poly1305_push(self._state, chunk, self._before, tag)
-        )
+        final = sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
+        tag = final if last else sodium.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
+        push = sodium.crypto_secretstream_xchacha20poly1305_push
+        self._file.write(push(self._state, chunk, self._before, tag))
 
 
 @contextmanager

@@ -114,13 +114,10 @@ class VectorIndex(Holder):
         return iter(self._table.columns["keys"].tolist())
 
     def __contains__(self, key: object) -> bool:
-        if (
-            isinstance(key, bool)
-            or not isinstance(key, int | np.integer)
-            or not 0 <= key < KEY_LIMIT
-        ):
+        if isinstance(key, bool) or not isinstance(key, int | np.integer):
             return False
-        return bool(self._table.rows_of(np.array([key], np.uint64))[0] >= 0)
+        there = 0 <= key < KEY_LIMIT and self._table.rows_of(np.array([key], np.uint64))[0] >= 0
+        return bool(there)
 
     def __repr__(self) -> str:
         return (

@@ -27,10 +27,8 @@ class Interval:
     high: float
 
     def __format__(self, spec: str) -> str:
-        estimate, low, high = (
-            format(value, spec or ".2f") for value in (self.estimate, self.low, self.high)
-        )
-        return f"{estimate} ({low} to {high})"
+        estimate, *ends = (format(v, spec or ".2f") for v in (self.estimate, self.low, self.high))
+        return f"{estimate} ({' to '.join(ends)})"
 
     def __str__(self) -> str:
         return format(self, "")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
-from fedlab.core.validation import shown, whole_number
+from fedlab.core.validation import one_of, shown, whole_number
 from fedlab.models.base import Layout, refuse_other_than_classes, refuse_other_than_numbers
 
 #: The estimators that are known, and the losses that are measured as they minimise them.
@@ -63,13 +63,10 @@ class SklearnModel:
             whole_number(self.classes, "classes", 2)
         elif self.classes is not None:
             raise ValueError(f"classes is {self.classes}; {name} predicts numbers")
-        if (loss := settings.get("loss")) != _LOSSES[name]:
-            raise ValueError(f"{name} has loss={loss!r}; choose {_LOSSES[name]!r}")
+        one_of(settings.get("loss"), (_LOSSES[name],), f"the loss of {name}")
+        one_of(settings.get("solver", "sgd"), ("sgd", "adam"), f"the solver of {name}")
         for setting in ("early_stopping", "average"):
-            if settings.get(setting):
-                raise ValueError(f"{name} has {setting}={settings[setting]!r}; set it to False")
-        if settings.get("solver") == "lbfgs":
-            raise ValueError(f"{name} has solver='lbfgs', which has no steps; choose 'sgd'")
+            one_of(settings.get(setting, False), (False,), f"{setting} of {name}")
         fixed = {"shuffle": False, "random_state": 0, "learning_rate": "constant"}
         fixed |= {"batch_size": "auto"} if "batch_size" in settings else {}
         object.__setattr__(self, "estimator", clone(self.estimator).set_params(**fixed))

@@ -16,7 +16,7 @@ import numpy as np
 from fedlab.core.extras import imported
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import Array
-from fedlab.core.validation import known, shown, whole_number
+from fedlab.core.validation import known, of_kind, one_of, require, whole_number
 from fedlab.models.base import Layout, Pull, refuse_other_than_classes, refuse_other_than_numbers
 from fedlab.models.torch_replica import Replica, aliased, drawn_from, one_torch_thread
 
@@ -90,12 +90,9 @@ class TorchModel:
         device: str = "cpu",
     ) -> None:
         torch = imported("torch", "torch", "a TorchModel")
-        if not isinstance(module, torch.nn.Module):
-            raise TypeError(f"module is {shown(module)}; give a torch.nn.Module")
-        if not callable(loss) or isinstance(loss, type):
-            raise TypeError(f"loss is {shown(loss)}; give a callable such as nn.CrossEntropyLoss()")
-        if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-            raise ValueError(f"the loss has reduction={reduction!r}; a mean over rows is needed")
+        of_kind(module, torch.nn.Module, "module")
+        require(loss, "loss", "__call__")
+        one_of(getattr(loss, "reduction", "mean"), ("mean",), "the loss's reduction")
         self.shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
         for size in self.shape:
             whole_number(size, "a size of inputs", 1)
@@ -107,10 +104,8 @@ class TorchModel:
         self.loss, self.tokens, self.measures = loss, tokens, dict(measures or {})
         self.module, self.head, self.device = copy.deepcopy(module), head, device
         self.carries = tuple(carries)
-        if head is not None and head not in (
-            names := [name for name, _ in self.module.named_modules() if name]
-        ):
-            raise ValueError(f"no layer is called {head!r}; there are {', '.join(names)}")
+        names = [name for name, _ in self.module.named_modules() if name]
+        one_of(head, (None, *names), "head")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device is {device!r}, and torch finds no such one; choose 'cpu'")
         self._local = threading.local()

@@ -148,11 +148,26 @@ def test_an_algorithm_that_adds_to_gradients_is_refused_by_a_run():
         (lambda: SklearnModel(SGDClassifier, 4, 3), "estimator is the class SGDClassifier"),
         (lambda: SklearnModel(SGDClassifier(), 4), "classes is None"),
         (lambda: SklearnModel(SGDRegressor(), 4, 3), "SGDRegressor predicts numbers"),
-        (lambda: SklearnModel(SGDRegressor(loss="huber"), 4), "loss='huber'"),
-        (lambda: SklearnModel(SGDClassifier(), 4, 3), "loss='hinge'; choose 'log_loss'"),
-        (lambda: SklearnModel(SGDClassifier(loss="log_loss", average=True), 4, 3), "average=True"),
-        (lambda: SklearnModel(MLPClassifier(early_stopping=True), 4, 3), "early_stopping=True"),
-        (lambda: SklearnModel(MLPClassifier(solver="lbfgs"), 4, 3), "solver='lbfgs'"),
+        (
+            lambda: SklearnModel(SGDRegressor(loss="huber"), 4),
+            "loss of SGDRegressor is 'huber'; choose one of squared_error",
+        ),
+        (
+            lambda: SklearnModel(SGDClassifier(), 4, 3),
+            "loss of SGDClassifier is 'hinge'; choose one of log_loss",
+        ),
+        (
+            lambda: SklearnModel(SGDClassifier(loss="log_loss", average=True), 4, 3),
+            "average of SGDClassifier is True",
+        ),
+        (
+            lambda: SklearnModel(MLPClassifier(early_stopping=True), 4, 3),
+            "early_stopping of MLPClassifier is True",
+        ),
+        (
+            lambda: SklearnModel(MLPClassifier(solver="lbfgs"), 4, 3),
+            "solver of MLPClassifier is 'lbfgs'; choose one of sgd, adam",
+        ),
     ],
 )
 def test_what_can_not_be_a_model_is_refused(made, why):

@@ -225,9 +225,7 @@ def read_vectors(
     names = device_names(columns["device"], "device").to_numpy() if device is not None else None
     path = vectors if isinstance(vectors, str | Path) else None
     name = Path(path).name if path is not None else "an array"
-    digest = (
-        _file_sha256(Path(path)) if path is not None else hashlib.sha256(x.tobytes()).hexdigest()
-    )
+    digest = _file_sha256(Path(path)) if path else hashlib.sha256(x.tobytes()).hexdigest()
     return Dataset(
         x=x,
         y=goal.y,
