@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ from fedlab.index.engines import ENGINES, settings_of
 from fedlab.index.engines.hnsw import library_version
 from fedlab.index.texts import TextColumn, flat
 
-if TYPE_CHECKING:
-    from fedlab.index.vectorindex import VectorIndex
+#: A `VectorIndex`, whose module imports this one.
+_Index = Any
 
 
 class _Audit(Protocol):
@@ -162,7 +162,7 @@ class Certificate:
             raise CertificateError(f"{os.fspath(path)} is no certificate ({error})") from error
 
 
-def content_hash(index: VectorIndex, key: Key | None = None) -> str:
+def content_hash(index: _Index, key: Key | None = None) -> str:
     """Return BLAKE2b of an index's parameters, keys, rows and labels, as hex digits.
 
     It is the same for an index and for the file it was saved to, opened again, with a graph or
@@ -207,7 +207,7 @@ class Holder:
 class OldMemory:
     """The memory of an index's columns, watched without being held."""
 
-    def __init__(self, index: VectorIndex) -> None:
+    def __init__(self, index: _Index) -> None:
         self._watched = [(name, weakref.ref(owner_of(part))) for name, part in index.memory()]
 
     def held_by(self, holder: Holder) -> tuple[str, ...]:
@@ -232,7 +232,7 @@ class OldMemory:
 
 
 def certify(
-    index: VectorIndex, keys: U64, before: tuple[int, str], memory: OldMemory, key: Key | None
+    index: _Index, keys: U64, before: tuple[int, str], memory: OldMemory, key: Key | None
 ) -> Certificate:
     """Return the certificate of an erasure that was just done."""
     certificate = Certificate(
