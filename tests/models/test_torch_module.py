@@ -292,7 +292,10 @@ class Counting(nn.Module):
         (lambda: model(nn.Linear(4, 3)), r"takes no rows of shape \(8,\)"),
         (lambda: model(nn.Linear(8, 3).requires_grad_(False)), "no parameter of the module trains"),
         (lambda: model(nn.Conv1d(1, 3, 3), inputs=(1, 8)), r"takes \(rows, classes\)"),
-        (lambda: model(loss=nn.CrossEntropyLoss(reduction="sum")), "reduction is 'sum'; choose one of"),
+        (
+            lambda: model(loss=nn.CrossEntropyLoss(reduction="sum")),
+            "reduction is 'sum'; choose one of",
+        ),
         (lambda: model(inputs=(0, 8)), "a size of inputs is 0"),
         (lambda: model(start="random"), "no start is called 'random'"),
         (lambda: model(targets="rows"), "no kind of targets is called 'rows'"),

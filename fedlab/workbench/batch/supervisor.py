@@ -30,6 +30,7 @@ from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.jupyter import OwnKernelSpecs
 from fedlab.workbench.batch.records import Failure, Record
 
+_LIMITED = "the limit for one notebook; --limit SECONDS allows more"
 _TICK_SECONDS = 0.5
 _KERNEL_START_SECONDS = 120
 _STDERR_BYTES = 2000
@@ -149,10 +150,7 @@ class _Run:
         began = time.monotonic()
         self._events.put(self._task)
         failure = None
-        why = (
-            f"stopped after {self._limit:g} s, the limit for one notebook; "
-            "--limit SECONDS allows more"
-        )
+        why = f"stopped after {self._limit:g} s, {_LIMITED}"
         # By a thread of its own: whoever takes the outcomes may be busy with a large one.
         timer = threading.Timer(min(self._limit, threading.TIMEOUT_MAX), self.kill, [why])
         timer.start()

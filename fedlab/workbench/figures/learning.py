@@ -180,14 +180,9 @@ def plot_counts(counts: pd.DataFrame, *, ylabel: str = "rows", ax: Axes | None =
         left, bottom, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
         # A number that does not fit into its part stands beside it.
         fits = height >= 0.06 * highest
-        ax.annotate(
-            f"{height:.0f}",
-            (left + width * (0.5 if fits else 1.05), bottom + height / 2),
-            color="white" if fits else "#222222",
-            ha="center" if fits else "left",
-            va="center",
-            fontsize=10,
-        )
+        at = left + width * (0.5 if fits else 1.05), bottom + height / 2
+        look = {"color": "white", "ha": "center"} if fits else {"color": "#222222", "ha": "left"}
+        ax.annotate(f"{height:.0f}", at, va="center", fontsize=10, **look)  # type: ignore[arg-type]
     ax.set_ylim(0, 1.18 * highest)
     ax.grid(axis="x", visible=False)
     ax.legend(ncols=len(counts.columns), loc="upper right")
@@ -217,12 +212,9 @@ def plot_intervals(
     for number, (series, by_name) in enumerate(intervals.items()):
         shift = (number - (len(intervals) - 1) / 2) * 0.22
         at = [names.index(name) + shift for name in by_name]
-        middle = np.array([i.estimate for i in by_name.values()])
-        reach = [
-            middle - [i.low for i in by_name.values()],
-            [i.high for i in by_name.values()] - middle,
-        ]
-        ax.errorbar(middle, at, xerr=np.array(reach), fmt="o", label=series, lw=1.8)
+        told = np.array([(i.low, i.estimate, i.high) for i in by_name.values()])
+        low, middle, high = told.reshape(-1, 3).T
+        ax.errorbar(middle, at, xerr=(middle - low, high - middle), fmt="o", label=series, lw=1.8)
         entries += [(series, n, i.estimate, i.low, i.high) for n, i in by_name.items()]
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)

@@ -106,7 +106,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"numeric": ["age", "age"]}, "named for two uses: age"),
     ({}, {"numeric": ["cough"]}, "'cough' takes numbers, and holds 'dry' in 2 rows .*'wet' in 1"),
     ({}, {"numeric": (), "categorical": ()}, "there are no features"),
-    ({"ill": ["yes", None, "no", None]}, {}, r"'ill' is missing in 2 rows \(1, 3\); every row takes one: drop"),
+    ({"ill": ["yes", None, "no", None]}, {}, r"'ill' is missing in 2 rows \(1, 3\)"),
     ({"ill": ["yes"] * 4}, {}, "label 'ill' is 'yes' in all 4 rows"),
     ({"ill": ["yes", 1, "no", 0]}, {}, r"column 'ill' mixes types: text \('yes'\), number \(1\)"),
     ({"ill": [0.5, 1, 2, np.inf]}, {}, r"label 'ill' is infinite in 1 row \(3\)"),
