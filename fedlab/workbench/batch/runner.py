@@ -183,11 +183,7 @@ def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
 
     One that did nothing for want of an extra stands for as long as that is missing.
     """
-    if (
-        record is None
-        or record.status != "completed"
-        or (record.lacks and not missing(record.lacks))
-    ):
+    if not record or record.status != "completed" or (record.lacks and not missing(record.lacks)):
         return False
     executed = executed_path(folder, record.name)
     return executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
@@ -257,5 +253,4 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
 
 def _written(values: dict[str, Any]) -> dict[str, Any]:
     """The values as a record gives them back: tuples as lists."""
-    read: dict[str, Any] = json.loads(json.dumps(values))
-    return read
+    return dict(json.loads(json.dumps(values)))

@@ -166,9 +166,8 @@ class _Run:
     def kill(self, why: str) -> None:
         """Kill the kernel with whatever it started, now or as soon as it starts."""
         self._killed = self._killed or why
-        leash = self._leash
-        if leash is not None:
-            leash.let_go()
+        if self._leash is not None:
+            self._leash.let_go()
 
     async def _execute(self, stderr: IO[bytes]) -> None:
         runtime = Path(self._environment["JUPYTER_RUNTIME_DIR"])

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedlab.core.typing import F32, F64, Bool, Places
+from fedlab.core.typing import F64, Bool
 from fedlab.data import Table, by_column
-from fedlab.device.device import Device
 from fedlab.device.from_data import devices_from_table
 from fedlab.federation.federation import Federation
 from fedlab.metrics.auc import Ranking
@@ -54,15 +53,9 @@ def federated(table: Table, held_out: Bool, recipe: Recipe) -> F64:
     federation.run(recipe.rounds)
     scores = np.full(len(table), np.nan)
     for device in made.devices:
-        keys, chances = _predicted(device, model, federation.parameters)
-        scores[keys] = chances
+        chances = model.predict(federation.parameters, device.validation()[0])
+        scores[device.validation_keys.astype(np.intp)] = chances[:, 1]
     return scores
-
-
-def _predicted(device: Device, model: SoftmaxRegression, parameters: F32) -> tuple[Places, F64]:
-    x, _ = device.validation()
-    keys = device.validation_keys.astype(np.intp)
-    return keys, model.predict(parameters, x)[:, 1].astype(np.float64)
 
 
 def pooled(table: Table, held_out: Bool, recipe: Recipe) -> F64:
@@ -99,18 +92,13 @@ def cross_validate(
     """
     clinics = by_column(table.devices)
     strata = [f"{clinic} {label}" for clinic, label in zip(table.devices, table.y, strict=True)]
-    rankings = {
-        way: {
-            str(name): Ranking(size)
-            for name, size in zip(clinics.names, clinics.sizes, strict=True)
-        }
-        for way in ways
-    }
+    sizes = dict(zip(map(str, clinics.names), clinics.sizes, strict=True))
+    rankings = {way: {name: Ranking(size) for name, size in sizes.items()} for way in ways}
     for held_out in stratified_folds(strata, folds, repeats, recipe.seed, table.groups):
         for way, score in ways.items():
             scores = score(table, held_out, recipe)
-            for name, rows in zip(clinics.names, clinics.rows, strict=True):
+            for ranking, rows in zip(rankings[way].values(), clinics.rows, strict=True):
                 tested = np.flatnonzero(held_out[rows])
                 there = rows[tested]
-                rankings[way][str(name)].add_fold(tested, table.y[there], scores[there])
+                ranking.add_fold(tested, table.y[there], scores[there])
     return rankings

@@ -123,11 +123,11 @@ def contest(
         runs = [_run(name, inner, [], model, rounds, tuning_seed, settings | c) for c in candidates]
         values = [_judged(run, inner, metric, better)[0].mean for run in runs]
         best = int(np.argmax(values) if better == "higher" else np.argmin(values))
-        spent = pd.DataFrame([_spent(name, run, inner) for run in runs]).sum().to_dict()
-        for number, (value, candidate) in enumerate(zip(values, candidates, strict=True), start=1):
-            cost = {"trials": trials, **spent, "settings": _said(candidate)}
-            rows.append((name, tuning_seed, f"trial {number}", metric, value, *cost.values()))
-        fixed[name] = candidates[best], (trials, *spent.values(), _said(candidates[best]))
+        spent = pd.DataFrame([_spent(name, run, inner) for run in runs]).sum()
+        costs = [(trials, *spent, _said(candidate)) for candidate in candidates]
+        for number, value in enumerate(values):
+            rows.append((name, tuning_seed, f"trial {number + 1}", metric, value, *costs[number]))
+        fixed[name] = candidates[best], costs[best]
     for seed in seeds:
         parts, strangers = hold_out_devices(make_devices(seed), unseen, seed)
         for name, (candidate, told) in fixed.items():

@@ -55,8 +55,7 @@ def scan_against_graph(indexes: Sequence[VectorIndex], queries: F32, k: int) -> 
         for name, exact in (("scan", True), ("graph", False)):
             costs[name] = _seconds_a_query(index, queries, k, exact, batch=1)
             costs[f"{name} batch"] = _seconds_a_query(index, queries, k, exact)
-        truth, found = (index.search(queries, k, exact=exact).keys for exact in (True, False))
-        measured.append({**costs, "recall": recall(found, truth)})
+        measured.append({**costs, "recall": _recall_of(index, queries, k)})
     return pd.DataFrame(measured)
 
 
@@ -144,21 +143,16 @@ def churn(
             index.add(rows[start : start + replaced])
             index.build_graph()
             if number % every == 0:
-                found = {"dtype": dtype, "round": number, "recall": _recall_of(index, queries, k)}
-                measured.append({**found, **_fresh(index, queries, k)})
-    return pd.DataFrame(measured)
+                graph, fresh = index._graph, _stored_as(index, dtype)
+                assert graph is not None
+                recalls = [_recall_of(one, queries, k) for one in (index, fresh)]
+                measured.append((dtype, number, *recalls, graph.removed / graph.entries))
+    return pd.DataFrame(measured, columns=["dtype", "round", "recall", "fresh", "removed"])
 
 
 def _recall_of(index: VectorIndex, queries: F32, k: int) -> float:
     truth = index.search(queries, k, exact=True).keys
     return recall(index.search(queries, k, exact=False).keys, truth)
-
-
-def _fresh(index: VectorIndex, queries: F32, k: int) -> dict[str, float]:
-    fresh = _stored_as(index, index.dtype)
-    graph = index._graph
-    assert graph is not None
-    return {"fresh": _recall_of(fresh, queries, k), "removed": graph.removed / graph.entries}
 
 
 def save_and_open(index: VectorIndex, queries: F32, k: int) -> pd.Series[str]:

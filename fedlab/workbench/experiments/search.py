@@ -15,6 +15,7 @@ import pandas as pd
 
 from fedlab.core.typing import F32, U64, Bool
 from fedlab.device.device import Device
+from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search import FederatedHits, FederatedSearch, Judged, Ledger, Router, federated_recall
 
@@ -68,17 +69,18 @@ def compare_searches(
     judge : callable
         (q, k) keys and the mask of filled places to `Judged`.
     """
+
+    def measured(found: Hits | FederatedHits) -> dict[str, float]:
+        return judge(found.keys, found.found).summary()
+
     hits = FederatedSearch(devices).search(queries, k)
     central = central_index(devices).search(queries, k, exact=True)
-    alone = {}
-    for device in devices:
-        own = device.index.search(queries, k, exact=True)
-        alone[device.id] = judge(own.keys, own.found).summary()
+    alone = {d.id: measured(d.index.search(queries, k, exact=True)) for d in devices}
     by_device = pd.DataFrame.from_dict(alone, orient="index")
     best = max(alone, key=lambda device: alone[device][f"nDCG@{k}"])
     rows = {
-        "one index over all rows": judge(central.keys, central.found).summary(),
-        "federated, exact": judge(hits.keys, hits.found).summary(),
+        "one index over all rows": measured(central),
+        "federated, exact": measured(hits),
         "the best device alone": alone[best],
         "a device alone, on average": dict(by_device.mean()),
     }

@@ -89,10 +89,7 @@ def query_box(engine: TextSearch, example: str) -> VBox | None:
     import ipywidgets
 
     box = ipywidgets.Text(
-        value=example,
-        description="ask",
-        continuous_update=False,
-        layout=ipywidgets.Layout(width="95%"),
+        value=example, description="ask", continuous_update=False, layout={"width": "95%"}
     )
     return widgets.live(box, partial(_answer, engine))
 
