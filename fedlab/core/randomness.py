@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     MODEL = 18
     UNSEEN = 19
     ROWS = 20
+    REACHABLE = 30
 
 
 def address_of(name: int | str) -> int:

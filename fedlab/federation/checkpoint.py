@@ -31,6 +31,9 @@ class CheckpointError(ValueError):
 #: What a header can raise that says other than what is there.
 _ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
 
+#: Fields of a state that are trees.
+_TREES = ("algorithm", "server", "stages", "selection", "chosen", "clock")
+
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
 
 
@@ -69,9 +72,8 @@ class Checkpoint:
             arrays |= {f"{prefix} {name}": array for name, array in part.arrays().items()}
         arrays["parameters"] = state.parameters
         known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}
-        trees = {"algorithm": state.algorithm, "server": state.server, "stages": state.stages}
-        for name, tree in trees.items():
-            known[name] = _flattened(tree, f"{name} state", arrays)
+        for name in _TREES:
+            known[name] = _flattened(getattr(state, name), f"{name} state", arrays)
         CHECKPOINT.write(path, known, arrays)
 
     @classmethod
@@ -95,12 +97,16 @@ class Checkpoint:
         """
         known, arrays = CHECKPOINT.read(path)
         try:
+            trees = {name: _unflattened(known[name], arrays) for name in _TREES}
             state = RunState(
                 round=int(known["round"]),
                 parameters=np.array(arrays["parameters"]),
-                algorithm=_unflattened(known["algorithm"], arrays),
-                server=_unflattened(known["server"], arrays),
-                stages=tuple(_unflattened(known["stages"], arrays)),
+                algorithm=trees["algorithm"],
+                server=trees["server"],
+                stages=tuple(trees["stages"]),
+                selection=trees["selection"],
+                chosen=dict(trees["chosen"]),
+                clock=float(trees["clock"]),
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),
                 history=History.of(_named("history ", arrays)),

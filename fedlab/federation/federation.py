@@ -28,7 +28,17 @@ from fedlab.federation.participation import Participation
 from fedlab.federation.plan import Evaluation, Plan, Record
 from fedlab.federation.round import play
 from fedlab.federation.state import RunState
-from fedlab.fleet import Changing, Columnar, Roster, Stragglers, admit, cohort_size
+from fedlab.fleet import (
+    AtRandom,
+    Changing,
+    Columnar,
+    Poisson,
+    Roster,
+    Selection,
+    Stragglers,
+    admit,
+    cohort_size,
+)
 from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
@@ -74,7 +84,10 @@ class Federation:
     cohort : int or float, optional
         Devices of a round: a number, or a share of those that can take part (at least one). All of
         them by default. They are drawn uniformly, without replacement, among those reachable in
-        that round (`Profile.availability`).
+        that round (`Profile.availability`), unless `selection` says otherwise.
+    selection : Selection, optional
+        Who takes part in a round: a rule such as ``PowerOfChoice(candidates=20)``, or one of your
+        own (see `fedlab.fleet`); `why` tells whom it chose, and why.
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one. By default the algorithm's own, or
         "rows".
@@ -139,6 +152,7 @@ class Federation:
         local: LocalSGD | None = None,
         server: ServerOptimiser | str | None = None,
         cohort: int | float | None = None,
+        selection: Selection | None = None,
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
@@ -174,6 +188,7 @@ class Federation:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
         passed = Chain(tuple(updates), aggregator or Mean())
+        chooser = _selecting(selection, cohort, passed)
         read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
         if read and not passed.shows_rows:
             raise ChainError(
@@ -186,6 +201,7 @@ class Federation:
             local=local,
             cohort=size,
             quorum=whole_number(quorum, "quorum", 1, size),
+            selection=chooser,
             stragglers=stragglers,
             weights=weigh,
             rows=checked_rules(rows),
@@ -222,6 +238,7 @@ class Federation:
             kept=DeviceStates(keep_in),
             has_trained=False,
             history=history,
+            selection=chooser.init(len(self._roster.devices), size),
         )
 
     # -- what stands where -------------------------------------------------------------------
@@ -550,6 +567,27 @@ class Federation:
             parameters = self.state.parameters
         return validated(self.plan, holding, parameters, self.threads, metrics)
 
+    def why(self) -> pd.DataFrame:
+        """Return whom the last round's rule of selection considered, and why it chose whom.
+
+        Returns
+        -------
+        DataFrame
+            By ``device``: ``chosen``, ``reason``, and the numbers that the rule chose by.
+
+        Raises
+        ------
+        ValueError
+            If no round was done.
+        """
+        import pandas as pd
+
+        if not self.state.chosen:
+            raise ValueError("no round was done, so nobody was chosen; see Federation.run")
+        frame = pd.DataFrame(self.state.chosen)
+        devices = [self.devices[place].id for place in frame.pop("place").tolist()]
+        return frame.set_index(pd.Index(devices, name="device"))
+
     def personal_parameters(self, devices: Sequence[Device] | None = None) -> Array:
         """Return the parameters of the model that each device predicts with, (m, p).
 
@@ -649,6 +687,24 @@ def _with_server(
     server = optimiser(server) if isinstance(server, str) else server
     require(server, "server", "init", "step")
     return algorithm, server
+
+
+def _selecting(selection: Selection | None, cohort: int | float | None, passed: Chain) -> Selection:
+    """Return the rule of selection, or say what does not go together with it."""
+    rule = AtRandom() if selection is None else selection
+    require(rule, "selection (such as AtRandom())", "reads", "init", "choose", "observe")
+    if isinstance(rule, Poisson) and cohort is not None:
+        raise ValueError(
+            f"cohort={cohort} and {rule} were given; Poisson's cohorts have no fixed size: leave "
+            "cohort out"
+        )
+    if rule.reads and not passed.shows_rows:
+        raise ChainError(
+            f"{type(rule).__name__} reads {', '.join(rule.reads)} of each device, which the stages "
+            "of updates= hide; leave those out, or take a rule that reads nothing, such as "
+            "AtRandom()"
+        )
+    return rule
 
 
 def _own_weights(algorithm: Any, given: Weights | None) -> Weights:

@@ -11,7 +11,7 @@ from fedlab.algorithms import Algorithm
 from fedlab.core.settings import described
 from fedlab.core.typing import Array
 from fedlab.device.device import Device
-from fedlab.fleet import Columnar, Roster, Stragglers
+from fedlab.fleet import Columnar, Roster, Selection, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
 from fedlab.training.choice import RowChoice
@@ -50,6 +50,8 @@ class Plan:
         See `Federation`.
     cohort, quorum : int
         Devices of a round, and least updates of one.
+    selection : Selection
+        Who they are.
     weights : Weigher
     rows : tuple of RowChoice
         What devices choose their rows by.
@@ -66,6 +68,7 @@ class Plan:
     local: LocalSGD
     cohort: int
     quorum: int
+    selection: Selection
     stragglers: Stragglers | None
     weights: Weigher
     rows: tuple[RowChoice, ...]

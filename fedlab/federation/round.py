@@ -17,7 +17,7 @@ import numpy as np
 
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, U64, Array, Places
-from fedlab.core.validation import parts_of, read_only, shown
+from fedlab.core.validation import of_kind, parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
@@ -26,7 +26,7 @@ from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
-from fedlab.fleet import Roster, choose_places, round_seconds
+from fedlab.fleet import AtRandom, Cohort, Roster, View, round_seconds
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
@@ -41,6 +41,8 @@ Remarks = list[tuple[object, str]]
 _WEIGHT = "weight of "
 #: Names of measures: the bytes of single blocks, where devices send several.
 _BYTES = "bytes_up_"
+#: What devices tell of themselves anyway, and a rule of selection may read.
+_TOLD = ("rows", "loss")
 
 
 @dataclass
@@ -100,7 +102,12 @@ def play(
     """
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
-        places, epochs, remarks = _selected(plan, fleet, number)
+        view = View(
+            *(fleet, plan.cohort, plan.seed, number, plan.model, state.parameters),
+            *(plan.local.epochs, state.clock),
+        )
+        chosen, why = _chosen(plan, state, view)
+        places, epochs, remarks = _sent_out(plan, chosen.places, number)
         devices = fleet.devices
         cohort = [devices[place] for place in places.tolist()]
         came, down = _trained(plan, state, cohort, places, epochs, number, threads)
@@ -108,7 +115,7 @@ def play(
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, fleet, came, down, len(places)),
+            **_cost(plan, view, came, down, places),
             **_summary(came),
             **moves,
             **(
@@ -117,6 +124,11 @@ def play(
                 else {}
             ),
         }
+        told: dict[str, Any] = {n: came.column(n) for n in plan.selection.reads if n in _TOLD}
+        told |= {"places": came.places, "seconds": _seconds(plan, view, came, down)}
+        rule = plan.selection.observe(chosen.state, view, told)
+        measures |= view.measures(measures)
+        remarks += [(fleet.devices[place].id, why) for place, why in view.remarks]
     senders = came.places[:0] if skipped else came.places
     report = Report(
         number,
@@ -131,6 +143,9 @@ def play(
         after,
         round=number,
         has_trained=state.has_trained or len(came.places) > 0,
+        selection=rule,
+        chosen=why,
+        clock=state.clock + measures["seconds"],
         history=state.history.and_then(report),
     )
     return after, report
@@ -139,11 +154,32 @@ def play(
 # -- select ---------------------------------------------------------------------------------------
 
 
-def _selected(plan: Plan, fleet: Roster, number: int) -> tuple[Places, I64, Remarks]:
-    """Choose the cohort, and how many epochs each of it does."""
-    places = choose_places(fleet, plan.cohort, plan.seed, number)
+def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, Any]]:
+    """Let the rule of selection choose and say why, or say what is no cohort."""
+    chosen = plan.selection.choose(state.selection, view)
+    who = f"{type(plan.selection).__name__}.choose"
+    of_kind(chosen, Cohort, f"what {who} gave")
+    places, count = np.asarray(chosen.places), len(view.fleet.devices)
+    whole = places.ndim == 1 and (places.dtype.kind in "iu" or not len(places))
+    if not whole or len(np.unique(places)) < len(places) or not _within(places, count):
+        raise ValueError(f"{who} gave {places}; places of {count} devices are needed, none twice")
+    places = view.fleet.in_turn(places.astype(np.intp))
+    if len(empty := places[view.fleet.rows(places) == 0]):
+        raise ValueError(f"{who} gave {empty}, which have no rows; see view.fleet.places")
+    return replace(chosen, places=places), chosen.told()
+
+
+def _within(places: Places, count: int) -> bool:
+    return not len(places) or bool(0 <= places.min() <= places.max() < count)
+
+
+def _sent_out(plan: Plan, places: Places, number: int) -> tuple[Places, I64, Remarks]:
+    """Return who trains, and how many epochs each does."""
     if not len(places):
-        return places, np.empty(0, np.int64), [(SERVER, "no device was reachable")]
+        why = "no device was chosen"
+        if isinstance(plan.selection, AtRandom):
+            why = "no device was reachable"
+        return places, np.empty(0, np.int64), [(SERVER, why)]
     if plan.stragglers is None:
         return places, np.full(len(places), plan.local.epochs), []
     given = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
@@ -341,22 +377,29 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict[str, float]:
+def _cost(plan: Plan, view: View, came: _Came, down: int, places: Places) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
     return {
-        "bytes_down": float(down * asked),
+        "bytes_down": float(_received(view, places, down).sum()),
         "bytes_up": float(came.column("nbytes").sum()),
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
-        "seconds": float(_seconds(plan, fleet, came, down).max(initial=0.0)),
+        "seconds": float(_seconds(plan, view, came, down).max(initial=0.0)),
     }
 
 
-def _seconds(plan: Plan, fleet: Roster, came: _Came, down: int) -> F64:
+def _received(view: View, places: Places, down: int) -> F64:
+    """Return the bytes that devices receive: those that hold the model are not sent it again."""
+    model = view.parameters.nbytes * np.isin(places, view.holding)
+    return np.asarray(np.maximum(down - model, 0), np.float64)
+
+
+def _seconds(plan: Plan, view: View, came: _Came, down: int) -> F64:
     seconds: F64 = round_seconds(
-        fleet.hardware(came.places),
-        down + came.column("nbytes"),
+        view.fleet.hardware(came.places),
+        _received(view, came.places, down),
+        came.column("nbytes"),
         plan.model.layout.size,
         came.column("rows") * came.column("epochs"),
     )

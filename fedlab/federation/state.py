@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedlab.core.typing import Array
@@ -30,6 +30,12 @@ class RunState:
         Whether any update has ever come.
     history : History
         Of the rounds done.
+    selection : tree
+        What the rule of selection remembers.
+    chosen : dict of str to (k,) arrays
+        Whom it considered in the last round, by column, and why it chose whom.
+    clock : float
+        Simulated seconds since the run began.
     """
 
     round: int
@@ -40,3 +46,6 @@ class RunState:
     kept: DeviceStates
     has_trained: bool
     history: History
+    selection: Any = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    clock: float = 0.0

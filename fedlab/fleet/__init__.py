@@ -1,16 +1,42 @@
 """Devices as hardware: who takes part in a round, and how long it takes."""
 
 from fedlab.fleet.admission import admit
+from fedlab.fleet.asking import ByDiversity, ByQuality, PowerOfChoice
 from fedlab.fleet.clock import round_seconds
+from fedlab.fleet.oort import Oort
 from fedlab.fleet.roster import Changing, Columnar, Roster
-from fedlab.fleet.selection import choose_cohort, choose_places, cohort_size
+from fedlab.fleet.selection import (
+    AtRandom,
+    ByRows,
+    FedCS,
+    Poisson,
+    RoundRobin,
+    choose_cohort,
+    choose_places,
+    cohort_size,
+)
 from fedlab.fleet.stragglers import Stragglers
+from fedlab.fleet.view import Cohort, Inquiry, Plainly, Selection, View
 
 __all__ = [
+    "AtRandom",
+    "ByDiversity",
+    "ByQuality",
+    "ByRows",
     "Changing",
+    "Cohort",
     "Columnar",
+    "FedCS",
+    "Inquiry",
+    "Oort",
+    "Plainly",
+    "Poisson",
+    "PowerOfChoice",
     "Roster",
+    "RoundRobin",
+    "Selection",
     "Stragglers",
+    "View",
     "admit",
     "choose_cohort",
     "choose_places",

@@ -8,17 +8,19 @@ from fedlab.device.profile import Profile
 from fedlab.fleet.roster import Hardware
 
 #: Operations of a training step for each parameter and row: two forward, four backward.
-OPERATIONS = 6.0
+OPERATIONS, FORWARD = 6.0, 2.0
 
 
-def round_seconds(profile: Profile | Hardware, nbytes: Any, parameters: int, rows: Any) -> Any:
+def round_seconds(
+    profile: Profile | Hardware, down: Any, up: Any, parameters: int, rows: Any
+) -> Any:
     """Return the simulated seconds of a device's round, or of several: receive, train, send.
 
     Parameters
     ----------
     profile : Profile, or Hardware of m devices
-    nbytes : float, or (m,) array
-        What it receives and sends.
+    down, up : float, or (m,) array
+        Bytes that it receives and sends.
     parameters : int
         Size of the model.
     rows : float, or (m,) array
@@ -26,7 +28,7 @@ def round_seconds(profile: Profile | Hardware, nbytes: Any, parameters: int, row
 
     Examples
     --------
-    >>> round_seconds(Profile(bandwidth=1e6, compute=1e9), 1e6, parameters=1000, rows=1e6)
+    >>> round_seconds(Profile(bandwidth=1e6, compute=1e9), 5e5, 5e5, parameters=1000, rows=1e6)
     7.0
     """
-    return nbytes / profile.bandwidth + OPERATIONS * parameters * rows / profile.compute
+    return (down + up) / profile.bandwidth + OPERATIONS * parameters * rows / profile.compute

@@ -116,6 +116,28 @@ class Roster:
         """Devices that have rows to train on."""
         return len(self.devices) if self.able is None else len(self.able)
 
+    @property
+    def places(self) -> Places:
+        """Places of the devices that have rows, by rising id."""
+        return np.arange(len(self.devices)) if self.able is None else self.able
+
+    def in_turn(self, places: Places) -> Places:
+        """Return places by rising id of their devices, the order in which sums are taken."""
+        if isinstance(self.devices, Columnar) and self.devices.order is not None:
+            ids = [self.devices[place].id for place in places.tolist()]
+            return places[np.argsort(np.array(ids), kind="stable")]
+        return np.sort(places)
+
+    def rows(self, places: Places) -> I64:
+        """Return how many rows the devices at some places train on, (m,)."""
+        if isinstance(self.devices, Columnar):
+            return self.devices.rows[places]
+        return np.array([self.devices[place].rows for place in places.tolist()], np.int64)
+
+    def chance(self, places: Places) -> F64 | None:
+        """Return how likely devices are to be reachable, (m,); None where all always are."""
+        return None if self.availability is None else self.availability[places]
+
     @cached_property
     def description(self) -> str:
         """What devices there are, in words: how many, and a digest of their names and rows.

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedlab.core.typing import Array, Bool
+from fedlab.core.typing import F64, Array, Bool
 from fedlab.core.validation import number, parts_of, read_only, shown
 
 #: A further loss of a batch's embeddings, (n, d): its mean over the rows, and its gradient, (n, d).
@@ -183,6 +183,17 @@ def measures_of(model: Model, parameters: Array, x: Array, y: Array) -> dict[str
     if "loss" not in given:
         raise TypeError(f"{who} gave {', '.join(map(str, given))}, and no 'loss'; it is needed")
     return {name: number(np.asarray(v)[()], f"{name} of {who}") for name, v in given.items()}
+
+
+def losses_of(model: Model, parameters: Array, x: Array, y: Array) -> F64:
+    """Return each row's loss, (r,).
+
+    A model with ``losses(parameters, x, y)`` is asked once; others are measured row by row.
+    """
+    if hasattr(model, "losses"):
+        return np.asarray(model.losses(parameters, x, y), np.float64)
+    rows = zip(x[:, None], y[:, None], strict=True)
+    return np.array([measures_of(model, parameters, *row)["loss"] for row in rows])
 
 
 def refuse_other_than_classes(y: Array, classes: int) -> None:

@@ -20,7 +20,7 @@ from fedlab.core.validation import at_most_one, not_negative, positive, require
 from fedlab.device.device import Device
 from fedlab.device.rows import Rows
 from fedlab.index.ingest import as_labels, as_vectors
-from fedlab.models.base import measures_of
+from fedlab.models.base import losses_of
 from fedlab.training.choice import Given
 
 Score = Callable[[Device, Given], F64]
@@ -37,11 +37,8 @@ def loss(device: Device, given: Given) -> F64:
     Sources: Loshchilov & Hutter, "Online batch selection for faster training of neural networks",
     ICLR workshop 2016; Shin et al., "FedBalancer", MobiSys 2022, for devices.
     """
-    (x, y), model, at = _labelled(device, given), given.model, given.parameters
-    if hasattr(model, "losses"):
-        return np.asarray(model.losses(at, x, y), np.float64)
-    rows = zip(x[:, None], y[:, None], strict=True)
-    return np.array([measures_of(model, at, *row)["loss"] for row in rows])  # type: ignore[arg-type]
+    x, y = _labelled(device, given)
+    return losses_of(given.model, given.parameters, x, y)  # type: ignore[arg-type]
 
 
 def gradient_bound(device: Device, given: Given) -> F64:
