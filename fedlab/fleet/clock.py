@@ -31,4 +31,7 @@ def round_seconds(
     >>> round_seconds(Profile(bandwidth=1e6, compute=1e9), 5e5, 5e5, parameters=1000, rows=1e6)
     7.0
     """
-    return (down + up) / profile.bandwidth + OPERATIONS * parameters * rows / profile.compute
+    compute = OPERATIONS * parameters * rows / profile.compute
+    if profile.upload is None:
+        return (down + up) / profile.bandwidth + compute
+    return down / profile.bandwidth + compute + up / profile.upload

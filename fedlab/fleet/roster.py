@@ -5,7 +5,7 @@ A population of a million devices is asked for its columns and for the devices o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ import numpy as np
 from fedlab.core.settings import described
 from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
-from fedlab.device.profile import Profile
+from fedlab.device.profile import DAY, HOUR, PROFILE, Profile, column_of, is_default
 from fedlab.index.certificate import content_hash
 
 _DEFAULT = Profile()
@@ -31,7 +31,7 @@ class Changing(Protocol):
 
 @runtime_checkable
 class Columnar(Protocol):
-    """Devices that know their numbers as columns; a column is None where all have the default.
+    """Devices that know their numbers as columns: those of `Profile` that are not the default.
 
     `order` holds their places by rising id (see `in_order`); None where they stand so.
     """
@@ -50,21 +50,16 @@ class Columnar(Protocol):
         """Of all names, rows and labels."""
 
     @property
-    def availability(self) -> F64 | None: ...
-
-    @property
-    def bandwidth(self) -> F64 | None: ...
-
-    @property
-    def compute(self) -> F64 | None: ...
+    def profiles(self) -> Mapping[str, F64]: ...
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Bandwidth and compute of some devices, as `Profile` has them, (m,) each."""
+    """Bandwidth, compute and upload of some devices, as `Profile` has them, (m,) each."""
 
     bandwidth: F64
     compute: F64
+    upload: F64 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,18 +71,19 @@ class Roster:
     devices : sequence of Device
     able : (a,) int array, or None
         Places of the devices that have rows, by rising id; None if that is all, as they stand.
-    availability, bandwidth, compute : (n,) array, or None
-        None if all have the default.
+    profiles : mapping of str to (n,) array
+        Columns of `Profile`, without those where all have the default.
     holding : list of Device
         Those that hold rows out.
+    clock : float
+        Simulated seconds since the run began, at midnight.
     """
 
     devices: Sequence[Device]
     able: Places | None
-    availability: F64 | None
-    bandwidth: F64 | None
-    compute: F64 | None
+    profiles: Mapping[str, F64]
     holding: list[Device]
+    clock: float = 0.0
 
     @classmethod
     def of(cls, devices: Sequence[Device]) -> Roster:
@@ -96,18 +92,15 @@ class Roster:
             return cls(
                 devices,
                 able=_places_of(devices.rows, devices.order),
-                availability=devices.availability,
-                bandwidth=devices.bandwidth,
-                compute=devices.compute,
+                profiles=devices.profiles,
                 holding=[],
             )
         devices = in_order(devices)
+        columns = {name: column_of([d.profile for d in devices], name) for name in PROFILE}
         return cls(
             devices,
             able=_places_of(np.array([device.rows for device in devices], np.int64)),
-            availability=_column(devices, "availability"),
-            bandwidth=_column(devices, "bandwidth"),
-            compute=_column(devices, "compute"),
+            profiles={n: column for n, column in columns.items() if not is_default(n, column)},
             holding=[device for device in devices if device.validation_rows],
         )
 
@@ -135,8 +128,26 @@ class Roster:
         return np.array([self.devices[place].rows for place in places.tolist()], np.int64)
 
     def chance(self, places: Places) -> F64 | None:
-        """Return how likely devices are to be reachable, (m,); None where all always are."""
-        return None if self.availability is None else self.availability[places]
+        """Return how likely devices are to be reachable now, (m,); None where all always are."""
+        wait = self.wait(places)
+        if wait is None:
+            return self.column("availability", places) if "availability" in self.profiles else None
+        return np.where(wait > 0, 0.0, self.column("availability", places))
+
+    def wait(self, places: Places) -> F64 | None:
+        """Return the seconds until devices can be reached, by their hours; None if all ever can."""
+        if not {"online_from", "online_until"} & self.profiles.keys():
+            return None
+        since = (self.clock - HOUR * self.column("online_from", places)) % DAY
+        length = HOUR * (self.column("online_until", places) - self.column("online_from", places))
+        length = np.where(length < 0, length + DAY, length)
+        return np.where(since < length, 0.0, DAY - since)
+
+    def column(self, name: str, places: Places) -> F64:
+        """Return what the profiles of devices say, (m,)."""
+        if name in self.profiles:
+            return self.profiles[name][places]
+        return np.full(len(places), getattr(_DEFAULT, name), np.float64)
 
     @cached_property
     def description(self) -> str:
@@ -153,13 +164,11 @@ class Roster:
 
     def hardware(self, places: Places) -> Hardware:
         """Return what the devices at some places can do."""
-
-        def column(values: F64 | None, otherwise: float) -> F64:
-            return np.full(len(places), otherwise) if values is None else values[places]
-
-        return Hardware(
-            column(self.bandwidth, _DEFAULT.bandwidth), column(self.compute, _DEFAULT.compute)
-        )
+        bandwidth, upload = self.column("bandwidth", places), None
+        if "upload" in self.profiles:
+            upload = self.column("upload", places)
+            upload = np.where(np.isnan(upload), bandwidth, upload)
+        return Hardware(bandwidth, self.column("compute", places), upload)
 
 
 def in_order(devices: Sequence[Device]) -> list[Device]:
@@ -181,8 +190,3 @@ def _places_of(rows: I64, order: I64 | None = None) -> Places | None:
     if order is not None:
         return np.asarray(order[rows[order] > 0], np.intp)
     return None if rows.all() else np.flatnonzero(rows)
-
-
-def _column(devices: Sequence[Device], name: str) -> F64 | None:
-    values = np.array([getattr(device.profile, name) for device in devices], np.float64)
-    return None if (values == getattr(Profile(), name)).all() else values

@@ -147,7 +147,7 @@ class View:
 
         Examples
         --------
-        >>> View(Roster([], None, None, None, None, []), 1, seed=0, round=1).sample(
+        >>> View(Roster([], None, {}, []), 1, seed=0, round=1).sample(
         ...     np.array([3, 5]), 1, weights=[0.0, 1.0]
         ... )
         array([5])

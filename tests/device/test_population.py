@@ -346,9 +346,8 @@ def test_profiles_are_columns_and_none_where_all_have_the_default(tmp_path: Path
     availability = np.array([0.0, 0.5, 1.0, 1.0, 0.25])
     default = np.full(5, Profile().compute)
     population = stored(tmp_path, profiles={"availability": availability, "compute": default})
-    np.testing.assert_array_equal(population.availability, availability)
-    assert population.compute is None
-    assert population.bandwidth is None
+    np.testing.assert_array_equal(population.profiles["availability"], availability)
+    assert population.profiles.keys() == {"availability"}
     assert [d.profile for d in population] == [Profile(availability=a) for a in availability]
 
 

@@ -411,7 +411,7 @@ def test_rules_that_say_so_look_at_no_more_than_a_cohort_of_a_large_fleet():
 
     for rule in (AtRandom(), Poisson(2e-4), RoundRobin()):
         column = Few(np.full(100_000, 0.5))
-        roster = Roster([], np.arange(100_000), column, None, None, [])  # type: ignore[arg-type]
+        roster = Roster([], np.arange(100_000), {"availability": column}, [])  # type: ignore[arg-type]
         cohort = rule.choose(rule.init(100_000, 20), View(roster, 20, seed=1, round=1))
         assert 0 < len(cohort.places) < 60
         assert column.asked < 1000

@@ -8,7 +8,7 @@ A population is a folder: a small JSON file with its parameters and sizes, and p
     offsets    (devices + 1,)  device i has the rows offsets[i] ... offsets[i + 1] - 1
     ids        (devices,)    text or int64; left out where a device's id is its place
     order      (devices,)    places by rising id; left out where devices stand so
-    bandwidth, compute, availability  (devices,)  left out where all have the default `Profile`
+    bandwidth, compute, ...  (devices,)  the fields of `Profile`, where not all have the default
 
 Nothing of it is read before somebody asks for it, and a device's index is made when somebody asks
 for that; training reads its rows where they lie. Sizes and types are checked against each other

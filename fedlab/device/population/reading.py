@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedlab.core.typing import F32, F64, I64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.device.device import Device
-from fedlab.device.profile import Profile
+from fedlab.device.profile import PROFILE, Profile, refuse_odd_profile
 from fedlab.device.rows import Rows
 from fedlab.index.certificate import Holder
 from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
@@ -28,7 +28,6 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 DESCRIPTION = "population.json"
 KIND = "fedlab population"
 VERSION = 1
-PROFILE = ("bandwidth", "compute", "availability")
 BUFFER = 1 << 20
 
 
@@ -64,8 +63,8 @@ class Population(Holder, Sequence["StoredDevice"]):
         Ids of the devices, distinct.
     order : (n,) int64 array, or None
         Places of the devices by rising id; None where they stand so.
-    bandwidth, compute, availability : (n,) float64 array, or None
-        The devices' profiles by column (see `Profile`); None where all have the default.
+    profiles : dict of str to (n,) float64 array
+        The devices' profiles by column (see `Profile`), without those where all have the default.
 
     Raises
     ------
@@ -122,9 +121,8 @@ class Population(Holder, Sequence["StoredDevice"]):
             self.order = column("order", (devices,), "<i8")
             if not np.array_equal(np.sort(self.order), np.arange(devices)):
                 raise PopulationError(f"order.npy in {self.folder.name} names no order of devices")
-        self.bandwidth = profile("bandwidth")
-        self.compute = profile("compute")
-        self.availability = profile("availability")
+        read = {name: profile(name) for name in PROFILE}
+        self.profiles = {name: column for name, column in read.items() if column is not None}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -223,9 +221,9 @@ class StoredDevice(Device):
     @cached_property
     def profile(self) -> Profile:  # type: ignore[override] # it can be assigned
         """The device's hardware."""
-        columns = {name: getattr(self._population, name) for name in PROFILE}
-        given = {name: c.item(self._place) for name, c in columns.items() if c is not None}
-        return Profile(**given)
+        columns = self._population.profiles
+        given = {name: column.item(self._place) for name, column in columns.items()}
+        return Profile(**{name: value for name, value in given.items() if value == value})
 
     @property
     def _stored(self) -> slice | None:
@@ -334,14 +332,3 @@ def _rows_between(offsets: I64, rows: int) -> I64:
             f"ends with {offsets[-1]}, and falls {int((between < 0).sum())} times; write it anew"
         )
     return between
-
-
-def refuse_odd_profile(name: str, values: F64, error: type[ValueError] = ValueError) -> None:
-    """Refuse what `Profile` would refuse."""
-    if name == "availability":
-        good, needed = (values >= 0) & (values <= 1), "it must lie in 0 ... 1"
-    else:
-        good, needed = (values > 0) & np.isfinite(values), "it must be a positive number"
-    if not good.all():
-        place = int(np.flatnonzero(~good)[0])
-        raise error(f"{name} of device {place} is {values[place]}; {needed}")

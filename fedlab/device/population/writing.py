@@ -22,11 +22,9 @@ from fedlab.device.population.reading import (
     BUFFER,
     DESCRIPTION,
     KIND,
-    PROFILE,
     VERSION,
-    refuse_odd_profile,
 )
-from fedlab.device.profile import Profile
+from fedlab.device.profile import PROFILE, Profile, column_of, is_default, refuse_odd_profile
 from fedlab.files.atomic import making_folder, write_bytes
 from fedlab.index.encoding import Columns, decode, encode
 from fedlab.index.ingest import as_labels, as_lengths, as_vectors
@@ -72,8 +70,8 @@ def write_population(
     ids : iterable of int or of str, optional
         A distinct id of each device, where `devices` give none. By default its place, 0 ... n - 1.
     profiles : mapping of column name to (n,) array, optional
-        ``bandwidth``, ``compute`` and ``availability`` of the devices (see `Profile`); a column
-        that is not given has the default.
+        The fields of `Profile`: ``bandwidth``, ``compute`` and so on; a column that is not given
+        has the default.
 
     Raises
     ------
@@ -305,7 +303,7 @@ class _Writer:
             return {}
         if len(self._profiles) < self._devices:
             raise TypeError("some devices were given as Device, others not; choose one of the two")
-        return {name: [getattr(p, name) for p in self._profiles] for name in PROFILE}
+        return {name: column_of(self._profiles, name) for name in PROFILE}
 
     def add_profile(self, name: str, values: ArrayLike) -> None:
         """Add a column of profiles, unless all of it is the default."""
@@ -318,7 +316,7 @@ class _Writer:
                 "device, is needed"
             )
         refuse_odd_profile(name, column)
-        if (column != getattr(Profile(), name)).any():
+        if not is_default(name, column):
             self._append_to(name, column)
 
     def finish(self) -> None:
