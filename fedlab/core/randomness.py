@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     UNSEEN = 19
     ROWS = 20
     REACHABLE = 30
+    DROPOUT = 31
+    PROFILES = 32
 
 
 def address_of(name: int | str) -> int:

@@ -2,7 +2,17 @@
 
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
+from fedlab.device.profiles import profiles_of, read_profiles, sample_profiles
 from fedlab.device.rows import Rows
 from fedlab.device.splits import audit_groups, hold_out_devices
 
-__all__ = ["Device", "Profile", "Rows", "audit_groups", "hold_out_devices"]
+__all__ = [
+    "Device",
+    "Profile",
+    "Rows",
+    "audit_groups",
+    "hold_out_devices",
+    "profiles_of",
+    "read_profiles",
+    "sample_profiles",
+]

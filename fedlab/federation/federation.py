@@ -32,6 +32,7 @@ from fedlab.fleet import (
     AtRandom,
     Changing,
     Columnar,
+    Deadline,
     Poisson,
     Roster,
     Selection,
@@ -88,6 +89,9 @@ class Federation:
     selection : Selection, optional
         Who takes part in a round: a rule such as ``PowerOfChoice(candidates=20)``, or one of your
         own (see `fedlab.fleet`); `why` tells whom it chose, and why.
+    deadline : Deadline, optional
+        How many simulated seconds a round takes at most, and how many devices more are chosen than
+        are needed. By default a round waits for all of its cohort.
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one. By default the algorithm's own, or
         "rows".
@@ -153,6 +157,7 @@ class Federation:
         server: ServerOptimiser | str | None = None,
         cohort: int | float | None = None,
         selection: Selection | None = None,
+        deadline: Deadline | None = None,
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
@@ -176,6 +181,8 @@ class Federation:
         if stragglers is not None:
             require(stragglers, "stragglers (such as Stragglers(0.5))", "epochs")
         seed = whole_number(seed, "seed", 0, 2**64 - 1)
+        if deadline is not None:
+            of_kind(deadline, Deadline, "deadline")
         trainer = trainer_of(model, engine)  # refuses an engine that can't
         one_of(record, ("cohort", "devices"), "record")
         self.threads = whole_or_none(threads, "threads", 1)
@@ -202,6 +209,7 @@ class Federation:
             cohort=size,
             quorum=whole_number(quorum, "quorum", 1, size),
             selection=chooser,
+            deadline=deadline,
             stragglers=stragglers,
             weights=weigh,
             rows=checked_rules(rows),
@@ -239,6 +247,7 @@ class Federation:
             has_trained=False,
             history=history,
             selection=chooser.init(len(self._roster.devices), size),
+            traffic=(float(start.nbytes), float(start.nbytes)),
         )
 
     # -- what stands where -------------------------------------------------------------------

@@ -8,6 +8,7 @@ AISTATS 2017, algorithm 1.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +21,14 @@ from fedlab.core.typing import F64, I64, U64, Array, Places
 from fedlab.core.validation import of_kind, parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
+from fedlab.device.profile import DAY
 from fedlab.device.states import DeviceStates
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
-from fedlab.fleet import AtRandom, Cohort, Roster, View, round_seconds
+from fedlab.fleet import AtRandom, Cohort, Fates, Roster, View, fates, round_seconds
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
@@ -102,12 +104,10 @@ def play(
     """
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
-        view = View(
-            *(fleet, plan.cohort, plan.seed, number, plan.model, state.parameters),
-            *(plan.local.epochs, state.clock),
-        )
+        view = _view(plan, fleet, state)
         chosen, why = _chosen(plan, state, view)
-        places, epochs, remarks = _sent_out(plan, chosen.places, number)
+        fate, remarks = _sent_out(plan, view, chosen.places)
+        places, epochs = fate.places, fate.epochs
         devices = fleet.devices
         cohort = [devices[place] for place in places.tolist()]
         came, down = _trained(plan, state, cohort, places, epochs, number, threads)
@@ -115,7 +115,7 @@ def play(
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, view, came, down, places),
+            **_cost(plan, view, came, down, fate),
             **_summary(came),
             **moves,
             **(
@@ -146,6 +146,7 @@ def play(
         selection=rule,
         chosen=why,
         clock=state.clock + measures["seconds"],
+        traffic=(float(down), came.column("nbytes").mean()) if len(came.places) else state.traffic,
         history=state.history.and_then(report),
     )
     return after, report
@@ -173,24 +174,47 @@ def _within(places: Places, count: int) -> bool:
     return not len(places) or bool(0 <= places.min() <= places.max() < count)
 
 
-def _sent_out(plan: Plan, places: Places, number: int) -> tuple[Places, I64, Remarks]:
+def _view(plan: Plan, fleet: Roster, state: RunState) -> View:
+    """Return what the rule of selection sees."""
+    size = plan.cohort
+    if plan.deadline is not None:
+        size = min(math.ceil(plan.deadline.over_select * size), fleet.count)
+    return View(
+        *(replace(fleet, clock=state.clock), size, plan.seed, state.round + 1),
+        *(plan.model, state.parameters, plan.local.epochs, state.traffic),
+    )
+
+
+def _sent_out(plan: Plan, view: View, places: Places) -> tuple[Fates, Remarks]:
     """Return who trains, and how many epochs each does."""
     if not len(places):
         why = "no device was chosen"
         if isinstance(plan.selection, AtRandom):
             why = "no device was reachable"
-        return places, np.empty(0, np.int64), [(SERVER, why)]
-    if plan.stragglers is None:
-        return places, np.full(len(places), plan.local.epochs), []
+        # A server that finds all asleep waits for the first to wake.
+        wait = view.fleet.wait(view.fleet.places)
+        until = 0.0 if wait is None else float(wait.min(initial=DAY))
+        return Fates(places, np.empty(0, np.int64), until=until), [(SERVER, why)]
+    epochs = np.full(len(places), plan.local.epochs)
+    if plan.stragglers is not None:
+        places, epochs = _in_time(plan, places, view.round)
+        if not len(places):
+            why = "all of the cohort straggled, and was dropped"
+            return Fates(places, epochs), [(SERVER, why)]
+    fate = fates(view, places, epochs, plan.cohort, plan.deadline)
+    lost = [view.fleet.devices[place].id for place in fate.lost.tolist()]
+    return fate, [(name, f"left out: {why}") for name, why in zip(lost, fate.why, strict=True)]
+
+
+def _in_time(plan: Plan, places: Places, number: int) -> tuple[Places, I64]:
+    """Return who of the cohort does any epochs, and how many."""
+    assert plan.stragglers is not None
     given = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
     epochs = np.asarray(given)
     if np.shape(epochs) != (len(places),) or np.min(epochs) < 0:
         who = type(plan.stragglers).__name__
         raise ValueError(f"{who}.epochs gave {epochs}; {len(places)} whole numbers are needed")
-    if not epochs.any():
-        why = "all of the cohort straggled, and was dropped"
-        return places[:0], epochs[:0], [(SERVER, why)]
-    return places[epochs > 0], epochs[epochs > 0], []
+    return places[epochs > 0], epochs[epochs > 0]
 
 
 # -- train, and send ------------------------------------------------------------------------------
@@ -377,15 +401,24 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, view: View, came: _Came, down: int, places: Places) -> dict[str, float]:
+def _cost(plan: Plan, view: View, came: _Came, down: int, fate: Fates) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
+    seconds, lost = _seconds(plan, view, came, down), fate.measures
+    energy = {}
+    if "watts" in view.fleet.profiles:  # an estimate: power times time
+        joules = view.fleet.column("watts", came.places) @ seconds
+        joules += view.fleet.column("watts", fate.lost) @ fate.busy
+        energy = {"joules_estimate": float(joules)}
     return {
-        "bytes_down": float(_received(view, places, down).sum()),
-        "bytes_up": float(came.column("nbytes").sum()),
+        "bytes_down": float(_received(view, fate.places, down).sum())
+        + lost.get("bytes_down_lost", 0.0),
+        "bytes_up": float(came.column("nbytes").sum()) + lost.get("bytes_up_lost", 0.0),
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
-        "seconds": float(_seconds(plan, view, came, down).max(initial=0.0)),
+        "seconds": float(seconds.max(initial=fate.until)),
+        **lost,
+        **energy,
     }
 
 

@@ -36,6 +36,8 @@ class RunState:
         Whom it considered in the last round, by column, and why it chose whom.
     clock : float
         Simulated seconds since the run began.
+    traffic : (float, float)
+        Bytes that a device received and sent in the last round with updates; at first, the model's.
     """
 
     round: int
@@ -49,3 +51,4 @@ class RunState:
     selection: Any = field(default_factory=dict)
     chosen: dict[str, Any] = field(default_factory=dict)
     clock: float = 0.0
+    traffic: tuple[float, float] = (0.0, 0.0)

@@ -3,6 +3,7 @@
 from fedlab.fleet.admission import admit
 from fedlab.fleet.asking import ByDiversity, ByQuality, PowerOfChoice
 from fedlab.fleet.clock import round_seconds
+from fedlab.fleet.deadline import Deadline, Fates, fates
 from fedlab.fleet.oort import Oort
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.fleet.selection import (
@@ -26,6 +27,8 @@ __all__ = [
     "Changing",
     "Cohort",
     "Columnar",
+    "Deadline",
+    "Fates",
     "FedCS",
     "Inquiry",
     "Oort",
@@ -41,5 +44,6 @@ __all__ = [
     "choose_cohort",
     "choose_places",
     "cohort_size",
+    "fates",
     "round_seconds",
 ]

@@ -171,7 +171,8 @@ def _reachable(roster: Roster, size: int, seed: int, round: int) -> Places:
     asked, taken = np.empty(0, np.intp), np.empty(0, np.intp)
     while len(taken) < size and len(asked) < count:
         if 2 * len(asked) < count:  # the order is that of first appearance among draws
-            drawn = draw.integers(count, size=2 * size + 16)
+            few = 2 * size + 16  # many, where hardly anybody is there
+            drawn = draw.integers(count, size=few if len(asked) < 20 * few else len(asked))
             first = np.sort(np.unique(drawn, return_index=True)[1])
             following = drawn[first][~np.isin(drawn[first], asked)]
         else:

@@ -91,13 +91,13 @@ class View:
     size : int
         How many to choose.
     seed, round : int
-    clock : float
-        Simulated seconds since the run began.
     model : Model
     parameters : (p,) array
         The server's model now.
     epochs : int
         Passes over its rows that a device is asked for.
+    traffic : (float, float)
+        Bytes that a device received and sent in the round before; in the first, the model's.
     asked : int
         How many answers were asked for so far.
     bytes_down, bytes_up, seconds : float
@@ -115,7 +115,7 @@ class View:
     model: Any = None
     parameters: Any = None
     epochs: int = 1
-    clock: float = 0.0
+    traffic: tuple[float, float] = (1.0, 1.0)
     asked: int = 0
     bytes_down: float = 0.0
     bytes_up: float = 0.0
@@ -159,11 +159,17 @@ class View:
         return places[np.sort(able[first])]
 
     def expected_seconds(self, places: Places) -> F64:
-        """Return what a round would take devices, with nothing coded, (m,)."""
-        nbytes, size = self.parameters.nbytes, self.model.layout.size
-        work = self.epochs * self.fleet.rows(places)
-        seconds: F64 = round_seconds(self.fleet.hardware(places), nbytes, nbytes, size, work)
-        return seconds
+        """Return what a round would take devices, (m,): see `expected`."""
+        down, train, up = self.expected(places, self.epochs)
+        return down + train + up
+
+    def expected(self, places: Places, epochs: I64 | int) -> tuple[F64, F64, F64]:
+        """Return the seconds in which devices would receive, train so many epochs, and send."""
+        hardware, size = self.fleet.hardware(places), self.model.layout.size
+        down, up = self.traffic
+        received = round_seconds(hardware, down, 0, size, 0)
+        trained = round_seconds(hardware, 0, 0, size, epochs * self.fleet.rows(places))
+        return received, trained, round_seconds(hardware, 0, up, size, 0)
 
     def ask(self, question: Inquiry, places: Places) -> F64:
         """Return what devices answer, (m, w), with NaN for those that could not; it is counted."""

@@ -19,6 +19,7 @@ from fedlab.core.typing import F32, F64, I64
 from fedlab.core.validation import read_only, whole_number
 from fedlab.device.device import Device
 from fedlab.device.profile import PROFILE, Profile, refuse_odd_profile
+from fedlab.device.profiles import profiles_of
 from fedlab.device.rows import Rows
 from fedlab.index.certificate import Holder
 from fedlab.index.encoding import DTYPES, Columns, codes_in, decode
@@ -222,8 +223,8 @@ class StoredDevice(Device):
     def profile(self) -> Profile:  # type: ignore[override] # it can be assigned
         """The device's hardware."""
         columns = self._population.profiles
-        given = {name: column.item(self._place) for name, column in columns.items()}
-        return Profile(**{name: value for name, value in given.items() if value == value})
+        mine = {name: [column.item(self._place)] for name, column in columns.items()}
+        return profiles_of(mine)[0] if mine else Profile()
 
     @property
     def _stored(self) -> slice | None:
