@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 _ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Fields of a state that are trees.
-_TREES = ("algorithm", "server", "stages", "selection", "chosen", "clock", "traffic")
+_TREES = ("algorithm", "server", "stages", "selection", "chosen", "clock", "traffic", "flight")
 
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
 
@@ -107,6 +107,7 @@ class Checkpoint:
                 selection=trees["selection"],
                 chosen=dict(trees["chosen"]),
                 clock=float(trees["clock"]),
+                flight=dict(trees["flight"]),
                 traffic=(float(trees["traffic"][0]), float(trees["traffic"][1])),
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.algorithms import Algorithm, WithServer, by_name
+from fedlab.algorithms.base import Stateless
 from fedlab.core import progress
 from fedlab.core.typing import I64, Array
-from fedlab.core.validation import of_kind, one_of, require, whole_number, whole_or_none
+from fedlab.core.validation import of_kind, one_of, require, shown, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
@@ -33,12 +34,16 @@ from fedlab.fleet import (
     Changing,
     Columnar,
     Deadline,
+    FedAsync,
+    FedBuff,
     Poisson,
     Roster,
+    Schedule,
     Selection,
     Stragglers,
     admit,
     cohort_size,
+    no_flight,
 )
 from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
@@ -55,6 +60,7 @@ from fedlab.updates import (
     Stage,
     optimiser,
 )
+from fedlab.updates.sent import NUMBERS
 from fedlab.updates.weights import Weigher, Weights
 
 if TYPE_CHECKING:
@@ -89,9 +95,9 @@ class Federation:
     selection : Selection, optional
         Who takes part in a round: a rule such as ``PowerOfChoice(candidates=20)``, or one of your
         own (see `fedlab.fleet`); `why` tells whom it chose, and why.
-    deadline : Deadline, optional
-        How many simulated seconds a round takes at most, and how many devices more are chosen than
-        are needed. By default a round waits for all of its cohort.
+    schedule : Deadline, FedBuff or FedAsync, optional
+        When a round ends in simulated time, and what becomes of those that aren't done (see
+        `fedlab.fleet`). By default a round waits for all of its cohort.
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one. By default the algorithm's own, or
         "rows".
@@ -157,7 +163,7 @@ class Federation:
         server: ServerOptimiser | str | None = None,
         cohort: int | float | None = None,
         selection: Selection | None = None,
-        deadline: Deadline | None = None,
+        schedule: Schedule | None = None,
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
@@ -181,8 +187,6 @@ class Federation:
         if stragglers is not None:
             require(stragglers, "stragglers (such as Stragglers(0.5))", "epochs")
         seed = whole_number(seed, "seed", 0, 2**64 - 1)
-        if deadline is not None:
-            of_kind(deadline, Deadline, "deadline")
         trainer = trainer_of(model, engine)  # refuses an engine that can't
         one_of(record, ("cohort", "devices"), "record")
         self.threads = whole_or_none(threads, "threads", 1)
@@ -196,6 +200,7 @@ class Federation:
         size = cohort_size(cohort, self._roster.count)
         passed = Chain(tuple(updates), aggregator or Mean())
         chooser = _selecting(selection, cohort, passed)
+        _refuse_odd_schedule(schedule, method, passed, size, quorum)
         read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
         if read and not passed.shows_rows:
             raise ChainError(
@@ -209,7 +214,7 @@ class Federation:
             cohort=size,
             quorum=whole_number(quorum, "quorum", 1, size),
             selection=chooser,
-            deadline=deadline,
+            schedule=schedule,
             stragglers=stragglers,
             weights=weigh,
             rows=checked_rules(rows),
@@ -247,7 +252,8 @@ class Federation:
             has_trained=False,
             history=history,
             selection=chooser.init(len(self._roster.devices), size),
-            traffic=(float(start.nbytes), float(start.nbytes)),
+            traffic=(float(start.nbytes), float(start.nbytes + NUMBERS)),
+            flight=no_flight() if isinstance(schedule, FedBuff | FedAsync) else {},
         )
 
     # -- what stands where -------------------------------------------------------------------
@@ -714,6 +720,32 @@ def _selecting(selection: Selection | None, cohort: int | float | None, passed: 
             "AtRandom()"
         )
     return rule
+
+
+def _refuse_odd_schedule(
+    schedule: Any, method: Algorithm, passed: Chain, size: int, quorum: int
+) -> None:
+    """Say what is no schedule, or does not go together with one."""
+    if schedule is None or isinstance(schedule, Deadline):
+        return
+    if not isinstance(schedule, FedBuff | FedAsync):
+        raise TypeError(f"schedule is {shown(schedule)}; give a Deadline, FedBuff or FedAsync")
+    name = type(schedule).__name__
+    if not quorum <= schedule.buffer <= size:
+        raise ValueError(
+            f"a buffer of {schedule.buffer} was given, with cohorts of {size} and a quorum of "
+            f"{quorum}; it must lie between those two"
+        )
+    if not passed.shows_rows:
+        raise ChainError(
+            f"{name} weighs each update by its staleness, and stages of updates= hide single "
+            "updates; leave those out, or take a Deadline"
+        )
+    if not isinstance(method, Stateless) or type(method).init is not Stateless.init:
+        raise ValueError(
+            f"{type(method).__name__} remembers something on the server, which devices that were "
+            f"sent out earlier don't know; {name} takes algorithms that don't, such as FedAvg"
+        )
 
 
 def _own_weights(algorithm: Any, given: Weights | None) -> Weights:

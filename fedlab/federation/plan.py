@@ -11,7 +11,7 @@ from fedlab.algorithms import Algorithm
 from fedlab.core.settings import described
 from fedlab.core.typing import Array
 from fedlab.device.device import Device
-from fedlab.fleet import Columnar, Deadline, Roster, Selection, Stragglers
+from fedlab.fleet import Columnar, Roster, Schedule, Selection, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
 from fedlab.training.choice import RowChoice
@@ -52,8 +52,8 @@ class Plan:
         Devices of a round, and least updates of one.
     selection : Selection
         Who they are.
-    deadline : Deadline, optional
-        How long a round takes at most.
+    schedule : Deadline, FedBuff or FedAsync, optional
+        When a round ends, if not when all of its cohort are done.
     weights : Weigher
     rows : tuple of RowChoice
         What devices choose their rows by.
@@ -71,7 +71,7 @@ class Plan:
     cohort: int
     quorum: int
     selection: Selection
-    deadline: Deadline | None
+    schedule: Schedule | None
     stragglers: Stragglers | None
     weights: Weigher
     rows: tuple[RowChoice, ...]

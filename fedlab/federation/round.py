@@ -8,7 +8,6 @@ AISTATS 2017, algorithm 1.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import F64, I64, U64, Array, Places
-from fedlab.core.validation import of_kind, parts_of, read_only, shown
+from fedlab.core.typing import F64, U64, Array, Places
+from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
-from fedlab.device.profile import DAY
 from fedlab.device.states import DeviceStates
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
+from fedlab.federation.selecting import Selected, selected
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
-from fedlab.fleet import AtRandom, Cohort, Fates, Roster, View, fates, round_seconds
+from fedlab.fleet import Landing, Roster, View, round_seconds
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
@@ -104,18 +103,15 @@ def play(
     """
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
-        view = _view(plan, fleet, state)
-        chosen, why = _chosen(plan, state, view)
-        fate, remarks = _sent_out(plan, view, chosen.places)
-        places, epochs = fate.places, fate.epochs
-        devices = fleet.devices
-        cohort = [devices[place] for place in places.tolist()]
-        came, down = _trained(plan, state, cohort, places, epochs, number, threads)
+        drawn = selected(plan, fleet, state)
+        view, places, remarks = drawn.view, drawn.fate.places, drawn.remarks
+        cohort = [fleet.devices[place] for place in places.tolist()]
+        came, down = _trained(plan, state, cohort, drawn, threads)
         _refuse_hopeless(state, came)
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, view, came, down, fate),
+            **_cost(plan, drawn, came, down),
             **_summary(came),
             **moves,
             **(
@@ -126,7 +122,7 @@ def play(
         }
         told: dict[str, Any] = {n: came.column(n) for n in plan.selection.reads if n in _TOLD}
         told |= {"places": came.places, "seconds": _seconds(plan, view, came, down)}
-        rule = plan.selection.observe(chosen.state, view, told)
+        rule = plan.selection.observe(drawn.chosen.state, view, told)
         measures |= view.measures(measures)
         remarks += [(fleet.devices[place].id, why) for place, why in view.remarks]
     senders = came.places[:0] if skipped else came.places
@@ -144,77 +140,13 @@ def play(
         round=number,
         has_trained=state.has_trained or len(came.places) > 0,
         selection=rule,
-        chosen=why,
+        chosen=drawn.why,
+        flight=state.flight if drawn.landing is None else drawn.landing.flight,
         clock=state.clock + measures["seconds"],
         traffic=(float(down), came.column("nbytes").mean()) if len(came.places) else state.traffic,
         history=state.history.and_then(report),
     )
     return after, report
-
-
-# -- select ---------------------------------------------------------------------------------------
-
-
-def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, Any]]:
-    """Let the rule of selection choose and say why, or say what is no cohort."""
-    chosen = plan.selection.choose(state.selection, view)
-    who = f"{type(plan.selection).__name__}.choose"
-    of_kind(chosen, Cohort, f"what {who} gave")
-    places, count = np.asarray(chosen.places), len(view.fleet.devices)
-    whole = places.ndim == 1 and (places.dtype.kind in "iu" or not len(places))
-    if not whole or len(np.unique(places)) < len(places) or not _within(places, count):
-        raise ValueError(f"{who} gave {places}; places of {count} devices are needed, none twice")
-    places = view.fleet.in_turn(places.astype(np.intp))
-    if len(empty := places[view.fleet.rows(places) == 0]):
-        raise ValueError(f"{who} gave {empty}, which have no rows; see view.fleet.places")
-    return replace(chosen, places=places), chosen.told()
-
-
-def _within(places: Places, count: int) -> bool:
-    return not len(places) or bool(0 <= places.min() <= places.max() < count)
-
-
-def _view(plan: Plan, fleet: Roster, state: RunState) -> View:
-    """Return what the rule of selection sees."""
-    size = plan.cohort
-    if plan.deadline is not None:
-        size = min(math.ceil(plan.deadline.over_select * size), fleet.count)
-    return View(
-        *(replace(fleet, clock=state.clock), size, plan.seed, state.round + 1),
-        *(plan.model, state.parameters, plan.local.epochs, state.traffic),
-    )
-
-
-def _sent_out(plan: Plan, view: View, places: Places) -> tuple[Fates, Remarks]:
-    """Return who trains, and how many epochs each does."""
-    if not len(places):
-        why = "no device was chosen"
-        if isinstance(plan.selection, AtRandom):
-            why = "no device was reachable"
-        # A server that finds all asleep waits for the first to wake.
-        wait = view.fleet.wait(view.fleet.places)
-        until = 0.0 if wait is None else float(wait.min(initial=DAY))
-        return Fates(places, np.empty(0, np.int64), until=until), [(SERVER, why)]
-    epochs = np.full(len(places), plan.local.epochs)
-    if plan.stragglers is not None:
-        places, epochs = _in_time(plan, places, view.round)
-        if not len(places):
-            why = "all of the cohort straggled, and was dropped"
-            return Fates(places, epochs), [(SERVER, why)]
-    fate = fates(view, places, epochs, plan.cohort, plan.deadline)
-    lost = [view.fleet.devices[place].id for place in fate.lost.tolist()]
-    return fate, [(name, f"left out: {why}") for name, why in zip(lost, fate.why, strict=True)]
-
-
-def _in_time(plan: Plan, places: Places, number: int) -> tuple[Places, I64]:
-    """Return who of the cohort does any epochs, and how many."""
-    assert plan.stragglers is not None
-    given = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
-    epochs = np.asarray(given)
-    if np.shape(epochs) != (len(places),) or np.min(epochs) < 0:
-        who = type(plan.stragglers).__name__
-        raise ValueError(f"{who}.epochs gave {epochs}; {len(places)} whole numbers are needed")
-    return places[epochs > 0], epochs[epochs > 0]
 
 
 # -- train, and send ------------------------------------------------------------------------------
@@ -224,20 +156,23 @@ def _trained(
     plan: Plan,
     state: RunState,
     cohort: Sequence[Device],
-    places: Places,
-    epochs: I64,
-    number: int,
+    drawn: Selected,
     threads: int | None,
 ) -> tuple[_Came, int]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
-    work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
-    phases = phases_of(work)
+    number, places, landing = state.round + 1, drawn.fate.places, drawn.landing
+    given = read_only(state.parameters)
+    phases = phases_of(plan.algorithm.work(state.algorithm, given, places, state.kept))
+    order = Dispatch.alike(len(cohort), number, plan.local.rate(number), drawn.fate.epochs)
+    if landing is not None:
+        phases = tuple(landing.begun(phase, given) for phase in phases)
+        rates = np.array([plan.local.rate(sent) for sent in landing.sent_in.tolist()], np.float64)
+        order = replace(order, rounds=landing.sent_in, rates=rates)
     cohort = choosing(plan.rows, cohort, plan.model, phases[0], seed=plan.seed, round=number)
     came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases), shown=cohort)
     weights: F64 | None = None
-    order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
-        *(cohort, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
+        *(cohort, plan.trainer, phases, plan.local, order), seed=plan.seed, threads=threads
     )
     for part in parts:
         came.set_aside |= part.set_aside
@@ -249,7 +184,7 @@ def _trained(
             came.in_parts = not whole
         if len(part.places):
             mine = part.places
-            _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine])
+            _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine], landing)
     signals = *plan.rows, plan.weights.weights  # queries, say
     return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
 
@@ -287,6 +222,7 @@ def _take(
     places: Places,
     weights: F64,
     rates: F64,
+    landing: Landing | None,
 ) -> None:
     """Let devices report, send their updates through the stages, and add them to the sums."""
     stats = {
@@ -310,6 +246,11 @@ def _take(
     sent, came.stages, came.kept = plan.chain.apply(
         came.stages, came.wire.narrowed(sent, buffers), kept, At(plan.seed, state.round + 1)
     )
+    if landing is not None:
+        gap = landing.starts[part.places] - state.parameters
+        travels = came.wire.travels("change")
+        gap = gap if travels is None else gap[:, travels]
+        sent = landing.counted(plan.schedule, sent, gap, part.places)
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
@@ -401,8 +342,9 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, view: View, came: _Came, down: int, fate: Fates) -> dict[str, float]:
+def _cost(plan: Plan, drawn: Selected, came: _Came, down: int) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
+    view, fate = drawn.view, drawn.fate
     seconds, lost = _seconds(plan, view, came, down), fate.measures
     energy = {}
     if "watts" in view.fleet.profiles:  # an estimate: power times time
@@ -416,7 +358,7 @@ def _cost(plan: Plan, view: View, came: _Came, down: int, fate: Fates) -> dict[s
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
-        "seconds": float(seconds.max(initial=fate.until)),
+        "seconds": float(seconds.max(initial=fate.until) if drawn.landing is None else fate.until),
         **lost,
         **energy,
     }

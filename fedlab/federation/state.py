@@ -38,6 +38,8 @@ class RunState:
         Simulated seconds since the run began.
     traffic : (float, float)
         Bytes that a device received and sent in the last round with updates; at first, the model's.
+    flight : dict
+        Devices on their way under `FedBuff` or `FedAsync`, and the models that they train on.
     """
 
     round: int
@@ -52,3 +54,4 @@ class RunState:
     chosen: dict[str, Any] = field(default_factory=dict)
     clock: float = 0.0
     traffic: tuple[float, float] = (0.0, 0.0)
+    flight: dict[str, Any] = field(default_factory=dict)

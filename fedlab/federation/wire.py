@@ -62,7 +62,7 @@ class Wire:
             return sent
         blocks = {}
         for name, block in sent.blocks.items():
-            travels = self._travels(name) if block.shape[1] == self.size else None
+            travels = self.travels(name) if block.shape[1] == self.size else None
             blocks[name] = block if travels is None else np.ascontiguousarray(block[:, travels])
         if buffers is not None:
             blocks[BUFFERS] = buffers
@@ -72,7 +72,7 @@ class Wire:
         """Return aggregates as wide as the model, with zeros where nothing travelled."""
         wide = {name: mean for name, mean in means.items() if name != BUFFERS}
         for name, mean in wide.items():
-            travels = self._travels(name)
+            travels = self.travels(name)
             if travels is not None and mean.shape == (np.count_nonzero(travels),):
                 wide[name] = np.zeros(self.size)
                 wide[name][travels] = mean
@@ -87,7 +87,8 @@ class Wire:
             averaged[self.buffers & ~self._stays(CHANGE)] += means[BUFFERS]
         return averaged
 
-    def _travels(self, name: str) -> Bool | None:
+    def travels(self, name: str) -> Bool | None:
+        """Return which numbers of a block leave a device, (p,); None if all do."""
         if self.buffers is None and name not in self.stays:
             return None
         buffers = False if self.buffers is None else self.buffers

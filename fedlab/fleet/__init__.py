@@ -2,6 +2,7 @@
 
 from fedlab.fleet.admission import admit
 from fedlab.fleet.asking import ByDiversity, ByQuality, PowerOfChoice
+from fedlab.fleet.asynchronous import FedAsync, FedBuff, Landing, Schedule, land, no_flight
 from fedlab.fleet.clock import round_seconds
 from fedlab.fleet.deadline import Deadline, Fates, fates
 from fedlab.fleet.oort import Oort
@@ -29,14 +30,18 @@ __all__ = [
     "Columnar",
     "Deadline",
     "Fates",
+    "FedAsync",
+    "FedBuff",
     "FedCS",
     "Inquiry",
+    "Landing",
     "Oort",
     "Plainly",
     "Poisson",
     "PowerOfChoice",
     "Roster",
     "RoundRobin",
+    "Schedule",
     "Selection",
     "Stragglers",
     "View",
@@ -45,5 +50,7 @@ __all__ = [
     "choose_places",
     "cohort_size",
     "fates",
+    "land",
+    "no_flight",
     "round_seconds",
 ]

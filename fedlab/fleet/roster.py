@@ -6,7 +6,7 @@ A population of a million devices is asked for its columns and for the devices o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -77,6 +77,8 @@ class Roster:
         Those that hold rows out.
     clock : float
         Simulated seconds since the run began, at midnight.
+    busy : (k,) int array
+        Places of devices that can't be reached, as they are at work.
     """
 
     devices: Sequence[Device]
@@ -84,6 +86,7 @@ class Roster:
     profiles: Mapping[str, F64]
     holding: list[Device]
     clock: float = 0.0
+    busy: Places = field(default_factory=lambda: np.empty(0, np.intp))
 
     @classmethod
     def of(cls, devices: Sequence[Device]) -> Roster:
@@ -130,9 +133,10 @@ class Roster:
     def chance(self, places: Places) -> F64 | None:
         """Return how likely devices are to be reachable now, (m,); None where all always are."""
         wait = self.wait(places)
-        if wait is None:
-            return self.column("availability", places) if "availability" in self.profiles else None
-        return np.where(wait > 0, 0.0, self.column("availability", places))
+        if wait is None and not len(self.busy) and "availability" not in self.profiles:
+            return None
+        gone = np.isin(places, self.busy) | (False if wait is None else wait > 0)
+        return np.where(gone, 0.0, self.column("availability", places))
 
     def wait(self, places: Places) -> F64 | None:
         """Return the seconds until devices can be reached, by their hours; None if all ever can."""

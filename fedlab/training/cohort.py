@@ -224,7 +224,7 @@ def _trained(
             passes = np.full(len(places), phase.epochs)
         if len(phases) > 1 or phase.epochs is not None or phase.rate != 1:
             turn = replace(mine, epochs=passes, begun=epochs, rates=mine.rates * phase.rate)
-        if phase.epochs == 0:
+        if phase.epochs == 0 or not len(places):
             done = _idle(given.start, len(places))
         else:
             done = trainer.train(ready, places, given, replace(job, order=turn))

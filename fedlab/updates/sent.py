@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedlab.core.typing import F64, I64, Array, Places
 
 #: Bytes of an update's three numbers: rows, steps, loss.
-_NUMBERS = 3 * 8
+NUMBERS = 3 * 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Updates:
     @property
     def nbytes(self) -> I64:
         """(m,) bytes that leave each device: its blocks, and three numbers of eight bytes."""
-        total = np.full(len(self), _NUMBERS, np.int64)
+        total = np.full(len(self), NUMBERS, np.int64)
         for name in self.blocks:
             total += self.nbytes_of(name)
         return total

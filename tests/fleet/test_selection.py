@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import Device, Federation, LocalSGD, Profile, SoftmaxRegression, VectorIndex
+from fedlab import (
+    Device,
+    Federation,
+    LinearRegression,
+    LocalSGD,
+    Profile,
+    SoftmaxRegression,
+    VectorIndex,
+)
 from fedlab.device.population import Population, write_population
 from fedlab.fleet import (
     AtRandom,
@@ -27,7 +35,7 @@ from fedlab.fleet import (
 )
 from fedlab.updates import ChainError
 from fedlab.updates.stages import Rowwise
-from tests.federations import class_device
+from tests.federations import class_device, regression_device
 
 RULES: dict[str, Any] = {
     "at random": AtRandom(),
@@ -205,6 +213,8 @@ def test_an_empty_poisson_round_is_remarked_and_moves_nothing():
     assert one.round_number == 2
     assert (one.parameters == before).all()
     assert one.history.series("devices").tolist() == [0, 0]
+    linear = Federation([regression_device(0, 9, 2, 0)], LinearRegression(2), selection=Poisson(0))
+    assert linear.round().measures["devices"] == 0
     with pytest.raises(ValueError, match="leave cohort out"):
         Federation(fleet(), SoftmaxRegression(4, 3), selection=Poisson(0.1), cohort=3)
     with pytest.raises(ValueError, match=r"rate is 1\.5"):
