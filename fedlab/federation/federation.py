@@ -43,8 +43,8 @@ from fedlab.fleet import (
     Stragglers,
     admit,
     cohort_size,
-    no_flight,
 )
+from fedlab.fleet.asynchronous import no_flight
 from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
 #: A run goes on for so many times the time that its last saving took, before the next one.
 _SHARE = 20
+#: What an algorithm may not have of its own where devices come one by one.
+_PLAIN = ("init", "report", "learn")
 
 
 class Federation:
@@ -741,10 +743,12 @@ def _refuse_odd_schedule(
             f"{name} weighs each update by its staleness, and stages of updates= hide single "
             "updates; leave those out, or take a Deadline"
         )
-    if not isinstance(method, Stateless) or type(method).init is not Stateless.init:
+    plain = [getattr(type(method), n, None) is getattr(Stateless, n) for n in _PLAIN]
+    if not all(plain):
         raise ValueError(
-            f"{type(method).__name__} remembers something on the server, which devices that were "
-            f"sent out earlier don't know; {name} takes algorithms that don't, such as FedAvg"
+            f"{type(method).__name__} does more on the server than to average changes, which those "
+            f"of earlier models don't suit; {name} takes FedAvg, FedProx, or an algorithm on "
+            f"Stateless that leaves {', '.join(_PLAIN)} as they are"
         )
 
 

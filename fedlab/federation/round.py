@@ -27,7 +27,8 @@ from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.selecting import Selected, selected
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
-from fedlab.fleet import Landing, Roster, View, round_seconds
+from fedlab.fleet import Roster, View, round_seconds
+from fedlab.fleet.asynchronous import Landing
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts

@@ -14,19 +14,9 @@ from fedlab.device.profile import DAY
 from fedlab.federation.history import SERVER
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
-from fedlab.fleet import (
-    AtRandom,
-    Cohort,
-    Deadline,
-    Fates,
-    FedAsync,
-    FedBuff,
-    Landing,
-    Roster,
-    View,
-    fates,
-    land,
-)
+from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Roster, View
+from fedlab.fleet.asynchronous import Landing, land
+from fedlab.fleet.deadline import Fates, fates
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 from fedlab.fleet.admission import admit
 from fedlab.fleet.asking import ByDiversity, ByQuality, PowerOfChoice
-from fedlab.fleet.asynchronous import FedAsync, FedBuff, Landing, Schedule, land, no_flight
+from fedlab.fleet.asynchronous import FedAsync, FedBuff, Schedule
 from fedlab.fleet.clock import round_seconds
-from fedlab.fleet.deadline import Deadline, Fates, fates
+from fedlab.fleet.deadline import Deadline
 from fedlab.fleet.oort import Oort
 from fedlab.fleet.roster import Changing, Columnar, Roster
 from fedlab.fleet.selection import (
@@ -14,7 +14,6 @@ from fedlab.fleet.selection import (
     Poisson,
     RoundRobin,
     choose_cohort,
-    choose_places,
     cohort_size,
 )
 from fedlab.fleet.stragglers import Stragglers
@@ -29,12 +28,10 @@ __all__ = [
     "Cohort",
     "Columnar",
     "Deadline",
-    "Fates",
     "FedAsync",
     "FedBuff",
     "FedCS",
     "Inquiry",
-    "Landing",
     "Oort",
     "Plainly",
     "Poisson",
@@ -47,10 +44,6 @@ __all__ = [
     "View",
     "admit",
     "choose_cohort",
-    "choose_places",
     "cohort_size",
-    "fates",
-    "land",
-    "no_flight",
     "round_seconds",
 ]

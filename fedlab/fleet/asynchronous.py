@@ -200,8 +200,14 @@ def land(schedule: Any, flight: dict[str, Any], view: View, fate: Fates) -> tupl
     first = first[np.searchsorted(them["places"][first], view.fleet.in_turn(them["places"][first]))]
     version = them["version"][first]
     starts = np.array([models[v] for v in version.tolist()], view.parameters.dtype)
-    why = [f"stale by {now - v} steps, of {schedule.most}" for v in them["version"][old].tolist()]
+    why = [
+        f"stale by {now - v} steps; at most {schedule.most} are allowed"
+        for v in them["version"][old].tolist()
+    ]
     measures = {**fate.measures, "in_flight": float(len(rest)), "stale": float(len(old))}
+    for name, nbytes in zip(("bytes_down_lost", "bytes_up_lost"), view.traffic, strict=True):
+        measures[name] = measures.get(name, 0.0) + nbytes * len(old)
+    spent = sum(view.expected(them["places"][old], them["epochs"][old]))
     if len(first):
         measures["staleness"] = float((now - version).mean())
     after = replace(
@@ -209,7 +215,7 @@ def land(schedule: Any, flight: dict[str, Any], view: View, fate: Fates) -> tupl
         places=them["places"][first],
         epochs=them["epochs"][first],
         lost=np.append(fate.lost, them["places"][old]),
-        busy=np.append(fate.busy, np.zeros(len(old))),
+        busy=np.append(fate.busy, spent),
         why=[*fate.why, *why],
         until=float(end - clock) if len(order) else fate.until,
         measures=measures,

@@ -140,8 +140,9 @@ def test_updates_that_are_too_stale_are_left_out_and_named():
         one.round()
     before = one.parameters
     report = one.round()
-    assert report.remarks[0] == (1, "left out: stale by 3 steps, of 2")
+    assert report.remarks[0] == (1, "left out: stale by 3 steps; at most 2 are allowed")
     assert report.measures["stale"] == 1
+    assert report.measures["bytes_up"] == report.measures["bytes_up_lost"] == 3 * 8 + 24
     assert (one.parameters == before).all()
     assert one.round().senders.tolist() == [0]
 
@@ -206,7 +207,7 @@ def test_what_makes_no_sense_is_refused_when_it_is_built():
         federation(devices, FedAsync(), quorum=2)
     with pytest.raises(ChainError, match="weighs each update by its staleness"):
         federation(devices, FedBuff(2), updates=[Hides()])
-    with pytest.raises(ValueError, match="Scaffold remembers something on the server"):
+    with pytest.raises(ValueError, match="Scaffold does more on the server than to average"):
         federation(devices, FedBuff(2), algorithm="scaffold")
     with pytest.raises(TypeError, match=r"schedule is 'fedbuff' .*give a Deadline"):
         federation(devices, "fedbuff")

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import chisquare
 
 from fedlab import Device, Profile, VectorIndex
-from fedlab.fleet import Roster, choose_cohort, choose_places
+from fedlab.fleet import Roster, choose_cohort
+from fedlab.fleet.selection import choose_places
 
 DEVICES = [Device(number, VectorIndex(2)) for number in range(20)]
 
