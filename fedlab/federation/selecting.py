@@ -70,7 +70,7 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
 def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, Any]]:
     """Let the rule of selection choose and say why, or say what is no cohort."""
     if view.size < 1:  # all are at work
-        return Cohort(np.empty(0, np.intp), state.selection, ""), {}
+        return Cohort(np.empty(0, np.intp), state.selection, ""), state.chosen
     chosen = plan.selection.choose(state.selection, view)
     who = f"{type(plan.selection).__name__}.choose"
     of_kind(chosen, Cohort, f"what {who} gave")
@@ -80,7 +80,7 @@ def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, 
     if not within or len(np.unique(places)) < len(places):
         raise ValueError(f"{who} gave {places}; places of {count} devices are needed, none twice")
     places = view.fleet.in_turn(places.astype(np.intp))
-    if len(idle := places[view.fleet.rows(places) == 0]):
+    if view.fleet.able is not None and len(idle := places[view.fleet.rows(places) == 0]):
         raise ValueError(f"{who} gave {idle}, which have no rows; see view.fleet.places")
     return replace(chosen, places=places), chosen.told()
 
