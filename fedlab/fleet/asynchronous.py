@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import known, not_negative, positive, share_of_one, whole_number
+from fedlab.core.validation import (
+    not_negative,
+    one_of,
+    positive,
+    share_of_one,
+    whole_number,
+    whole_or_none,
+)
 from fedlab.fleet.deadline import Deadline, Fates
 from fedlab.fleet.view import View
 from fedlab.updates.sent import Updates
@@ -33,10 +40,9 @@ class _Async:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        known(self.staleness, ("constant", "hinge", "polynomial"), "staleness")
+        one_of(self.staleness, ("constant", "hinge", "polynomial"), "staleness")
         not_negative(a=self.a, b=self.b)
-        if self.most is not None:
-            whole_number(self.most, "most", 0)
+        whole_or_none(self.most, "most", 0)
         if self.seconds is not None:
             positive(seconds=self.seconds)
 

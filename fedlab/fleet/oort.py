@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import not_negative, positive, share_of_one, whole_number
+from fedlab.core.validation import not_negative, positive, share_of_one, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.fleet.view import Cohort, State, View
 from fedlab.models.base import Model, losses_of
@@ -79,8 +79,7 @@ class Oort:
         not_negative(alpha=self.alpha)
         share_of_one(explore=self.explore, decay=self.decay, least=self.least, cutoff=self.cutoff)
         whole_number(self.window, "window", 1)
-        if self.most is not None:
-            whole_number(self.most, "most", 1)
+        whole_or_none(self.most, "most", 1)
 
     def init(self, devices: int, size: int) -> State:
         columns = {name: np.empty(0) for name in ("utility", "seconds", "last", "often")}
