@@ -169,11 +169,19 @@ class Federation:
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
-        weigh = Weigher(_own_weights(method, weights))
+        passed = Chain(tuple(updates), aggregator or Mean())
+        weigh = Weigher(_own_weights(weights, method, passed.aggregator))
         if not self._stored:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
-        passed = Chain(tuple(updates), aggregator or Mean())
+        if size < passed.least:
+            raise ChainError(
+                f"{passed.aggregator} needs {passed.least} devices in a round, and the cohort has "
+                f"{size}; take more, or a smaller f"
+            )
+        for stage in passed.stages:
+            if hasattr(stage, "check"):
+                stage.check(self._roster.devices)
         read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
         if read and not passed.shows_rows:
             raise ChainError(
@@ -651,15 +659,17 @@ def _with_server(
     return algorithm, server
 
 
-def _own_weights(algorithm: Any, given: Weights | None) -> Weights:
-    """Return the weights: those given, unless the algorithm has its own."""
-    own: Weights | None = getattr(algorithm, "weights", None)
-    if own is not None and given is not None and given != own:
-        raise ValueError(
-            f"{type(algorithm).__name__} weighs devices by {own!r}, and weights={given!r} was "
-            "given; leave it out"
-        )
-    return given or own or "rows"
+def _own_weights(given: Weights | None, *parts: Any) -> Weights:
+    """Return the weights: those given, unless the algorithm or the aggregator has its own."""
+    for part in parts:
+        own: Weights | None = getattr(part, "weights", None)
+        if own is not None and given is not None and given != own:
+            raise ValueError(
+                f"{type(part).__name__} weighs devices by {own!r}, and weights={given!r} was "
+                "given; leave it out"
+            )
+        given = given or own
+    return given or "rows"
 
 
 def _checked(values: ArrayLike, layout: Layout) -> Array:
