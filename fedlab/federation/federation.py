@@ -179,6 +179,8 @@ class Federation:
                 f"{passed.aggregator} needs {passed.least} devices in a round, and the cohort has "
                 f"{size}; take more, or a smaller f"
             )
+        if (root := getattr(passed.aggregator, "root", None)) is not None:
+            admit([root], model)
         for stage in passed.stages:
             if hasattr(stage, "check"):
                 stage.check(self._roster.devices)

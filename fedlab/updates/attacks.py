@@ -29,7 +29,7 @@ Blocks = dict[str, Array]
 
 
 @dataclass(frozen=True)
-class Attack(Rowwise):
+class Forgery(Rowwise):
     """What attacks share: a subclass says what attackers send instead of their updates.
 
     Parameters
@@ -82,13 +82,13 @@ class Attack(Rowwise):
 
 
 @dataclass(frozen=True)
-class SignFlip(Attack):
+class SignFlip(Forgery):
     """Attackers send minus their updates, times `scale`.
 
     Parameters
     ----------
     who
-        See `Attack`.
+        See `Forgery`.
     scale : float
 
     Source: Li et al., "RSA: Byzantine-robust stochastic aggregation methods", AAAI 2019.
@@ -101,13 +101,13 @@ class SignFlip(Attack):
 
 
 @dataclass(frozen=True)
-class Gaussian(Attack):
+class GaussianAttack(Forgery):
     """Attackers send noise: N(0, (std t^-decay)^2) in round t.
 
     Parameters
     ----------
     who
-        See `Attack`.
+        See `Forgery`.
     std, decay : float
 
     Source: Blanchard et al., NeurIPS 2017, section 5.
@@ -129,13 +129,13 @@ class Gaussian(Attack):
 
 
 @dataclass(frozen=True)
-class FreeRider(Gaussian):
+class FreeRider(GaussianAttack):
     """Attackers send back the model that they got, in disguise if `std` is positive.
 
     Parameters
     ----------
     who, std, decay
-        See `Gaussian`.
+        See `GaussianAttack`.
 
     Source: Fraboni, Vidal and Lorenzi, "Free-rider attacks on model aggregation in federated
     learning", AISTATS 2021.
@@ -146,13 +146,13 @@ class FreeRider(Gaussian):
 
 
 @dataclass(frozen=True)
-class IPM(Attack):
+class IPM(Forgery):
     """Inner product manipulation: all attackers send -tau times the honest updates' mean.
 
     Parameters
     ----------
     who
-        See `Attack`.
+        See `Forgery`.
     tau : float
 
     Source: Xie, Koyejo and Gupta, "Fall of empires: breaking Byzantine-tolerant SGD by inner
@@ -168,13 +168,13 @@ class IPM(Attack):
 
 
 @dataclass(frozen=True)
-class ALIE(Attack):
+class ALIE(Forgery):
     """A little is enough: all attackers send the honest mean plus z standard deviations.
 
     Parameters
     ----------
     who
-        See `Attack`.
+        See `Forgery`.
     z : float, optional
         By default the most at which enough honest devices lie still further away to vouch for it
         (see `z_max`).
@@ -207,7 +207,7 @@ def z_max(devices: int, attackers: int) -> float:
 
 
 @dataclass(frozen=True)
-class MinMax(Attack):
+class MinMax(Forgery):
     """As far against the honest mean as no farther from any honest device than two of those are.
 
     All attackers send mean - gamma * std with the largest such gamma, over all blocks.
@@ -215,7 +215,7 @@ class MinMax(Attack):
     Parameters
     ----------
     who
-        See `Attack`.
+        See `Forgery`.
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning
     attacks and defenses for federated learning", NDSS 2021, section IV (with the standard
