@@ -125,9 +125,6 @@ class LabelFlip:
 
     classes: int
 
-    def __post_init__(self) -> None:
-        whole_number(self.classes, "classes", 2)
-
     def __call__(self, x: Array, y: Array, draw: np.random.Generator) -> tuple[Array, Array]:
         return x, self.classes - 1 - y
 

@@ -36,20 +36,3 @@ def squares(vectors, result):
             number = np.float64(numbers[place])
             total += number * number
         result[row] = total
-
-
-@compiled(fastmath={"reassoc", "contract"})
-def apart(vectors, total):
-    """Add |v_i - v_j|^2 to `total`, (m, m) float64, for j < i; vectors are (m, p)."""
-    count, size = vectors.shape
-    part = np.empty((count, _WIDTH))
-    for start in range(0, size, _WIDTH):
-        width = min(_WIDTH, size - start)
-        part[:, :width] = vectors[:, start : start + width]
-        for one in range(count):
-            for other in range(one):
-                a, b, square = part[one], part[other], 0.0
-                for place in range(width):
-                    difference = a[place] - b[place]
-                    square += difference * difference
-                total[one, other] += square

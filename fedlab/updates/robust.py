@@ -21,7 +21,6 @@ import numpy as np
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import known, of_kind, positive, require, whole_number
 from fedlab.device.device import Device
-from fedlab.updates import kernels
 from fedlab.updates.aggregators import Joint, Mean
 from fedlab.updates.sent import Updates
 
@@ -41,21 +40,14 @@ def apart(blocks: Iterable[Array]) -> F64:
     array([[ 0., 25.],
            [25.,  0.]])
     """
-    parts = list(blocks)
-    total = np.zeros((len(parts[0]),) * 2)
-    for block in parts:
-        kernels.apart(block, total)
-    return total + total.T
+    from scipy.spatial.distance import pdist, squareform
+
+    return np.asarray(squareform(np.sum([pdist(b, "sqeuclidean") for b in blocks], axis=0)))
 
 
 def lengths(blocks: Iterable[Array]) -> F64:
     """Return how long each device's blocks are together, (m,)."""
-    parts = list(blocks)
-    total, one = np.zeros(len(parts[0])), np.empty(len(parts[0]))
-    for block in parts:
-        kernels.squares(block, one)
-        total += one
-    return np.sqrt(total)
+    return np.asarray(np.sqrt(np.sum([np.square(b, dtype=np.float64).sum(1) for b in blocks], 0)))
 
 
 def _summed(blocks: Blocks, shares: F64) -> dict[str, F64]:
@@ -161,8 +153,7 @@ class Krum(_Bounded):
     def __post_init__(self) -> None:
         super().__post_init__()
         known(self.neighbours, ("paper", "byzfl"), "count of neighbours")
-        if self.keep is not None:
-            whole_number(self.keep, "keep", 1)
+        whole_number(1 if self.keep is None else self.keep, "keep", 1)
 
     @property
     def least(self) -> int:  # type: ignore[override]
