@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,13 +57,9 @@ def attackers(devices: Sequence[Device], places: Places, who: Who, seed: int) ->
     np.int64(2)
     """
     if isinstance(who, float):
-        return np.isin(places, _drawn(len(devices), round(who * len(devices)), seed))
+        order = generator(seed, Purpose.BYZANTINE).permutation(len(devices))
+        return np.isin(places, order[: round(who * len(devices))])
     return np.array([devices[place].id in who for place in places.tolist()], np.bool_)
-
-
-@lru_cache(maxsize=16)
-def _drawn(devices: int, count: int, seed: int) -> Places:
-    return generator(seed, Purpose.BYZANTINE).permutation(devices)[:count]
 
 
 def poisoned(devices: Sequence[Device], who: Who, poison: Poison, *, seed: int) -> list[Device]:

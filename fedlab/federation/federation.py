@@ -175,10 +175,8 @@ class Federation:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
         if size < passed.least:
-            raise ChainError(
-                f"{passed.aggregator} needs {passed.least} devices in a round, and the cohort has "
-                f"{size}; take more, or a smaller f"
-            )
+            few = f"{passed.aggregator} needs {passed.least} devices in a round"
+            raise ChainError(f"{few}, and the cohort has {size}; take more, or a smaller f")
         if (root := getattr(passed.aggregator, "root", None)) is not None:
             admit([root], model)
         for stage in passed.stages:

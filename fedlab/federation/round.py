@@ -177,12 +177,8 @@ def _trained(
     came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort)
     weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
-    parts = train_in_parts(
-        *(cohort, plan.trainer, work, plan.local, order),
-        seed=plan.seed,
-        threads=threads,
-        held=ALL if plan.chain.whole else HELD,
-    )
+    how, held = (plan.trainer, work, plan.local, order), ALL if plan.chain.whole else HELD
+    parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
     for part in parts:
         came.set_aside |= part.set_aside
         came.error = came.error or part.error
@@ -200,9 +196,7 @@ def _trained(
     return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
 
 
-def _own(
-    plan: Plan, state: RunState, came: _Came, root: Device, threads: int | None
-) -> dict[str, Any]:
+def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | None) -> Any:
     """Return the blocks that a device would send that had rows of the server's own."""
     places, number = np.array([len(came.devices)]), state.round + 1
     work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
@@ -270,12 +264,8 @@ def _take(
     sent, kept = parts_of(given, "updates, what devices keep", who)
     if not isinstance(sent, Updates):
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
-    sent, came.stages, came.kept = plan.chain.apply(
-        came.stages,
-        came.wire.narrowed(sent, buffers),
-        kept,
-        At(plan.seed, state.round + 1, came.devices),
-    )
+    sent, at = came.wire.narrowed(sent, buffers), At(plan.seed, state.round + 1, came.devices)
+    sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, at)
     plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from fedlab.core.typing import F64, Array
-
-if TYPE_CHECKING:
-    from fedlab.updates.sent import Updates
+from fedlab.updates.sent import Updates
 
 
 class Aggregator(Protocol):

@@ -27,6 +27,10 @@ _SAID = {
 }
 
 
+#: What each stage remembers, and an aggregator behind them.
+States = tuple[Any, ...]
+
+
 class ChainError(ValueError):
     """Stages that don't go together."""
 
@@ -99,14 +103,14 @@ class Chain:
         """Whether drift is known: how far updates lie apart around their mean."""
         return self.shows_rows and "linear" in self.aggregator.needs
 
-    def init(self, size: int) -> tuple[Any, ...]:
+    def init(self, size: int) -> States:
         """Return the stages' states before the first round, and the aggregator's if it has one."""
         parts: list[Any] = [*self.stages, *([self.aggregator] if self.joint else [])]
         return tuple(part.init(size) for part in parts)
 
     def apply(
-        self, states: tuple[Any, ...], sent: Updates, kept: DeviceStates, at: At
-    ) -> tuple[Updates, tuple[Any, ...], DeviceStates]:
+        self, states: States, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, States, DeviceStates]:
         """Send updates through all stages."""
         after, count = [], len(self.stages)
         for stage, state in zip(self.stages, states[:count], strict=True):
@@ -120,11 +124,6 @@ class Chain:
         """Add updates to what has come so far, block by block; `sums` is written to."""
         how: Any = self.aggregator
         if self.joint:
-            if own := sorted(sent.weighed.keys() & sent.blocks.keys()):
-                raise ChainError(
-                    f"{type(how).__name__} counts devices alike, and the algorithm weighs {own} in "
-                    "a way of its own; take Mean(), or another algorithm"
-                )
             sums["sent"] = sent
             return
         for name, block in sent.blocks.items():
@@ -132,9 +131,7 @@ class Chain:
                 sums[name] = how.begin(block.shape[1])
             sums[name] = how.add(sums[name], block, sent.weights_of(name))
 
-    def done(
-        self, sums: Mapping[str, Any], share: float, states: tuple[Any, ...]
-    ) -> tuple[dict[str, F64], tuple[Any, ...]]:
+    def done(self, sums: Mapping[str, Any], share: float, states: States) -> tuple[Any, States]:
         """Return each block's aggregate, and all states after it.
 
         Parameters
@@ -149,6 +146,8 @@ class Chain:
         how: Any = self.aggregator
         if not self.joint:
             return {name: how.done(total, share) for name, total in sums.items()}, states
-        given = how.combine(states[-1], sums["sent"], sums.get("own", {}))
-        means, state = parts_of(given, "means, state", f"{type(how).__name__}.combine")
+        if own := sorted(sums["sent"].weighed.keys() & sums["sent"].blocks.keys()):
+            why = f"counts devices alike, and the algorithm weighs {own} in a way of its own"
+            raise ChainError(f"{type(how).__name__} {why}; take Mean(), or another algorithm")
+        means, state = how.combine(states[-1], sums["sent"], sums.get("own", {}))
         return means, (*states[:-1], state)

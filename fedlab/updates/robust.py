@@ -6,8 +6,9 @@ one of them loses all. `f` is how many devices of a cohort may lie; with fewer d
 needs for that, a federation is refused, or a round is skipped. Numbers that devices tell, such as
 their losses, are not judged.
 
-Rows are a claim of the device's own, so all devices count alike, but for `GeometricMedian` and
-`NormBound`, which take weights.
+Rows are a claim of the device's own, so all devices count alike, but for `GeometricMedian`, which
+takes weights. A bound on the norm of updates (Sun et al., "Can you really backdoor federated
+learning?", 2019) is `fedlab.updates.ClipNorm`, behind the attacks.
 """
 
 from __future__ import annotations
@@ -256,8 +257,8 @@ class GeometricMedian(Joint):
         whole_number(self.steps, "steps", 1)
 
     def combine(self, state: Any, sent: Updates, own: Blocks) -> Combined:
-        # The point is a mean of the rows: its distances follow from theirs, |v_k - z|^2 =
-        # sum_j a_j D_kj - a'Da/2, so that only shares move, and not whole vectors.
+        # The point is a mean of the rows, so its distances follow from theirs: |v_k - z|^2 =
+        # sum_j a_j D_kj - a'Da/2. Only shares move, and not whole vectors.
         distances = apart(sent.blocks.values())
         weights = sent.weights / sent.weights.sum()
         shares = weights
@@ -309,35 +310,6 @@ class CenteredClipping(Joint):
             shares = np.minimum(1.0, self.radius / np.maximum(far, self.radius)) / len(sent)
             centre = {name: centre[name] + move for name, move in _summed(away, shares).items()}
         return centre, {name: mean.copy() for name, mean in centre.items()}
-
-
-@dataclass(frozen=True)
-class NormBound(Joint):
-    """The weighted mean of updates none of which is longer than `norm`.
-
-    Parameters
-    ----------
-    norm : float
-
-    Source: Sun et al., "Can you really backdoor federated learning?", 2019.
-
-    Examples
-    --------
-    >>> sent = Updates(np.arange(2), {"change": np.array([[1.0], [1e6]])}, np.full(2, 0.5), {})
-    >>> NormBound(2.0).combine({}, sent, {})[0]
-    {'change': array([1.5])}
-    """
-
-    norm: float
-
-    weights: ClassVar[str | None] = None
-
-    def __post_init__(self) -> None:
-        positive(norm=self.norm)
-
-    def combine(self, state: Any, sent: Updates, own: Blocks) -> Combined:
-        shorter = self.norm / np.maximum(lengths(sent.blocks.values()), self.norm)
-        return _summed(sent.blocks, sent.weights * shorter / sent.weights.sum()), state
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from fedlab.updates.robust import (
     Krum,
     Median,
     MultiKrum,
-    NormBound,
     TrimmedMean,
 )
 
@@ -103,7 +102,6 @@ ALL = {
     "bulyan": Bulyan(2),
     "geometric median": GeometricMedian(),
     "centred clipping": CenteredClipping(1.0),
-    "norm bound": NormBound(1.0),
     "fltrust": FLTrust(root()),
     "nnm, median": NNM(2, Median()),
     "nnm, krum": NNM(2, Krum(2)),
@@ -205,12 +203,6 @@ def test_at_the_geometric_median_unit_vectors_cancel_out():
     np.testing.assert_allclose(alike, doubled, atol=1e-8)
 
 
-def test_a_norm_bound_is_the_weighted_mean_of_what_was_shortened():
-    rows = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, -2.0]])
-    given = combined(NormBound(1.0), rows, [1.0, 2.0, 1.0])
-    np.testing.assert_allclose(given, (rows[0] / 5 + 2 * rows[1] + rows[2] / 2) / 4)
-
-
 def test_fltrust_is_its_equation():
     own, rows = np.array([0.0, 2.0]), np.array([[3.0, 3.0], [0.0, -5.0], [0.0, 7.0], [0.0, 0.0]])
     trust = [np.sqrt(0.5), 0.0, 1.0, 0.0]
@@ -241,7 +233,7 @@ def test_two_liars_of_eleven_move_it_no_further_than_its_proof_allows(name, scal
         assert (given <= honest.max(axis=0)).all()
     elif name == "krum":
         assert any(np.array_equal(given, row) for row in honest)
-    elif name == "centred clipping" or name == "norm bound":
+    elif name == "centred clipping":
         assert np.linalg.norm(given) <= 1 + 1e-12
     elif name == "fltrust":
         assert np.linalg.norm(given) <= np.linalg.norm(own) * (1 + 1e-12)
@@ -295,7 +287,6 @@ def test_float32_blocks_give_float64_that_is_near(name):
         MultiKrum(0),
         Bulyan(0),
         CenteredClipping(1e9),
-        NormBound(1e9),
         NNM(0, Median()),
     ],
 )
@@ -323,7 +314,6 @@ def test_distances_do_not_cancel_out(numbers, size):
         (lambda: Krum(1, keep=0), "keep is 0"),
         (lambda: GeometricMedian(nu=0), "nu is 0; it must be a positive number"),
         (lambda: CenteredClipping(0.0), "radius is 0.0"),
-        (lambda: NormBound(-1.0), "norm is -1.0"),
         (lambda: FLTrust("hospital"), "root is 'hospital'"),
         (lambda: FLTrust(Device(0, VectorIndex(2))), "no rows to train on"),
         (lambda: NNM(1, "median"), "then .* has no init, combine"),

@@ -25,6 +25,7 @@ from fedlab.workbench.experiments.texts import (
     retrieved,
     with_context,
 )
+from fedlab.workbench.experiments.withstand import withstand
 
 __all__ = [
     "Recipe",
@@ -49,4 +50,5 @@ __all__ = [
     "sealing_costs",
     "storage_types",
     "with_context",
+    "withstand",
 ]
