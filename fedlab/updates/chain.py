@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlab.core.typing import F64
 from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
 from fedlab.updates.aggregators import Aggregator, Joint, Mean

@@ -260,8 +260,7 @@ class GeometricMedian(Joint):
         # The point is a mean of the rows, so its distances follow from theirs: |v_k - z|^2 =
         # sum_j a_j D_kj - a'Da/2. Only shares move, and not whole vectors.
         distances = apart(sent.blocks.values())
-        weights = sent.weights / sent.weights.sum()
-        shares = weights
+        shares = weights = sent.weights / sent.weights.sum()
         for _ in range(self.steps):
             squares = distances @ shares - shares @ distances @ shares / 2
             pulls = weights / np.maximum(np.sqrt(np.maximum(squares, 0)), self.nu)
@@ -337,7 +336,7 @@ class FLTrust(Joint):
 
     def combine(self, state: Any, sent: Updates, own: Blocks) -> Combined:
         far = lengths(sent.blocks.values())
-        length = float(lengths(block[None] for block in own.values())[0])
+        length = float(np.linalg.norm(np.concatenate([[], *own.values()])))
         along = np.sum([block @ own[name] for name, block in sent.blocks.items()], axis=0)
         trust = np.maximum(along, 0) / np.maximum(far * length, np.finfo(np.float64).tiny)
         shares = trust * length / np.where(trust > 0, far * trust.sum(), 1.0)

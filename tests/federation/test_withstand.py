@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import Device, Federation, LocalSGD, SoftmaxRegression, VectorIndex
-from fedlab.algorithms import AFL, IFCA, FedNova, Scaffold
+from fedlab import MLP, Device, Federation, LocalSGD, SoftmaxRegression, VectorIndex
+from fedlab.algorithms import _ALGORITHMS, AFL, IFCA, FedBN, FedNova, Scaffold
 from fedlab.federation import round as one_round
 from fedlab.updates import Cast, Chain, ChainError, ClipNorm, Mean
 from fedlab.updates.attacks import ALIE, IPM, FreeRider, GaussianAttack, MinMax, SignFlip
@@ -245,3 +245,24 @@ def test_a_control_variate_is_judged_with_its_change():
         one.run(3)
     assert np.abs(lied.state.algorithm["control"]).max() < 10
     assert lied.parameters.tobytes() != without.parameters.tobytes()
+
+
+#: Those that weigh a block in a way of their own; the others' blocks are judged like FedAvg's.
+OWN_WEIGHTS = {"afl", "fednova", "ifca"}
+
+
+@pytest.mark.parametrize("name", [name for name in _ALGORITHMS if "lora" not in name])
+@pytest.mark.parametrize("aggregator", [MultiKrum(1), FLTrust(ROOT), CenteredClipping(0.5)])
+def test_every_algorithm_runs_with_a_defence_or_is_refused(name, aggregator):
+    devices = [class_device(n, [0, 1, 2] * (2 + n % 3)) for n in range(COUNT)]
+    algorithm = FedBN(keep=("bias1",)) if name == "fedbn" else name
+    given = {"algorithm": algorithm, "aggregator": aggregator, "updates": [IPM(0.2)]}
+    local = LocalSGD(epochs=2, batch_size=4, learning_rate=0.1)
+    one = Federation(devices, MLP(4, (5,), 3), local=local, **given)
+    if name in OWN_WEIGHTS:
+        with pytest.raises(ChainError, match="a way of its own"):
+            one.round()
+        return
+    for _ in one.rounds(2):
+        assert np.isfinite(one.parameters).all()
+    assert not len(one.history.remarks())

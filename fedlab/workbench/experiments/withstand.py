@@ -46,18 +46,19 @@ def withstand(
         since a cohort has too few devices, are left out.
     """
     rows = list[dict[str, Any]]()
-    for seed, share, attack, defence in product(seeds, shares, attacks, defences):
-        given = {"seed": seed, "evaluate_every": rounds, **make(seed)}
-        count = round(share * len(given["devices"]))
-        attacked = attacks[attack](given["devices"], share, seed)
-        defended = defences[defence](count)
-        stages = [*attacked.get("updates", ()), *defended.get("updates", ())]
-        try:
-            run = Federation(**{**given, **attacked, **defended, "updates": stages})
-        except ChainError:
-            continue
-        for _ in run.rounds(rounds):
-            pass
-        told = {"attack": attack, "defence": defence, "share": share, "seed": seed}
-        rows.append(told | dict(measure(run)))
+    for seed in seeds:
+        made = {"seed": seed, "evaluate_every": rounds, **make(seed)}
+        count = len(made["devices"])
+        for share, attack in product(shares, attacks):
+            attacked = attacks[attack](made["devices"], share, seed)
+            for defence in defences:
+                defended = defences[defence](round(share * count))
+                stages = [*attacked.get("updates", ()), *defended.get("updates", ())]
+                try:
+                    run = Federation(**{**made, **attacked, **defended, "updates": stages})
+                except ChainError:
+                    continue
+                list(run.rounds(rounds))
+                told = {"attack": attack, "defence": defence, "share": share, "seed": seed}
+                rows.append(told | dict(measure(run)))
     return pd.DataFrame(rows)

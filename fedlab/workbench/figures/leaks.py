@@ -121,18 +121,16 @@ def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
 
 
 def plot_grid(
-    tables: Mapping[str, pd.DataFrame], *, label: str, cmap: str = "viridis"
+    tables: Mapping[str, pd.DataFrame], *, label: str
 ) -> tuple[Figure, list[Axes], pd.DataFrame]:
-    """Draw tables side by side, each number on its colour, which means the same in all of them.
+    """Draw tables side by side, each number on its colour: the darker, the larger.
 
     Parameters
     ----------
     tables : mapping of title to DataFrame
-        With the same rows. NaN stays empty.
+        With the same rows. A dash stands for NaN.
     label : str
         What the numbers are, with their unit.
-    cmap : str
-        Colours; their last one stands for the largest number.
 
     Returns
     -------
@@ -141,13 +139,13 @@ def plot_grid(
     """
     frame, most = pd.concat(tables), max(len(table.columns) for table in tables.values())
     low, high = np.nanmin(frame), np.nanmax(frame)
-    size = (2.4 + 0.42 * most * len(tables), 2.0 + 0.3 * len(frame) / len(tables))
+    size = (2.4 + max(2.4, 0.42 * most) * len(tables), 2.0 + 0.3 * len(frame) / len(tables))
     figure, grid = pyplot.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
     for ax, (title, table) in zip(grid[0], tables.items(), strict=True):
-        mesh = ax.imshow(table, cmap=cmap, vmin=low, vmax=high, aspect="auto")
+        mesh = ax.imshow(table, cmap="Blues", vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(table.to_numpy()):
-            color = "w" if value < low + 0.6 * (high - low) else "k"
-            said = f"{value:.2f}".removeprefix("0") if np.isfinite(value) else ""
+            color = "w" if value > low + 0.6 * (high - low) else "k"
+            said = f"{value:.2f}".removeprefix("0") if np.isfinite(value) else "-"
             ax.text(column, row, said, color=color, ha="center", va="center", size=9)
         ax.set(title=title, xticks=range(len(table.columns)), yticks=range(len(table)))
         ax.set_xticklabels(table.columns, rotation=45, ha="right")
