@@ -44,6 +44,7 @@ from fedlab.updates import (
     Stage,
     optimiser,
 )
+from fedlab.updates.aggregators import Joint
 from fedlab.updates.weights import Weigher, Weights
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ class Federation:
         before it left. By default all. Simulated seconds count training, and not the choosing.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
-    aggregator : Aggregator, optional
-        What makes one vector of them; by default their weighted mean.
+    aggregator : Aggregator or Joint, optional
+        What makes one vector of them; by default their weighted mean. `fedlab.updates.robust` has
+        those that hold where some devices lie.
     stragglers : Stragglers, optional
         Devices that don't do all their epochs.
     test : tuple of arrays, optional
@@ -142,7 +144,7 @@ class Federation:
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
-        aggregator: Aggregator | None = None,
+        aggregator: Aggregator | Joint | None = None,
         stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
         evaluate_every: int = 1,
