@@ -204,8 +204,7 @@ def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | 
     how = ([root], plan.trainer, work, plan.local, order)
     [part] = train_in_parts(*how, seed=plan.seed, threads=threads)
     if part.set_aside:
-        why = f"the server's own rows can't train: {part.set_aside[0]}"
-        raise RuntimeError(why) from part.error
+        raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
     own = _Came(state.kept, (), came.wire, came.devices)
     _take(replace(plan, chain=Chain()), state, own, part, places, np.ones(1), order.rates)
     return own.sums
