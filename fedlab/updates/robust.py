@@ -161,10 +161,10 @@ class Krum(_Bounded):
         return max(2 * self.f + 3, self.f + (self.keep or 1))
 
     def combine(self, state: Any, sent: Updates, own: Blocks) -> Combined:
-        shares = np.zeros(len(sent))
         keep = self.keep or len(sent) - self.f
-        shares[self._best(apart(sent.blocks.values()))[:keep]] = 1 / keep
-        return _summed(sent.blocks, shares), state
+        chosen = np.sort(self._best(apart(sent.blocks.values()))[:keep])
+        blocks = {name: block[chosen] for name, block in sent.blocks.items()}
+        return _summed(blocks, np.full(keep, 1 / keep)), state
 
     def _best(self, distances: F64) -> Places:
         """Return devices by the sum of the distances to their nearest, best first."""

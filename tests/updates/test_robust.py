@@ -246,6 +246,16 @@ def test_two_liars_of_eleven_move_it_no_further_than_its_proof_allows(name, scal
     assert np.abs(rows.mean(axis=0)).max() > scale / 100  # the mean moves as far as they like
 
 
+@pytest.mark.parametrize("name", ["median", "trimmed mean", "krum", "multi-krum", "bulyan"])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_not_even_infinity_gets_in(name):
+    rows = honest_and_liars(1.0)
+    rows[9], rows[10] = np.inf, -np.inf
+    given, honest = combined(ALL[name], rows), rows[:9]
+    assert (given >= honest.min(axis=0)).all()
+    assert (given <= honest.max(axis=0)).all()
+
+
 @each
 def test_the_order_of_devices_changes_nothing(name):
     draw = np.random.default_rng(1)
