@@ -274,7 +274,8 @@ class GeometricMedian(Joint):
 class CenteredClipping(Joint):
     """The last round's aggregate, moved by the mean of the updates' clipped distances from it.
 
-    v <- v + mean_k((x_k - v) min(1, radius / |x_k - v|)), from v = 0 before the first round.
+    v <- v + mean_k((x_k - v) min(1, radius / d_k)), where d_k is the length of x_k - v; before the
+    first round, v is 0.
 
     Parameters
     ----------
