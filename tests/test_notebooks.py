@@ -59,6 +59,15 @@ SMALL = {
         "asks": [1, 4],
     },
     "10_measure_what_leaks": {"rows": 1000, "betas": [1.0, 8.0], "pairs": [16, 64], "seeds": [0]},
+    "14_withstand_attacks": {
+        "lies": ["IPM", "back door"],
+        "defences": ["median", "Bulyan", "FLTrust"],
+        "seeds": [0, 1],
+        "devices": 10,
+        "shares": [0.1, 0.3],
+        "rounds": 3,
+        "hidden": 8,
+    },
     "16_tune_a_large_model": {
         "subjects": ["sci.med", "sci.space"],
         "seeds": [0, 1],

@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     MODEL = 18
     UNSEEN = 19
     ROWS = 20
+    BYZANTINE = 21
     REACHABLE = 30
     DROPOUT = 31
     PROFILES = 32

@@ -60,6 +60,7 @@ from fedlab.updates import (
     Stage,
     optimiser,
 )
+from fedlab.updates.aggregators import Joint
 from fedlab.updates.sent import NUMBERS
 from fedlab.updates.weights import Weigher, Weights
 
@@ -109,8 +110,9 @@ class Federation:
         before it left. By default all. Simulated seconds count training, and not the choosing.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
-    aggregator : Aggregator, optional
-        What makes one vector of them; by default their weighted mean.
+    aggregator : Aggregator or Joint, optional
+        What makes one vector of them; by default their weighted mean. `fedlab.updates.robust` has
+        those that hold where some devices lie.
     stragglers : Stragglers, optional
         Devices that don't do all their epochs.
     test : tuple of arrays, optional
@@ -169,7 +171,7 @@ class Federation:
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
-        aggregator: Aggregator | None = None,
+        aggregator: Aggregator | Joint | None = None,
         stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
         evaluate_every: int = 1,
@@ -196,13 +198,21 @@ class Federation:
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
-        weigh = Weigher(_own_weights(method, weights))
+        passed = Chain(tuple(updates), aggregator or Mean())
+        weigh = Weigher(_own_weights(weights, method, passed.aggregator))
         if not self._stored:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
-        passed = Chain(tuple(updates), aggregator or Mean())
         chooser = _selecting(selection, cohort, passed)
         _refuse_odd_schedule(schedule, method, passed, size, quorum)
+        if size < passed.least:
+            few = f"{passed.aggregator} needs {passed.least} devices in a round"
+            raise ChainError(f"{few}, and the cohort has {size}; take more, or a smaller f")
+        if (root := getattr(passed.aggregator, "root", None)) is not None:
+            admit([root], model)
+        for stage in passed.stages:
+            if hasattr(stage, "check"):
+                stage.check(self._roster.devices)
         read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
         if read and not passed.shows_rows:
             raise ChainError(
@@ -743,6 +753,12 @@ def _refuse_odd_schedule(
             f"{name} weighs each update by its staleness, and stages of updates= hide single "
             "updates; leave those out, or take a Deadline"
         )
+    judge = passed.aggregator
+    if getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root"):
+        raise ChainError(
+            f"{name} weighs each update by its staleness, and {judge} counts all alike; take a "
+            "Deadline, or an aggregator with weights, such as Mean() or GeometricMedian()"
+        )
     plain = [getattr(type(method), n, None) is getattr(Stateless, n) for n in _PLAIN]
     if not all(plain):
         raise ValueError(
@@ -752,15 +768,17 @@ def _refuse_odd_schedule(
         )
 
 
-def _own_weights(algorithm: Any, given: Weights | None) -> Weights:
-    """Return the weights: those given, unless the algorithm has its own."""
-    own: Weights | None = getattr(algorithm, "weights", None)
-    if own is not None and given is not None and given != own:
-        raise ValueError(
-            f"{type(algorithm).__name__} weighs devices by {own!r}, and weights={given!r} was "
-            "given; leave it out"
-        )
-    return given or own or "rows"
+def _own_weights(given: Weights | None, *parts: Any) -> Weights:
+    """Return the weights: those given, unless the algorithm or the aggregator has its own."""
+    for part in parts:
+        own: Weights | None = getattr(part, "weights", None)
+        if own is not None and given is not None and given != own:
+            raise ValueError(
+                f"{type(part).__name__} weighs devices by {own!r}, and weights={given!r} was "
+                "given; leave it out"
+            )
+        given = given or own
+    return given or "rows"
 
 
 def _checked(values: ArrayLike, layout: Layout) -> Array:

@@ -31,9 +31,9 @@ from fedlab.fleet import Roster, View, round_seconds
 from fedlab.fleet.asynchronous import Landing
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
-from fedlab.training.cohort import train_in_parts
+from fedlab.training.cohort import ALL, HELD, train_in_parts
 from fedlab.training.work import phases_of
-from fedlab.updates import Updates
+from fedlab.updates import Chain, Updates
 from fedlab.updates.mean import Means, client_drift
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
@@ -58,6 +58,7 @@ class _Came:
     kept: DeviceStates
     stages: tuple[Any, ...]
     wire: Wire
+    devices: Sequence[Device]
     sums: dict[str, Any] = field(default_factory=dict)
     at: list[Places] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -106,10 +107,9 @@ def play(
     with one_blas_thread():
         drawn = selected(plan, fleet, state)
         view, places, remarks = drawn.view, drawn.fate.places, drawn.remarks
-        cohort = [fleet.devices[place] for place in places.tolist()]
-        came, down = _trained(plan, state, cohort, drawn, threads)
+        came, down = _trained(plan, state, fleet, drawn, threads)
         _refuse_hopeless(state, came)
-        remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
+        remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
             **_cost(plan, drawn, came, down),
@@ -156,7 +156,7 @@ def play(
 def _trained(
     plan: Plan,
     state: RunState,
-    cohort: Sequence[Device],
+    fleet: Roster,
     drawn: Selected,
     threads: int | None,
 ) -> tuple[_Came, int]:
@@ -164,17 +164,18 @@ def _trained(
     number, places, landing = state.round + 1, drawn.fate.places, drawn.landing
     given = read_only(state.parameters)
     phases = phases_of(plan.algorithm.work(state.algorithm, given, places, state.kept))
-    order = Dispatch.alike(len(cohort), number, plan.local.rate(number), drawn.fate.epochs)
+    order = Dispatch.alike(len(places), number, plan.local.rate(number), drawn.fate.epochs)
     if landing is not None:
         phases = tuple(landing.begun(phase, given) for phase in phases)
         rates = np.array([plan.local.rate(sent) for sent in landing.sent_in.tolist()], np.float64)
         order = replace(order, rounds=landing.sent_in, rates=rates)
-    cohort = choosing(plan.rows, cohort, plan.model, phases[0], seed=plan.seed, round=number)
-    came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases), shown=cohort)
+    asked = [fleet.devices[place] for place in places.tolist()]
+    cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
+    wire = Wire.of(plan.model.layout, phases)
+    came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort)
     weights: F64 | None = None
-    parts = train_in_parts(
-        *(cohort, plan.trainer, phases, plan.local, order), seed=plan.seed, threads=threads
-    )
+    how, held = (plan.trainer, phases, plan.local, order), ALL if plan.chain.whole else HELD
+    parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
     for part in parts:
         came.set_aside |= part.set_aside
         came.error = came.error or part.error
@@ -186,8 +187,24 @@ def _trained(
         if len(part.places):
             mine = part.places
             _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine], landing)
+    if (root := getattr(plan.chain.aggregator, "root", None)) is not None:
+        came.sums["own"] = _own(plan, state, came, root, threads)
     signals = *plan.rows, plan.weights.weights  # queries, say
     return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
+
+
+def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | None) -> Any:
+    """Return the blocks that a device would send that had rows of the server's own."""
+    places, number = np.array([len(came.devices)]), state.round + 1
+    work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
+    order = Dispatch.alike(1, number, plan.local.rate(number), plan.local.epochs)
+    how = ([root], plan.trainer, work, plan.local, order)
+    [part] = train_in_parts(*how, seed=plan.seed, threads=threads)
+    if part.set_aside:
+        raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
+    own = _Came(state.kept, (), came.wire, came.devices)
+    _take(replace(plan, chain=Chain()), state, own, part, places, np.ones(1), order.rates, None)
+    return own.sums
 
 
 def _keys(came: _Came, places: Places, senders: Places) -> tuple[U64, ...]:
@@ -244,9 +261,8 @@ def _take(
     sent, kept = parts_of(given, "updates, what devices keep", who)
     if not isinstance(sent, Updates):
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
-    sent, came.stages, came.kept = plan.chain.apply(
-        came.stages, came.wire.narrowed(sent, buffers), kept, At(plan.seed, state.round + 1)
-    )
+    sent, at = came.wire.narrowed(sent, buffers), At(plan.seed, state.round + 1, came.devices)
+    sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, at)
     if landing is not None:
         gap = landing.starts[part.places] - state.parameters
         travels = came.wire.travels("change")
@@ -257,7 +273,7 @@ def _take(
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
         columns[_WEIGHT + name] = sent.weights_of(name)
         came.averaged.add(name)
-    if plan.chain.shows_rows and "change" in sent.blocks:
+    if plan.chain.drifts and "change" in sent.blocks:
         from fedlab.updates import kernels
 
         columns["entering"] = sent.weights_of("change")
@@ -285,17 +301,20 @@ def _stepped(
     plan: Plan, state: RunState, came: _Came
 ) -> tuple[RunState, dict[str, float], Remarks]:
     """Let the algorithm learn from what came, and the server step, if enough did."""
-    still = {"update_norm": 0.0, **({"drift": 0.0} if plan.chain.shows_rows else {})}
+    still = {"update_norm": 0.0, **({"drift": 0.0} if plan.chain.drifts else {})}
     if (usable := len(came.places)) < plan.quorum:
         few = {0: "no usable update", 1: "1 usable update"}
         told = few.get(usable, f"{usable} usable updates")
         return state, still, [(SERVER, f"skipped: {told}; the quorum is {plan.quorum}")]
+    if usable < plan.chain.least:
+        needs = f"{plan.chain.aggregator} needs {plan.chain.least}"
+        return state, still, [(SERVER, f"skipped: {usable} usable updates; {needs}")]
     weights = came.column("weight")
     if not weights.any():
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
-    sums = plan.chain.done(came.sums, share)
+    sums, stages = plan.chain.done(came.sums, share, came.stages)
     means = Means(came.wire.widened(sums))
     for name in came.averaged:
         means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
@@ -323,7 +342,7 @@ def _stepped(
         parameters=moved,
         algorithm=algorithm,
         server=server,
-        stages=came.stages,
+        stages=stages,
         kept=came.kept,
     )
     return after, moves, []

@@ -32,8 +32,8 @@ from fedlab.training.trainer import (
 )
 from fedlab.training.work import Observe, Phase, Work, phases_of
 
-#: Bytes of all changes that are held at once.
-_HELD = 1 << 28
+#: Bytes of all changes that are held at once; and where a cohort has to come whole.
+HELD, ALL = 1 << 28, 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def train_in_parts(
     *,
     seed: int,
     threads: int | None = None,
-    held: int = _HELD,
+    held: int = HELD,
 ) -> Iterator[Trained]:
     """Yield what the devices of a cohort give, some of them at a time, in their order.
 

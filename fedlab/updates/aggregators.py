@@ -1,13 +1,15 @@
-"""Aggregators: from a block's rows to one vector, a part of the cohort at a time."""
+"""Aggregators: from rows to one vector a block, a part of the cohort at a time, or all at once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from fedlab.core.typing import F64, Array
+from fedlab.updates.sent import Updates
 
 
 class Aggregator(Protocol):
@@ -27,6 +29,32 @@ class Aggregator(Protocol):
 
     def done(self, held: Any, share: float) -> F64:
         """Return the aggregate, (n,); `share` is what the weights of all rows sum to."""
+
+
+class Joint:
+    """From a whole cohort to one vector a block, where devices are judged by all that they sent.
+
+    One that compares with rows of the server's own has a ``root``, the `Device` that holds them.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rows"})
+    #: "uniform" where all devices count alike, None where it takes weights.
+    weights: ClassVar[str | None] = "uniform"
+    #: Fewest devices of a cohort.
+    least: int = 1
+
+    def init(self, size: int) -> Any:
+        """Return the state before the first round, for `size` parameters."""
+        return {}
+
+    def combine(
+        self, state: Any, sent: Updates, own: Mapping[str, F64]
+    ) -> tuple[dict[str, F64], Any]:
+        """Return each block's aggregate, (n,) float64, and the next state.
+
+        `own` is what the root's rows taught, by block; it is empty where there is no root.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

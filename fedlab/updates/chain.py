@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlab.core.typing import F64
 from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
-from fedlab.updates.aggregators import Aggregator, Mean
+from fedlab.updates.aggregators import Aggregator, Joint, Mean
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
 
@@ -27,6 +26,10 @@ _SAID = {
 }
 
 
+#: What each stage remembers, and an aggregator behind them.
+States = tuple[Any, ...]
+
+
 class ChainError(ValueError):
     """Stages that don't go together."""
 
@@ -38,7 +41,7 @@ class Chain:
     Parameters
     ----------
     stages : sequence of Stage
-    aggregator : Aggregator
+    aggregator : Aggregator or Joint
 
     Raises
     ------
@@ -53,7 +56,7 @@ class Chain:
     """
 
     stages: tuple[Stage, ...] = ()
-    aggregator: Aggregator = Mean()  # noqa: RUF009 (a frozen value)
+    aggregator: Aggregator | Joint = Mean()  # noqa: RUF009 (a frozen value)
 
     def __post_init__(self) -> None:
         holds = _AT_FIRST
@@ -61,7 +64,8 @@ class Chain:
             require(stage, f"stage {place + 1}", "needs", "gives", "takes", "init", "apply")
             self._refuse(stage, holds, self.stages[:place])
             holds = holds - stage.takes | stage.gives
-        require(self.aggregator, "aggregator", "needs", "begin", "add", "done")
+        ways = ("init", "combine") if self.joint else ("begin", "add", "done")
+        require(self.aggregator, "aggregator", "needs", *ways)
         self._refuse(self.aggregator, holds, self.stages)
 
     def _refuse(self, part: Any, holds: frozenset[str], before: Sequence[Stage]) -> None:
@@ -74,33 +78,75 @@ class Chain:
             )
 
     @property
+    def joint(self) -> bool:
+        """Whether the aggregator judges a device by all its blocks."""
+        return hasattr(self.aggregator, "combine")
+
+    @property
+    def whole(self) -> bool:
+        """Whether a cohort has to come at once."""
+        return self.joint or any(getattr(stage, "whole", False) for stage in self.stages)
+
+    @property
+    def least(self) -> int:
+        """Fewest devices that the aggregator can work on."""
+        return getattr(self.aggregator, "least", 1)
+
+    @property
     def shows_rows(self) -> bool:
         """Whether the server can read each device's own blocks."""
         return all("rows" not in stage.takes for stage in self.stages)
 
-    def init(self, size: int) -> tuple[Any, ...]:
-        """Return the stages' states before the first round."""
-        return tuple(stage.init(size) for stage in self.stages)
+    @property
+    def drifts(self) -> bool:
+        """Whether drift is known: how far updates lie apart around their mean."""
+        return self.shows_rows and "linear" in self.aggregator.needs
+
+    def init(self, size: int) -> States:
+        """Return the stages' states before the first round, and the aggregator's if it has one."""
+        parts: list[Any] = [*self.stages, *([self.aggregator] if self.joint else [])]
+        return tuple(part.init(size) for part in parts)
 
     def apply(
-        self, states: tuple[Any, ...], sent: Updates, kept: DeviceStates, at: At
-    ) -> tuple[Updates, tuple[Any, ...], DeviceStates]:
+        self, states: States, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, States, DeviceStates]:
         """Send updates through all stages."""
-        after = []
-        for stage, state in zip(self.stages, states, strict=True):
+        after, count = [], len(self.stages)
+        for stage, state in zip(self.stages, states[:count], strict=True):
             given = stage.apply(state, sent, kept, at)
             who = f"{type(stage).__name__}.apply"
             sent, state, kept = parts_of(given, "updates, state, what devices keep", who)
             after.append(state)
-        return sent, tuple(after), kept
+        return sent, (*after, *states[count:]), kept
 
     def fold(self, sums: dict[str, Any], sent: Updates) -> None:
         """Add updates to what has come so far, block by block; `sums` is written to."""
+        how: Any = self.aggregator
+        if self.joint:
+            sums["sent"] = sent
+            return
         for name, block in sent.blocks.items():
             if name not in sums:
-                sums[name] = self.aggregator.begin(block.shape[1])
-            sums[name] = self.aggregator.add(sums[name], block, sent.weights_of(name))
+                sums[name] = how.begin(block.shape[1])
+            sums[name] = how.add(sums[name], block, sent.weights_of(name))
 
-    def done(self, sums: Mapping[str, Any], share: float) -> dict[str, F64]:
-        """Return each block's aggregate; `share` is what the weights that came sum to."""
-        return {name: self.aggregator.done(total, share) for name, total in sums.items()}
+    def done(self, sums: Mapping[str, Any], share: float, states: States) -> tuple[Any, States]:
+        """Return each block's aggregate, and all states after it.
+
+        Parameters
+        ----------
+        sums
+            What `fold` has written. ``own`` among it is what rows of the server's own taught.
+        share : float
+            What the weights that came sum to.
+        states : tuple
+            Those of the stages, and the aggregator's.
+        """
+        how: Any = self.aggregator
+        if not self.joint:
+            return {name: how.done(total, share) for name, total in sums.items()}, states
+        if own := sorted(sums["sent"].weighed.keys() & sums["sent"].blocks.keys()):
+            why = f"counts devices alike, and the algorithm weighs {own} in a way of its own"
+            raise ChainError(f"{type(how).__name__} {why}; take Mean(), or another algorithm")
+        means, state = how.combine(states[-1], sums["sent"], sums.get("own", {}))
+        return means, (*states[:-1], state)

@@ -12,6 +12,7 @@ that a chain that makes no sense is refused when it is built (see `fedlab.update
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from fedlab.core.typing import Array
 from fedlab.core.validation import positive
+from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.updates.sent import Updates
 
@@ -26,10 +28,12 @@ State = Any
 
 
 class At(NamedTuple):
-    """Where a stage's draws stand: see `fedlab.core.randomness`."""
+    """Where a stage's draws stand (see `fedlab.core.randomness`), and among which devices."""
 
     seed: int
     round: int
+    #: All of the federation: `Updates.places` point there.
+    devices: Sequence[Device] = ()
 
 
 class Stage(Protocol):

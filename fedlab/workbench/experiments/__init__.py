@@ -2,6 +2,7 @@
 
 from fedlab.workbench.experiments.clinics import Recipe, cross_validate
 from fedlab.workbench.experiments.contests import contest
+from fedlab.workbench.experiments.defences import withstand
 from fedlab.workbench.experiments.files import altered_files, killed_saves, sealing_costs
 from fedlab.workbench.experiments.index import (
     churn,
@@ -49,4 +50,5 @@ __all__ = [
     "sealing_costs",
     "storage_types",
     "with_context",
+    "withstand",
 ]

@@ -1,20 +1,23 @@
-"""The figure of the leak meter: what a search keeps against what an attack gets.
+"""Figures of attacks: what a search keeps against what one gets, and which defence withstands it.
 
 As in `fedlab.workbench.figures`, a function returns ``(figure, axes, frame)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot
 
 from fedlab.leaks import leak_summary
 from fedlab.workbench.figures.axes import Drawn, axes_of, beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MARKERS = "oDs^vPX*"
 _SIZES = (190, 120, 95, 75, 75, 60, 60, 60)
@@ -115,3 +118,39 @@ def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
         left = reach[0] > 0.5
         at, shift = min(reach) if left else max(reach), (-10 if left else 10, 0)
         beside(ax, ", ".join(names), (at, recall), shift, va="center", fontsize=10)
+
+
+def plot_grid(
+    tables: Mapping[str, pd.DataFrame], *, label: str
+) -> tuple[Figure, list[Axes], pd.DataFrame]:
+    """Draw tables side by side, each number on its colour: the darker, the larger.
+
+    Parameters
+    ----------
+    tables : mapping of title to DataFrame
+        With the same rows. A dash stands for NaN.
+    label : str
+        What the numbers are, with their unit.
+
+    Returns
+    -------
+    figure, list of axes, frame
+        The frame holds all tables by title.
+    """
+    frame, most = pd.concat(tables), max(len(table.columns) for table in tables.values())
+    low, high = np.nanmin(frame), np.nanmax(frame)
+    size = (2.4 + max(2.4, 0.42 * most) * len(tables), 2.0 + 0.3 * len(frame) / len(tables))
+    figure, grid = pyplot.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, table) in zip(grid[0], tables.items(), strict=True):
+        mesh = ax.imshow(table, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+        for (row, column), value in np.ndenumerate(table.to_numpy()):
+            color = "w" if value > low + 0.6 * (high - low) else "k"
+            said = f"{value:.2f}".removeprefix("0") if np.isfinite(value) else "-"
+            ax.text(column, row, said, color=color, ha="center", va="center", size=9)
+        ax.set(title=title, xticks=range(len(table.columns)), yticks=range(len(table)))
+        ax.set_xticklabels(table.columns, rotation=45, ha="right")
+        ax.set_yticklabels(table.index)
+        ax.grid(visible=False)
+        ax.label_outer()
+    figure.colorbar(mesh, ax=list(grid[0]), label=label, pad=0.02)
+    return figure, list(grid[0]), frame

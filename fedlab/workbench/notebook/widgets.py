@@ -46,22 +46,49 @@ def split_slider(labels: ArrayLike, devices: int, *, alpha: float, seed: int) ->
     VBox or None
         The widget, which is also shown; None in a batch run.
     """
+    scale = {"base": 10, "min": -2, "max": 2, "step": 0.1, "description": "α"}
+    return slider(
+        lambda alpha: split_figure(labels, devices, alpha, seed), alpha, "FloatLogSlider", **scale
+    )
+
+
+def slider(
+    draw: Callable[[float], tuple[Figure, str]],
+    value: float,
+    kind: str = "SelectionSlider",
+    **settings: Any,
+) -> VBox | None:
+    """Show a slider with a live figure; in batch, the figure for `value`.
+
+    Parameters
+    ----------
+    draw : function of the slider's value
+        Returns a figure, and what it shows in a sentence.
+    value : float
+        Where the slider begins.
+    kind : str
+        Of ipywidgets.
+    **settings
+        What it takes, such as ``options=`` or ``description=``.
+
+    Returns
+    -------
+    VBox or None
+        The widget, which is also shown; None in a batch run.
+    """
     if cells.is_batch():
-        cells.show(*split_figure(labels, devices, alpha, seed))
+        cells.show(*draw(value))
         return None
     import ipywidgets
 
-    slider = ipywidgets.FloatLogSlider(
-        value=alpha, base=10, min=-2, max=2, step=0.1, description="α", continuous_update=False
-    )
-
-    def draw(alpha: float) -> None:
-        figure, said = split_figure(labels, devices, alpha, seed)
+    def show(value: float) -> None:
+        figure, said = draw(value)
         display(figure)  # type: ignore[no-untyped-call]
         print(said)
         pyplot.close(figure)
 
-    return live(slider, draw)
+    control = getattr(ipywidgets, kind)(value=value, continuous_update=False, **settings)
+    return live(control, show)
 
 
 def live(control: Widget, show: Callable[[Any], None]) -> VBox:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
-from fedlab.workbench.figures.leaks import plot_leaks, trade_frame
+from fedlab.workbench.figures.leaks import plot_grid, plot_leaks, trade_frame
 
 COLUMNS = ["protection", "setting", "kind", "attacker", "metric", "seed", "value", "chance"]
 
@@ -70,3 +70,18 @@ def test_a_frame_without_attacks_is_refused():
     lone = frame().query("attacker == ''")
     with pytest.raises(ValueError, match="0 attacks of the holder"):
         plot_leaks(lone)
+
+
+def test_a_grid_says_every_number_and_a_colour_means_the_same_in_all_panels():
+    names = {"index": ["mean", "median"]}
+    even = pd.DataFrame({"none": [0.9, 0.88], "flip": [0.1, np.nan]}, **names)
+    skewed = pd.DataFrame({"none": [0.5, 1.0], "flip": [0.3, 0.4]}, **names)
+    figure, panels, told = plot_grid({"IID": even, "skewed": skewed}, label="accuracy")
+    said = [[text.get_text() for text in ax.texts] for ax in panels]
+    assert said == [[".90", ".10", ".88", "-"], [".50", ".30", "1.00", ".40"]]
+    assert {ax.images[0].get_clim() for ax in panels} == {(0.1, 1.0)}
+    assert [t.get_text() for t in panels[0].get_xticklabels()] == ["none", "flip"]
+    assert [t.get_text() for t in panels[0].get_yticklabels()] == ["mean", "median"]
+    assert [t.get_color() for t in panels[1].texts] == ["k", "k", "w", "k"]
+    assert told.loc["skewed"].equals(skewed)
+    assert figure.axes[-1].get_ylabel() == "accuracy"

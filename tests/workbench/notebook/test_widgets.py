@@ -4,6 +4,7 @@ import ipywidgets
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from fedlab.workbench.notebook import cells, widgets
 
@@ -47,3 +48,25 @@ def test_a_batch_run_leaves_a_figure_behind(monkeypatch):
     [(figure, alt)] = shown
     assert len(figure.axes) == 2
     assert "alpha 0.5: 6 devices hold" in alt
+
+
+def test_a_slider_draws_what_its_value_asks_for(monkeypatch, capsys):
+    mpl.use("agg")
+
+    def draw(share):
+        return pyplot.figure(), f"{share:.0%} attack"
+
+    monkeypatch.setattr(cells, "is_batch", lambda: False)
+    box = widgets.slider(draw, 0.2, options=[("few", 0.2), ("many", 0.4)])
+    control, _ = box.children
+    assert isinstance(control, ipywidgets.SelectionSlider)
+    control.value = 0.4
+    said = [line for line in capsys.readouterr().out.splitlines() if "attack" in line]
+    assert said == ["20% attack", "40% attack"]
+    shown = []
+    monkeypatch.setattr(cells, "is_batch", lambda: True)
+    monkeypatch.setattr(cells, "show", lambda figure, alt: shown.append(alt))
+    assert widgets.slider(draw, 0.2, options=[0.2, 0.4]) is None
+    assert shown == ["20% attack"]
+    assert pyplot.get_fignums()  # `cells.show` closes it, which is not the one here
+    pyplot.close("all")
