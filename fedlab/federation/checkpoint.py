@@ -70,6 +70,7 @@ class Checkpoint:
         arrays["parameters"] = state.parameters
         known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}
         trees = {"algorithm": state.algorithm, "server": state.server, "stages": state.stages}
+        trees["sent"] = state.sent
         for name, tree in trees.items():
             known[name] = _flattened(tree, f"{name} state", arrays)
         CHECKPOINT.write(path, known, arrays)
@@ -104,6 +105,7 @@ class Checkpoint:
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),
                 history=History.of(_named("history ", arrays)),
+                sent=_unflattened(known["sent"], arrays),
             )
             taken = Participation.of(_named("participation ", arrays))
             return cls(dict(known["settings"]), state, taken)

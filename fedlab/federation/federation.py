@@ -22,6 +22,7 @@ from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.convergence import Convergence
+from fedlab.federation.downlink import begun, checked_codecs
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
 from fedlab.federation.history import History, Report
 from fedlab.federation.participation import Participation
@@ -39,6 +40,7 @@ from fedlab.updates import (
     Aggregator,
     Chain,
     ChainError,
+    Codec,
     Mean,
     ServerOptimiser,
     Stage,
@@ -84,6 +86,9 @@ class Federation:
         before it left. By default all. Simulated seconds count training, and not the choosing.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
+    down : sequence of Codec
+        What codes the server's model on its way to devices: ``[TopK(0.1)]`` (see
+        `fedlab.federation.downlink`). The model that is measured is the server's own.
     aggregator : Aggregator, optional
         What makes one vector of them; by default their weighted mean.
     stragglers : Stragglers, optional
@@ -142,6 +147,7 @@ class Federation:
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
+        down: Sequence[Codec] = (),
         aggregator: Aggregator | None = None,
         stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
@@ -190,6 +196,7 @@ class Federation:
             weights=weigh,
             rows=checked_rules(rows),
             chain=passed,
+            down=tuple(down),
             server=steps,
             seed=seed,
             trainer=trainer,
@@ -213,15 +220,18 @@ class Federation:
         for who, text in remarks:
             history.remark(0, who, text)
         start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
+        learning = method.init(start, self._roster.count, model.layout)
+        checked_codecs(self.plan.down, method, learning, start)
         self.state = RunState(
             round=0,
             parameters=start,
-            algorithm=method.init(start, self._roster.count, model.layout),
+            algorithm=learning,
             server=steps.init(start),
             stages=self.plan.chain.init(len(start)),
             kept=DeviceStates(keep_in),
             has_trained=False,
             history=history,
+            sent=begun(self.plan.down, start),
         )
 
     # -- what stands where -------------------------------------------------------------------

@@ -21,6 +21,7 @@ from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
+from fedlab.federation.downlink import sent_down
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
@@ -103,12 +104,13 @@ def play(
         places, epochs, remarks = _selected(plan, fleet, number)
         devices = fleet.devices
         cohort = [devices[place] for place in places.tolist()]
-        came, down = _trained(plan, state, cohort, places, epochs, number, threads)
+        state, spared = sent_down(plan, state, places)
+        came, down = _trained(plan, state, cohort, places, epochs, spared, number, threads)
         _refuse_hopeless(state, came)
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, fleet, came, down, len(places)),
+            **_cost(plan, fleet, came, down),
             **_summary(came),
             **moves,
             **(
@@ -166,14 +168,17 @@ def _trained(
     cohort: Sequence[Device],
     places: Places,
     epochs: I64,
+    spared: I64,
     number: int,
     threads: int | None,
-) -> tuple[_Came, int]:
+) -> tuple[_Came, I64]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
-    work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
+    work = plan.algorithm.work(state.algorithm, read_only(state.served), places, state.kept)
     phases = phases_of(work)
     cohort = choosing(plan.rows, cohort, plan.model, phases[0], seed=plan.seed, round=number)
     came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases), shown=cohort)
+    signals = *plan.rows, plan.weights.weights  # queries, say
+    down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals)) - spared
     weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
@@ -189,9 +194,9 @@ def _trained(
             came.in_parts = not whole
         if len(part.places):
             mine = part.places
-            _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine])
-    signals = *plan.rows, plan.weights.weights  # queries, say
-    return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
+            rates = order.rates[mine]
+            _take(plan, state, came, part, places[mine], weights[mine], rates, down[mine])
+    return came, down
 
 
 def _keys(came: _Came, places: Places, senders: Places) -> tuple[U64, ...]:
@@ -227,6 +232,7 @@ def _take(
     places: Places,
     weights: F64,
     rates: F64,
+    down: I64,
 ) -> None:
     """Let devices report, send their updates through the stages, and add them to the sums."""
     stats = {
@@ -263,7 +269,8 @@ def _take(
         kernels.squares(sent.blocks["change"], columns["square"])
     if len(sent.blocks) > 1:
         columns |= {_BYTES + name: sent.nbytes_of(name).astype(np.float64) for name in sent.blocks}
-    came.note(sent.places, weight=sent.weights, nbytes=sent.nbytes.astype(np.float64), **columns)
+    columns |= {"nbytes": sent.nbytes.astype(np.float64), "down": down.astype(np.float64)}
+    came.note(sent.places, weight=sent.weights, **columns)
 
 
 def _refuse_hopeless(state: RunState, came: _Came) -> None:
@@ -305,7 +312,7 @@ def _stepped(
     # Read-only, since what is written to it in place would count as no step at all.
     given = plan.server.step(state.server, read_only(state.parameters), change)
     stepped, server = _fitting(given, plan.server, "step", "parameters", state)
-    stepped = came.wire.moved(stepped, state.parameters, sums)
+    stepped = came.wire.moved(stepped, state.served, sums)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():
@@ -341,22 +348,22 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict[str, float]:
+def _cost(plan: Plan, fleet: Roster, came: _Came, down: I64) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
     return {
-        "bytes_down": float(down * asked),
+        "bytes_down": float(down.sum()),
         "bytes_up": float(came.column("nbytes").sum()),
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
-        "seconds": float(_seconds(plan, fleet, came, down).max(initial=0.0)),
+        "seconds": float(_seconds(plan, fleet, came).max(initial=0.0)),
     }
 
 
-def _seconds(plan: Plan, fleet: Roster, came: _Came, down: int) -> F64:
+def _seconds(plan: Plan, fleet: Roster, came: _Came) -> F64:
     seconds: F64 = round_seconds(
         fleet.hardware(came.places),
-        down + came.column("nbytes"),
+        came.column("down") + came.column("nbytes"),
         plan.model.layout.size,
         came.column("rows") * came.column("epochs"),
     )
@@ -382,4 +389,5 @@ def _of_devices(fleet: Roster, came: _Came, plan: Plan) -> dict[str, Any]:
         "steps": came.column("steps"),
         "train_loss": came.column("loss"),
         "bytes_up": came.column("nbytes"),
+        "bytes_down": came.column("down"),
     }

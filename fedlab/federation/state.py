@@ -30,6 +30,9 @@ class RunState:
         Whether any update has ever come.
     history : History
         Of the rounds done.
+    sent : dict of arrays, optional
+        Where the server's model travels coded: ``model``, which devices decoded, (p,), and
+        ``bytes``, of the differences so far, added up.
     """
 
     round: int
@@ -40,3 +43,9 @@ class RunState:
     kept: DeviceStates
     has_trained: bool
     history: History
+    sent: dict[str, Array] | None = None
+
+    @property
+    def served(self) -> Array:
+        """(p,) parameters from which devices start."""
+        return self.parameters if self.sent is None else self.sent["model"]

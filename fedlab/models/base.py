@@ -81,6 +81,22 @@ class Layout:
                 parts[name][...] = True
         return read_only(chosen)
 
+    def part(self, mask: Bool) -> Layout:
+        """Return the layout of the numbers under a mask, (p,): arrays that are cut are vectors.
+
+        Examples
+        --------
+        >>> layout = Layout((("weights", (2, 2)), ("bias", (2,))))
+        >>> layout.part(np.array([True, True, True, False, False, False])).shapes
+        (('weights', (3,)),)
+        """
+        shapes = []
+        for (name, shape), part in zip(self.shapes, self.views(mask).values(), strict=True):
+            count = np.count_nonzero(part)
+            if count:
+                shapes.append((name, shape if count == part.size else (int(count),)))
+        return Layout(tuple(shapes), tuple(n for n, _ in shapes if n in self.buffers))
+
     def views(self, vector: Array) -> dict[str, Array]:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""
         arrays, start = {}, 0
