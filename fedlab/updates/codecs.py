@@ -138,9 +138,11 @@ class Codec(Coding):
             arrays.append(array)
         if data:
             raise ValueError(f"{len(data)} bytes follow a message's last part")
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise ValueError("a message holds NaN or inf")
-        return self.expand(tuple(arrays), at)
+        with np.errstate(all="ignore"):
+            row = self.expand(tuple(arrays), at)
+        if not np.isfinite(row).all():
+            raise ValueError("a message decodes to NaN or inf")
+        return row
 
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
@@ -187,12 +189,12 @@ def scaled_by(row: Array) -> tuple[F64, float]:
     return np.divide(row, peak or 1.0, dtype=np.float64), peak
 
 
-def counted(share: Any, name: str, size: int) -> int:
+def counted(share: Any, size: int) -> int:
     """Return how many of `size` a whole number, or a share, asks for; at least one if there is one.
 
     Examples
     --------
-    >>> counted(0.1, "keep", 50), counted(7, "keep", 5), counted(1e-9, "keep", 50)
+    >>> counted(0.1, 50), counted(7, 5), counted(1e-9, 50)
     (5, 5, 1)
     """
     count = round(share * size) if isinstance(share, float) else int(share)

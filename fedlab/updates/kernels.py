@@ -6,8 +6,9 @@ A column's sum does not depend on the others', so threads may share the columns.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
-from fedlab.core.jit import compiled
+from fedlab.core.jit import INNER, compiled
 
 # No reordering and no fused multiplication: the bits are those of the plain loop.
 #: Columns that are worked on together: their sums stay in the processor's nearest cache.
@@ -36,3 +37,61 @@ def squares(vectors, result):
             number = np.float64(numbers[place])
             total += number * number
         result[row] = total
+
+
+@compiled()
+def hadamard(row):
+    """Put a Walsh-Hadamard transform in a row's place, (2^k,); twice gives the row times 2^k."""
+    size, half = len(row), 1
+    while half < size:
+        for start in range(0, size, 2 * half):
+            left, right = row[start : start + half], row[start + half : start + 2 * half]
+            for place in range(half):
+                x, y = left[place], right[place]
+                left[place], right[place] = x + y, x - y
+        half *= 2
+
+
+@compiled()
+def rounded(row, edges, symbols):
+    """Write to `symbols`, (n,), between which of some edges, rising, the numbers of a row lie."""
+    for place in range(len(row)):
+        above = 0
+        for edge in edges:
+            above += row[place] > edge
+        symbols[place] = above
+
+
+@compiled()
+def sketched(row, keys, sums):
+    """Add a row, (n,), to its sums, (lines, cells) float64."""
+    for line in range(len(sums)):
+        for place in range(len(row)):
+            cell, sign = _cell(keys[line], place, sums.shape[1])
+            sums[line, cell] += sign * row[place]
+
+
+@compiled()
+def unsketched(sums, keys, said, row):
+    """Write to a row the median of what sums, (lines, cells), say; `said`, (lines,), is scratch."""
+    lines, cells = sums.shape
+    for place in range(len(row)):
+        for line in range(lines):
+            cell, sign = _cell(keys[line], place, cells)
+            number, slot = sign * sums[line, cell], line
+            while slot and said[slot - 1] > number:
+                said[slot] = said[slot - 1]
+                slot -= 1
+            said[slot] = number
+        row[place] = said[lines // 2] / 2 + said[(lines - 1) // 2] / 2
+
+
+@njit(**INNER)
+def _cell(key, place, cells):
+    """Return where a number enters a line, and its sign: splitmix64 (Steele et al., 2014)."""
+    mixed = key + np.uint64(place + 1) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    cell = (mixed >> np.uint64(32)) * np.uint64(cells) >> np.uint64(32)
+    return cell, 1 - 2 * np.int64(mixed & np.uint64(1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from fedlab.core.typing import Array
+from fedlab.core.validation import whole_number
 from fedlab.updates.codecs import Codec, Context, counted, fitted, refuse_share
 from fedlab.updates.entropy import Field, Raw, Subset
 
@@ -57,11 +59,11 @@ class TopK(Codec):
         refuse_share(self.keep, "keep")
 
     def parts(self, at: Context) -> tuple[Field, ...]:
-        count = counted(self.keep, "keep", at.size)
+        count = counted(self.keep, at.size)
         return Raw(at.numbers, count), Subset(count, at.size)
 
     def code(self, row: Array, at: Context) -> tuple[Array, ...]:
-        places = largest(row, counted(self.keep, "keep", at.size))
+        places = largest(row, counted(self.keep, at.size))
         return row[places], places
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
@@ -104,7 +106,7 @@ class RandomK(Codec):
         return self.shared
 
     def parts(self, at: Context) -> tuple[Field, ...]:
-        return (Raw(at.numbers, counted(self.keep, "keep", at.size)),)
+        return (Raw(at.numbers, counted(self.keep, at.size)),)
 
     def code(self, row: Array, at: Context) -> tuple[Array, ...]:
         return (row[self._places(at)],)
@@ -118,5 +120,65 @@ class RandomK(Codec):
         return row
 
     def _places(self, at: Context) -> Array:
-        count = counted(self.keep, "keep", at.size)
+        count = counted(self.keep, at.size)
         return np.sort(at.draw(shared=self.shared).choice(at.size, count, replace=False))
+
+
+@dataclass(frozen=True)
+class CountSketch(Codec):
+    """Sums of the row's numbers travel, each number in one of each line, with a sign.
+
+    A number is read as the median of what its sums say. Sums are linear, S(v) + S(w) = S(v + w), as
+    all devices and rounds have the same lines, so messages may be added up; what is read of them is
+    not linear. The error is large but for the few numbers that outweigh the rest.
+
+    Parameters
+    ----------
+    cells : int or float
+        Sums of a line, or their share of the row's numbers.
+    lines : int
+    keep : int or float, optional
+        How many numbers are read, the largest ones, or their share; the others are zero. By default
+        all.
+
+    Source: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002;
+    Rothchild et al., "FetchSGD", ICML 2020. Lines come from a 64-bit mixing function (splitmix64)
+    at keys that are drawn, which is no proven hash family.
+    """
+
+    cells: int | float = 0.02
+    lines: int = 5
+    keep: int | float | None = None
+
+    contracts: ClassVar[bool] = False
+    additive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        refuse_share(self.cells, "cells")
+        whole_number(self.lines, "lines", 1, 99)
+        if self.keep is not None:
+            refuse_share(self.keep, "keep")
+
+    def parts(self, at: Context) -> tuple[Field, ...]:
+        return (Raw(at.numbers, self.lines * counted(self.cells, at.size)),)
+
+    def code(self, row: Array, at: Context) -> tuple[Array, ...]:
+        from fedlab.updates import kernels
+
+        sums = np.zeros((self.lines, counted(self.cells, at.size)))
+        kernels.sketched(row, self._keys(at), sums)
+        return (fitted(sums.ravel(), at.numbers),)
+
+    def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
+        from fedlab.updates import kernels
+
+        row, sums = np.empty(at.size, at.numbers), arrays[0].reshape(self.lines, -1)
+        kernels.unsketched(sums, self._keys(at), np.empty(self.lines, at.numbers), row)
+        if self.keep is not None:
+            read = largest(row, counted(self.keep, at.size))
+            row, whole = np.zeros_like(row), row
+            row[read] = whole[read]
+        return row
+
+    def _keys(self, at: Context) -> Array:
+        return replace(at, round=0).draw(shared=True).integers(2**64, size=self.lines, dtype="u8")
