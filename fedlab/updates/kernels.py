@@ -54,12 +54,10 @@ def hadamard(row):
 
 @compiled()
 def rounded(row, edges, symbols):
-    """Write to `symbols`, (n,), between which of some edges, rising, the numbers of a row lie."""
-    for place in range(len(row)):
-        above = 0
-        for edge in edges:
-            above += row[place] > edge
-        symbols[place] = above
+    """Add to `symbols`, (n,), how many of some edges the numbers of a row lie above."""
+    for edge in edges:
+        for place in range(len(row)):
+            symbols[place] += row[place] > edge
 
 
 @compiled()
@@ -72,18 +70,23 @@ def sketched(row, keys, sums):
 
 
 @compiled()
-def unsketched(sums, keys, said, row):
-    """Write to a row the median of what sums, (lines, cells), say; `said`, (lines,), is scratch."""
+def unsketched(sums, keys, row):
+    """Write to a row, (n,), the median of what sums, (lines, cells), say."""
     lines, cells = sums.shape
-    for place in range(len(row)):
+    said = np.empty((lines, _WIDTH), sums.dtype)
+    for start in range(0, len(row), _WIDTH):
+        part = row[start : start + _WIDTH]
         for line in range(lines):
-            cell, sign = _cell(keys[line], place, cells)
-            number, slot = sign * sums[line, cell], line
-            while slot and said[slot - 1] > number:
-                said[slot] = said[slot - 1]
-                slot -= 1
-            said[slot] = number
-        row[place] = said[lines // 2] / 2 + said[(lines - 1) // 2] / 2
+            for place in range(len(part)):
+                cell, sign = _cell(keys[line], start + place, cells)
+                said[line, place] = sign * sums[line, cell]
+        for last in range(lines - 1, 0, -1):  # all places are sorted at once, by exchanges
+            for line in range(last):
+                for place in range(len(part)):
+                    x, y = said[line, place], said[line + 1, place]
+                    said[line, place], said[line + 1, place] = min(x, y), max(x, y)
+        for place in range(len(part)):
+            part[place] = said[lines // 2, place] / 2 + said[(lines - 1) // 2, place] / 2
 
 
 @njit(**INNER)

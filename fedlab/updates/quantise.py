@@ -56,7 +56,7 @@ class Cast(Codec):
         if self.dtype == "f16":
             return arrays[0].astype(at.numbers)
         if self.dtype == "i8":
-            return fitted(arrays[0] * ((arrays[1] - 127) / 127), at.numbers)
+            return fitted(arrays[0] * (np.arange(-127, 128) / 127), at.numbers)[arrays[1]]
         return (arrays[0].astype(np.uint32) << 16).view(np.float32).astype(at.numbers)
 
 
@@ -100,7 +100,8 @@ class QSGD(Codec):
         return measure, (np.copysign(level, shares) + self.levels).astype(np.int32)
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
-        return fitted(arrays[0] * ((arrays[1] - self.levels) / self.levels), at.numbers)
+        steps = np.arange(-self.levels, self.levels + 1) / self.levels
+        return fitted(arrays[0] * steps, at.numbers)[arrays[1]]
 
 
 @dataclass(frozen=True)
@@ -152,4 +153,4 @@ class Sign(Codec):
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
         scale = arrays[0][0] if self.step is None else self.step
-        return fitted(np.where(arrays[1], scale, -scale), at.numbers)
+        return fitted(np.array([-scale, scale]), at.numbers)[arrays[1]]

@@ -173,7 +173,7 @@ class CountSketch(Codec):
         from fedlab.updates import kernels
 
         row, sums = np.empty(at.size, at.numbers), arrays[0].reshape(self.lines, -1)
-        kernels.unsketched(sums, self._keys(at), np.empty(self.lines, at.numbers), row)
+        kernels.unsketched(sums, self._keys(at), row)
         if self.keep is not None:
             read = largest(row, counted(self.keep, at.size))
             row, whole = np.zeros_like(row), row
