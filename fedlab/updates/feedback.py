@@ -32,6 +32,8 @@ class _Remembering(Coding):
     codec: Codec
 
     needs: ClassVar[frozenset[str]] = frozenset({"rows", "fresh"})
+    #: Whether what is kept is what the server lacks, or what it knows.
+    _owes: ClassVar[bool]
 
     def __post_init__(self) -> None:
         refuse_stretching(self.codec, "codec")
@@ -39,6 +41,17 @@ class _Remembering(Coding):
     @property
     def takes(self) -> frozenset[str]:  # type: ignore[override]
         return self.codec.takes | {"fresh"}
+
+    def passed(
+        self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Array, I64, DeviceStates]:
+        memory = f"{type(self).__name__} of {name} at {at.stage}"
+        old = kept.rows(memory, places, np.zeros(rows.shape[1], rows.dtype))
+        with np.errstate(over="ignore"):
+            whole = fitted(rows + old if self._owes else rows - old, rows.dtype)
+            coded, sizes, kept = self.codec.passed(name, whole, places, sent, kept, at)
+            new = fitted(whole - coded if self._owes else old + coded, rows.dtype)
+        return coded if self._owes else new, sizes, kept.put(memory, places, new)
 
 
 @dataclass(frozen=True)
@@ -67,14 +80,7 @@ class ErrorFeedback(_Remembering):
     [[0. 4.]]
     """
 
-    def passed(
-        self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
-    ) -> tuple[Array, I64, DeviceStates]:
-        owed, none = f"owed of {name} at {at.stage}", np.zeros(rows.shape[1], rows.dtype)
-        with np.errstate(over="ignore"):
-            whole = fitted(rows + kept.rows(owed, places, none), rows.dtype)
-        coded, sizes, kept = self.codec.passed(name, whole, places, sent, kept, at)
-        return coded, sizes, kept.put(owed, places, fitted(whole - coded, rows.dtype))
+    _owes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,4 @@ class EF21(_Remembering):
     practically faster error feedback", NeurIPS 2021, algorithm 2.
     """
 
-    def passed(
-        self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
-    ) -> tuple[Array, I64, DeviceStates]:
-        known, none = f"known of {name} at {at.stage}", np.zeros(rows.shape[1], rows.dtype)
-        old = kept.rows(known, places, none)
-        with np.errstate(over="ignore"):
-            apart = fitted(rows - old, rows.dtype)
-            coded, sizes, kept = self.codec.passed(name, apart, places, sent, kept, at)
-            new = fitted(old + coded, rows.dtype)
-        return new, sizes, kept.put(known, places, new)
+    _owes: ClassVar[bool] = False

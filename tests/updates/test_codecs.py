@@ -46,6 +46,7 @@ CODECS: list[Codec] = [
     RandomK(0.5, shared=True),
     QSGD(),
     QSGD(127, "max"),
+    QSGD(3, bucket=8),
     TernGrad(),
     Sign(),
     Sign(step=0.01),
@@ -253,6 +254,17 @@ def test_qsgd_has_its_exact_mean_error_below_its_bound(levels: int) -> None:
     assert_unbiased(mean, row, expected, draws)
 
 
+def test_qsgd_in_buckets_is_qsgd_of_each() -> None:
+    row, draws = row_of(64, seed=1), 1000
+    expected = 0.0
+    for part in row.reshape(4, 16):
+        steps = 4 * np.abs(part) / np.linalg.norm(part)
+        above = steps - np.floor(steps)
+        expected += (above * (1 - above)).sum() / 4**2 * np.square(part).sum()
+    found, _ = errors(QSGD(4, bucket=16), row, draws)
+    assert_mean(found, expected / np.square(row).sum())
+
+
 def test_terngrad_has_its_exact_mean_error() -> None:
     row, draws = row_of(64, seed=2), 3000
     peak = np.abs(row).max()
@@ -426,7 +438,7 @@ def test_nothing_is_lost_what_was_not_sent_is_owed() -> None:
         coded, _, kept = stage.apply({}, updates(block), kept, At(0, number))
         sent_so_far += coded.blocks["change"]
         places = updates(block).places
-        owed = kept.rows("owed of change at 0", places, np.zeros(9))
+        owed = kept.rows("ErrorFeedback of change at 0", places, np.zeros(9))
         np.testing.assert_allclose(sent_so_far + owed, rows[: number + 1].sum(axis=0), atol=1e-12)
         assert coded.nbytes_of("change").tolist() == [
             len(TopK(2).encode(row, Context(9, row.dtype))) for row in coded.blocks["change"]
