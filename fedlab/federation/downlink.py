@@ -35,26 +35,25 @@ from fedlab.updates.stages import At
 _SEEN = "differences seen"
 
 
-def checked_codecs(down: Sequence[Any], algorithm: Algorithm, state: Any, start: Array) -> None:
-    """Refuse codecs that can't bring a model down, or an algorithm that sends none."""
+def begun(
+    down: Sequence[Codec], algorithm: Algorithm, state: Any, start: Array
+) -> dict[str, Array] | None:
+    """Return what the server keeps of what it sent, before the first round.
+
+    Refused are codecs that can't bring a model down, and an algorithm that sends none.
+    """
+    if not down:
+        return None
     for codec in down:
         refuse_stretching(codec, "a codec of down=")
-    if not down:
-        return
     work = algorithm.work(state, read_only(start), np.zeros(1, np.intp), DeviceStates())
-    if not any(
-        phase.start is not None and not phase.own and phase.received is None
-        for phase in phases_of(work)
-    ):
+    phases = phases_of(work)
+    if not any(p.start is not None and not p.own and p.received is None for p in phases):
         raise ValueError(
             f"down= codes a model that all devices start from, and {type(algorithm).__name__} "
             "sends them something else; leave it out"
         )
-
-
-def begun(down: Sequence[Codec], start: Array) -> dict[str, Array] | None:
-    """Return what the server keeps of what it sent, before the first round."""
-    return {"model": start, "bytes": np.zeros(1, np.int64)} if down else None
+    return {"model": start, "bytes": np.zeros(1, np.int64)}
 
 
 def sent_down(plan: Plan, state: RunState, places: Places) -> tuple[RunState, I64]:

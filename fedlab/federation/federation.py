@@ -22,7 +22,7 @@ from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.convergence import Convergence
-from fedlab.federation.downlink import begun, checked_codecs
+from fedlab.federation.downlink import begun
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
 from fedlab.federation.history import History, Report
 from fedlab.federation.participation import Participation
@@ -221,7 +221,6 @@ class Federation:
             history.remark(0, who, text)
         start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
         learning = method.init(start, self._roster.count, model.layout)
-        checked_codecs(self.plan.down, method, learning, start)
         self.state = RunState(
             round=0,
             parameters=start,
@@ -231,7 +230,7 @@ class Federation:
             kept=DeviceStates(keep_in),
             has_trained=False,
             history=history,
-            sent=begun(self.plan.down, start),
+            sent=begun(self.plan.down, method, learning, start),
         )
 
     # -- what stands where -------------------------------------------------------------------

@@ -38,11 +38,6 @@ class Wire:
     buffers: Bool | None = None
     stays: Mapping[str, Bool] = field(default_factory=dict)
 
-    @property
-    def size(self) -> int:
-        """Numbers of the model."""
-        return self.layout.size
-
     @classmethod
     def of(cls, layout: Layout, phases: Iterable[Phase]) -> Wire:
         """Return what some phases let travel."""
@@ -65,7 +60,7 @@ class Wire:
         """Return updates as they travel, with the buffers that `cut` took out."""
         blocks, layouts = dict(sent.blocks), {}
         for name, block in sent.blocks.items():
-            if block.shape[1] != self.size:
+            if block.shape[1] != self.layout.size:
                 continue
             travels, layouts[name] = self._travels(name), self.layout
             if travels is not None:
@@ -81,7 +76,7 @@ class Wire:
         for name, mean in wide.items():
             travels = self._travels(name)
             if travels is not None and mean.shape == (np.count_nonzero(travels),):
-                wide[name] = np.zeros(self.size)
+                wide[name] = np.zeros(self.layout.size)
                 wide[name][travels] = mean
         return wide
 
@@ -101,4 +96,4 @@ class Wire:
         return ~(self._stays(name) | buffers)
 
     def _stays(self, name: str) -> Bool:
-        return self.stays.get(name, np.zeros(self.size, np.bool_))
+        return self.stays.get(name, np.zeros(self.layout.size, np.bool_))

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, address_of, generator
 from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import number, shown, whole_number
+from fedlab.core.validation import number, whole_number
 from fedlab.device.states import DeviceStates
 from fedlab.models.base import Layout
 from fedlab.updates.entropy import Field
@@ -50,19 +50,11 @@ class Context:
         return generator(self.seed, Purpose.CODEC, round=self.round, device=device, part=self.part)
 
 
-@dataclass(frozen=True)
 class Coding(Rowwise):
-    """What passes named blocks on as they are decoded, and counts their bytes.
+    """What passes named blocks on as they are decoded, and counts their bytes."""
 
-    Parameters
-    ----------
-    blocks : tuple of str, optional
-        By default all that are as wide as the model: changes, control variates. Others travel
-        whole: a few class means are no place to save, and a variance that an error made negative
-        is none.
-    """
-
-    blocks: tuple[str, ...] | None = field(default=None, kw_only=True)
+    #: By default all that are as wide as the model.
+    blocks: tuple[str, ...] | None
 
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
@@ -74,13 +66,15 @@ class Coding(Rowwise):
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
         blocks, sizes = dict(sent.blocks), dict(sent.sizes)
-        wide = self.blocks or ({"change"} | sent.layouts.keys())
+        wide = set(self.blocks or ()) or ({"change"} | sent.layouts.keys())
+        if self.blocks and (missing := wide - sent.blocks.keys()):
+            named = f"{type(self).__name__} codes the blocks {', '.join(sorted(missing))}"
+            raise ValueError(f"{named}; {', '.join(sent.blocks)} are sent")
         for name in [name for name in sent.blocks if name in wide]:
             # What a device does not send (of a cluster that is not its own, say) stays so.
             some = np.flatnonzero(sent.nbytes_of(name))
-            coded, nbytes, kept = self.passed(
-                name, blocks[name][some], sent.places[some], sent, kept, at
-            )
+            passed = self.passed(name, blocks[name][some], sent.places[some], sent, kept, at)
+            coded, nbytes, kept = passed
             blocks[name], sizes[name] = blocks[name].copy(), np.zeros(len(sent), np.int64)
             blocks[name][some], sizes[name][some] = coded, nbytes
         return replace(sent, blocks=blocks, sizes=sizes), state, kept
@@ -92,7 +86,16 @@ class Codec(Coding):
 
     `encode` and `decode` are made of these three; `apply` passes on what `decode` would return, and
     counts what `encode` would.
+
+    Parameters
+    ----------
+    blocks : tuple of str, optional
+        What is coded; by default all that is as wide as the model: changes, control variates.
+        Other blocks travel whole: a few class means are no place to save, and a variance that an
+        error made negative is none.
     """
+
+    blocks: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     #: Whether the error is less than what is coded, as feedback needs: |C(v) - v| < |v|, or so in
     #: the mean.
@@ -147,14 +150,8 @@ class Codec(Coding):
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Array, I64, DeviceStates]:
-        general = Context(
-            rows.shape[1],
-            rows.dtype,
-            at.seed,
-            at.round,
-            part=address_of(f"{name} at {at.stage}"),
-            layout=sent.layouts.get(name),
-        )
+        part, layout = address_of(f"{name} at {at.stage}"), sent.layouts.get(name)
+        general = Context(rows.shape[1], rows.dtype, at.seed, at.round, 0, part, layout)
         keeps, memory = self.keeps(general), f"coding {name} at {at.stage}"
         starts = kept.rows(memory, places, np.zeros(keeps, rows.dtype))
         decoded, sizes = np.empty_like(rows), np.empty(len(rows), np.int64)
@@ -206,6 +203,4 @@ def refuse_share(value: Any, name: str) -> None:
     if not isinstance(value, float):
         whole_number(value, name, 1)
     elif not 0 < number(value, name) <= 1:
-        raise ValueError(
-            f"{name} is {shown(value)}; give a share above 0 and up to 1.0, or a whole number"
-        )
+        raise ValueError(f"{name} is {value}; give a share above 0, up to 1.0, or a whole number")

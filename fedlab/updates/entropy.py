@@ -78,10 +78,8 @@ class Symbols:
             unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             flags = unpacked[: self.count * self._bits].reshape(self.count, self._bits)
             symbols = flags @ (1 << np.arange(self._bits))
-        elif kind == _CODED and len(data) > 2 * self.alphabet:
+        elif kind == _CODED and len(data) > 2 * self.alphabet and any(data[: 2 * self.alphabet]):
             often = np.frombuffer(data[: 2 * self.alphabet], "<u2")
-            if not often.any():
-                raise ValueError("a message's symbols occur never")
             symbols = _from_words(data[2 * self.alphabet :], _categorical(often), self.count)
         else:
             raise ValueError(f"a message of {len(data)} bytes can't hold {self.count} symbols")

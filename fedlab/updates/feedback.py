@@ -39,6 +39,10 @@ class _Remembering(Coding):
         refuse_stretching(self.codec, "codec")
 
     @property
+    def blocks(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        return self.codec.blocks
+
+    @property
     def takes(self) -> frozenset[str]:  # type: ignore[override]
         return self.codec.takes | {"fresh"}
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fedlab.core.typing import F64, Array
-from fedlab.core.validation import known, positive, whole_number
+from fedlab.core.validation import positive, whole_number
 from fedlab.updates.codecs import Codec, Context, fitted, scaled_by
 from fedlab.updates.entropy import Field, Raw, Symbols
 
@@ -34,7 +34,8 @@ class Cast(Codec):
     dtype: Literal["f16", "bf16", "i8"] = "f16"
 
     def __post_init__(self) -> None:
-        known(self.dtype, ("f16", "bf16", "i8"), "dtype")
+        if self.dtype not in ("f16", "bf16", "i8"):
+            raise ValueError(f"dtype is {self.dtype!r}; choose 'f16', 'bf16' or 'i8'")
 
     def parts(self, at: Context) -> tuple[Field, ...]:
         if self.dtype == "i8":
@@ -91,7 +92,8 @@ class QSGD(Codec):
 
     def __post_init__(self) -> None:
         whole_number(self.levels, "levels", 1, 127)
-        known(self.norm, ("l2", "max"), "norm")
+        if self.norm not in ("l2", "max"):
+            raise ValueError(f"norm is {self.norm!r}; choose 'l2' or 'max'")
         if self.bucket is not None:
             whole_number(self.bucket, "bucket", 1)
 

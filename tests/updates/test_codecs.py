@@ -458,6 +458,8 @@ def test_blocks_that_are_not_as_wide_as_the_model_travel_whole_unless_named() ->
     named, _, _ = TopK(1, blocks=("means",)).apply({}, sent, DeviceStates(), At(0, 1))
     assert np.count_nonzero(named.blocks["means"]) == 3
     assert named.blocks["change"] is sent.blocks["change"]
+    with pytest.raises(ValueError, match=r"TopK codes the blocks meanz; change, means are sent"):
+        TopK(1, blocks=("meanz",)).apply({}, sent, DeviceStates(), At(0, 1))
 
 
 class Mask:
@@ -507,12 +509,12 @@ def test_codecs_in_a_place_that_does_are_taken() -> None:
         (lambda: TopK(0), "keep is 0; it must be a whole number of at least 1"),
         (lambda: TopK(1.5), "keep is 1.5"),
         (lambda: QSGD(0), "levels"),
-        (lambda: QSGD(norm="l1"), "no norm is called 'l1'"),
+        (lambda: QSGD(norm="l1"), "norm is 'l1'; choose"),
         (lambda: Eden(7), "bits is 7"),
         (lambda: Sign(step=0.0), "step"),
         (lambda: CountSketch(lines=0), "lines"),
         (lambda: LowRank(0), "rank"),
-        (lambda: Cast("f8"), "no dtype is called 'f8'"),
+        (lambda: Cast("f8"), "dtype is 'f8'; choose"),
     ],
 )
 def test_settings_that_can_not_be_are_refused(make: Any, says: str) -> None:
