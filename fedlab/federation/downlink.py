@@ -28,7 +28,7 @@ from fedlab.federation.state import RunState
 from fedlab.federation.wire import BUFFERS, CHANGE
 from fedlab.training.work import phases_of
 from fedlab.updates import Codec, Updates
-from fedlab.updates.feedback import refuse_stretching
+from fedlab.updates.codecs import refuse_stretching
 from fedlab.updates.stages import At
 
 #: What a device keeps: how many differences there were when it last received the model.

@@ -90,12 +90,10 @@ class Layout:
         >>> layout.part(np.array([True, True, True, False, False, False])).shapes
         (('weights', (3,)),)
         """
-        shapes = []
-        for (name, shape), part in zip(self.shapes, self.views(mask).values(), strict=True):
-            count = np.count_nonzero(part)
-            if count:
-                shapes.append((name, shape if count == part.size else (int(count),)))
-        return Layout(tuple(shapes), tuple(n for n, _ in shapes if n in self.buffers))
+        left = {name: int(np.count_nonzero(part)) for name, part in self.views(mask).items()}
+        kept = [(name, shape) for name, shape in self.shapes if left[name]]
+        shapes = ((n, shape if left[n] == math.prod(shape) else (left[n],)) for n, shape in kept)
+        return Layout(tuple(shapes), tuple(name for name in self.buffers if left[name]))
 
     def views(self, vector: Array) -> dict[str, Array]:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""

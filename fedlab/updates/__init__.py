@@ -2,15 +2,12 @@
 
 from fedlab.updates.aggregators import Aggregator, Mean
 from fedlab.updates.chain import Chain, ChainError
-from fedlab.updates.codecs import Codec, Context
-from fedlab.updates.feedback import EF21, ErrorFeedback
-from fedlab.updates.low_rank import LowRank
+from fedlab.updates.codecs import EF21, Codec, Context, ErrorFeedback
 from fedlab.updates.mean import weighted_average
 from fedlab.updates.optimisers import SGD, Adagrad, Adam, ServerOptimiser, Yogi, optimiser
-from fedlab.updates.quantise import QSGD, Cast, Sign, TernGrad
-from fedlab.updates.rotate import Drive, Eden
+from fedlab.updates.quantise import QSGD, Cast, Drive, Eden, Sign, TernGrad
 from fedlab.updates.sent import Updates
-from fedlab.updates.sparse import CountSketch, RandomK, TopK
+from fedlab.updates.sparse import CountSketch, LowRank, RandomK, TopK
 from fedlab.updates.stages import ClipNorm, Stage
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Codecs: stages whose blocks travel as bytes, and what both ends know besides them."""
+"""Codecs: stages whose blocks travel as bytes; what both ends know besides them, and keep."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedlab.core.randomness import Purpose, address_of, generator
-from fedlab.core.typing import F64, I64, Array, Places
-from fedlab.core.validation import number, whole_number
+from fedlab.core.typing import I64, Array, Places
+from fedlab.core.validation import number, of_kind, whole_number
 from fedlab.device.states import DeviceStates
 from fedlab.models.base import Layout
 from fedlab.updates.entropy import Field
@@ -73,10 +73,12 @@ class Coding(Rowwise):
         for name in [name for name in sent.blocks if name in wide]:
             # What a device does not send (of a cluster that is not its own, say) stays so.
             some = np.flatnonzero(sent.nbytes_of(name))
-            passed = self.passed(name, blocks[name][some], sent.places[some], sent, kept, at)
-            coded, nbytes, kept = passed
-            blocks[name], sizes[name] = blocks[name].copy(), np.zeros(len(sent), np.int64)
-            blocks[name][some], sizes[name][some] = coded, nbytes
+            rows = blocks[name] if len(some) == len(sent) else blocks[name][some]
+            passed = self.passed(name, rows, sent.places[some], sent, kept, at)
+            blocks[name], sizes[name], kept = passed
+            if len(some) < len(sent):
+                blocks[name], sizes[name] = sent.blocks[name].copy(), np.zeros(len(sent), np.int64)
+                blocks[name][some], sizes[name][some], _ = passed
         return replace(sent, blocks=blocks, sizes=sizes), state, kept
 
 
@@ -112,7 +114,7 @@ class Codec(Coding):
         raise NotImplementedError
 
     def code(self, row: Array, at: Context) -> tuple[Array, ...]:
-        """Return a row, (n,) of finite numbers, as the arrays of a message's parts."""
+        """Return a row, (n,), of numbers that are `fitted`, as the arrays of a message's parts."""
         raise NotImplementedError
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
@@ -125,7 +127,7 @@ class Codec(Coding):
 
     def encode(self, row: Array, at: Context) -> bytes:
         """Return a device's row as it travels."""
-        return self._packed(self.code(row, at), at)
+        return self._packed(self.code(fitted(row, row.dtype), at), at)
 
     def decode(self, data: bytes, at: Context) -> Array:
         """Return the row that was sent.
@@ -157,7 +159,7 @@ class Codec(Coding):
         decoded, sizes = np.empty_like(rows), np.empty(len(rows), np.int64)
         for row, place in enumerate(places.tolist()):
             here = replace(general, device=place, start=starts[row])
-            arrays = self.code(rows[row], here)
+            arrays = self.code(fitted(rows[row], rows.dtype), here)
             sizes[row] = len(self._packed(arrays, here))
             decoded[row] = self.expand(arrays, here)
             if keeps:
@@ -168,22 +170,105 @@ class Codec(Coding):
         return b"".join(p.pack(a) for p, a in zip(self.parts(at), arrays, strict=True))
 
 
-def fitted(numbers: Array, kind: np.dtype[Any]) -> Array:
-    """Return numbers in a type; what is too large becomes the largest."""
-    largest = np.finfo(kind).max
-    return np.asarray(np.clip(numbers, -largest, largest).astype(kind))
+def refuse_stretching(codec: Codec, what: str) -> None:
+    """Raise unless a codec's error is less than what it codes."""
+    of_kind(codec, Codec, what)
+    if not codec.contracts:
+        raise ValueError(
+            f"{what} is {codec}, whose error may be more than what it codes, so that what is owed "
+            "would grow; take TopK, RandomK, LowRank, Sign, Cast, or Eden(unbiased=False)"
+        )
 
 
-def scaled_by(row: Array) -> tuple[F64, float]:
-    """Return a row over its largest magnitude, and that: squares then neither vanish nor flow over.
+@dataclass(frozen=True)
+class _Remembering(Coding):
+    """A codec, and a vector that each device keeps of each block."""
+
+    codec: Codec
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rows", "fresh"})
+    #: Whether what is kept is what the server lacks, or what it knows.
+    _owes: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        refuse_stretching(self.codec, "codec")
+
+    @property
+    def blocks(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        return self.codec.blocks
+
+    @property
+    def takes(self) -> frozenset[str]:  # type: ignore[override]
+        return self.codec.takes | {"fresh"}
+
+    def passed(
+        self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Array, I64, DeviceStates]:
+        memory = f"{type(self).__name__} of {name} at {at.stage}"
+        old = kept.rows(memory, places, np.zeros(rows.shape[1], rows.dtype))
+        with np.errstate(over="ignore"):  # what flows over becomes the largest
+            whole = rows + old if self._owes else rows - old
+            coded, sizes, kept = self.codec.passed(name, whole, places, sent, kept, at)
+            new = np.subtract(whole, coded, whole) if self._owes else np.add(old, coded, old)
+        new = fitted(new, rows.dtype, out=new)
+        return coded if self._owes else new, sizes, kept.put(memory, places, new)
+
+
+@dataclass(frozen=True)
+class ErrorFeedback(_Remembering):
+    """A device adds what it owes to its row, and owes from then on what the codec left out.
+
+    c = C(v + e) travels, and e <- v + e - c.
+
+    Parameters
+    ----------
+    codec : Codec
+        Its error must be less than what it codes.
+
+    Source: Stich, Cordonnier and Jaggi, "Sparsified SGD with memory", NeurIPS 2018, algorithm 1;
+    Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019.
 
     Examples
     --------
-    >>> scaled_by(np.array([3e-300, -4e-300]))
-    (array([ 0.75, -1.  ]), 4e-300)
+    >>> from fedlab.updates import TopK
+    >>> sent = Updates(np.zeros(1, int), {"change": np.array([[3.0, 2.0]])}, np.ones(1), {})
+    >>> stage, kept = ErrorFeedback(TopK(1)), DeviceStates()
+    >>> for _ in range(2):
+    ...     coded, _, kept = stage.apply({}, sent, kept, At(0, 1))
+    ...     print(coded.blocks["change"])
+    [[3. 0.]]
+    [[0. 4.]]
     """
-    peak = float(np.max(np.abs(row), initial=0.0))
-    return np.divide(row, peak or 1.0, dtype=np.float64), peak
+
+    _owes: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class EF21(_Remembering):
+    """Both ends keep what the server knows of a device's row; the coded difference moves it.
+
+    c = C(v - g) travels, g <- g + c, and g enters the aggregate. In a simulation g lies once, with
+    the device; a server keeps all of its own.
+
+    Parameters
+    ----------
+    codec : Codec
+        Its error must be less than what it codes.
+
+    Source: Richtarik, Sokolov and Fatkhullin, "EF21: a new, simpler, theoretically better, and
+    practically faster error feedback", NeurIPS 2021, algorithm 2.
+    """
+
+    _owes: ClassVar[bool] = False
+
+
+def fitted(numbers: Array, kind: np.dtype[Any], out: Array | None = None) -> Array:
+    """Return numbers in a type; what is too large becomes the largest, 1e100 at most.
+
+    So squares, and sums of them, are finite in float64.
+    """
+    largest = min(float(np.finfo(kind).max), 1e100)
+    return np.asarray(np.clip(numbers, -largest, largest, out).astype(kind, copy=False))
 
 
 def counted(share: Any, size: int) -> int:

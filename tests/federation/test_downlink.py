@@ -186,9 +186,9 @@ def test_buffers_go_down_whole_and_stay_the_mean_of_the_devices() -> None:
     one.run(3)
     means = np.mean([device.training()[0].mean(axis=0) for device in DEVICES], axis=0)
     np.testing.assert_allclose(one.parameters[4:], (1 - 0.5**3) * means, atol=1e-6)
-    assert one.history.series("bytes_up").iloc[0] == 4 * (24 + 3 * 4 + 2 * 4 + 4)
+    assert one.history.series("bytes_up").iloc[0] == 4 * (24 + 3 * 4 + 2 * 4 + 2)
     assert one.history.series("bytes_down").iloc[0] == 4 * 7 * 4
-    assert one.history.series("bytes_down").iloc[2] == 4 * (3 * 4 + 4 + 4)
+    assert one.history.series("bytes_down").iloc[2] == 4 * (3 * 4 + 4 + 2)
 
 
 FROM_THE_SERVER = (
