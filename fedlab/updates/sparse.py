@@ -10,28 +10,28 @@ from typing import ClassVar
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import Array
+from fedlab.core.typing import Array, Bool
 from fedlab.core.validation import whole_number
 from fedlab.updates.codecs import Codec, Context, counted, fitted, refuse_share
 from fedlab.updates.entropy import Field, Raw, Symbols
 
 
-def largest(row: Array, count: int) -> Array:
-    """Return the places of the largest magnitudes, rising; of equal ones, the first ones.
+def largest(row: Array, count: int) -> Bool:
+    """Return which numbers are of largest magnitude, (n,); of equal ones, the first ones.
 
     Examples
     --------
     >>> largest(np.array([1.0, -3.0, 3.0, 3.0]), 2)
-    array([1, 2])
+    array([False,  True,  True, False])
     """
     if count >= len(row):
-        return np.arange(len(row))
+        return np.ones(len(row), np.bool_)
     sizes = np.abs(row)
     least = np.partition(sizes, len(row) - count)[len(row) - count]
     chosen = sizes > least
     equal = np.flatnonzero(sizes == least)
     chosen[equal[: count - np.count_nonzero(chosen)]] = True
-    return np.flatnonzero(chosen)
+    return np.asarray(chosen)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ class TopK(Codec):
         return Raw(at.numbers, counted(self.keep, at.size)), Symbols(2, at.size)
 
     def code(self, row: Array, at: Context) -> tuple[Array, ...]:
-        places, chosen = largest(row, counted(self.keep, at.size)), np.zeros(at.size, np.uint8)
-        chosen[places] = 1
-        return row[places], chosen
+        chosen = largest(row, counted(self.keep, at.size))
+        return row[chosen], chosen.astype(np.uint8)
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
         row, places = np.zeros(at.size, at.numbers), np.flatnonzero(arrays[1])
@@ -166,8 +165,8 @@ class CountSketch(Codec):
         return (Raw(at.numbers, self.lines * counted(self.cells, at.size)),)
 
     def code(self, row: Array, at: Context) -> tuple[Array, ...]:
-        cells = counted(self.cells, at.size)
-        both = [np.bincount(line, row, 2 * cells) for line in self._where(at)]
+        cells, wide = counted(self.cells, at.size), row.astype(np.float64)
+        both = [np.bincount(line, wide, 2 * cells) for line in self._where(at)]
         return (fitted(np.concatenate([b[:cells] - b[cells:] for b in both]), at.numbers),)
 
     def expand(self, arrays: tuple[Array, ...], at: Context) -> Array:
@@ -180,7 +179,7 @@ class CountSketch(Codec):
                 said[i], said[i + 1] = low, np.maximum(said[i], said[i + 1])
         row: Array = said[self.lines // 2]
         if self.keep is not None:
-            row[np.delete(np.arange(at.size), largest(row, counted(self.keep, at.size)))] = 0
+            row[~largest(row, counted(self.keep, at.size))] = 0
         return row
 
     def _where(self, at: Context) -> Array:
@@ -191,7 +190,7 @@ class CountSketch(Codec):
 def _cells(seed: int, part: int, size: int, cells: int, lines: int) -> Array:
     """Return where numbers enter sums, (lines, n); those that count as negative stand behind."""
     draw = Context(size, np.dtype(np.float32), seed, part=part).draw(shared=True)
-    return draw.integers(2 * cells, size=(lines, size), dtype=np.int32)
+    return draw.integers(2 * cells, size=(lines, size), dtype=np.intp)
 
 
 @dataclass(frozen=True)
