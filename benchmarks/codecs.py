@@ -1,9 +1,9 @@
 """W6: what coding the updates of W4 costs, beside training them, and how small they become.
 
 The changes of 100 devices (199,210 parameters each, 600 rows, one epoch of batches of 10) are
-trained, then passed through each codec, in turns, so that a busy machine slows all of them. Coding
-runs on one thread, training on all: processor time, of all threads, depends less on what else the
-machine does than time does. The error is |C(v) - v|^2 / |v|^2, over all devices.
+trained, then passed through each codec, in turns, so that a busy machine slows all of them.
+Processor time, of all threads, depends less than time on what else the machine does. The error is
+|C(v) - v|^2 / |v|^2, over all devices.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedlab.core.randomness import Purpose, address_of, generator
+from fedlab.core.threads import share, usable_threads
 from fedlab.core.typing import I64, Array, Places
 from fedlab.core.validation import number, of_kind, whole_number
 from fedlab.device.states import DeviceStates
@@ -15,6 +16,9 @@ from fedlab.models.base import Layout
 from fedlab.updates.entropy import Field
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Rowwise, State
+
+#: Numbers of a cohort from which its rows are coded by several threads.
+_WORTH_THREADS = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,13 +161,16 @@ class Codec(Coding):
         keeps, memory = self.keeps(general), f"coding {name} at {at.stage}"
         starts = kept.rows(memory, places, np.zeros(keeps, rows.dtype))
         decoded, sizes = np.empty_like(rows), np.empty(len(rows), np.int64)
-        for row, place in enumerate(places.tolist()):
-            here = replace(general, device=place, start=starts[row])
+
+        def one(row: int) -> None:
+            here = replace(general, device=int(places[row]), start=starts[row])
             arrays = self.code(fitted(rows[row], rows.dtype), here)
             sizes[row] = len(self._packed(arrays, here))
             decoded[row] = self.expand(arrays, here)
             if keeps:
                 starts[row] = arrays[-1][-keeps:]
+
+        share(range(len(rows)), one, usable_threads() if rows.size >= _WORTH_THREADS else 1)
         return decoded, sizes, kept.put(memory, places, starts) if keeps else kept
 
     def _packed(self, arrays: tuple[Array, ...], at: Context) -> bytes:
@@ -271,7 +278,7 @@ def fitted(numbers: Array, kind: np.dtype[Any], out: Array | None = None) -> Arr
     return np.asarray(np.clip(numbers, -largest, largest, out).astype(kind, copy=False))
 
 
-def counted(share: Any, size: int) -> int:
+def counted(asked: Any, size: int) -> int:
     """Return how many of `size` a whole number, or a share, asks for; at least one if there is one.
 
     Examples
@@ -279,7 +286,7 @@ def counted(share: Any, size: int) -> int:
     >>> counted(0.1, 50), counted(7, 5), counted(1e-9, 50)
     (5, 5, 1)
     """
-    count = round(share * size) if isinstance(share, float) else int(share)
+    count = round(asked * size) if isinstance(asked, float) else int(asked)
     return min(size, max(1, count))
 
 

@@ -193,6 +193,19 @@ def test_symbols_and_places_travel_in_as_few_bytes_as_their_entropy_and_headers(
     np.testing.assert_array_equal(Symbols(2, 20_000).read(sent)[0], places)
 
 
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_threads_change_no_bit(codec: Codec, monkeypatch: Any) -> None:
+    sent = updates(np.random.default_rng(0).normal(size=(12, 300)).astype(np.float32))
+    made = []
+    monkeypatch.setattr("fedlab.updates.codecs._WORTH_THREADS", 1)
+    for threads in ("1", "4"):
+        monkeypatch.setenv("FEDLAB_THREADS", threads)
+        coded, _, kept = codec.apply({}, sent, DeviceStates(), At(3, 1))
+        coded, _, _ = codec.apply({}, sent, kept, At(3, 2))
+        made.append((coded.blocks["change"].tobytes(), coded.nbytes.tolist()))
+    assert made[0] == made[1]
+
+
 # -- proven errors -----------------------------------------------------------------------------
 
 
