@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bits, campaign, cnn, engines, filtered, kills, scale, seals, search
+from benchmarks import bits, campaign, cnn, codecs, engines, filtered, kills, scale, seals, search
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -26,6 +26,7 @@ from fedlab.files.atomic import write_bytes
 OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "scale": ("time rounds of ever larger populations", scale.main),
     "cnn": ("time rounds of convolutional networks (W5)", cnn.main),
+    "codecs": ("time codecs of updates against training them (W6)", codecs.main),
     "search": ("search across devices, against one central scan", search.main),
     "engines": ("compare the engines behind an index", engines.main),
     "filtered": ("search under filters", filtered.main),

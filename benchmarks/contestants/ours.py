@@ -15,8 +15,8 @@ def train(workload: Workload, seed: int, laps: Laps) -> Array:
     """Train; `seed` plays no part, since the workload's decides both cohorts and batches."""
     recipe = workload.recipe
     federation = Federation(
-        [_device(workload, number) for number in range(workload.devices)],
-        _model(recipe),
+        [device_of(workload, number) for number in range(workload.devices)],
+        model_of(recipe),
         algorithm=FedProx(mu=recipe.mu) if recipe.mu else FedAvg(),
         local=LocalSGD(recipe.epochs, recipe.batch_size, recipe.rate),
         cohort=workload.cohorts.shape[1],
@@ -31,14 +31,14 @@ def train(workload: Workload, seed: int, laps: Laps) -> Array:
     return federation.parameters
 
 
-def _device(workload: Workload, number: int) -> Device:
+def device_of(workload: Workload, number: int) -> Device:
     x, y = workload.rows_of(number)
     index = VectorIndex(x.shape[1], "l2sq")
     index.add(x, labels=y)
     return Device(number, index)
 
 
-def _model(recipe: Recipe) -> Model:
+def model_of(recipe: Recipe) -> Model:
     inputs, *hidden, outputs = recipe.widths
     if recipe.loss == "squared":
         return LinearRegression(inputs)

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     REACHABLE = 30
     DROPOUT = 31
     PROFILES = 32
+    CODEC = 22
 
 
 def address_of(name: int | str) -> int:

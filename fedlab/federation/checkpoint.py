@@ -32,7 +32,17 @@ class CheckpointError(ValueError):
 _ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Fields of a state that are trees.
-_TREES = ("algorithm", "server", "stages", "selection", "chosen", "clock", "traffic", "flight")
+_TREES = (
+    "algorithm",
+    "server",
+    "stages",
+    "selection",
+    "chosen",
+    "clock",
+    "traffic",
+    "flight",
+    "sent",
+)
 
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
 
@@ -112,6 +122,7 @@ class Checkpoint:
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),
                 history=History.of(_named("history ", arrays)),
+                sent=trees["sent"],
             )
             taken = Participation.of(_named("participation ", arrays))
             return cls(dict(known["settings"]), state, taken)

@@ -23,6 +23,7 @@ from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.convergence import Convergence
+from fedlab.federation.downlink import begun
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
 from fedlab.federation.history import History, Report
 from fedlab.federation.participation import Participation
@@ -55,6 +56,7 @@ from fedlab.updates import (
     Aggregator,
     Chain,
     ChainError,
+    Codec,
     Mean,
     ServerOptimiser,
     Stage,
@@ -110,6 +112,9 @@ class Federation:
         before it left. By default all. Simulated seconds count training, and not the choosing.
     updates : sequence of Stage
         What happens to updates on their way, in order: ``[ClipNorm(1.0), Cast()]``.
+    down : sequence of Codec
+        What codes the server's model on its way to devices: ``[TopK(0.1)]`` (see
+        `fedlab.federation.downlink`). The model that is measured is the server's own.
     aggregator : Aggregator or Joint, optional
         What makes one vector of them; by default their weighted mean. `fedlab.updates.robust` has
         those that hold where some devices lie.
@@ -171,6 +176,7 @@ class Federation:
         weights: Weights | None = None,
         rows: RowChoice | Sequence[RowChoice] | None = None,
         updates: Sequence[Stage] = (),
+        down: Sequence[Codec] = (),
         aggregator: Aggregator | Joint | None = None,
         stragglers: Stragglers | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
@@ -204,7 +210,7 @@ class Federation:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
         chooser = _selecting(selection, cohort, passed)
-        _refuse_odd_schedule(schedule, method, passed, size, quorum)
+        _refuse_odd_schedule(schedule, method, passed, down, size, quorum)
         if size < passed.least:
             few = f"{passed.aggregator} needs {passed.least} devices in a round"
             raise ChainError(f"{few}, and the cohort has {size}; take more, or a smaller f")
@@ -231,6 +237,7 @@ class Federation:
             weights=weigh,
             rows=checked_rules(rows),
             chain=passed,
+            down=tuple(down),
             server=steps,
             seed=seed,
             trainer=trainer,
@@ -254,10 +261,11 @@ class Federation:
         for who, text in remarks:
             history.remark(0, who, text)
         start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
+        learning = method.init(start, self._roster.count, model.layout)
         self.state = RunState(
             round=0,
             parameters=start,
-            algorithm=method.init(start, self._roster.count, model.layout),
+            algorithm=learning,
             server=steps.init(start),
             stages=self.plan.chain.init(len(start)),
             kept=DeviceStates(keep_in),
@@ -266,6 +274,7 @@ class Federation:
             selection=chooser.init(len(self._roster.devices), size),
             traffic=(float(start.nbytes), float(start.nbytes + NUMBERS)),
             flight=no_flight() if isinstance(schedule, FedBuff | FedAsync) else {},
+            sent=begun(self.plan.down, method, learning, start),
         )
 
     # -- what stands where -------------------------------------------------------------------
@@ -735,7 +744,12 @@ def _selecting(selection: Selection | None, cohort: int | float | None, passed: 
 
 
 def _refuse_odd_schedule(
-    schedule: Any, method: Algorithm, passed: Chain, size: int, quorum: int
+    schedule: Any,
+    method: Algorithm,
+    passed: Chain,
+    down: Sequence[Codec],
+    size: int,
+    quorum: int,
 ) -> None:
     """Say what is no schedule, or does not go together with one."""
     if schedule is None or isinstance(schedule, Deadline):
@@ -752,6 +766,11 @@ def _refuse_odd_schedule(
         raise ChainError(
             f"{name} weighs each update by its staleness, and stages of updates= hide single "
             "updates; leave those out, or take a Deadline"
+        )
+    if down:
+        raise ChainError(
+            f"down= codes the model that all devices of a round start from, and under {name} each "
+            "has its own; leave down= out, or take a Deadline"
         )
     judge = passed.aggregator
     if getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root"):

@@ -15,7 +15,7 @@ from fedlab.fleet import Columnar, Roster, Schedule, Selection, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
 from fedlab.training.choice import RowChoice
-from fedlab.updates import Chain, ServerOptimiser
+from fedlab.updates import Chain, Codec, ServerOptimiser
 from fedlab.updates.weights import Weigher
 
 Record = Literal["cohort", "devices"]
@@ -59,6 +59,8 @@ class Plan:
         What devices choose their rows by.
     chain : Chain
         The stages that updates pass, and the aggregator.
+    down : tuple of Codec
+        What codes the server's model on its way to devices.
     server : ServerOptimiser
     trainer : Trainer
         Who trains and measures.
@@ -76,6 +78,7 @@ class Plan:
     weights: Weigher
     rows: tuple[RowChoice, ...]
     chain: Chain
+    down: tuple[Codec, ...]
     server: ServerOptimiser
     seed: int
     trainer: Trainer = field(metadata={"set": False})

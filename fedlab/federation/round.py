@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import F64, U64, Array, Places
+from fedlab.core.typing import F64, I64, U64, Array, Places
 from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
+from fedlab.federation.downlink import sent_down
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.plan import Plan, rows_of
@@ -107,7 +108,8 @@ def play(
     with one_blas_thread():
         drawn = selected(plan, fleet, state)
         view, places, remarks = drawn.view, drawn.fate.places, drawn.remarks
-        came, down = _trained(plan, state, fleet, drawn, threads)
+        state, spared = sent_down(plan, state, places)
+        came, down = _trained(plan, state, fleet, drawn, spared, threads)
         _refuse_hopeless(state, came)
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
@@ -122,7 +124,7 @@ def play(
             ),
         }
         told: dict[str, Any] = {n: came.column(n) for n in plan.selection.reads if n in _TOLD}
-        told |= {"places": came.places, "seconds": _seconds(plan, view, came, down)}
+        told |= {"places": came.places, "seconds": _seconds(plan, view, came)}
         rule = plan.selection.observe(drawn.chosen.state, view, told)
         measures |= view.measures(measures)
         remarks += [(fleet.devices[place].id, why) for place, why in view.remarks]
@@ -144,7 +146,9 @@ def play(
         chosen=drawn.why,
         flight=state.flight if drawn.landing is None else drawn.landing.flight,
         clock=state.clock + measures["seconds"],
-        traffic=(float(down), came.column("nbytes").mean()) if len(came.places) else state.traffic,
+        traffic=(float(down.mean()), came.column("nbytes").mean())
+        if len(came.places)
+        else state.traffic,
         history=state.history.and_then(report),
     )
     return after, report
@@ -158,11 +162,12 @@ def _trained(
     state: RunState,
     fleet: Roster,
     drawn: Selected,
+    spared: I64,
     threads: int | None,
-) -> tuple[_Came, int]:
+) -> tuple[_Came, F64]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
     number, places, landing = state.round + 1, drawn.fate.places, drawn.landing
-    given = read_only(state.parameters)
+    given = read_only(state.served)
     phases = phases_of(plan.algorithm.work(state.algorithm, given, places, state.kept))
     order = Dispatch.alike(len(places), number, plan.local.rate(number), drawn.fate.epochs)
     if landing is not None:
@@ -173,6 +178,9 @@ def _trained(
     cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
     wire = Wire.of(plan.model.layout, phases)
     came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort)
+    signals = *plan.rows, plan.weights.weights  # queries, say
+    down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals)) - spared
+    down = _received(drawn.view, places, down)
     weights: F64 | None = None
     how, held = (plan.trainer, phases, plan.local, order), ALL if plan.chain.whole else HELD
     parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
@@ -186,24 +194,34 @@ def _trained(
             came.in_parts = not whole
         if len(part.places):
             mine = part.places
-            _take(plan, state, came, part, places[mine], weights[mine], order.rates[mine], landing)
+            rates = order.rates[mine]
+            _take(plan, state, came, part, places[mine], weights[mine], rates, down[mine], landing)
     if (root := getattr(plan.chain.aggregator, "root", None)) is not None:
         came.sums["own"] = _own(plan, state, came, root, threads)
-    signals = *plan.rows, plan.weights.weights  # queries, say
-    return came, sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
+    return came, down
 
 
 def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | None) -> Any:
     """Return the blocks that a device would send that had rows of the server's own."""
     places, number = np.array([len(came.devices)]), state.round + 1
-    work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
+    work = plan.algorithm.work(state.algorithm, read_only(state.served), places, state.kept)
     order = Dispatch.alike(1, number, plan.local.rate(number), plan.local.epochs)
     how = ([root], plan.trainer, work, plan.local, order)
     [part] = train_in_parts(*how, seed=plan.seed, threads=threads)
     if part.set_aside:
         raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
     own = _Came(state.kept, (), came.wire, came.devices)
-    _take(replace(plan, chain=Chain()), state, own, part, places, np.ones(1), order.rates, None)
+    _take(
+        replace(plan, chain=Chain()),
+        state,
+        own,
+        part,
+        places,
+        np.ones(1),
+        order.rates,
+        np.zeros(1),
+        None,
+    )
     return own.sums
 
 
@@ -240,6 +258,7 @@ def _take(
     places: Places,
     weights: F64,
     rates: F64,
+    down: F64,
     landing: Landing | None,
 ) -> None:
     """Let devices report, send their updates through the stages, and add them to the sums."""
@@ -281,7 +300,8 @@ def _take(
         kernels.squares(sent.blocks["change"], columns["square"])
     if len(sent.blocks) > 1:
         columns |= {_BYTES + name: sent.nbytes_of(name).astype(np.float64) for name in sent.blocks}
-    came.note(sent.places, weight=sent.weights, nbytes=sent.nbytes.astype(np.float64), **columns)
+    columns |= {"nbytes": sent.nbytes.astype(np.float64), "down": down.astype(np.float64)}
+    came.note(sent.places, weight=sent.weights, **columns)
 
 
 def _refuse_hopeless(state: RunState, came: _Came) -> None:
@@ -326,7 +346,7 @@ def _stepped(
     # Read-only, since what is written to it in place would count as no step at all.
     given = plan.server.step(state.server, read_only(state.parameters), change)
     stepped, server = _fitting(given, plan.server, "step", "parameters", state)
-    stepped = came.wire.moved(stepped, state.parameters, sums)
+    stepped = came.wire.moved(stepped, state.served, sums)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():
@@ -362,18 +382,17 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, drawn: Selected, came: _Came, down: int) -> dict[str, float]:
+def _cost(plan: Plan, drawn: Selected, came: _Came, down: F64) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
     view, fate = drawn.view, drawn.fate
-    seconds, lost = _seconds(plan, view, came, down), fate.measures
+    seconds, lost = _seconds(plan, view, came), fate.measures
     energy = {}
     if "watts" in view.fleet.profiles:  # an estimate: power times time
         joules = view.fleet.column("watts", came.places) @ seconds
         joules += view.fleet.column("watts", fate.lost) @ fate.busy
         energy = {"joules_estimate": float(joules)}
     return {
-        "bytes_down": float(_received(view, fate.places, down).sum())
-        + lost.get("bytes_down_lost", 0.0),
+        "bytes_down": float(down.sum()) + lost.get("bytes_down_lost", 0.0),
         "bytes_up": float(came.column("nbytes").sum()) + lost.get("bytes_up_lost", 0.0),
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
@@ -384,16 +403,16 @@ def _cost(plan: Plan, drawn: Selected, came: _Came, down: int) -> dict[str, floa
     }
 
 
-def _received(view: View, places: Places, down: int) -> F64:
+def _received(view: View, places: Places, down: I64) -> F64:
     """Return the bytes that devices receive: those that hold the model are not sent it again."""
     model = view.parameters.nbytes * np.isin(places, view.holding)
     return np.asarray(np.maximum(down - model, 0), np.float64)
 
 
-def _seconds(plan: Plan, view: View, came: _Came, down: int) -> F64:
+def _seconds(plan: Plan, view: View, came: _Came) -> F64:
     seconds: F64 = round_seconds(
         view.fleet.hardware(came.places),
-        _received(view, came.places, down),
+        came.column("down"),
         came.column("nbytes"),
         plan.model.layout.size,
         came.column("rows") * came.column("epochs"),
@@ -420,4 +439,5 @@ def _of_devices(fleet: Roster, came: _Came, plan: Plan) -> dict[str, Any]:
         "steps": came.column("steps"),
         "train_loss": came.column("loss"),
         "bytes_up": came.column("nbytes"),
+        "bytes_down": came.column("down"),
     }

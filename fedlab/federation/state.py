@@ -40,6 +40,9 @@ class RunState:
         Bytes that a device received and sent in the last round with updates; at first, the model's.
     flight : dict
         Devices on their way under `FedBuff` or `FedAsync`, and the models that they train on.
+    sent : dict of arrays, optional
+        Where the server's model travels coded: ``model``, which devices decoded, (p,), and
+        ``bytes``, of the differences so far, added up.
     """
 
     round: int
@@ -55,3 +58,9 @@ class RunState:
     clock: float = 0.0
     traffic: tuple[float, float] = (0.0, 0.0)
     flight: dict[str, Any] = field(default_factory=dict)
+    sent: dict[str, Array] | None = None
+
+    @property
+    def served(self) -> Array:
+        """(p,) parameters from which devices start."""
+        return self.parameters if self.sent is None else self.sent["model"]

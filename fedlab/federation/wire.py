@@ -26,7 +26,7 @@ class Wire:
 
     Attributes
     ----------
-    size : int
+    layout : Layout
         The model's parameters.
     buffers : (p,) mask, optional
         They are in no block but one of their own.
@@ -34,7 +34,7 @@ class Wire:
         By block, what never leaves a device.
     """
 
-    size: int
+    layout: Layout
     buffers: Bool | None = None
     stays: Mapping[str, Bool] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class Wire:
     def of(cls, layout: Layout, phases: Iterable[Phase]) -> Wire:
         """Return what some phases let travel."""
         stays = {p.send: p.stays for p in phases if p.send is not None and p.stays is not None}
-        return cls(layout.size, layout.buffered, stays)
+        return cls(layout, layout.buffered, stays)
 
     def cut(self, blocks: Mapping[str, Array]) -> tuple[Mapping[str, Array], Array | None]:
         """Return blocks in whose change no buffer moves, and how the buffers did, (m, b).
@@ -58,15 +58,17 @@ class Wire:
 
     def narrowed(self, sent: Updates, buffers: Array | None) -> Updates:
         """Return updates as they travel, with the buffers that `cut` took out."""
-        if self.buffers is None and not self.stays:
-            return sent
-        blocks = {}
+        blocks, layouts = dict(sent.blocks), {}
         for name, block in sent.blocks.items():
-            travels = self.travels(name) if block.shape[1] == self.size else None
-            blocks[name] = block if travels is None else np.ascontiguousarray(block[:, travels])
+            if block.shape[1] != self.layout.size:
+                continue
+            travels, layouts[name] = self.travels(name), self.layout
+            if travels is not None:
+                blocks[name] = np.ascontiguousarray(block[:, travels])
+                layouts[name] = self.layout.part(travels)
         if buffers is not None:
             blocks[BUFFERS] = buffers
-        return replace(sent, blocks=blocks)
+        return replace(sent, blocks=blocks, layouts=layouts)
 
     def widened(self, means: dict[str, F64]) -> dict[str, F64]:
         """Return aggregates as wide as the model, with zeros where nothing travelled."""
@@ -74,7 +76,7 @@ class Wire:
         for name, mean in wide.items():
             travels = self.travels(name)
             if travels is not None and mean.shape == (np.count_nonzero(travels),):
-                wide[name] = np.zeros(self.size)
+                wide[name] = np.zeros(self.layout.size)
                 wide[name][travels] = mean
         return wide
 
@@ -95,4 +97,4 @@ class Wire:
         return ~(self._stays(name) | buffers)
 
     def _stays(self, name: str) -> Bool:
-        return self.stays.get(name, np.zeros(self.size, np.bool_))
+        return self.stays.get(name, np.zeros(self.layout.size, np.bool_))

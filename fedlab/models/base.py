@@ -81,6 +81,20 @@ class Layout:
                 parts[name][...] = True
         return read_only(chosen)
 
+    def part(self, mask: Bool) -> Layout:
+        """Return the layout of the numbers under a mask, (p,): arrays that are cut are vectors.
+
+        Examples
+        --------
+        >>> layout = Layout((("weights", (2, 2)), ("bias", (2,))))
+        >>> layout.part(np.array([True, True, True, False, False, False])).shapes
+        (('weights', (3,)),)
+        """
+        left = {name: int(np.count_nonzero(part)) for name, part in self.views(mask).items()}
+        kept = [(name, shape) for name, shape in self.shapes if left[name]]
+        shapes = ((n, shape if left[n] == math.prod(shape) else (left[n],)) for n, shape in kept)
+        return Layout(tuple(shapes), tuple(name for name in self.buffers if left[name]))
+
     def views(self, vector: Array) -> dict[str, Array]:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""
         arrays, start = {}, 0

@@ -2,12 +2,17 @@
 
 from fedlab.updates.aggregators import Aggregator, Mean
 from fedlab.updates.chain import Chain, ChainError
+from fedlab.updates.codecs import EF21, Codec, Context, ErrorFeedback
 from fedlab.updates.mean import weighted_average
 from fedlab.updates.optimisers import SGD, Adagrad, Adam, ServerOptimiser, Yogi, optimiser
+from fedlab.updates.quantise import QSGD, Cast, Drive, Eden, Sign, TernGrad
 from fedlab.updates.sent import Updates
-from fedlab.updates.stages import Cast, ClipNorm, Stage
+from fedlab.updates.sparse import CountSketch, LowRank, RandomK, TopK
+from fedlab.updates.stages import ClipNorm, Stage
 
 __all__ = [
+    "EF21",
+    "QSGD",
     "SGD",
     "Adagrad",
     "Adam",
@@ -16,9 +21,20 @@ __all__ = [
     "Chain",
     "ChainError",
     "ClipNorm",
+    "Codec",
+    "Context",
+    "CountSketch",
+    "Drive",
+    "Eden",
+    "ErrorFeedback",
+    "LowRank",
     "Mean",
+    "RandomK",
     "ServerOptimiser",
+    "Sign",
     "Stage",
+    "TernGrad",
+    "TopK",
     "Updates",
     "Yogi",
     "optimiser",

@@ -17,12 +17,14 @@ from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
 
 #: What holds of updates as they leave local training, and what is said where it doesn't.
-_AT_FIRST = frozenset({"rows", "linear"})
+_AT_FIRST = frozenset({"rows", "linear", "fresh", "additive"})
 _SAID = {
     "rows": "each device's own numbers",
     "linear": "blocks whose weighted sum means something",
     "integer": "whole numbers; put a stage before it that makes them",
     "hidden": "updates that only a sum can be read of; put a mask before it",
+    "fresh": "changes as they were trained, since it adds to them what is owed",
+    "additive": "updates that can be added up as they travel",
 }
 
 
@@ -50,7 +52,7 @@ class Chain:
 
     Examples
     --------
-    >>> from fedlab.updates.stages import Cast, ClipNorm
+    >>> from fedlab.updates import Cast, ClipNorm
     >>> Chain((ClipNorm(1.0), Cast())).aggregator
     Mean()
     """
@@ -112,8 +114,8 @@ class Chain:
     ) -> tuple[Updates, States, DeviceStates]:
         """Send updates through all stages."""
         after, count = [], len(self.stages)
-        for stage, state in zip(self.stages, states[:count], strict=True):
-            given = stage.apply(state, sent, kept, at)
+        for place, (stage, state) in enumerate(zip(self.stages, states[:count], strict=True)):
+            given = stage.apply(state, sent, kept, at._replace(stage=place))
             who = f"{type(stage).__name__}.apply"
             sent, state, kept = parts_of(given, "updates, state, what devices keep", who)
             after.append(state)

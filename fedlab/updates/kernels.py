@@ -36,3 +36,16 @@ def squares(vectors, result):
             number = np.float64(numbers[place])
             total += number * number
         result[row] = total
+
+
+@compiled()
+def hadamard(row):
+    """Put a Walsh-Hadamard transform in a row's place, (2^k,); twice gives the row times 2^k."""
+    size, half = len(row), 1
+    while half < size:
+        for start in range(0, size, 2 * half):
+            left, right = row[start : start + half], row[start + half : start + 2 * half]
+            for place in range(half):
+                x, y = left[place], right[place]
+                left[place], right[place] = x + y, x - y
+        half *= 2

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, I64, Array, Places
+from fedlab.models.base import Layout
 
 #: Bytes of an update's three numbers: rows, steps, loss.
 NUMBERS = 3 * 8
@@ -34,6 +35,8 @@ class Updates:
         Weights of single blocks or stats, where they are not `weights`.
     sizes : mapping of str to (m,) int arrays
         Bytes of single blocks as they travel, where a stage has coded them.
+    layouts : mapping of str to Layout
+        Names and shapes within the blocks that are of a model.
     """
 
     places: Places
@@ -42,6 +45,7 @@ class Updates:
     stats: Mapping[str, NDArray[Any]]
     weighed: Mapping[str, F64] = field(default_factory=dict)
     sizes: Mapping[str, I64] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Compiled sums go through these without looking at their shapes.

@@ -8,17 +8,18 @@ that a chain that makes no sense is refused when it is built (see `fedlab.update
     linear    a weighted sum of the blocks means what it would without the stage
     integer   blocks hold whole numbers
     hidden    only a sum over devices can be read
+    fresh     changes are as they were trained: not clipped, nor is anything owed added to them
+    additive  what travels may be added up before it is decoded, as it must be behind a mask
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from fedlab.core.typing import Array
 from fedlab.core.validation import positive
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
@@ -28,23 +29,31 @@ State = Any
 
 
 class At(NamedTuple):
-    """Where a stage's draws stand (see `fedlab.core.randomness`), and among which devices."""
+    """Where a stage's draws stand (see `fedlab.core.randomness`), among whom, and its place.
+
+    `devices` are all of the federation: `Updates.places` point there.
+    """
 
     seed: int
     round: int
-    #: All of the federation: `Updates.places` point there.
     devices: Sequence[Device] = ()
+    stage: int | str = 0
 
 
 class Stage(Protocol):
     """What happens to updates on their way, with what it needs and what it changes."""
 
     #: What must hold of the updates that come in.
-    needs: ClassVar[frozenset[str]]
+    @property
+    def needs(self) -> frozenset[str]: ...
+
     #: What holds of those that go out, and did not before.
-    gives: ClassVar[frozenset[str]]
+    @property
+    def gives(self) -> frozenset[str]: ...
+
     #: What no longer holds.
-    takes: ClassVar[frozenset[str]]
+    @property
+    def takes(self) -> frozenset[str]: ...
 
     def init(self, size: int) -> State:
         """Return the state before the first round, for `size` parameters."""
@@ -67,50 +76,6 @@ class Rowwise:
 
 
 @dataclass(frozen=True)
-class Cast(Rowwise):
-    """Blocks travel in fewer bits, rounded to nearest; what is too large becomes the largest.
-
-    Parameters
-    ----------
-    dtype : {"f16"}
-
-    Examples
-    --------
-    >>> sent = Updates(np.zeros(1, int), {"change": np.array([[0.1]], "f4")}, np.ones(1), {})
-    >>> coded, _, _ = Cast().apply({}, sent, DeviceStates(), At(0, 1))
-    >>> coded.blocks["change"], coded.nbytes - sent.nbytes
-    (array([[0.09997559]], dtype=float32), array([-2]))
-    """
-
-    dtype: Literal["f16"] = "f16"
-
-    def __post_init__(self) -> None:
-        if self.dtype != "f16":
-            raise ValueError(f"dtype is {self.dtype!r}; choose 'f16'")
-
-    def encode(self, row: Array) -> bytes:
-        """Return a device's block, (n,), as it travels: little-endian."""
-        return self._cast(row).astype("<f2").tobytes()
-
-    def decode(self, sent: bytes, numbers: np.dtype[Any]) -> Array:
-        """Return the block that was sent."""
-        return np.frombuffer(sent, "<f2").astype(numbers)
-
-    def apply(
-        self, state: State, sent: Updates, kept: DeviceStates, at: At
-    ) -> tuple[Updates, State, DeviceStates]:
-        blocks = {name: self._cast(b).astype(b.dtype) for name, b in sent.blocks.items()}
-        sizes = {
-            name: np.full(len(sent), 2 * block.shape[1], np.int64) for name, block in blocks.items()
-        }
-        return replace(sent, blocks=blocks, sizes=sizes), state, kept
-
-    def _cast(self, block: Array) -> Array:
-        largest = np.finfo(np.float16).max
-        return np.asarray(np.clip(block, -largest, largest).astype(np.float16))
-
-
-@dataclass(frozen=True)
 class ClipNorm(Rowwise):
     """No update is longer than `norm` (Euclidean, over all its blocks): longer ones are shortened.
 
@@ -129,6 +94,8 @@ class ClipNorm(Rowwise):
     """
 
     norm: float
+
+    takes: ClassVar[frozenset[str]] = frozenset({"integer", "fresh"})
 
     def __post_init__(self) -> None:
         positive(norm=self.norm)

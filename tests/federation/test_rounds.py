@@ -138,10 +138,12 @@ def test_single_devices_are_recorded_on_request(tmp_path: Any) -> None:
     frame = told.history.to_frame()
     assert frame[frame.who == "server"].reset_index(drop=True).equals(plain.history.to_frame())
     each = frame[frame.who != "server"]
-    assert set(each.metric) == {"rows", "epochs", "steps", "train_loss", "bytes_up"}
+    told_each = {"rows", "epochs", "steps", "train_loss", "bytes_up", "bytes_down"}
+    assert set(each.metric) == told_each
     sums = each.groupby(["round", "metric"]).value.sum().unstack()
     assert sums.rows.tolist() == plain.history.series("rows").tolist()
     assert sums.bytes_up.tolist() == plain.history.series("bytes_up").tolist()
+    assert sums.bytes_down.tolist() == plain.history.series("bytes_down").tolist()
     again = made(record="devices")
     again.load(tmp_path / "run")
     assert again.history.to_frame().equals(frame)

@@ -11,7 +11,18 @@ import pytest
 from fedlab import Federation, LinearRegression, LocalSGD, SoftmaxRegression
 from fedlab.algorithms import FedAvg, FedNova, FedProx, Scaffold, by_name
 from fedlab.device.states import DeviceStates
-from fedlab.updates import SGD, Adam, Cast, Chain, ChainError, ClipNorm, Mean, Updates, optimiser
+from fedlab.updates import (
+    SGD,
+    Adam,
+    Cast,
+    Chain,
+    ChainError,
+    ClipNorm,
+    Context,
+    Mean,
+    Updates,
+    optimiser,
+)
 from fedlab.updates.optimisers import OPTIMISERS
 from fedlab.updates.stages import At, Rowwise
 from tests.federations import class_device, regression_device
@@ -106,11 +117,13 @@ def through(stage: Any, updates: Updates) -> Updates:
 def test_a_cast_is_what_its_bytes_decode_to() -> None:
     draw = np.random.default_rng(0)
     block = (draw.normal(size=(7, 33)) * 10.0 ** draw.integers(-9, 9, (7, 33))).astype(np.float32)
-    coded = through(Cast(), sent({"change": block, "control": 2 * block}))
+    cast = Cast(blocks=("change", "control"))
+    coded = through(cast, sent({"change": block, "control": 2 * block}))
+    at = Context(33, block.dtype)
     for name, factor in (("change", 1), ("control", 2)):
         for row, seen in zip(factor * block, coded.blocks[name], strict=True):
-            travels = Cast().encode(row)
-            assert Cast().decode(travels, row.dtype).tobytes() == seen.tobytes()
+            travels = cast.encode(row, at)
+            assert cast.decode(travels, at).tobytes() == seen.tobytes()
             assert len(travels) == 2 * 33
     assert coded.nbytes.tolist() == [2 * 2 * 33 + 24] * 7
     near = np.abs(block) < 65504
