@@ -53,6 +53,10 @@ def test_published_numbers_stand() -> None:
         "UNSEEN": 19,
         "ROWS": 20,
         "BYZANTINE": 21,
+        "CODEC": 22,
+        "REACHABLE": 30,
+        "DROPOUT": 31,
+        "PROFILES": 32,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])
