@@ -125,6 +125,9 @@ class Chain:
         """Add updates to what has come so far, block by block; `sums` is written to."""
         how: Any = self.aggregator
         if self.joint:
+            if own := sorted(sent.weighed.keys() & sent.blocks.keys()):
+                why = f"counts devices alike, and the algorithm weighs {own} in a way of its own"
+                raise ChainError(f"{type(how).__name__} {why}; take Mean(), or another algorithm")
             sums["sent"] = sent
             return
         for name, block in sent.blocks.items():
@@ -147,8 +150,5 @@ class Chain:
         how: Any = self.aggregator
         if not self.joint:
             return {name: how.done(total, share) for name, total in sums.items()}, states
-        if own := sorted(sums["sent"].weighed.keys() & sums["sent"].blocks.keys()):
-            why = f"counts devices alike, and the algorithm weighs {own} in a way of its own"
-            raise ChainError(f"{type(how).__name__} {why}; take Mean(), or another algorithm")
         means, state = how.combine(states[-1], sums["sent"], sums.get("own", {}))
         return means, (*states[:-1], state)
