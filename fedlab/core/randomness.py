@@ -41,10 +41,10 @@ class Purpose(IntEnum):
     UNSEEN = 19
     ROWS = 20
     BYZANTINE = 21
+    CODEC = 22
     REACHABLE = 30
     DROPOUT = 31
     PROFILES = 32
-    CODEC = 22
 
 
 def address_of(name: int | str) -> int:

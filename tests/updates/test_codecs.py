@@ -372,7 +372,7 @@ def test_sketches_and_shared_places_add_up() -> None:
         np.testing.assert_array_equal(a + b, both)
         assert codec.additive
     assert not RandomK(0.1).additive
-    at = Context(300, one.dtype)
+    at = Context(300, one.dtype, seed=1)
     spikes = np.zeros(300)
     spikes[[5, 77]] = 9.0, -4.0
     read = CountSketch(40, keep=2).decode(CountSketch(40).encode(spikes, at), at)
