@@ -164,7 +164,7 @@ def _trained(
     drawn: Selected,
     spared: I64,
     threads: int | None,
-) -> tuple[_Came, F64]:
+) -> tuple[_Came, I64]:
     """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
     number, places, landing = state.round + 1, drawn.fate.places, drawn.landing
     given = read_only(state.served)
@@ -180,7 +180,7 @@ def _trained(
     came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort)
     signals = *plan.rows, plan.weights.weights  # queries, say
     down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals)) - spared
-    down = _received(drawn.view, places, down)
+    received = _received(drawn.view, places, down)
     weights: F64 | None = None
     how, held = (plan.trainer, phases, plan.local, order), ALL if plan.chain.whole else HELD
     parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
@@ -194,8 +194,8 @@ def _trained(
             came.in_parts = not whole
         if len(part.places):
             mine = part.places
-            rates = order.rates[mine]
-            _take(plan, state, came, part, places[mine], weights[mine], rates, down[mine], landing)
+            numbers = weights[mine], order.rates[mine], received[mine]
+            _take(plan, state, came, part, places[mine], *numbers, landing)
     if (root := getattr(plan.chain.aggregator, "root", None)) is not None:
         came.sums["own"] = _own(plan, state, came, root, threads)
     return came, down
@@ -382,7 +382,7 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, drawn: Selected, came: _Came, down: F64) -> dict[str, float]:
+def _cost(plan: Plan, drawn: Selected, came: _Came, down: I64) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
     view, fate = drawn.view, drawn.fate
     seconds, lost = _seconds(plan, view, came), fate.measures
@@ -392,7 +392,8 @@ def _cost(plan: Plan, drawn: Selected, came: _Came, down: F64) -> dict[str, floa
         joules += view.fleet.column("watts", fate.lost) @ fate.busy
         energy = {"joules_estimate": float(joules)}
     return {
-        "bytes_down": float(down.sum()) + lost.get("bytes_down_lost", 0.0),
+        "bytes_down": float(_received(view, fate.places, down).sum())
+        + lost.get("bytes_down_lost", 0.0),
         "bytes_up": float(came.column("nbytes").sum()) + lost.get("bytes_up_lost", 0.0),
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)

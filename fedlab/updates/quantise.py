@@ -200,11 +200,11 @@ class Eden(Codec):
 
     Examples
     --------
-    >>> row = np.random.default_rng(0).normal(size=4096)
-    >>> at = Context(4096, row.dtype)
+    >>> row = np.random.default_rng(0).normal(size=2**16)
+    >>> at = Context(2**16, row.dtype)
     >>> sent = Eden(bits=2).encode(row, at)
     >>> error = np.sum((Eden(bits=2).decode(sent, at) - row) ** 2) / np.sum(row**2)
-    >>> round(float(error), 2), len(sent) < 2 * 4096 / 8 + 16
+    >>> round(float(error), 2), len(sent) < 2 * 2**16 / 8 + 16
     (0.13, True)
     """
 

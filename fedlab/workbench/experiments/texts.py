@@ -165,8 +165,8 @@ def _whole(rows: Array) -> list[list[int]]:
 def adapters_apart(model: Model, ends: Sequence[Array]) -> float:
     """Return how far the product of averaged adapters is from the average of their products.
 
-    Relative to the latter: |B' A' - mean_k B_k A_k| / |mean_k B_k A_k| over all layers, for means
-    A' and B'; 0 where nothing is lost by averaging A and B apart.
+    Relative to the latter, over all layers, in the Frobenius norm; 0 where nothing is lost by
+    averaging A and B apart.
     """
 
     def products(vector: Array) -> F64:
