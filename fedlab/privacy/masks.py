@@ -16,7 +16,7 @@ Time grows with the square of the number of devices: .1 ms a pair for keys.
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import math
 import struct
 from collections.abc import Sequence
@@ -83,6 +83,25 @@ def keystream(key: bytes, purpose: int, round: int, count: int, dtype: Any = np.
     return np.frombuffer(stream, kind, count).astype(dtype, copy=False)
 
 
+def hkdf(material: bytes, info: bytes) -> bytes:
+    """Return a key of 32 bytes made of secret bytes that need not be uniform.
+
+    Source: HKDF-SHA256 (RFC 5869) without a salt; one block is all of its output that is needed.
+    """
+    extracted = hmac.digest(bytes(KEY), material, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")
+
+
+def agreed(secret: bytes, public: bytes, theirs: bytes, purpose: bytes) -> bytes:
+    """Return the key that two devices agree on, each by its own secret and the other's public key.
+
+    X25519 (RFC 7748), then `hkdf`. The key is bound to both public keys and to a purpose.
+    """
+    from nacl.bindings import crypto_scalarmult
+
+    return hkdf(crypto_scalarmult(secret, theirs), purpose + b"".join(sorted((public, theirs))))
+
+
 class Party:
     """A device's part in a session: a secret of its own, and one with each other device.
 
@@ -127,19 +146,10 @@ class Party:
         if not self.place < len(publics) or publics[self.place] != self.public:
             raise ValueError(f"public key {self.place} is not this device's; keep their order")
         self._shared = {
-            place: self._agreed(public)
+            place: agreed(self._secret, self.public, public, b"fedlab masks")
             for place, public in enumerate(publics)
             if place != self.place
         }
-
-    def _agreed(self, public: bytes) -> bytes:
-        from nacl.bindings import crypto_scalarmult
-
-        # The agreed point is not uniform, and must be bound to the two that agreed on it.
-        state = hashlib.blake2b(digest_size=KEY, person=b"fedlab masks")
-        for part in (crypto_scalarmult(self._secret, public), *sorted((public, self.public))):
-            state.update(part)
-        return state.digest()
 
     def mask(
         self, shape: tuple[int, ...], round: int, purpose: int = 0, dtype: Any = np.uint64
