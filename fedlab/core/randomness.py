@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     MODEL = 18
     UNSEEN = 19
     ROWS = 20
+    SECURE_SUM = 40
 
 
 def address_of(name: int | str) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import F64, I64, U64, Array, Places
+from fedlab.core.typing import F64, I64, U64, Array, Bool, Places
 from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
@@ -27,12 +27,14 @@ from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, choose_places, round_seconds
+from fedlab.privacy.secure_aggregation import ThresholdError
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Updates
 from fedlab.updates.mean import Means, client_drift
+from fedlab.updates.secure import SummedUnderMasks
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
@@ -63,6 +65,8 @@ class _Came:
     hopeless: bool = True
     in_parts: bool = False
     shown: Sequence[Device] = ()
+    secure: SummedUnderMasks | None = None
+    told: dict[str, float] = field(default_factory=dict)
 
     def note(self, places: Places, **columns: Any) -> None:
         self.at.append(places)
@@ -76,6 +80,10 @@ class _Came:
     @property
     def places(self) -> Places:
         return self.at[0] if len(self.at) == 1 else np.concatenate([np.empty(0, np.intp), *self.at])
+
+    @property
+    def nbytes(self) -> Any:
+        return self.column("nbytes") if self.secure is None else self.secure.nbytes(self.places)
 
 
 def play(
@@ -101,14 +109,16 @@ def play(
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
         places, epochs, remarks = _selected(plan, fleet, number)
-        devices = fleet.devices
+        asked, devices = len(places), fleet.devices
+        secure, there, few = _opened(plan, places, number)
+        places, epochs, remarks = places[there], epochs[there], remarks + few
         cohort = [devices[place] for place in places.tolist()]
-        came, down = _trained(plan, state, cohort, places, epochs, number, threads)
+        came, down = _trained(plan, state, cohort, places, epochs, secure, number, threads)
         _refuse_hopeless(state, came)
         remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, fleet, came, down, len(places)),
+            **_cost(plan, fleet, came, down, asked),
             **_summary(came),
             **moves,
             **(
@@ -157,6 +167,17 @@ def _selected(plan: Plan, fleet: Roster, number: int) -> tuple[Places, I64, Rema
     return places[epochs > 0], epochs[epochs > 0], []
 
 
+def _opened(
+    plan: Plan, places: Places, number: int
+) -> tuple[SummedUnderMasks | None, Bool, Remarks]:
+    """Return the cohort's sum under masks, if it takes one, and who is there to train for it."""
+    try:
+        secure = plan.chain.open(places, At(plan.seed, number))
+    except ThresholdError as error:
+        return None, np.zeros(len(places), np.bool_), [(SERVER, f"no secure sum: {error}")]
+    return secure, ~np.isin(places, () if secure is None else secure.absent), []
+
+
 # -- train, and send ------------------------------------------------------------------------------
 
 
@@ -166,6 +187,7 @@ def _trained(
     cohort: Sequence[Device],
     places: Places,
     epochs: I64,
+    secure: SummedUnderMasks | None,
     number: int,
     threads: int | None,
 ) -> tuple[_Came, int]:
@@ -173,7 +195,8 @@ def _trained(
     work = plan.algorithm.work(state.algorithm, read_only(state.parameters), places, state.kept)
     phases = phases_of(work)
     cohort = choosing(plan.rows, cohort, plan.model, phases[0], seed=plan.seed, round=number)
-    came = _Came(state.kept, state.stages, Wire.of(plan.model.layout, phases), shown=cohort)
+    wire = Wire.of(plan.model.layout, phases)
+    came = _Came(state.kept, state.stages, wire, shown=cohort, secure=secure)
     weights: F64 | None = None
     order = Dispatch.alike(len(cohort), number, plan.local.rate(number), epochs)
     parts = train_in_parts(
@@ -250,11 +273,19 @@ def _take(
     sent, came.stages, came.kept = plan.chain.apply(
         came.stages, came.wire.narrowed(sent, buffers), kept, At(plan.seed, state.round + 1)
     )
-    plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
         columns[_WEIGHT + name] = sent.weights_of(name)
         came.averaged.add(name)
+    if came.secure is not None:
+        told = {name: columns[name] * columns[_WEIGHT + name] for name in sorted(came.averaged)}
+        rows = columns["rows"]
+        loss = np.minimum(rows * columns["loss"], came.secure.largest)
+        came.secure.add(sent, {"rows": rows, "loss": loss, **told})
+        # Of single devices, the simulated clock alone reads what no server sees.
+        came.note(sent.places, weight=sent.weights, rows=rows, epochs=columns["epochs"])
+        return
+    plan.chain.fold(came.sums, sent)
     if plan.chain.shows_rows and "change" in sent.blocks:
         from fedlab.updates import kernels
 
@@ -293,10 +324,16 @@ def _stepped(
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
+    if came.secure is not None:
+        try:
+            came.sums, came.told = came.secure.done()
+        except ThresholdError as error:
+            return state, still, [(SERVER, f"skipped: {error}")]
     sums = plan.chain.done(came.sums, share)
     means = Means(came.wire.widened(sums))
     for name in came.averaged:
-        means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
+        total = came.told.get(name, came.column(_WEIGHT + name) @ came.column(name))
+        means[name] = np.asarray(total / share)
     for name in getattr(plan.algorithm, "reads", ()):
         other = {"places": came.places, "parameters": state.parameters}
         means[name] = np.asarray(other[name] if name in other else came.column(name), np.float64)
@@ -343,9 +380,13 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 
 def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
+    if came.secure is None:
+        sums = {"bytes_down": down * asked, "bytes_up": came.column("nbytes").sum()}
+    else:
+        ledger, gone = came.secure.exchange.ledger, len(came.secure.absent) + len(came.secure.gone)
+        sums = {"bytes_down": down * asked + ledger.down, "bytes_up": ledger.up, "dropped": gone}
     return {
-        "bytes_down": float(down * asked),
-        "bytes_up": float(came.column("nbytes").sum()),
+        **{name: float(value) for name, value in sums.items()},
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
@@ -356,7 +397,7 @@ def _cost(plan: Plan, fleet: Roster, came: _Came, down: int, asked: int) -> dict
 def _seconds(plan: Plan, fleet: Roster, came: _Came, down: int) -> F64:
     seconds: F64 = round_seconds(
         fleet.hardware(came.places),
-        down + came.column("nbytes"),
+        down + came.nbytes,
         plan.model.layout.size,
         came.column("rows") * came.column("epochs"),
     )
@@ -364,6 +405,10 @@ def _seconds(plan: Plan, fleet: Roster, came: _Came, down: int) -> F64:
 
 
 def _summary(came: _Came) -> dict[str, float]:
+    if came.secure is not None:
+        told = came.told
+        summed = {"rows": told["rows"], "train_loss": told["loss"] / told["rows"]} if told else {}
+        return {"devices": float(len(came.places)), **summed}
     rows = came.column("rows")
     summary = {"devices": float(len(rows)), "rows": float(rows.sum())}
     if len(rows):

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import hmac
 import math
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ class Party:
     ----------
     place : int
         The device's place among those of the session.
+    secret : bytes, optional
+        Its secret key; by default the operating system draws one.
 
     Examples
     --------
@@ -120,34 +123,36 @@ class Party:
     array([15, 21], dtype=uint64)
     """
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, place: int, secret: bytes | None = None) -> None:
         from nacl.bindings import crypto_scalarmult_base
-        from nacl.utils import random
 
         self.place = whole_number(place, "place", 0)
-        self._secret = random(KEY)
+        self._secret = secret or os.urandom(KEY)
         #: What the others need, 32 bytes.
         self.public: bytes = crypto_scalarmult_base(self._secret)
         self._shared: dict[int, bytes] = {}
         self._used: set[tuple[int, int]] = set()
 
-    def meet(self, publics: Sequence[bytes]) -> None:
+    def meet(self, publics: Sequence[bytes] | Mapping[int, bytes]) -> None:
         """Agree with each other device on a secret, given the public keys of all in their order.
+
+        Those of some, and its own, come by place.
 
         Raises
         ------
         ValueError
             If the place is not this party's, there is nobody else, or a key stands twice.
         """
-        if len(publics) < 2:
+        met = publics if isinstance(publics, Mapping) else dict(enumerate(publics))
+        if len(met) < 2:
             raise ValueError("one device was given; a sum hides its parts from two on")
-        if len(set(publics)) < len(publics):
+        if len(set(met.values())) < len(met):
             raise ValueError("a public key stands twice; each device makes its own")
-        if not self.place < len(publics) or publics[self.place] != self.public:
+        if met.get(self.place) != self.public:
             raise ValueError(f"public key {self.place} is not this device's; keep their order")
         self._shared = {
             place: agreed(self._secret, self.public, public, b"fedlab masks")
-            for place, public in enumerate(publics)
+            for place, public in met.items()
             if place != self.place
         }
 

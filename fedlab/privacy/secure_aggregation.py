@@ -13,7 +13,8 @@ than t shares of one it can't be told, and `ThresholdError` says so.
 
 Neighbours are all other devices or, for many, k of them on a ring in a random order (Bell et al.,
 "Secure single-server aggregation with (poly)logarithmic overhead", CCS 2020): see `few_neighbours`.
-`Exchange` runs all of it and counts each message's bytes; `Server` holds all that a server sees.
+`SecureExchange` runs all of it and counts each message's bytes; `SummingServer` holds what a
+server sees.
 """
 
 from __future__ import annotations
@@ -26,45 +27,38 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.ledger import Ledger
-from fedlab.privacy.masks import KEY, Words, agreed, keystream
+from fedlab.privacy.masks import KEY, Party, Words, agreed, keystream
 from fedlab.privacy.noise import Source
 from fedlab.privacy.shamir import SHARE, combine, split
 from fedlab.privacy.threat_model import Protection
 
 SECURE_AGGREGATION = Protection(
     name="secure aggregation",
-    protects=(
-        "each device's update and what it tells besides, from the server and from other devices: "
-        "only the sum over all devices that sent one is seen"
-    ),
+    protects="each device's update from the server and other devices: only their sum is seen",
     does_not=(
-        "hide the sum itself, nor what follows from sums of several rounds; who took part, who "
-        "dropped out, how much each weighs; hide a device from t of the holders of its shares "
-        "together with the server; notice an update that is false, or a server that gives devices "
-        "other public keys than theirs (no signatures)"
+        "hide sums, and what follows from several; who takes part, drops out and weighs how much; "
+        "a device from t holders of its shares together with the server; notice false updates"
     ),
     assumes=(
-        "a server that passes on keys and messages unaltered, fewer than t colluding holders of "
-        "each device's shares, and with few neighbours an order of the ring that colluders don't "
-        "choose"
+        "a server that passes on keys and messages unaltered (there are no signatures), and fewer "
+        "than t colluding holders of any device's shares"
     ),
-    cost=(
-        "4 rounds; a device with h neighbours: 100 + 124 h bytes up and 152 h down, besides k bits "
-        "a number; h + 1 streams as long as the update"
-    ),
+    cost="4 rounds; with h neighbours 100 + 124 h bytes up and 152 h down, and k bits a number",
     source="Bonawitz et al., CCS 2017, figure 4 (honest but curious); Bell et al., CCS 2020",
 )
 
 #: A message that holds two shares, encrypted: 16 bytes say whether it was altered.
 _SEALED = 2 * SHARE + 16
 _NONCE = struct.Struct("<4xQ")
+Keys = tuple[bytes, bytes]
+Graph = Sequence[Collection[int]]
 
 
 class ThresholdError(RuntimeError):
     """Too few devices are left for the sum to be told."""
 
 
-class Member:
+class Summand:
     """A device's part in one sum. It makes its keys, masks and tells shares once.
 
     Parameters
@@ -78,24 +72,20 @@ class Member:
     def __init__(self, place: int, source: Source = os.urandom) -> None:
         from nacl.bindings import crypto_scalarmult_base
 
-        self.place = place
-        self._source = source
+        self.place, self._source = place, source
         self._seal, self._mask, self._seed = source(KEY), source(KEY), source(KEY)
+        self._party = Party(place, self._mask)
         #: What all may know: the key to which others encrypt, and that of masks.
-        self.publics: tuple[bytes, bytes] = (
-            crypto_scalarmult_base(self._seal),
-            crypto_scalarmult_base(self._mask),
-        )
-        self._met: Mapping[int, tuple[bytes, bytes]] = {}
+        self.publics: Keys = (crypto_scalarmult_base(self._seal), self._party.public)
         self._keys: dict[int, bytes] = {}
         self._held: dict[int, bytes] = {}
-        self._sent = self._told = False
+        self._told = False
 
-    def share(self, met: Mapping[int, tuple[bytes, bytes]], threshold: int) -> dict[int, bytes]:
+    def share(self, met: dict[int, Keys], threshold: int) -> dict[int, bytes]:
         """Return what goes to each neighbour, given their public keys: two encrypted shares."""
         from nacl.bindings import crypto_aead_chacha20poly1305_ietf_encrypt as encrypt
 
-        self._met = met
+        self._party.meet({p: keys[1] for p, keys in ({self.place: self.publics} | met).items()})
         points = np.array([self.place, *met], np.uint64) + np.uint64(1)
         both = [split(s, points, threshold, self._source) for s in (self._seed, self._mask)]
         own, *others = map(bytes.__add__, *both)
@@ -125,16 +115,9 @@ class Member:
         ValueError
             If some were masked before: two under the same masks would tell their difference.
         """
-        if self._sent:
-            raise ValueError("this device has sent its numbers; masks serve once: begin a new sum")
-        self._sent = True
-        total = [words.copy() for words in values]
-        _add(total, self._seed, True)
-        for place in self._held.keys() - {self.place}:
-            public = self._met[place][1]
-            key = agreed(self._mask, self.publics[1], public, b"fedlab masks")
-            _add(total, key, place > self.place)
-        return total
+        own = _streams(self._seed, values)
+        others = [self._party.mask(w.shape, 0, n, w.dtype) for n, w in enumerate(values)]
+        return [x + a + b for x, a, b in zip(values, own, others, strict=True)]
 
     def unmask(self, came: Collection[int], dropped: Collection[int]) -> dict[int, bytes]:
         """Return a share of each device's seed if its numbers came, of its mask key if they didn't.
@@ -146,17 +129,15 @@ class Member:
             unmask a device.
         """
         if both := sorted({*came} & {*dropped}):
-            raise ValueError(
-                f"devices {both} are said to have come and to have dropped; never both"
-            )
+            raise ValueError(f"devices {both} are said to have come and dropped out; never both")
         if self._told:
             raise ValueError("this device has told its shares; it does so once in a sum")
         self._told = True
-        told = {place: self._held[place][:SHARE] for place in came if place in self._held}
-        return told | {place: self._held[place][SHARE:] for place in dropped if place in self._held}
+        told = {place: self._held[place][:SHARE] for place in came}
+        return told | {place: self._held[place][SHARE:] for place in dropped}
 
 
-class Server:
+class SummingServer:
     """The server's part: it passes messages on, adds up, and takes out masks that are left.
 
     Parameters
@@ -169,22 +150,18 @@ class Server:
         Of the numbers of each vector, at most those of their type.
     """
 
-    def __init__(
-        self, graph: Sequence[Collection[int]], threshold: int, bits: Sequence[int]
-    ) -> None:
+    def __init__(self, graph: Graph, threshold: int, bits: Sequence[int]) -> None:
         self.graph, self.threshold, self.bits = graph, threshold, bits
-        self.publics: dict[int, tuple[bytes, bytes]] = {}
+        self.publics: dict[int, Keys] = {}
         self.came: set[int] = set()
         self._total: list[Words] = []
 
-    def add(self, place: int, message: bytes, sizes: Sequence[int]) -> None:
+    def add(self, place: int, masked: list[Words]) -> None:
         """Add a device's masked vectors to what has come."""
         if place in self.came:
             raise ValueError(f"device {place} has sent its numbers already")
-        words = unpacked(message, sizes, self.bits)
-        for total, more in zip(self._total, words, strict=bool(self.came)):
-            total += more
-        self._total = self._total or words
+        before = self._total or [words * 0 for words in masked]
+        self._total = [a + b for a, b in zip(before, masked, strict=True)]
         self.came.add(place)
 
     def finish(self, told: Mapping[int, Mapping[int, bytes]]) -> list[Words]:
@@ -202,16 +179,17 @@ class Server:
             for place in range(len(self.graph))
             if place in self.came or self.came.intersection(self.graph[place])
         }
+        # Keys of masks that did not cancel, and whether they were added.
+        left = [(secrets[place], True) for place in self.came]
+        for place in secrets.keys() - self.came:
+            for other in self.came.intersection(self.graph[place]):
+                publics = self.publics[place][1], self.publics[other][1]
+                left.append((agreed(secrets[place], *publics, b"fedlab masks"), place > other))
         total = [words.copy() for words in self._total]
-        for place, secret in secrets.items():
-            if place in self.came:
-                _add(total, secret, False)
-                continue
-            for other in self.came.intersection(self.graph[place]):  # what it added is left over
-                public = self.publics[place][1]
-                key = agreed(secret, public, self.publics[other][1], b"fedlab masks")
-                _add(total, key, other > place)
-        return [_modulo(words, bits) for words, bits in zip(total, self.bits, strict=True)]
+        for key, added in left:
+            for words, stream in zip(total, _streams(key, total), strict=True):
+                (np.subtract if added else np.add)(words, stream, out=words)
+        return lowest(total, self.bits)
 
     def _secret(self, place: int, told: Mapping[int, Mapping[int, bytes]]) -> bytes:
         shares = {holder: shares[place] for holder, shares in told.items() if place in shares}
@@ -224,7 +202,7 @@ class Server:
         return combine(np.array(holders, np.uint64) + np.uint64(1), [shares[h] for h in holders])
 
 
-class Exchange:
+class SecureExchange:
     """All of a sum: devices, the server, and what travels between them.
 
     Parameters
@@ -235,19 +213,19 @@ class Exchange:
         Shares that tell a secret: at least two, and more than half of a device's holders, which
         are its neighbours and itself; so no two parts of them can be told different stories.
     bits : sequence of int
-        Of the numbers of each vector: 8, 16, 24, 32 or 64; sums are modulo 2**bits.
+        Of the numbers of each vector, at most those of their type; sums are modulo 2**bits.
     source : callable
         Where secrets come from.
 
     Attributes
     ----------
-    server : Server
+    server : SummingServer
     ledger : Ledger
         Every message, by place.
 
     Examples
     --------
-    >>> exchange = Exchange(ring(5), threshold=4, bits=[32])
+    >>> exchange = SecureExchange(ring(5), threshold=4, bits=[32])
     >>> for place in (0, 1, 3, 4):  # the third drops out before it sends, the last one after
     ...     exchange.send(place, [np.uint32([place, 10])])
     >>> exchange.finish(gone=[2])
@@ -255,42 +233,30 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        graph: Sequence[Collection[int]],
-        threshold: int,
-        bits: Sequence[int],
-        source: Source = os.urandom,
+        self, graph: Graph, threshold: int, bits: Sequence[int], source: Source = os.urandom
     ) -> None:
         holders = min((len(near) + 1 for near in graph), default=0)
         if holders < 2 or not max(holders / 2, 1) < threshold <= holders:
             raise ThresholdError(
-                f"a threshold of {threshold} was given with {holders} holders of a device's "
-                "shares; more than half of them are needed, two at least, and no more than all: a "
-                "sum over one device hides nothing"
+                f"the threshold is {threshold}, of {holders} holders of a device's shares; it must "
+                "be more than half of them, and two (a sum over one device hides nothing)"
             )
-        everyone = np.arange(len(graph))
-        self.server, self.ledger = Server(graph, threshold, bits), Ledger(range(len(graph)))
-        self.members = [Member(place, source) for place in everyone.tolist()]
-        near = np.array([len(near) for near in graph], np.int64)
-        for member in self.members:
-            self.server.publics[member.place] = member.publics
+        everyone, near = range(len(graph)), np.array([len(near) for near in graph], np.int64)
+        self.server, self.ledger = SummingServer(graph, threshold, bits), Ledger(everyone)
+        self.members = [Summand(place, source) for place in everyone]
+        self.server.publics = keys = {m.place: m.publics for m in self.members}
         self._note(1, "public keys", 2 * KEY, 2 * KEY * near, everyone)
-        sent = {
-            member.place: member.share(
-                {p: self.server.publics[p] for p in sorted(graph[member.place])}, threshold
-            )
-            for member in self.members
-        }
+        sent = [m.share({p: keys[p] for p in graph[m.place]}, threshold) for m in self.members]
         for member in self.members:
             member.receive({p: sent[p][member.place] for p in graph[member.place]})
         self._note(2, "encrypted shares", _SEALED * near, _SEALED * near, everyone)
 
     def send(self, place: int, values: Sequence[Words]) -> None:
         """Let a device mask its vectors and send them."""
-        masked = self.members[place].masked(values)
-        message = packed(masked, self.server.bits)
-        self.ledger.note(3, "up", "masked numbers", len(message), place)
-        self.server.add(place, message, [len(words) for words in values])
+        masked = lowest(self.members[place].masked(values), self.server.bits)
+        size = sum(-(-len(w) * k // 8) for w, k in zip(masked, self.server.bits, strict=True))
+        self.ledger.note(3, "up", "masked numbers", size, place)
+        self.server.add(place, masked)
 
     def finish(self, gone: Collection[int] = ()) -> list[Words]:
         """Let those that sent numbers, but for some that are gone since, tell shares; return sums.
@@ -306,8 +272,8 @@ class Exchange:
         for place in left.tolist():
             near = {place, *self.server.graph[place]}
             told[place] = self.members[place].unmask(near & came, near - came)
-        asked = [-(-len(told[place]) // 8) for place in left.tolist()]  # a bit a neighbour
-        self._note(4, "shares", [SHARE * len(shares) for shares in told.values()], asked, left)
+        counts = np.array([len(shares) for shares in told.values()], np.int64)
+        self._note(4, "shares", SHARE * counts, -(-counts // 8), left)  # down: a bit for each
         return self.server.finish(told)
 
     def _note(self, round: int, what: str, up: Any, down: Any, places: Any) -> None:
@@ -316,7 +282,7 @@ class Exchange:
 
 
 def ring(
-    devices: int, neighbours: int | None = None, order: Collection[int] | None = None
+    devices: int, neighbours: int | None = None, order: Sequence[int] | None = None
 ) -> list[list[int]]:
     """Return each device's neighbours: those next to it on a ring, half on each side, or all.
 
@@ -333,15 +299,13 @@ def ring(
     >>> ring(5, 2, [0, 2, 4, 1, 3])
     [[2, 3], [3, 4], [0, 4], [0, 1], [1, 2]]
     """
-    if neighbours is None or neighbours >= devices - 1:
-        return [[p for p in range(devices) if p != place] for place in range(devices)]
-    around = list(range(devices) if order is None else order)
-    steps = range(1, -(-neighbours // 2) + 1)
-    graph: list[list[int]] = [[] for _ in around]
-    for at, place in enumerate(around):
-        near = {around[(at + sign * step) % devices] for step in steps for sign in (1, -1)}
-        graph[place] = sorted(near - {place})
-    return graph
+    around = range(devices) if order is None else order
+    side = devices // 2 if neighbours is None else min(-(-neighbours // 2), devices // 2)
+    near = {
+        place: {around[(at + step) % devices] for step in range(-side, side + 1)} - {place}
+        for at, place in enumerate(around)
+    }
+    return [sorted(near[place]) for place in range(devices)]
 
 
 def few_neighbours(
@@ -389,39 +353,11 @@ def few_neighbours(
     return others, -(-2 * devices // 3)
 
 
-def packed(values: Sequence[Words], bits: Sequence[int]) -> bytes:
-    """Return vectors as they travel: the lowest bits of each number, whole bytes."""
-    return b"".join(
-        words.astype(words.dtype.newbyteorder("<"))
-        .view(np.uint8)
-        .reshape(-1, words.itemsize)[:, : width // 8]
-        .tobytes()
-        for words, width in zip(values, bits, strict=True)
-    )
+def lowest(vectors: Sequence[Words], bits: Sequence[int]) -> list[Words]:
+    """Return vectors modulo 2**bits, each modulo its own."""
+    return [w & w.dtype.type(2**width - 1) for w, width in zip(vectors, bits, strict=True)]
 
 
-def unpacked(message: bytes, sizes: Sequence[int], bits: Sequence[int]) -> list[Words]:
-    """Return vectors that were `packed`, of so many numbers each."""
-    start, vectors = 0, list[Words]()
-    for size, width in zip(sizes, bits, strict=True):
-        dtype = np.dtype("<u4" if width <= 32 else "<u8")
-        wide = np.zeros((size, dtype.itemsize), np.uint8)
-        wide[:, : width // 8] = np.frombuffer(message, np.uint8, size * width // 8, start).reshape(
-            size, -1
-        )
-        vectors.append(wide.view(dtype)[:, 0].astype(dtype.newbyteorder("=")))
-        start += size * width // 8
-    if start != len(message):
-        raise ValueError(f"a message of {len(message)} bytes came; {start} are needed")
-    return vectors
-
-
-def _add(total: list[Words], key: bytes, plus: bool) -> None:
-    for number, words in enumerate(total):
-        stream = keystream(key, number, 0, len(words), words.dtype)
-        (np.add if plus else np.subtract)(words, stream, out=words)
-
-
-def _modulo(words: Words, bits: int) -> Words:
-    unused = np.array(8 * words.itemsize - bits, words.dtype)
-    return words << unused >> unused
+def _streams(key: bytes, vectors: Sequence[Words]) -> list[Words]:
+    # Addressed like the masks of pairs.
+    return [keystream(key, n, 0, len(words), words.dtype) for n, words in enumerate(vectors)]

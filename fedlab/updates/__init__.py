@@ -4,6 +4,7 @@ from fedlab.updates.aggregators import Aggregator, Mean
 from fedlab.updates.chain import Chain, ChainError
 from fedlab.updates.mean import weighted_average
 from fedlab.updates.optimisers import SGD, Adagrad, Adam, ServerOptimiser, Yogi, optimiser
+from fedlab.updates.secure import FixedPoint, SecureSum
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import Cast, ClipNorm, Stage
 
@@ -16,7 +17,9 @@ __all__ = [
     "Chain",
     "ChainError",
     "ClipNorm",
+    "FixedPoint",
     "Mean",
+    "SecureSum",
     "ServerOptimiser",
     "Stage",
     "Updates",

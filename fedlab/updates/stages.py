@@ -80,6 +80,8 @@ class Cast(Rowwise):
 
     dtype: Literal["f16"] = "f16"
 
+    takes: ClassVar[frozenset[str]] = frozenset({"integer"})
+
     def __post_init__(self) -> None:
         if self.dtype != "f16":
             raise ValueError(f"dtype is {self.dtype!r}; choose 'f16'")
@@ -125,6 +127,8 @@ class ClipNorm(Rowwise):
     """
 
     norm: float
+
+    takes: ClassVar[frozenset[str]] = frozenset({"integer"})
 
     def __post_init__(self) -> None:
         positive(norm=self.norm)
