@@ -77,9 +77,8 @@ class Summand:
         self._party = Party(place, self._mask)
         #: What all may know: the key to which others encrypt, and that of masks.
         self.publics: Keys = (crypto_scalarmult_base(self._seal), self._party.public)
-        self._keys: dict[int, bytes] = {}
-        self._held: dict[int, bytes] = {}
-        self._told = False
+        self._keys, self._held = dict[int, bytes](), dict[int, bytes]()
+        self._least, self._told = 0, False
 
     def share(self, met: dict[int, Keys], threshold: int) -> dict[int, bytes]:
         """Return what goes to each neighbour, given their public keys: two encrypted shares."""
@@ -88,8 +87,8 @@ class Summand:
         self._party.meet({p: keys[1] for p, keys in ({self.place: self.publics} | met).items()})
         points = np.array([self.place, *met], np.uint64) + np.uint64(1)
         both = [split(s, points, threshold, self._source) for s in (self._seed, self._mask)]
-        own, *others = map(bytes.__add__, *both)
-        self._held[self.place] = own
+        self._held[self.place], *others = map(bytes.__add__, *both)
+        self._least = threshold
         self._keys = {
             place: agreed(self._seal, self.publics[0], public, b"fedlab shares")
             for place, (public, _) in met.items()
@@ -127,9 +126,13 @@ class Summand:
         ValueError
             If a device is named as both, or something was told before: both shares of t holders
             unmask a device.
+        ThresholdError
+            If so few of its neighbours and itself have come that their sum tells too much.
         """
         if both := sorted({*came} & {*dropped}):
             raise ValueError(f"devices {both} are said to have come and dropped out; never both")
+        if len(came) < self._least:
+            raise ThresholdError(f"{len(came)} neighbours came, and {self._least} are needed")
         if self._told:
             raise ValueError("this device has told its shares; it does so once in a sum")
         self._told = True
@@ -225,10 +228,10 @@ class SecureExchange:
 
     Examples
     --------
-    >>> exchange = SecureExchange(ring(5), threshold=4, bits=[32])
+    >>> exchange = SecureExchange(ring(5), threshold=3, bits=[32])
     >>> for place in (0, 1, 3, 4):  # the third drops out before it sends, the last one after
     ...     exchange.send(place, [np.uint32([place, 10])])
-    >>> exchange.finish(gone=[2])
+    >>> exchange.finish(gone=[4])
     [array([ 8, 40], dtype=uint32)]
     """
 
@@ -236,7 +239,7 @@ class SecureExchange:
         self, graph: Graph, threshold: int, bits: Sequence[int], source: Source = os.urandom
     ) -> None:
         holders = min((len(near) + 1 for near in graph), default=0)
-        if holders < 2 or not max(holders / 2, 1) < threshold <= holders:
+        if not max(holders / 2, 1) < threshold <= holders:
             raise ThresholdError(
                 f"the threshold is {threshold}, of {holders} holders of a device's shares; it must "
                 "be more than half of them, and two (a sum over one device hides nothing)"

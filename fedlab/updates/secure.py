@@ -180,8 +180,7 @@ class SummedUnderMasks:
         numbers = np.column_stack(list(told.values()))
         if not (np.abs(numbers) <= self.largest).all():
             raise ValueError(f"{', '.join(told)} of some devices are too large for a secure sum")
-        self._widths = {name: block.shape[1] for name, block in sent.blocks.items()}
-        self._told = list(told)
+        self._widths, self._told = {n: b.shape[1] for n, b in sent.blocks.items()}, list(told)
         for row, place in enumerate(sent.places.tolist()):
             whole = np.concatenate([block[row] for block in sent.blocks.values()]).astype(np.int64)
             self.exchange.send(self._at[place], [whole.astype(np.uint32), to_words(numbers[row])])

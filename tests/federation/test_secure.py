@@ -166,7 +166,7 @@ def test_a_round_below_the_threshold_is_skipped_and_says_why() -> None:
     for drops in ((0.5, 0), (0, 0.5)):
         few = federation(updates=(*SECURE[:2], SecureSum(drops=drops)))
         before = few.parameters
-        with pytest.warns(UserWarning, match="skipped: 3 of the 6 holders .* 4 are needed"):
+        with pytest.warns(UserWarning, match=r"skipped: 3 .* 4 are needed"):
             few.run(1)
         np.testing.assert_array_equal(few.parameters, before)
         assert few.round_number == 1
