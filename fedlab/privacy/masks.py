@@ -7,7 +7,8 @@ al., "Practical secure aggregation for privacy-preserving machine learning", CCS
 
 Devices that drop out are not recovered: a round that one of them leaves fails, and is begun again
 in a new session without it. Recovery takes shares of a fresh secret between all pairs for each sum,
-which for the many short sums of a search is more than to begin again.
+which for the many short sums of a search is more than to begin again. For the one long sum of a
+round of learning it isn't: see `fedlab.privacy.secure_aggregation`.
 
 `MASKED_SUMS` says what this protects and what it does not. It costs each device 32 bytes up and 32
 down for every other device, once a session, and no byte more a sum than the plain numbers take.

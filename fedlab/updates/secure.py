@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64, Places
-from fedlab.core.validation import positive, share_of_one, whole_number
+from fedlab.core.validation import positive, require, share_of_one, whole_number
 from fedlab.device.states import DeviceStates
 from fedlab.privacy.fixed_point import FRACTION, from_words, to_words
 from fedlab.privacy.secure_aggregation import SecureExchange, few_neighbours, ring
@@ -146,6 +146,7 @@ class SummedUnderMasks:
     """
 
     def __init__(self, how: SecureSum, fixed: Any, places: Places, at: At) -> None:
+        require(fixed, "the stage that makes whole numbers", "bits", "step")
         count, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
         near, least = few_neighbours(count) if how.neighbours == "few" else (how.neighbours, 0)
         order, drops = draw.permutation(count).tolist(), draw.permutation(count)

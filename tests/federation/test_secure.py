@@ -264,6 +264,43 @@ def test_few_neighbours_give_the_same_sum_with_less_to_send() -> None:
     assert eight.history.last("bytes_up") == 60 * (per + 8 * (88 + 36))
 
 
+def test_codecs_in_front_and_whole_noise_in_between_go_with_it() -> None:
+    """Noise that is known, so that the sum is: place p adds p steps to each number."""
+
+    @dataclass(frozen=True)
+    class Noise(Rowwise):
+        needs: ClassVar[frozenset[str]] = frozenset({"rows", "integer"})
+
+        def apply(self, state: Any, sent: Updates, kept: Any, at: At) -> Any:
+            more = sent.places[:, None]
+            blocks = {name: block + more for name, block in sent.blocks.items()}
+            return sent.with_blocks(**blocks), state, kept
+
+    fixed = FixedPoint(4.0)
+    front = (ClipNorm(4.0), Cast())
+    plain = federation(updates=(*front, Multiples(fixed)))
+    secure = federation(updates=(*front, fixed, SecureSum()))
+    noisy = federation(updates=(*front, fixed, Noise(), SecureSum()))
+    for one in (plain, secure, noisy):
+        one.round()
+    assert secure.parameters.tobytes() == plain.parameters.tobytes()
+    np.testing.assert_array_equal(noisy.parameters - secure.parameters, 15 * fixed.step)
+
+
+def test_whole_numbers_without_a_step_are_refused_before_anything_changes() -> None:
+    @dataclass(frozen=True)
+    class Whole(Rowwise):
+        gives: ClassVar[frozenset[str]] = frozenset({"integer"})
+
+        def apply(self, state: Any, sent: Updates, kept: Any, at: At) -> Any:
+            return sent, state, kept
+
+    one = federation(updates=[Whole(), SecureSum()])
+    with pytest.raises(TypeError, match=r"the stage that makes whole numbers .* no bits, step"):
+        one.round()
+    assert one.round_number == 0
+
+
 @dataclass(frozen=True)
 class Median:
     needs: ClassVar[frozenset[str]] = frozenset({"rows"})
