@@ -14,7 +14,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bits, campaign, cnn, codecs, engines, filtered, kills, scale, seals, search
+from benchmarks import (
+    bits,
+    campaign,
+    cnn,
+    codecs,
+    engines,
+    filtered,
+    kills,
+    scale,
+    seals,
+    search,
+    secure,
+)
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
 from benchmarks.peers import install, peers
@@ -30,6 +42,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "search": ("search across devices, against one central scan", search.main),
     "engines": ("compare the engines behind an index", engines.main),
     "filtered": ("search under filters", filtered.main),
+    "secure": ("sum updates under masks, by devices and parameters", secure.main),
     "seal": ("time saving and opening, sealed and not", seals.main),
     "corrupt": ("open corrupted indexes", campaign.main),
     "kill": ("kill saves, and open what they leave", kills.main),

@@ -82,6 +82,13 @@ class Ledger:
         """Exchanges between server and devices, one after another."""
         return max((entry[0] for entry in self._entries), default=0)
 
+    def of_devices(self) -> I64:
+        """Return each device's bytes, in both directions, (m,)."""
+        total = np.zeros(len(self.devices), np.int64)
+        for *_, places, sizes in self._entries:
+            np.add.at(total, places, sizes)
+        return total
+
     def to_frame(self) -> pd.DataFrame:
         """Return a tidy frame: round, direction, what, device, bytes; a row a message."""
         import pandas as pd

@@ -45,6 +45,7 @@ class Purpose(IntEnum):
     REACHABLE = 30
     DROPOUT = 31
     PROFILES = 32
+    SECURE_SUM = 40
 
 
 def address_of(name: int | str) -> int:

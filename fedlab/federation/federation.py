@@ -225,6 +225,8 @@ class Federation:
                 f"{type(method).__name__} reads {', '.join(read)} of each device, which the "
                 "stages of updates= hide; leave those out, or take another algorithm"
             )
+        if record == "devices" and passed.secure is not None:
+            raise ChainError("SecureSum hides single devices' numbers; take record='cohort'")
         self.plan = Plan(
             model=model,
             algorithm=method,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
-from fedlab.core.typing import F64, I64, U64, Array, Places
+from fedlab.core.typing import F64, I64, U64, Array, Bool, Places
 from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
@@ -30,12 +30,14 @@ from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, View, round_seconds
 from fedlab.fleet.asynchronous import Landing
+from fedlab.privacy.secure_aggregation import ThresholdError
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import ALL, HELD, train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Chain, Updates
 from fedlab.updates.mean import Means, client_drift
+from fedlab.updates.secure import SummedUnderMasks
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
@@ -69,6 +71,8 @@ class _Came:
     hopeless: bool = True
     in_parts: bool = False
     shown: Sequence[Device] = ()
+    secure: SummedUnderMasks | None = None
+    told: dict[str, float] = field(default_factory=dict)
 
     def note(self, places: Places, **columns: Any) -> None:
         self.at.append(places)
@@ -82,6 +86,10 @@ class _Came:
     @property
     def places(self) -> Places:
         return self.at[0] if len(self.at) == 1 else np.concatenate([np.empty(0, np.intp), *self.at])
+
+    @property
+    def nbytes(self) -> Any:
+        return self.column("nbytes") if self.secure is None else self.secure.nbytes(self.places)
 
 
 def play(
@@ -107,14 +115,17 @@ def play(
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
         drawn = selected(plan, fleet, state)
-        view, places, remarks = drawn.view, drawn.fate.places, drawn.remarks
-        state, spared = sent_down(plan, state, places)
-        came, down = _trained(plan, state, fleet, drawn, spared, threads)
+        view, asked, remarks = drawn.view, drawn.fate.places, drawn.remarks
+        state, spared = sent_down(plan, state, asked)
+        secure, there, few = _opened(plan, asked, number)
+        fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
+        drawn, remarks = replace(drawn, fate=fate), remarks + few
+        came, down = _trained(plan, state, fleet, drawn, spared[there], secure, threads)
         _refuse_hopeless(state, came)
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         measures = {
-            **_cost(plan, drawn, came, down),
+            **_cost(plan, drawn, came, _received(view, asked, down - spared).sum()),
             **_summary(came),
             **moves,
             **(
@@ -135,7 +146,7 @@ def play(
         _of_devices(fleet, came, plan) if plan.evaluation.record == "devices" else {},
         (*remarks, *skipped),
         senders,
-        _keys(came, places, senders) if plan.rows else (),
+        _keys(came, drawn.fate.places, senders) if plan.rows else (),
         time.perf_counter() - began,
     )
     after = replace(
@@ -146,12 +157,23 @@ def play(
         chosen=drawn.why,
         flight=state.flight if drawn.landing is None else drawn.landing.flight,
         clock=state.clock + measures["seconds"],
-        traffic=(float(down.mean()), came.column("nbytes").mean())
+        traffic=(float(down - spared.mean()), np.mean(came.nbytes))
         if len(came.places)
         else state.traffic,
         history=state.history.and_then(report),
     )
     return after, report
+
+
+def _opened(
+    plan: Plan, places: Places, number: int
+) -> tuple[SummedUnderMasks | None, Bool, Remarks]:
+    """Return the cohort's sum under masks, if it takes one, and who is there to train for it."""
+    try:
+        secure = plan.chain.open(places, At(plan.seed, number))
+    except ThresholdError as error:
+        return None, np.zeros(len(places), np.bool_), [(SERVER, f"no secure sum: {error}")]
+    return secure, ~np.isin(places, () if secure is None else secure.absent), []
 
 
 # -- train, and send ------------------------------------------------------------------------------
@@ -163,9 +185,13 @@ def _trained(
     fleet: Roster,
     drawn: Selected,
     spared: I64,
+    secure: SummedUnderMasks | None,
     threads: int | None,
-) -> tuple[_Came, I64]:
-    """Train the cohort part by part; return what came of it, and the bytes sent to each device."""
+) -> tuple[_Came, int]:
+    """Train the cohort part by part; return what came of it, and the bytes that go to each.
+
+    Fewer by `spared` for each device.
+    """
     number, places, landing = state.round + 1, drawn.fate.places, drawn.landing
     given = read_only(state.served)
     phases = phases_of(plan.algorithm.work(state.algorithm, given, places, state.kept))
@@ -177,10 +203,10 @@ def _trained(
     asked = [fleet.devices[place] for place in places.tolist()]
     cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
     wire = Wire.of(plan.model.layout, phases)
-    came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort)
+    came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort, secure=secure)
     signals = *plan.rows, plan.weights.weights  # queries, say
-    down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals)) - spared
-    received = _received(drawn.view, places, down)
+    down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
+    received = _received(drawn.view, places, down - spared)
     weights: F64 | None = None
     how, held = (plan.trainer, phases, plan.local, order), ALL if plan.chain.whole else HELD
     parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
@@ -287,11 +313,19 @@ def _take(
         travels = came.wire.travels("change")
         gap = gap if travels is None else gap[:, travels]
         sent = landing.counted(plan.schedule, sent, gap, part.places)
-    plan.chain.fold(came.sums, sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
         columns[_WEIGHT + name] = sent.weights_of(name)
         came.averaged.add(name)
+    if came.secure is not None:
+        told = {name: columns[name] * columns[_WEIGHT + name] for name in sorted(came.averaged)}
+        rows = columns["rows"]
+        loss = np.minimum(rows * columns["loss"], came.secure.largest)
+        came.secure.add(sent, {"rows": rows, "loss": loss, **told})
+        # Of single devices, the simulated clock alone reads what no server sees.
+        came.note(sent.places, weight=sent.weights, rows=rows, epochs=columns["epochs"], down=down)
+        return
+    plan.chain.fold(came.sums, sent)
     if plan.chain.drifts and "change" in sent.blocks:
         from fedlab.updates import kernels
 
@@ -334,10 +368,16 @@ def _stepped(
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
+    if came.secure is not None:
+        try:
+            came.sums, came.told = came.secure.done()
+        except ThresholdError as error:
+            return state, still, [(SERVER, f"skipped: {error}")]
     sums, stages = plan.chain.done(came.sums, share, came.stages)
     means = Means(came.wire.widened(sums))
     for name in came.averaged:
-        means[name] = np.asarray(came.column(_WEIGHT + name) @ came.column(name) / share)
+        total = came.told.get(name, came.column(_WEIGHT + name) @ came.column(name))
+        means[name] = np.asarray(total / share)
     for name in getattr(plan.algorithm, "reads", ()):
         other = {"places": came.places, "parameters": state.parameters}
         means[name] = np.asarray(other[name] if name in other else came.column(name), np.float64)
@@ -382,19 +422,24 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, drawn: Selected, came: _Came, down: I64) -> dict[str, float]:
+def _cost(plan: Plan, drawn: Selected, came: _Came, received: float) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
     view, fate = drawn.view, drawn.fate
     seconds, lost = _seconds(plan, view, came), fate.measures
-    energy = {}
+    energy, up = {}, came.column("nbytes").sum()
     if "watts" in view.fleet.profiles:  # an estimate: power times time
         joules = view.fleet.column("watts", came.places) @ seconds
         joules += view.fleet.column("watts", fate.lost) @ fate.busy
         energy = {"joules_estimate": float(joules)}
+    gone = {}
+    if came.secure is not None:
+        ledger, dropped = came.secure.exchange.ledger, (came.secure.absent, came.secure.gone)
+        received, up = received + ledger.down, ledger.up
+        gone = {"dropped": float(sum(map(len, dropped)))}
     return {
-        "bytes_down": float(_received(view, fate.places, down).sum())
-        + lost.get("bytes_down_lost", 0.0),
-        "bytes_up": float(came.column("nbytes").sum()) + lost.get("bytes_up_lost", 0.0),
+        "bytes_down": float(received) + lost.get("bytes_down_lost", 0.0),
+        "bytes_up": float(up) + lost.get("bytes_up_lost", 0.0),
+        **gone,
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },
@@ -414,7 +459,7 @@ def _seconds(plan: Plan, view: View, came: _Came) -> F64:
     seconds: F64 = round_seconds(
         view.fleet.hardware(came.places),
         came.column("down"),
-        came.column("nbytes"),
+        came.nbytes,
         plan.model.layout.size,
         came.column("rows") * came.column("epochs"),
     )
@@ -422,6 +467,10 @@ def _seconds(plan: Plan, view: View, came: _Came) -> F64:
 
 
 def _summary(came: _Came) -> dict[str, float]:
+    if came.secure is not None:
+        told = came.told
+        summed = {"rows": told["rows"], "train_loss": told["loss"] / told["rows"]} if told else {}
+        return {"devices": float(len(came.places)), **summed}
     rows = came.column("rows")
     summary = {"devices": float(len(rows)), "rows": float(rows.sum())}
     if len(rows):

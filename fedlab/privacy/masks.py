@@ -7,7 +7,8 @@ al., "Practical secure aggregation for privacy-preserving machine learning", CCS
 
 Devices that drop out are not recovered: a round that one of them leaves fails, and is begun again
 in a new session without it. Recovery takes shares of a fresh secret between all pairs for each sum,
-which for the many short sums of a search is more than to begin again.
+which for the many short sums of a search is more than to begin again. For the one long sum of a
+round of learning it isn't: see `fedlab.privacy.secure_aggregation`.
 
 `MASKED_SUMS` says what this protects and what it does not. It costs each device 32 bytes up and 32
 down for every other device, once a session, and no byte more a sum than the plain numbers take.
@@ -16,10 +17,11 @@ Time grows with the square of the number of devices: .1 ms a pair for keys.
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import math
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,25 @@ def keystream(key: bytes, purpose: int, round: int, count: int, dtype: Any = np.
     return np.frombuffer(stream, kind, count).astype(dtype, copy=False)
 
 
+def hkdf(material: bytes, info: bytes) -> bytes:
+    """Return a key of 32 bytes made of secret bytes that need not be uniform.
+
+    Source: HKDF-SHA256 (RFC 5869) without a salt; one block is all of its output that is needed.
+    """
+    extracted = hmac.digest(bytes(KEY), material, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")
+
+
+def agreed(secret: bytes, public: bytes, theirs: bytes, purpose: bytes) -> bytes:
+    """Return the key that two devices agree on, each by its own secret and the other's public key.
+
+    X25519 (RFC 7748), then `hkdf`. The key is bound to both public keys and to a purpose.
+    """
+    from nacl.bindings import crypto_scalarmult
+
+    return hkdf(crypto_scalarmult(secret, theirs), purpose + b"".join(sorted((public, theirs))))
+
+
 class Party:
     """A device's part in a session: a secret of its own, and one with each other device.
 
@@ -90,6 +111,8 @@ class Party:
     ----------
     place : int
         The device's place among those of the session.
+    secret : bytes, optional
+        Its secret key; by default the operating system draws one.
 
     Examples
     --------
@@ -101,45 +124,38 @@ class Party:
     array([15, 21], dtype=uint64)
     """
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, place: int, secret: bytes | None = None) -> None:
         from nacl.bindings import crypto_scalarmult_base
-        from nacl.utils import random
 
         self.place = whole_number(place, "place", 0)
-        self._secret = random(KEY)
+        self._secret = secret or os.urandom(KEY)
         #: What the others need, 32 bytes.
         self.public: bytes = crypto_scalarmult_base(self._secret)
         self._shared: dict[int, bytes] = {}
         self._used: set[tuple[int, int]] = set()
 
-    def meet(self, publics: Sequence[bytes]) -> None:
+    def meet(self, publics: Sequence[bytes] | Mapping[int, bytes]) -> None:
         """Agree with each other device on a secret, given the public keys of all in their order.
+
+        Those of some, and its own, come by place.
 
         Raises
         ------
         ValueError
             If the place is not this party's, there is nobody else, or a key stands twice.
         """
-        if len(publics) < 2:
+        met = publics if isinstance(publics, Mapping) else dict(enumerate(publics))
+        if len(met) < 2:
             raise ValueError("one device was given; a sum hides its parts from two on")
-        if len(set(publics)) < len(publics):
+        if len(set(met.values())) < len(met):
             raise ValueError("a public key stands twice; each device makes its own")
-        if not self.place < len(publics) or publics[self.place] != self.public:
+        if met.get(self.place) != self.public:
             raise ValueError(f"public key {self.place} is not this device's; keep their order")
         self._shared = {
-            place: self._agreed(public)
-            for place, public in enumerate(publics)
+            place: agreed(self._secret, self.public, public, b"fedlab masks")
+            for place, public in met.items()
             if place != self.place
         }
-
-    def _agreed(self, public: bytes) -> bytes:
-        from nacl.bindings import crypto_scalarmult
-
-        # The agreed point is not uniform, and must be bound to the two that agreed on it.
-        state = hashlib.blake2b(digest_size=KEY, person=b"fedlab masks")
-        for part in (crypto_scalarmult(self._secret, public), *sorted((public, self.public))):
-            state.update(part)
-        return state.digest()
 
     def mask(
         self, shape: tuple[int, ...], round: int, purpose: int = 0, dtype: Any = np.uint64

@@ -6,6 +6,7 @@ from fedlab.updates.codecs import EF21, Codec, Context, ErrorFeedback
 from fedlab.updates.mean import weighted_average
 from fedlab.updates.optimisers import SGD, Adagrad, Adam, ServerOptimiser, Yogi, optimiser
 from fedlab.updates.quantise import QSGD, Cast, Drive, Eden, Sign, TernGrad
+from fedlab.updates.secure import FixedPoint, SecureSum
 from fedlab.updates.sent import Updates
 from fedlab.updates.sparse import CountSketch, LowRank, RandomK, TopK
 from fedlab.updates.stages import ClipNorm, Stage
@@ -27,9 +28,11 @@ __all__ = [
     "Drive",
     "Eden",
     "ErrorFeedback",
+    "FixedPoint",
     "LowRank",
     "Mean",
     "RandomK",
+    "SecureSum",
     "ServerOptimiser",
     "Sign",
     "Stage",

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedlab.core.typing import Places
 from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
 from fedlab.updates.aggregators import Aggregator, Joint, Mean
+from fedlab.updates.secure import SecureSum, SummedUnderMasks
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
 
@@ -69,6 +71,8 @@ class Chain:
         ways = ("init", "combine") if self.joint else ("begin", "add", "done")
         require(self.aggregator, "aggregator", "needs", *ways)
         self._refuse(self.aggregator, holds, self.stages)
+        if self.secure is not None and type(self.aggregator) is not Mean:
+            raise ChainError("SecureSum adds up itself; leave out aggregator=")
 
     def _refuse(self, part: Any, holds: frozenset[str], before: Sequence[Stage]) -> None:
         way = "put it before that one" if hasattr(part, "apply") else "take another aggregator"
@@ -98,6 +102,18 @@ class Chain:
     def shows_rows(self) -> bool:
         """Whether the server can read each device's own blocks."""
         return all("rows" not in stage.takes for stage in self.stages)
+
+    @property
+    def secure(self) -> SecureSum | None:
+        """The stage behind which a cohort's sum is all that is seen, or None."""
+        return next((stage for stage in self.stages if isinstance(stage, SecureSum)), None)
+
+    def open(self, places: Places, at: At) -> SummedUnderMasks | None:
+        """Return a cohort's sum under masks, where a stage makes one."""
+        if self.secure is None or not len(places):
+            return None
+        fixed = [stage for stage in self.stages if "integer" in stage.gives]
+        return SummedUnderMasks(self.secure, fixed[-1], places, at)
 
     @property
     def drifts(self) -> bool:

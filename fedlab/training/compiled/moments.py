@@ -39,7 +39,7 @@ def train(
     devices, numbers, epochs = len(rows), phase.start.dtype, order.epochs
     rates = order.rates[:, None]
     size = stack.widths[0] + 1
-    moments = np.concatenate([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
+    moments = np.array([part.moments for part in rows]).reshape(devices, size + 1, size + 1)
     a, b, c = moments[:, :-1, :-1], moments[:, :-1, -1], moments[:, -1, -1]
     decayed = np.append(np.full(size - 1, stack.l2), 0.0) if stack.l2 else np.zeros(1)
     start, losses = np.empty((devices, size)), np.zeros(devices)

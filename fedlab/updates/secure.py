@@ -1,0 +1,206 @@
+"""Secure sums of updates: numbers in fixed point, and masks under which only their sum is seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64, Places
+from fedlab.core.validation import positive, require, share_of_one, whole_number
+from fedlab.device.states import DeviceStates
+from fedlab.privacy.fixed_point import FRACTION, from_words, to_words
+from fedlab.privacy.secure_aggregation import SecureExchange, few_neighbours, ring
+from fedlab.updates.sent import Updates
+from fedlab.updates.stages import At, Rowwise, State
+
+
+@dataclass(frozen=True)
+class FixedPoint(Rowwise):
+    """Each device applies its weight to its numbers, and rounds them to whole multiples of a step.
+
+    The weights of a cohort sum to one, so a sum of numbers of size at most `limit` is at most
+    that, and half of the range of `bits` is left for rounding and noise. The mean of m devices is
+    off by at most m/2 steps, `m * limit * 2**(1 - bits)` where the limit is a power of two.
+
+    Parameters
+    ----------
+    limit : float
+        No number of an update is larger: that of a `ClipNorm` in front of it.
+    bits : int
+        In which sums are taken, and numbers travel: 8 ... 32.
+
+    Examples
+    --------
+    >>> sent = Updates(np.zeros(1, int), {"change": np.array([[0.3, -1.0]])}, np.ones(1), {})
+    >>> fixed = FixedPoint(limit=1.0, bits=16)
+    >>> fixed.apply({}, sent, DeviceStates(), At(0, 1))[0].blocks["change"], 1 / fixed.step
+    (array([[  4915., -16384.]]), 16384.0)
+    """
+
+    limit: float
+    bits: int = 24
+
+    gives: ClassVar[frozenset[str]] = frozenset({"integer"})
+    takes: ClassVar[frozenset[str]] = frozenset({"linear"})
+
+    def __post_init__(self) -> None:
+        positive(limit=self.limit)
+        whole_number(self.bits, "bits", 8, 32)
+
+    @property
+    def step(self) -> float:
+        """What one stands for: a power of two."""
+        return 2.0 ** (math.ceil(math.log2(self.limit)) + 2 - self.bits)
+
+    def apply(
+        self, state: State, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, State, DeviceStates]:
+        shares = {name: sent.weights_of(name)[:, None] / self.step for name in sent.blocks}
+        blocks = {name: np.rint(block * shares[name]) for name, block in sent.blocks.items()}
+        weighed = {**sent.weighed, **dict.fromkeys(blocks, np.ones(len(sent)))}
+        return replace(sent, blocks=blocks, weighed=weighed, sizes={}), state, kept
+
+
+@dataclass(frozen=True)
+class SecureSum(Rowwise):
+    """The server sees the sum of what a cohort sends, and nothing of a single device.
+
+    Rows and losses of single devices are summed under masks, too (a loss that is too large for it,
+    some billions, counts as the largest that isn't). Weights are public: take
+    ``weights="uniform"`` where row counts tell too much. Devices may drop out, before they send
+    or after (see `fedlab.privacy.secure_aggregation`); a round with too few left is skipped.
+
+    Parameters
+    ----------
+    threshold : float
+        Which part of a device's neighbours and itself must be left, above 1/2 and at most 1.
+    neighbours : "all", "few" or int
+        With whom each device shares masks: "few" are O(log n), with a threshold of their own (see
+        `fedlab.privacy.secure_aggregation.few_neighbours`).
+    drops : (float, float)
+        Shares of the cohort that drop out before and after they send, drawn anew in each round.
+        A device that can't train drops out before it sends, too.
+
+    Source: Bonawitz et al., CCS 2017; Bell et al., CCS 2020.
+
+    Examples
+    --------
+    >>> from fedlab.updates import Chain, ClipNorm
+    >>> Chain((ClipNorm(1.0), FixedPoint(limit=1.0), SecureSum())).shows_rows
+    False
+    """
+
+    threshold: float = 2 / 3
+    neighbours: int | Literal["all", "few"] = "all"
+    drops: tuple[float, float] = (0.0, 0.0)
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rows", "integer"})
+    gives: ClassVar[frozenset[str]] = frozenset({"hidden", "linear"})
+    takes: ClassVar[frozenset[str]] = frozenset({"rows"})
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}; it must be above 1/2 and at most 1")
+        if self.neighbours not in ("all", "few"):
+            whole_number(self.neighbours, 'neighbours (else "all" or "few")', 2)
+        before, after = self.drops
+        share_of_one(before=before, after=after, together=before + after)
+
+    def apply(
+        self, state: State, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, State, DeviceStates]:
+        return sent, state, kept  # masked by `SummedUnderMasks`, which knows the cohort
+
+
+class SummedUnderMasks:
+    """A round's sum: a cohort that exchanges keys and shares, and what the server adds up.
+
+    Parameters
+    ----------
+    how : SecureSum
+    fixed : stage
+        That which made whole numbers: its ``bits`` and ``step`` are read.
+    places : (n,) int array
+        The cohort's, in the federation.
+    at : At
+
+    Attributes
+    ----------
+    exchange : SecureExchange
+    absent : (b,) int array
+        Devices of the federation that drop out before they send.
+    gone : list of int
+        Devices that drop out after it, as places in the cohort.
+    largest : float
+        What a device can tell besides.
+
+    Raises
+    ------
+    ThresholdError
+        If the cohort is too small.
+    """
+
+    def __init__(self, how: SecureSum, fixed: Any, places: Places, at: At) -> None:
+        require(fixed, "the stage that makes whole numbers", "bits", "step")
+        count, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
+        near, least = few_neighbours(count) if how.neighbours == "few" else (how.neighbours, 0)
+        order, drops = draw.permutation(count).tolist(), draw.permutation(count)
+        graph = ring(count, None if near == "all" else near, order)
+        threshold = least or math.ceil(how.threshold * (len(graph[0]) + 1) - 1e-9)
+        before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * count).astype(int))
+        self.exchange = SecureExchange(graph, threshold, (fixed.bits, 64))
+        self.fixed, self.absent, self.gone = fixed, places[before], after.tolist()
+        self._at = {place: at for at, place in enumerate(places.tolist())}
+        self.largest = 2.0 ** (62 - FRACTION) / count
+        self._widths, self._told = dict[str, int](), list[str]()
+
+    def add(self, sent: Updates, told: Mapping[str, F64]) -> None:
+        """Let devices mask and send their whole numbers, and others that they tell, (m,) each.
+
+        Raises
+        ------
+        ValueError
+            If a number isn't whole, or the sum could wrap: each device may fill half of the range
+            by its weight, and 1/n of the other half. Nothing has been sent then.
+        """
+        count, half = len(self._at), 2.0 ** (self.fixed.bits - 2)
+        room = half * (sent.weights + 1 / count)
+        for name, block in sent.blocks.items():
+            over = np.flatnonzero(np.abs(block).max(axis=1, initial=0.0) >= room)
+            if over.size or (block != np.rint(block)).any():
+                raise ValueError(
+                    f"{name!r} of the device at place {sent.places[[*over, 0][0]]} holds numbers "
+                    f"that aren't whole, or don't fit {self.fixed}, so that the sum could wrap; "
+                    "put a ClipNorm in front of it, or raise its limit"
+                )
+        numbers = np.column_stack(list(told.values()))
+        if not (np.abs(numbers) <= self.largest).all():
+            raise ValueError(f"{', '.join(told)} of some devices are too large for a secure sum")
+        self._widths, self._told = {n: b.shape[1] for n, b in sent.blocks.items()}, list(told)
+        for row, place in enumerate(sent.places.tolist()):
+            whole = np.concatenate([block[row] for block in sent.blocks.values()]).astype(np.int64)
+            self.exchange.send(self._at[place], [whole.astype(np.uint32), to_words(numbers[row])])
+
+    def done(self) -> tuple[dict[str, F64], dict[str, float]]:
+        """Return the sums of blocks and of what was told.
+
+        Raises
+        ------
+        ThresholdError
+            If too few devices are left.
+        """
+        words, told = self.exchange.finish(self.gone)
+        spare = 32 - self.fixed.bits
+        total = ((words << np.uint32(spare)).view(np.int32) >> spare) * self.fixed.step
+        ends = np.cumsum(list(self._widths.values()))[:-1]
+        sums = dict(zip(self._widths, np.split(total, ends), strict=True))
+        return sums, dict(zip(self._told, from_words(told).tolist(), strict=True))
+
+    def nbytes(self, places: Places) -> I64:
+        """Return the bytes of all messages from and to devices of the federation, (m,)."""
+        return self.exchange.ledger.of_devices()[[self._at[place] for place in places.tolist()]]
