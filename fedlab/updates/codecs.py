@@ -103,8 +103,8 @@ class Codec(Coding):
 
     blocks: tuple[str, ...] | None = field(default=None, kw_only=True)
 
-    #: Whether the error is less than what is coded, as feedback needs: |C(v) - v| < |v|, or so in
-    #: the mean.
+    #: Whether the error is less than what is coded, as feedback needs: ``|C(v) - v| < |v|``, at
+    #: least in the mean.
     contracts: ClassVar[bool] = True
     #: Whether messages of one round may be added up before they are decoded.
     additive: ClassVar[bool] = False

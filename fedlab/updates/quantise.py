@@ -70,8 +70,9 @@ class QSGD(Codec):
     The longer the row, the smaller its numbers beside the norm, and the more become zero by chance:
     a norm for each `bucket` of numbers mends that, as in the paper's experiments.
 
-    With f the fraction of levels |v_i| / |v| above a whole number, the mean squared error is the
-    sum of f (1 - f), times |v|^2 / levels^2: at most min(n / levels^2, sqrt(n) / levels) |v|^2.
+    With f the fraction of levels ``|v_i| / |v|`` above a whole number, the mean squared error is
+    the sum of f (1 - f), times ``|v|^2`` / levels^2: at most
+    min(n / levels^2, sqrt(n) / levels) ``|v|^2``.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ class QSGD(Codec):
 class TernGrad(QSGD):
     """Each number becomes -m, 0 or m, with m the largest magnitude, at random and without bias.
 
-    The mean squared error is the sum of |v_i| (m - |v_i|).
+    The mean squared error is the sum of ``|v_i| (m - |v_i|)``.
 
     Source: Wen et al., "TernGrad: ternary gradients to reduce communication in distributed deep
     learning", NeurIPS 2017, equation 3, for the row as a whole (m is no layer's) and unclipped.
@@ -139,7 +140,7 @@ class TernGrad(QSGD):
 class Sign(Codec):
     """Signs travel, a bit each (zero counts as positive), and their common magnitude.
 
-    With the mean magnitude the squared error is |v|^2 - |v|_1^2 / n.
+    With the mean magnitude the squared error is ``|v|^2 - |v|_1^2 / n``.
 
     Parameters
     ----------
@@ -178,9 +179,8 @@ class Eden(Codec):
 
     The rotation is a Walsh-Hadamard transform after random signs, which both ends draw from the
     seed; the numbers are the best ones for a normal distribution (Lloyd and Max), with mean squared
-    error D at a variance of 1. Unbiased, the mean squared error is D / (1 - D) |v|^2: .5708 at one
-    bit, .1331 at two; else D |v|^2, .3634 and .1175.
-    That holds of long rows; where a few numbers outweigh all others, signs and a transform are no
+    error D at a variance of 1. Unbiased, the mean squared error is ``D / (1 - D) |v|^2``: .5708
+    at one bit, .1331 at two; else ``D |v|^2``, .3634 and .1175. That holds of long rows; where a few numbers outweigh all others, signs and a transform are no
     uniform rotation, and two bits were seen to err by .145 for .133.
 
     Parameters
@@ -259,7 +259,7 @@ class Eden(Codec):
 class Drive(Eden):
     """A row is rotated at random, and the signs of its numbers travel, a bit each, and a scale.
 
-    Unbiased, the mean squared error is (pi/2 - 1) |v|^2; else (1 - 2/pi) |v|^2.
+    Unbiased, the mean squared error is ``(pi/2 - 1) |v|^2``; else ``(1 - 2/pi) |v|^2``.
 
     Source: Vargaftik et al., "DRIVE: one-bit distributed mean estimation", NeurIPS 2021, with the
     rotation of its section 6. It is `Eden` with one bit.

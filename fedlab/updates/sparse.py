@@ -38,7 +38,7 @@ def largest(row: Array, count: int) -> Bool:
 class TopK(Codec):
     """The numbers of largest magnitude travel, and where they stand; the others become zero.
 
-    The squared error is at most (1 - k/n) |v|^2.
+    The squared error is at most ``(1 - k/n) |v|^2``.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ class TopK(Codec):
 class RandomK(Codec):
     """Numbers at random places travel; where these are, both ends draw from the seed.
 
-    Scaled by n/k, so that the mean is the row, its mean squared error is (n/k - 1) |v|^2; plain,
-    (1 - k/n) |v|^2.
+    Scaled by n/k, so that the mean is the row, its mean squared error is ``(n/k - 1) |v|^2``;
+    plain, ``(1 - k/n) |v|^2``.
 
     Parameters
     ----------
@@ -199,8 +199,8 @@ class LowRank(Codec):
 
     P spans M Q, with the Q that the device sent last, and Q becomes M' P: a step of subspace
     iteration a round, which tends to the best approximation of its rank where M stays. The squared
-    error is |M|^2 - |M' P|^2. Arrays of more than two axes count as matrices by their first one;
-    vectors travel whole, and matrices that are no larger than P and Q.
+    error is ``|M|^2 - |M' P|^2``. Arrays of more than two axes count as matrices by their first
+    one; vectors travel whole, and matrices that are no larger than P and Q.
 
     Parameters
     ----------
