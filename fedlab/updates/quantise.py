@@ -180,8 +180,9 @@ class Eden(Codec):
     The rotation is a Walsh-Hadamard transform after random signs, which both ends draw from the
     seed; the numbers are the best ones for a normal distribution (Lloyd and Max), with mean squared
     error D at a variance of 1. Unbiased, the mean squared error is ``D / (1 - D) |v|^2``: .5708
-    at one bit, .1331 at two; else ``D |v|^2``, .3634 and .1175. That holds of long rows; where a few numbers outweigh all others, signs and a transform are no
-    uniform rotation, and two bits were seen to err by .145 for .133.
+    at one bit, .1331 at two; else ``D |v|^2``, .3634 and .1175. That holds of long rows; where a
+    few numbers outweigh all others, signs and a transform are no uniform rotation, and two bits
+    were seen to err by .145 for .133.
 
     Parameters
     ----------
