@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlab.core.extras import imported
 from fedlab.core.progress import bar
 from fedlab.core.typing import F32, I64, Bool
 from fedlab.data.loading.loaders import expect
@@ -57,15 +56,22 @@ def minilm() -> MiniLM:
         rows = minilm()(["It is sunny.", "The sun shines."])
         rows @ rows.T
     """
-    who = "MiniLM (how='hashing' does without)"
-    load = imported("safetensors.numpy", "text", who).load
-    tokenizers = imported("tokenizers", "text", who)
+    missing = missing_packages()
+    if missing:
+        raise ImportError(
+            f"MiniLM takes {' and '.join(missing)}, not installed here; the extra 'text' brings "
+            "them: pip install -e '.[text]' in the clone (fedlab-workbench[text]). how='hashing' "
+            "needs neither them nor a download"
+        )
+    from safetensors.numpy import load
+    from tokenizers import Tokenizer
+
     what = source("minilm")
     weights_file, words_file = what.members
     with opened(what, weights_file) as handle:
         weights = load(handle.read())
     with opened(what, words_file) as handle:
-        tokenizer = tokenizers.Tokenizer.from_str(handle.read().decode())
+        tokenizer = Tokenizer.from_str(handle.read().decode())
     return MiniLM(weights, tokenizer)
 
 
