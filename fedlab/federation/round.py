@@ -117,15 +117,19 @@ def play(
         drawn = selected(plan, fleet, state)
         view, asked, remarks = drawn.view, drawn.fate.places, drawn.remarks
         state, spared = sent_down(plan, state, asked)
-        secure, there, few = _opened(plan, asked, number)
-        fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
-        drawn, remarks = replace(drawn, fate=fate), remarks + few
+        secure: SummedUnderMasks | None = None
+        there: Any = slice(None)
+        if plan.chain.secure is not None:
+            secure, there, few = _opened(plan, asked, number)
+            fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
+            drawn, remarks = replace(drawn, fate=fate), remarks + few
         came, down = _trained(plan, state, fleet, drawn, spared[there], secure, threads)
         _refuse_hopeless(state, came)
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
+        seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
         measures = {
-            **_cost(plan, drawn, came, _received(view, asked, down - spared).sum()),
+            **_cost(drawn, came, seconds, received.sum()),
             **_summary(came),
             **moves,
             **(
@@ -135,7 +139,7 @@ def play(
             ),
         }
         told: dict[str, Any] = {n: came.column(n) for n in plan.selection.reads if n in _TOLD}
-        told |= {"places": came.places, "seconds": _seconds(plan, view, came)}
+        told |= {"places": came.places, "seconds": seconds}
         rule = plan.selection.observe(drawn.chosen.state, view, told)
         measures |= view.measures(measures)
         remarks += [(fleet.devices[place].id, why) for place, why in view.remarks]
@@ -422,10 +426,9 @@ def _fitting(given: Any, part: object, method: str, what: str, state: RunState) 
 # -- measure --------------------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, drawn: Selected, came: _Came, received: float) -> dict[str, float]:
+def _cost(drawn: Selected, came: _Came, seconds: F64, received: float) -> dict[str, float]:
     """Return what the round cost: bytes, and the simulated seconds of its slowest device."""
-    view, fate = drawn.view, drawn.fate
-    seconds, lost = _seconds(plan, view, came), fate.measures
+    view, fate, lost = drawn.view, drawn.fate, drawn.fate.measures
     energy, up = {}, came.column("nbytes").sum()
     if "watts" in view.fleet.profiles:  # an estimate: power times time
         joules = view.fleet.column("watts", came.places) @ seconds
@@ -451,7 +454,9 @@ def _cost(plan: Plan, drawn: Selected, came: _Came, received: float) -> dict[str
 
 def _received(view: View, places: Places, down: I64) -> F64:
     """Return the bytes that devices receive: those that hold the model are not sent it again."""
-    model = view.parameters.nbytes * np.isin(places, view.holding)
+    model = 0
+    if len(view.holding):
+        model = view.parameters.nbytes * np.isin(places, view.holding)
     return np.asarray(np.maximum(down - model, 0), np.float64)
 
 

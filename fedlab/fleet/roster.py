@@ -119,7 +119,7 @@ class Roster:
 
     def in_turn(self, places: Places) -> Places:
         """Return places by rising id of their devices, the order in which sums are taken."""
-        if isinstance(self.devices, Columnar) and self.devices.order is not None:
+        if getattr(self.devices, "order", None) is not None:  # Columnar, asked in every round
             ids = [self.devices[place].id for place in places.tolist()]
             return places[np.argsort(np.array(ids), kind="stable")]
         return np.sort(places)

@@ -71,10 +71,13 @@ class Cohort:
 
     def told(self) -> dict[str, Any]:
         """Return who was considered, and why chosen or not, as columns that a checkpoint holds."""
-        places = self.places if self.considered is None else self.considered
-        chosen = np.isin(places, self.places)
-        reasons = np.full(len(places), "others came before it", object)
-        reasons[chosen] = self.reason
+        if self.considered is None:
+            places, chosen = self.places, np.ones(len(self.places), np.bool_)
+            reasons = np.full(len(places), self.reason)
+        else:
+            places, chosen = self.considered, np.isin(self.considered, self.places)
+            reasons = np.full(len(places), "others came before it", object)
+            reasons[chosen] = self.reason
         numbers = {name: np.asarray(column) for name, column in self.numbers.items()}
         columns = {"place": places, "chosen": chosen, "reason": reasons.astype(np.str_)}
         return {**columns, **numbers}
