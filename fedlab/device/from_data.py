@@ -29,6 +29,8 @@ from fedlab.index.vectorindex import DType, Metric, VectorIndex
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedlab.data.tables.targets import Kind
+
     Readable = str | Path | pd.DataFrame
 
 Profiles = Mapping[int | str, Profile]
@@ -191,12 +193,21 @@ class TableDevices:
 def devices_from_table(
     table: Table | Readable | Mapping[Any, Readable] | Sequence[str | Path],
     *,
+    label: str | None = None,
+    device: str | None = None,
+    key: str | None = None,
+    group: str | None = None,
+    metadata: Sequence[str] = (),
+    numeric: Sequence[str] | None = None,
+    categorical: Sequence[str] | None = None,
+    target: Kind | None = None,
+    sep: str = ",",
+    encoding: str = "utf-8",
     held_out: float | Bool = 0.0,
     seed: int = 0,
     metric: Metric = "l2sq",
     dtype: DType = "f32",
     profiles: Profiles | None = None,
-    **columns: Any,
 ) -> TableDevices:
     """Turn a table, with a column for the label and one for the device, into devices.
 
@@ -234,9 +245,6 @@ def devices_from_table(
     metric, dtype : str
         Of the devices' indexes.
     profiles : mapping of device name to Profile, optional
-    **columns
-        What `fedlab.data.read_table` takes: the columns, from `label` to `target`, and `sep` and
-        `encoding`.
 
     Raises
     ------
@@ -265,15 +273,15 @@ def devices_from_table(
     """
     import pandas as pd
 
-    named = {name for name, one in columns.items() if one}
-    needed = {"label", "device"} if isinstance(table, str | Path | pd.DataFrame) else {"label"}
+    named: dict[str, Any] = {"label": label, "device": device, "key": key, "target": target}
+    named |= {"group": group, "metadata": metadata, "numeric": numeric, "categorical": categorical}
     if isinstance(table, Table):
-        if named:
-            raise TypeError(f"a Table knows its columns; give {', '.join(columns)} to read_table")
-    elif needed - named:
+        if given := [name for name, one in named.items() if one]:
+            raise TypeError(f"a Table knows its columns; give {', '.join(given)} to read_table")
+    elif label is None or (device is None and isinstance(table, str | Path | pd.DataFrame)):
         raise TypeError("name the columns: devices_from_table(table, label=..., device=...)")
     else:
-        table = read_table(table, **columns)
+        table = read_table(table, **named, sep=sep, encoding=encoding)
     partition = by_column(table.devices)
     aside = _aside(table, partition, held_out, seed)
     sums = [

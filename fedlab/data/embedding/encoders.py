@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -177,7 +177,13 @@ def text_encoder(
 
 
 def embed(
-    texts: Sequence[str], how: How | TextEncoder = "auto", *, keep: bool = True, **settings: Any
+    texts: Sequence[str],
+    how: How | TextEncoder = "auto",
+    *,
+    public: Sequence[str] | None = None,
+    dimensions: int = 256,
+    seed: int = 0,
+    keep: bool = True,
 ) -> Embedded:
     """Turn texts into vectors, once: they are kept in the data folder, and read from there later.
 
@@ -206,7 +212,11 @@ def embed(
         rows = embed(["Common cold", "Acute nasopharyngitis"])
         rows.made, rows.vectors.shape
     """
-    encoder = how if isinstance(how, TextEncoder) else text_encoder(how, **settings)
+    encoder = (
+        how
+        if isinstance(how, TextEncoder)
+        else text_encoder(how, public=public, dimensions=dimensions, seed=seed)
+    )
     given = as_texts(texts)
     if not keep:
         return Embedded(read_only(encoder(given)), encoder.how, encoder.made)
