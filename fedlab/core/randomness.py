@@ -46,6 +46,7 @@ class Purpose(IntEnum):
     DROPOUT = 31
     PROFILES = 32
     SECURE_SUM = 40
+    SIMULATED_NOISE = 50
 
 
 def address_of(name: int | str) -> int:

@@ -42,6 +42,7 @@ _TREES = (
     "traffic",
     "flight",
     "sent",
+    "private",
 )
 
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
@@ -118,6 +119,7 @@ class Checkpoint:
                 chosen=dict(trees["chosen"]),
                 clock=float(trees["clock"]),
                 flight=dict(trees["flight"]),
+                private=dict(trees["private"]),
                 traffic=(float(trees["traffic"][0]), float(trees["traffic"][1])),
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),

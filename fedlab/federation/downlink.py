@@ -60,7 +60,8 @@ def sent_down(plan: Plan, state: RunState, places: Places) -> tuple[RunState, I6
     """Return the state after the server has sent its model, and the bytes by which each of some
     devices receives fewer than all of it (more, if negative), (m,).
     """
-    if state.sent is None or not len(places):
+    # Under privacy a round without devices is like any other: what was sent tells of none.
+    if state.sent is None or not (len(places) or plan.privacy):
         return state, np.zeros(len(places), np.int64)
     held, number = state.sent["model"], state.round + 1
     difference, layout = (state.parameters - held)[None], plan.model.layout

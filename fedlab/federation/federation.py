@@ -21,11 +21,13 @@ from fedlab.core.typing import I64, Array
 from fedlab.core.validation import of_kind, one_of, require, shown, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
+from fedlab.federation.accounted import accounted
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.convergence import Convergence
 from fedlab.federation.downlink import begun
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
-from fedlab.federation.history import History, Report
+from fedlab.federation.guarantee import Guarantee
+from fedlab.federation.history import SERVER, History, Report
 from fedlab.federation.participation import Participation
 from fedlab.federation.plan import Evaluation, Plan, Record
 from fedlab.federation.round import play
@@ -49,6 +51,7 @@ from fedlab.fleet.asynchronous import no_flight
 from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
+from fedlab.privacy.mechanisms import BudgetError
 from fedlab.training import Backend, LocalSGD, trainer_of
 from fedlab.training.choice import RowChoice, checked_rules
 from fedlab.updates import (
@@ -116,8 +119,8 @@ class Federation:
         What codes the server's model on its way to devices: ``[TopK(0.1)]`` (see
         `fedlab.federation.downlink`). The model that is measured is the server's own.
     aggregator : Aggregator or Joint, optional
-        What makes one vector of them; by default their weighted mean. `fedlab.updates.robust` has
-        those that hold where some devices lie.
+        What makes one vector of them; by default their weighted mean. `PrivateMean` noises it;
+        `fedlab.updates.robust` has those that hold where some devices lie.
     stragglers : Stragglers, optional
         Devices that don't do all their epochs.
     test : tuple of arrays, optional
@@ -249,7 +252,10 @@ class Federation:
                 record,
             ),
         )
-        #: Why `run` ended: "rounds", "converged" or "interrupted"; None before.
+        start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
+        privacy = accounted(self.plan, self._roster, self._changing is not None, start)
+        self.plan = replace(self.plan, privacy=privacy)
+        #: Why `run` ended: "rounds", "converged", "budget" or "interrupted"; None before.
         self.stopped: str | None = None
         self._participation = Participation()
         try:
@@ -262,7 +268,6 @@ class Federation:
         history = History()
         for who, text in remarks:
             history.remark(0, who, text)
-        start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
         learning = method.init(start, self._roster.count, model.layout)
         self.state = RunState(
             round=0,
@@ -277,7 +282,10 @@ class Federation:
             traffic=(float(start.nbytes), float(start.nbytes + NUMBERS)),
             flight=no_flight() if isinstance(schedule, FedBuff | FedAsync) else {},
             sent=begun(self.plan.down, method, learning, start),
+            private={} if privacy is None else {"releases": 0, "clip": privacy.part.clip},
         )
+        if privacy is not None:
+            history.remark(0, SERVER, f"differential privacy: {self.privacy}")
 
     # -- what stands where -------------------------------------------------------------------
 
@@ -329,6 +337,12 @@ class Federation:
     def parameters(self, values: ArrayLike) -> None:
         self.state = replace(self.state, parameters=_checked(values, self.layout))
 
+    @property
+    def privacy(self) -> Guarantee | None:
+        """The epsilon spent so far, with all that it depends on; None in a run without noise."""
+        accounts = self.plan.privacy
+        return None if accounts is None else accounts.guarantee(self.state.private)
+
     # -- the run -----------------------------------------------------------------------------
 
     def rounds(self, count: int | None = None) -> Iterator[Report]:
@@ -336,7 +350,7 @@ class Federation:
 
         ``run``, ``run_to``, a monitor or a search for hyper-parameters are loops over this one.
         Nothing changes before all of a round is done, and then everything at once: an interrupt
-        leaves the last whole round.
+        leaves the last whole round. A run whose privacy budget is spent ends, and remarks it.
 
         Examples
         --------
@@ -352,11 +366,26 @@ class Federation:
         """
         done = 0
         while count is None or done < count:
+            if (spent := self._spent()) is not None:
+                self.history.remark(self.round_number, SERVER, f"ended: {spent}")
+                return
             yield self.round()
             done += 1
 
+    def _spent(self) -> str | None:
+        accounts = self.plan.privacy
+        return None if accounts is None else accounts.ended(self.state.private)
+
     def round(self) -> Report:
-        """Do one round (see `rounds`)."""
+        """Do one round (see `rounds`).
+
+        Raises
+        ------
+        BudgetError
+            If it would go beyond the privacy budget.
+        """
+        if (spent := self._spent()) is not None:
+            raise BudgetError(f"{spent}; the model stands as it is")
         if self._changing is not None:
             self._roster = Roster.of(self._changing.at(self.state.round + 1))
         state, report = play(self.plan, self._roster, self.state, self.threads)
@@ -459,7 +488,7 @@ class Federation:
     ) -> History:
         said, saved, stands = len(self.history.remarks()), -1, self._watch(convergence)
         due = 0.0
-        self.stopped = "rounds"
+        self.stopped, goal = "rounds", self.round_number + rounds
         try:
             for report in progress.bar(self.rounds(rounds), total=rounds, label="rounds"):
                 if stands(report):
@@ -471,6 +500,9 @@ class Federation:
                     due = now + _SHARE * (time.perf_counter() - now)
                 if self.stopped == "converged":
                     break
+            else:
+                if self.round_number < goal:
+                    self.stopped = "budget"
         except KeyboardInterrupt:
             self.stopped = "interrupted"
             warnings.warn(
@@ -550,6 +582,13 @@ class Federation:
         saved = Checkpoint.read(path, self._keep_in)
         saved.refuse_other(self._told(), path)
         start = _checked(saved.state.parameters, self.layout)
+        if saved.state.private and not self.plan.chain.noised[0].simulated:
+            warnings.warn(
+                "noise comes from the operating system, so a run that goes on from a file has "
+                "other noise than one that was never stopped; rounds that were done after saving, "
+                "and are done again, cost epsilon that is not counted here",
+                stacklevel=2,
+            )
         self._participation = saved.participation
         self.state = replace(saved.state, parameters=start)
         self._saved[os.fspath(path)] = saved.state.kept

@@ -11,6 +11,7 @@ from fedlab.algorithms import Algorithm
 from fedlab.core.settings import described
 from fedlab.core.typing import Array
 from fedlab.device.device import Device
+from fedlab.federation.guarantee import Privacy
 from fedlab.fleet import Columnar, Roster, Schedule, Selection, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
@@ -65,6 +66,8 @@ class Plan:
     trainer : Trainer
         Who trains and measures.
     evaluation : Evaluation
+    privacy : Privacy, optional
+        What noise is worth; it follows from the other parts.
     """
 
     model: Model
@@ -83,6 +86,7 @@ class Plan:
     seed: int
     trainer: Trainer = field(metadata={"set": False})
     evaluation: Evaluation = field(metadata={"set": False})
+    privacy: Privacy | None = field(default=None, metadata={"set": False})
 
     @property
     def engine(self) -> str:

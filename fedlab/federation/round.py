@@ -128,10 +128,16 @@ def play(
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
+        spent = {}
+        if plan.privacy is not None:  # a step that was skipped has been looked at all the same
+            releases = after.private["releases"] + 1
+            after = replace(after, private={**after.private, "releases": releases})
+            spent = plan.privacy.measures(after.private)
         measures = {
             **_cost(drawn, came, seconds, received.sum()),
             **_summary(came),
             **moves,
+            **spent,
             **(
                 evaluated(plan, fleet, after.parameters, threads)
                 if number % plan.evaluation.every == 0
@@ -222,7 +228,8 @@ def _trained(
             whole = len(part.places) + len(part.set_aside) == len(cohort)
             weights = _weights(plan, cohort, part if whole else None)
             came.in_parts = not whole
-        if len(part.places):
+        # Noise without updates is a release, too: it takes blocks of the right names and lengths.
+        if len(part.places) or (plan.chain.private is not None and not came.sums):
             mine = part.places
             numbers = weights[mine], order.rates[mine], received[mine]
             _take(plan, state, came, part, places[mine], *numbers, landing)
@@ -317,6 +324,8 @@ def _take(
         travels = came.wire.travels("change")
         gap = gap if travels is None else gap[:, travels]
         sent = landing.counted(plan.schedule, sent, gap, part.places)
+    if plan.chain.private is not None:
+        sent = plan.chain.private.bounded(state.private["clip"], sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
     for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
         columns[_WEIGHT + name] = sent.weights_of(name)
@@ -360,7 +369,8 @@ def _stepped(
 ) -> tuple[RunState, dict[str, float], Remarks]:
     """Let the algorithm learn from what came, and the server step, if enough did."""
     still = {"update_norm": 0.0, **({"drift": 0.0} if plan.chain.drifts else {})}
-    if (usable := len(came.places)) < plan.quorum:
+    private, usable = plan.chain.private, len(came.places)
+    if private is None and usable < plan.quorum:
         few = {0: "no usable update", 1: "1 usable update"}
         told = few.get(usable, f"{usable} usable updates")
         return state, still, [(SERVER, f"skipped: {told}; the quorum is {plan.quorum}")]
@@ -368,7 +378,7 @@ def _stepped(
         needs = f"{plan.chain.aggregator} needs {plan.chain.least}"
         return state, still, [(SERVER, f"skipped: {usable} usable updates; {needs}")]
     weights = came.column("weight")
-    if not weights.any():
+    if private is None and not weights.any():
         return state, still, [(SERVER, "skipped: all weights are zero")]
     # Weights of those that came sum to one, unless some were missing of many parts.
     share = float(weights.sum()) if came.in_parts and came.set_aside else 1.0
@@ -377,7 +387,13 @@ def _stepped(
             came.sums, came.told = came.secure.done()
         except ThresholdError as error:
             return state, still, [(SERVER, f"skipped: {error}")]
-    sums, stages = plan.chain.done(came.sums, share, came.stages)
+    expected: Any = usable
+    if private is None or plan.privacy is None:
+        sums, stages = plan.chain.done(came.sums, share, came.stages)
+    else:
+        at, expected = At(plan.seed, state.round + 1), plan.privacy.expected
+        sums, clip = private.release(state.private["clip"], came.sums, expected, at)
+        stages, state = came.stages, replace(state, private={**state.private, "clip": clip})
     means = Means(came.wire.widened(sums))
     for name in came.averaged:
         total = came.told.get(name, came.column(_WEIGHT + name) @ came.column(name))
@@ -385,7 +401,7 @@ def _stepped(
     for name in getattr(plan.algorithm, "reads", ()):
         other = {"places": came.places, "parameters": state.parameters}
         means[name] = np.asarray(other[name] if name in other else came.column(name), np.float64)
-    learnt = plan.algorithm.learn(state.algorithm, means, usable)
+    learnt = plan.algorithm.learn(state.algorithm, means, expected)
     change, algorithm = _fitting(learnt, plan.algorithm, "learn", "a change", state)
     # Read-only, since what is written to it in place would count as no step at all.
     given = plan.server.step(state.server, read_only(state.parameters), change)

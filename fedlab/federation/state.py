@@ -43,6 +43,8 @@ class RunState:
     sent : dict of arrays, optional
         Where the server's model travels coded: ``model``, which devices decoded, (p,), and
         ``bytes``, of the differences so far, added up.
+    private : dict
+        Under differential privacy, how often something was released, and the clip by now.
     """
 
     round: int
@@ -59,6 +61,7 @@ class RunState:
     traffic: tuple[float, float] = (0.0, 0.0)
     flight: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, Array] | None = None
+    private: dict[str, Any] = field(default_factory=dict)
 
     @property
     def served(self) -> Array:

@@ -14,6 +14,7 @@ from fedlab.core.typing import Places
 from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
 from fedlab.updates.aggregators import Aggregator, Joint, Mean
+from fedlab.updates.private import LocalNoise, PrivateMean
 from fedlab.updates.secure import SecureSum, SummedUnderMasks
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
@@ -70,6 +71,12 @@ class Chain:
             holds = holds - stage.takes | stage.gives
         ways = ("init", "combine") if self.joint else ("begin", "add", "done")
         require(self.aggregator, "aggregator", "needs", *ways)
+        if self.secure is not None and self.private is not None:
+            raise ChainError(
+                "PrivateMean clips and noises where updates can be read, and SecureSum hides them: "
+                "noise in its sum would have to be the devices' own; take LocalNoise in front of "
+                "FixedPoint, or leave one of the two out"
+            )
         self._refuse(self.aggregator, holds, self.stages)
         if self.secure is not None and type(self.aggregator) is not Mean:
             raise ChainError("SecureSum adds up itself; leave out aggregator=")
@@ -104,6 +111,17 @@ class Chain:
         return all("rows" not in stage.takes for stage in self.stages)
 
     @property
+    def private(self) -> PrivateMean | None:
+        """The aggregator, where it noises the sum."""
+        return self.aggregator if isinstance(self.aggregator, PrivateMean) else None
+
+    @property
+    def noised(self) -> tuple[PrivateMean | LocalNoise, ...]:
+        """The parts that make updates, or their sum, differentially private."""
+        local = tuple(stage for stage in self.stages if isinstance(stage, LocalNoise))
+        return local if self.private is None else (*local, self.private)
+
+    @property
     def secure(self) -> SecureSum | None:
         """The stage behind which a cohort's sum is all that is seen, or None."""
         return next((stage for stage in self.stages if isinstance(stage, SecureSum)), None)
@@ -118,7 +136,8 @@ class Chain:
     @property
     def drifts(self) -> bool:
         """Whether drift is known: how far updates lie apart around their mean."""
-        return self.shows_rows and "linear" in self.aggregator.needs
+        plain = self.shows_rows and self.private is None
+        return plain and "linear" in self.aggregator.needs
 
     def init(self, size: int) -> States:
         """Return the stages' states before the first round, and the aggregator's if it has one."""

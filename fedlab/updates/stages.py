@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from fedlab.core.typing import F64
 from fedlab.core.validation import positive
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
@@ -64,6 +65,20 @@ class Stage(Protocol):
         """Return what goes on, the next state, and what devices keep; nothing in place."""
 
 
+def squares_of(sent: Updates) -> F64:
+    """Return each update's squared length over all its blocks, (m,); each row's bits are its own.
+
+    (Those of `numpy.einsum` depend on how many rows there are.)
+    """
+    from fedlab.updates import kernels
+
+    total, one = np.zeros(len(sent)), np.empty(len(sent))
+    for block in sent.blocks.values():
+        kernels.squares(block, one)
+        total += one
+    return total
+
+
 class Rowwise:
     """A stage that looks at numbers of single devices, and remembers nothing."""
 
@@ -103,10 +118,7 @@ class ClipNorm(Rowwise):
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
-        squares = np.zeros(len(sent))
-        for block in sent.blocks.values():
-            squares += np.einsum("mn,mn->m", block, block, dtype=np.float64)
-        shorter = np.minimum(1.0, self.norm / np.maximum(np.sqrt(squares), self.norm))
+        shorter = self.norm / np.maximum(np.sqrt(squares_of(sent)), self.norm)
         blocks = {
             name: block * shorter[:, None].astype(block.dtype)
             for name, block in sent.blocks.items()
