@@ -119,6 +119,9 @@ def test_the_code_of_a_page_runs(
     """All blocks of a page, one after another, in an empty folder."""
     if "from torch import" in page.read_text(encoding="utf-8"):
         pytest.importorskip("torch", reason="torch is not installed (the extra torch)")
+    if "from fedlab.privacy.accounting import" in page.read_text(encoding="utf-8"):
+        reason = "dp-accounting is not installed (the extra privacy)"
+        pytest.importorskip("dp_accounting", reason=reason)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for line, block in blocks(page, "python"):

@@ -1,8 +1,9 @@
-"""What leaks: defences of vectors that others search, and the attacks that they are put to.
+"""What leaks: defences of vectors that others search, and the attacks that they are put to; and
+what models, and changes of them, tell of rows.
 
-The attacks know vectors, distances and counts, no more. What a search is given besides, by
-``FederatedSearch.search(columns=)``, needs no attack: labels and metadata arrive in the clear, for
-the keys that were found. So the asker learns an attribute of a known row by asking near it, and
+The attacks on searches know vectors, distances and counts, no more. What a search is given besides,
+by ``FederatedSearch.search(columns=)``, needs no attack: labels and metadata arrive in the clear,
+for the keys that were found. So the asker learns an attribute of a known row by asking near it, and
 with enough queries the whole column of a device that agreed to give it. The device learns which of
 its rows are among the k nearest of all, which it is not told otherwise, unless hits are checked or
 rescored. A device that declines tells that it holds a hit, as its answer did before.
@@ -28,6 +29,7 @@ from fedlab.leaks.defences import (
     Undefended,
 )
 from fedlab.leaks.meter import ATTACKS, DEFENCES, leak_summary, leak_table, measure_leaks
+from fedlab.leaks.models import membership_auc, row_from_change
 from fedlab.leaks.scene import Scene
 from fedlab.leaks.trilateration import Prior, trilaterate
 
@@ -54,5 +56,7 @@ __all__ = [
     "leak_summary",
     "leak_table",
     "measure_leaks",
+    "membership_auc",
+    "row_from_change",
     "trilaterate",
 ]

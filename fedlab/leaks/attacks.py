@@ -310,10 +310,10 @@ class Membership:
             scores["holder"] = -held
             scores["asker"] = -squared_distances(asked.used, scene.seen.used).min(axis=1)
         for who, score in scores.items():
-            yield AttackResult(who, "membership", _auc(score, count), 0.5)
+            yield AttackResult(who, "membership", separation(score, count), 0.5)
 
 
-def _auc(scores: F64, members: int) -> float:
+def separation(scores: F64, members: int) -> float:
     """Return the probability that a member scores above another; ties count one half."""
     from scipy.stats import mannwhitneyu
 

@@ -1,0 +1,79 @@
+"""Attacks on models and changes, with and without differential privacy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlab import MLP, Device, Federation, LocalSGD, SoftmaxRegression, VectorIndex
+from fedlab.fleet import Poisson
+from fedlab.leaks import membership_auc, row_from_change
+from fedlab.updates import ClipNorm, LocalNoise, PrivateMean
+
+DRAW = np.random.default_rng(5)
+STEP = LocalSGD(epochs=1, batch_size=None, learning_rate=0.3)
+
+
+def random_device(name: int, rows: int, inputs: int) -> Device:
+    """Labels by chance: all that can be learned is rows by heart."""
+    index = VectorIndex(inputs, "l2sq")
+    x = DRAW.normal(size=(rows, inputs)).astype(np.float32)
+    index.add(x, labels=DRAW.integers(2, size=rows))
+    return Device(name, index)
+
+
+@pytest.mark.parametrize("model", [SoftmaxRegression(5, 3), MLP(5, (8,), 3)])
+def test_one_step_on_one_row_gives_the_row_away_clipped_or_not(model: Any) -> None:
+    index = VectorIndex(5, "l2sq")
+    x = DRAW.normal(size=(1, 5)).astype(np.float32)
+    index.add(x, labels=np.array([1]))
+    start = model.initial(0)
+    name = next(iter(model.layout.views(start))).removeprefix("weights")
+
+    def found(updates: Any) -> Any:
+        one = Federation([Device(0, index)], model, local=STEP, updates=updates, parameters=start)
+        one.run(1)
+        change = model.layout.views((one.parameters - start).astype(np.float64))
+        return row_from_change(change[f"weights{name}"], change[f"bias{name}"])
+
+    for updates in ([], [ClipNorm(0.1)]):
+        np.testing.assert_allclose(found(updates), x[0], atol=1e-4)
+
+
+def test_local_noise_hides_the_row() -> None:
+    pytest.importorskip(
+        "dp_accounting", reason="dp-accounting is not installed (the extra privacy)"
+    )
+    model, device = SoftmaxRegression(64, 3), random_device(0, 1, 64)
+    x, _ = device.training()
+    noise = LocalNoise(1.0, 2.0, delta=1e-5, simulated=True)
+    one = Federation([device], model, local=STEP, updates=[noise], weights="uniform")
+    one.run(1)
+    change = model.layout.views(one.parameters)
+    found = row_from_change(change["weights"], change["bias"])
+    assert abs(np.corrcoef(found, x[0])[0, 1]) < 0.4  # three standard errors of chance
+    with pytest.raises(ValueError, match="has not changed"):
+        row_from_change(np.zeros((2, 2)), np.zeros(2))
+
+
+def test_noise_hides_which_devices_a_model_learned_from() -> None:
+    pytest.importorskip(
+        "dp_accounting", reason="dp-accounting is not installed (the extra privacy)"
+    )
+    model = SoftmaxRegression(200, 2)
+    inside, outside = ([random_device(place, 4, 200) for place in range(30)] for _ in range(2))
+    found = {}
+    for name, part in (
+        ("bare", None),
+        ("private", PrivateMean(0.5, 4.0, delta=1e-3, simulated=True)),
+    ):
+        one = Federation(
+            inside, model, local=STEP, selection=Poisson(0.5), weights="uniform", aggregator=part
+        )
+        one.run(60)
+        rows = ([device.training() for device in side] for side in (inside, outside))
+        found[name] = membership_auc(model, one.parameters, *rows)
+    assert found["bare"] > 0.95
+    assert found["private"] < 0.75  # three standard errors above chance
