@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlab import Federation
+from fedlab import MLP, Federation
+from fedlab.algorithms import _ALGORITHMS, FedBN
 from fedlab.core.randomness import address_of
 from fedlab.fleet import Poisson
 from fedlab.privacy.accounting import Sampled, Unsampled, epsilon_of
@@ -29,6 +30,7 @@ from fedlab.updates import (
     TopK,
 )
 from tests.federation.test_withstand import AGGREGATORS, ATTACKS, COUNT, STAGES, federation
+from tests.federations import class_device
 from tests.updates.test_codecs import CODECS
 from tests.updates.test_composition import Mask, Whole
 
@@ -111,6 +113,19 @@ def test_codecs_stand_behind_noise_and_in_front_of_it_if_they_remember_nothing(c
     one = runs(noised(codec, **SELDOM))
     assert one.history.series("devices").eq(0).any()
     assert (one.history.series("update_norm") > 0).all()
+
+
+@pytest.mark.parametrize("given", [SELDOM, {"updates": [LOCAL]}], ids=["mean", "local"])
+@pytest.mark.parametrize("name", [name for name in _ALGORITHMS if "lora" not in name])
+def test_every_algorithm_runs_with_noise_or_is_refused_when_built(name: str, given: Any) -> None:
+    devices = [class_device(n, [0, 1, 2] * (2 + n % 3)) for n in range(COUNT)]
+    algorithm = FedBN(keep=("bias1",)) if name == "fedbn" else name
+    given = {"algorithm": algorithm, "weights": "uniform", **given}
+    if name in {"fednova", "qffl", "afl", "ifca", "fedproto", "feddbe"}:
+        with pytest.raises(ChainError, match=r"gives no epsilon with .*; take another algorithm"):
+            Federation(devices, MLP(4, (5,), 3), **given)
+        return
+    runs(Federation(devices, MLP(4, (5,), 3), **given))
 
 
 def test_a_secure_sum_of_devices_noise_is_the_plain_one_in_fixed_point() -> None:
