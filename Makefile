@@ -107,7 +107,7 @@ $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 .venv/.test: pyproject.toml constraints.txt .venv/bin/activate
 	@echo "Installing what the notebooks and the tests need (a minute or two, once) ..."
 	@rm -f .venv/.workbench .venv/.test .venv/.docs
-	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy$(comma)torch$(comma)llm$(comma)privacy)]'
+	$(INSTALL) -e '.[workbench,test$(if $(FEDLAB_CI),$(comma)annoy$(comma)torch$(comma)llm)]'
 	@touch .venv/.workbench $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/bin/activate

@@ -95,7 +95,6 @@ def test_the_pins_are_the_full_closure_as_it_is_installed_here():
     }
     # Annoy takes a compiler, and torch much room: .ci/run brings them, elsewhere they may lack.
     extras, further = {"workbench", "test"}, {"annoy": "annoy", "torch": "torch", "llm": "peft"}
-    further["privacy"] = "dp_accounting"
     extras |= {name for name, module in further.items() if find_spec(module) is not None}
     needed = closure(PROJECT["name"], frozenset(extras))
     # The build of torch that computes on processors alone brings no CUDA; its version says so.
