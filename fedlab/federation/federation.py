@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlab.algorithms import Algorithm, WithServer, by_name
-from fedlab.algorithms.base import Stateless
+from fedlab.algorithms import Algorithm, WithServer
 from fedlab.core import progress
 from fedlab.core.typing import I64, Array
-from fedlab.core.validation import of_kind, one_of, require, shown, whole_number, whole_or_none
+from fedlab.core.validation import of_kind, one_of, require, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.accounted import accounted
 from fedlab.federation.checkpoint import Checkpoint
+from fedlab.federation.combinations import own_weights, refuse_odd, with_server
 from fedlab.federation.convergence import Convergence
 from fedlab.federation.downlink import begun
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
@@ -36,7 +36,6 @@ from fedlab.fleet import (
     AtRandom,
     Changing,
     Columnar,
-    Deadline,
     FedAsync,
     FedBuff,
     Poisson,
@@ -55,15 +54,12 @@ from fedlab.privacy.mechanisms import BudgetError
 from fedlab.training import Backend, LocalSGD, trainer_of
 from fedlab.training.choice import RowChoice, checked_rules
 from fedlab.updates import (
-    SGD,
     Aggregator,
     Chain,
-    ChainError,
     Codec,
     Mean,
     ServerOptimiser,
     Stage,
-    optimiser,
 )
 from fedlab.updates.aggregators import Joint
 from fedlab.updates.sent import NUMBERS
@@ -193,7 +189,7 @@ class Federation:
         keep_in: str | os.PathLike[str] | None = None,
     ) -> None:
         require(model, "model", *MEMBERS)
-        method, steps = _with_server(algorithm, server)
+        method, steps = with_server(algorithm, server)
         local = LocalSGD() if local is None else local
         of_kind(local, LocalSGD, "local")
         method.check(local)
@@ -208,35 +204,23 @@ class Federation:
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
         passed = Chain(tuple(updates), aggregator or Mean())
-        weigh = Weigher(_own_weights(weights, method, passed.aggregator))
+        weigh = Weigher(own_weights(weights, method, passed.aggregator))
         if not self._stored:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
-        chooser = _selecting(selection, cohort, passed)
-        _refuse_odd_schedule(schedule, method, passed, down, size, quorum)
-        if size < passed.least:
-            few = f"{passed.aggregator} needs {passed.least} devices in a round"
-            raise ChainError(f"{few}, and the cohort has {size}; take more, or a smaller f")
-        if (root := getattr(passed.aggregator, "root", None)) is not None:
-            admit([root], model)
-        for stage in passed.stages:
-            if hasattr(stage, "check"):
-                stage.check(self._roster.devices)
-        read = [name for name in getattr(method, "reads", ()) if name != "parameters"]
-        if read and not passed.shows_rows:
-            raise ChainError(
-                f"{type(method).__name__} reads {', '.join(read)} of each device, which the "
-                "stages of updates= hide; leave those out, or take another algorithm"
+        rule = AtRandom() if selection is None else selection
+        if isinstance(rule, Poisson) and cohort is not None:
+            raise ValueError(
+                f"cohort={cohort} and {rule} were given; Poisson's cohorts have no fixed size: "
+                "leave cohort out"
             )
-        if record == "devices" and passed.secure is not None:
-            raise ChainError("SecureSum hides single devices' numbers; take record='cohort'")
         self.plan = Plan(
             model=model,
             algorithm=method,
             local=local,
             cohort=size,
             quorum=whole_number(quorum, "quorum", 1, size),
-            selection=chooser,
+            selection=rule,
             schedule=schedule,
             stragglers=stragglers,
             weights=weigh,
@@ -252,6 +236,7 @@ class Federation:
                 record,
             ),
         )
+        refuse_odd(self.plan, self._roster)
         start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
         privacy = accounted(self.plan, self._roster, self._changing is not None, start)
         self.plan = replace(self.plan, privacy=privacy)
@@ -278,7 +263,7 @@ class Federation:
             kept=DeviceStates(keep_in),
             has_trained=False,
             history=history,
-            selection=chooser.init(len(self._roster.devices), size),
+            selection=rule.init(len(self._roster.devices), size),
             traffic=(float(start.nbytes), float(start.nbytes + NUMBERS)),
             flight=no_flight() if isinstance(schedule, FedBuff | FedAsync) else {},
             sent=begun(self.plan.down, method, learning, start),
@@ -744,101 +729,6 @@ class Federation:
             if self.devices[place].id == device:
                 return place
         raise KeyError(f"no device {device!r} takes part in this federation")
-
-
-def _with_server(
-    algorithm: Algorithm | WithServer | str, server: ServerOptimiser | str | None
-) -> tuple[Algorithm, ServerOptimiser]:
-    """Return the algorithm and the server optimiser, whichever way they were given."""
-    if isinstance(algorithm, str):
-        algorithm = by_name(algorithm)
-    if isinstance(algorithm, WithServer):
-        if server is not None:
-            raise ValueError(
-                f"the algorithm brings {algorithm.server} for the server, and {server} was given; "
-                "name one of them"
-            )
-        return algorithm.algorithm, algorithm.server
-    require(algorithm, "algorithm", "check", "init", "work", "report", "learn")
-    server = SGD() if server is None else server
-    server = optimiser(server) if isinstance(server, str) else server
-    require(server, "server", "init", "step")
-    return algorithm, server
-
-
-def _selecting(selection: Selection | None, cohort: int | float | None, passed: Chain) -> Selection:
-    """Return the rule of selection, or say what does not go together with it."""
-    rule = AtRandom() if selection is None else selection
-    require(rule, "selection (such as AtRandom())", "reads", "init", "choose", "observe")
-    if isinstance(rule, Poisson) and cohort is not None:
-        raise ValueError(
-            f"cohort={cohort} and {rule} were given; Poisson's cohorts have no fixed size: leave "
-            "cohort out"
-        )
-    if rule.reads and not passed.shows_rows:
-        raise ChainError(
-            f"{type(rule).__name__} reads {', '.join(rule.reads)} of each device, which the stages "
-            "of updates= hide; leave those out, or take a rule that reads nothing, such as "
-            "AtRandom()"
-        )
-    return rule
-
-
-def _refuse_odd_schedule(
-    schedule: Any,
-    method: Algorithm,
-    passed: Chain,
-    down: Sequence[Codec],
-    size: int,
-    quorum: int,
-) -> None:
-    """Say what is no schedule, or does not go together with one."""
-    if schedule is None or isinstance(schedule, Deadline):
-        return
-    if not isinstance(schedule, FedBuff | FedAsync):
-        raise TypeError(f"schedule is {shown(schedule)}; give a Deadline, FedBuff or FedAsync")
-    name = type(schedule).__name__
-    if not quorum <= schedule.buffer <= size:
-        raise ValueError(
-            f"a buffer of {schedule.buffer} was given, with cohorts of {size} and a quorum of "
-            f"{quorum}; it must lie between those two"
-        )
-    if not passed.shows_rows:
-        raise ChainError(
-            f"{name} weighs each update by its staleness, and stages of updates= hide single "
-            "updates; leave those out, or take a Deadline"
-        )
-    if down:
-        raise ChainError(
-            f"down= codes the model that all devices of a round start from, and under {name} each "
-            "has its own; leave down= out, or take a Deadline"
-        )
-    judge = passed.aggregator
-    if getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root"):
-        raise ChainError(
-            f"{name} weighs each update by its staleness, and {judge} counts all alike; take a "
-            "Deadline, or an aggregator with weights, such as Mean() or GeometricMedian()"
-        )
-    plain = [getattr(type(method), n, None) is getattr(Stateless, n) for n in _PLAIN]
-    if not all(plain):
-        raise ValueError(
-            f"{type(method).__name__} does more on the server than to average changes, which those "
-            f"of earlier models don't suit; {name} takes FedAvg, FedProx, or an algorithm on "
-            f"Stateless that leaves {', '.join(_PLAIN)} as they are"
-        )
-
-
-def _own_weights(given: Weights | None, *parts: Any) -> Weights:
-    """Return the weights: those given, unless the algorithm or the aggregator has its own."""
-    for part in parts:
-        own: Weights | None = getattr(part, "weights", None)
-        if own is not None and given is not None and given != own:
-            raise ValueError(
-                f"{type(part).__name__} weighs devices by {own!r}, and weights={given!r} was "
-                "given; leave it out"
-            )
-        given = given or own
-    return given or "rows"
 
 
 def _checked(values: ArrayLike, layout: Layout) -> Array:
