@@ -38,7 +38,7 @@ from fedlab.training.work import phases_of
 from fedlab.updates import Chain, Updates
 from fedlab.updates.mean import Means, client_drift
 from fedlab.updates.secure import SummedUnderMasks
-from fedlab.updates.stages import At
+from fedlab.updates.stages import At, squares_of
 from fedlab.updates.weights import normalised
 
 Remarks = list[tuple[object, str]]
@@ -340,11 +340,8 @@ def _take(
         return
     plan.chain.fold(came.sums, sent)
     if plan.chain.drifts and "change" in sent.blocks:
-        from fedlab.updates import kernels
-
         columns["entering"] = sent.weights_of("change")
-        columns["square"] = np.empty(len(sent))
-        kernels.squares(sent.blocks["change"], columns["square"])
+        columns["square"] = squares_of([sent.blocks["change"]], len(sent))
     if len(sent.blocks) > 1:
         columns |= {_BYTES + name: sent.nbytes_of(name).astype(np.float64) for name in sent.blocks}
     columns |= {"nbytes": sent.nbytes.astype(np.float64), "down": down.astype(np.float64)}

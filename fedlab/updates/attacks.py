@@ -21,9 +21,9 @@ from fedlab.core.validation import not_negative
 from fedlab.device.device import Device
 from fedlab.device.poison import Who, attackers, refuse_strangers
 from fedlab.device.states import DeviceStates
-from fedlab.updates.robust import apart, lengths, mean
+from fedlab.updates.robust import apart, mean
 from fedlab.updates.sent import Updates
-from fedlab.updates.stages import At, Rowwise
+from fedlab.updates.stages import At, Rowwise, squares_of
 
 Blocks = dict[str, Array]
 
@@ -231,7 +231,7 @@ class MinMax(Forgery):
         a = sum(float(std @ std) for std in stds.values())
         away = {name: means[name] - block for name, block in honest.items()}
         b = sum((each @ stds[name] for name, each in away.items()), np.zeros(1))
-        c = np.square(lengths(away.values())) - apart(honest.values()).max()
+        c = squares_of(away.values(), len(b)) - apart(honest.values()).max()
         gamma = np.min((b + np.sqrt(np.maximum(b * b - a * c, 0))) / a) if a else 0.0
         return {name: means[name] - gamma * stds[name] for name in honest}
 

@@ -40,7 +40,7 @@ def _measured(sent: Updates) -> tuple[dict[str, Array], F64]:
 
     NaN of one device would be NaN in any sum: who has it sends zeros, and counts as too long.
     """
-    squares, blocks = squares_of(sent), dict(sent.blocks)
+    squares, blocks = squares_of(sent.blocks.values(), len(sent)), dict(sent.blocks)
     if not (sound := np.isfinite(squares)).all():
         blocks = {name: np.where(sound[:, None], b, 0) for name, b in blocks.items()}
     return blocks, np.sqrt(np.where(sound, squares, np.inf))

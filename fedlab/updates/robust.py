@@ -24,6 +24,7 @@ from fedlab.core.validation import known, of_kind, positive, require, whole_numb
 from fedlab.device.device import Device
 from fedlab.updates.aggregators import Joint, Mean
 from fedlab.updates.sent import Updates
+from fedlab.updates.stages import squares_of
 
 Blocks = Mapping[str, Array]
 Combined = tuple[dict[str, F64], Any]
@@ -44,11 +45,6 @@ def apart(blocks: Iterable[Array]) -> F64:
     from scipy.spatial.distance import pdist, squareform
 
     return np.asarray(squareform(np.sum([pdist(b, "sqeuclidean") for b in blocks], axis=0)))
-
-
-def lengths(blocks: Iterable[Array]) -> F64:
-    """Return how long each device's blocks are together, (m,)."""
-    return np.asarray(np.sqrt(np.sum([np.square(b, dtype=np.float64).sum(1) for b in blocks], 0)))
 
 
 def _summed(blocks: Blocks, shares: F64) -> dict[str, F64]:
@@ -306,7 +302,7 @@ class CenteredClipping(Joint):
             away = {
                 name: np.asarray(b, np.float64) - centre[name] for name, b in sent.blocks.items()
             }
-            far = lengths(away.values())
+            far = np.sqrt(squares_of(away.values(), len(sent)))
             shares = np.minimum(1.0, self.radius / np.maximum(far, self.radius)) / len(sent)
             centre = {name: centre[name] + move for name, move in _summed(away, shares).items()}
         return centre, {name: mean.copy() for name, mean in centre.items()}
@@ -336,7 +332,7 @@ class FLTrust(Joint):
             raise ValueError(f"root {self.root!r} has no rows to train on; give it some")
 
     def combine(self, state: Any, sent: Updates, own: Blocks) -> Combined:
-        far = lengths(sent.blocks.values())
+        far = np.sqrt(squares_of(sent.blocks.values(), len(sent)))
         length = float(np.linalg.norm(np.concatenate([[], *own.values()])))
         along = np.sum([block @ own[name] for name, block in sent.blocks.items()], axis=0)
         trust = np.maximum(along, 0) / np.maximum(far * length, np.finfo(np.float64).tiny)

@@ -14,13 +14,13 @@ that a chain that makes no sense is refused when it is built (see `fedlab.update
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from fedlab.core.typing import F64
+from fedlab.core.typing import F64, Array
 from fedlab.core.validation import positive
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
@@ -65,15 +65,15 @@ class Stage(Protocol):
         """Return what goes on, the next state, and what devices keep; nothing in place."""
 
 
-def squares_of(sent: Updates) -> F64:
-    """Return each update's squared length over all its blocks, (m,); each row's bits are its own.
+def squares_of(blocks: Iterable[Array], count: int) -> F64:
+    """Return devices' squared lengths over all their blocks, (m,); each row's bits are its own.
 
     (Those of `numpy.einsum` depend on how many rows there are.)
     """
     from fedlab.updates import kernels
 
-    total, one = np.zeros(len(sent)), np.empty(len(sent))
-    for block in sent.blocks.values():
+    total, one = np.zeros(count), np.empty(count)
+    for block in blocks:
         kernels.squares(block, one)
         total += one
     return total
@@ -118,7 +118,9 @@ class ClipNorm(Rowwise):
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
-        shorter = self.norm / np.maximum(np.sqrt(squares_of(sent)), self.norm)
+        shorter = self.norm / np.maximum(
+            np.sqrt(squares_of(sent.blocks.values(), len(sent))), self.norm
+        )
         blocks = {
             name: block * shorter[:, None].astype(block.dtype)
             for name, block in sent.blocks.items()

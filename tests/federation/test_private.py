@@ -192,6 +192,13 @@ def test_a_step_that_is_skipped_is_paid_for(twenty: Any) -> None:
     assert one.privacy.rounds == 1
 
 
+def test_devices_that_send_nothing_have_nothing_noised(twenty: Any) -> None:
+    local = LocalNoise(1.0, 1.0, delta=1e-3, simulated=True)
+    one = private(twenty, algorithm="alone", aggregator=None, updates=[ClipNorm(1.0), local])
+    one.run(2)
+    np.testing.assert_array_equal(one.parameters, np.zeros(4))
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
