@@ -16,7 +16,7 @@ from fedlab.files.keys import Key, Passphrase
 from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
-from fedlab.training import LocalSGD
+from fedlab.training import LocalSGD, PrivateSGD
 
 __all__ = [
     "MLP",
@@ -31,6 +31,7 @@ __all__ = [
     "LocalSGD",
     "Passphrase",
     "Population",
+    "PrivateSGD",
     "Profile",
     "SoftmaxRegression",
     "VectorIndex",

@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     PROFILES = 32
     SECURE_SUM = 40
     SIMULATED_NOISE = 50
+    PRIVATE_ROWS = 60
 
 
 def address_of(name: int | str) -> int:

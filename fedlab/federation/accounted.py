@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from fedlab.core.typing import Array
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import Array, Places
 from fedlab.device.states import DeviceStates
-from fedlab.federation.guarantee import Privacy
+from fedlab.federation.guarantee import Privacy, RowPrivacy
 from fedlab.federation.plan import Plan
+from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
-from fedlab.fleet import AtRandom, Poisson, Roster, RoundRobin
+from fedlab.fleet import AtRandom, ByRows, FedCS, Poisson, Roster, RoundRobin
+from fedlab.models.base import gradient_of
 from fedlab.privacy.accounting import Fixed, Sampled, Sampling, Unsampled
+from fedlab.training import PrivateSGD
+from fedlab.training.private import clipped_sum, uncovered
 from fedlab.training.work import Phase, phases_of
 from fedlab.updates import ChainError, LocalNoise, PrivateMean, Stage, Updates
 from fedlab.updates.stages import At
 
 #: What devices tell of themselves anyway.
 _STATS = ("rows", "epochs", "steps", "loss", "rate")
+#: Rows with which a model is tried.
+_TRIED = 64
 
 
 def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privacy | None:
@@ -54,6 +62,81 @@ def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privac
     found = Privacy(part, sampling, expected)
     found.epsilon(1)  # what the accountant doesn't have is said now
     return found
+
+
+def accounted_rows(plan: Plan, fleet: Roster, changing: bool, start: Array) -> RowPrivacy | None:
+    """Return how noise on single rows' gradients is accounted; None where there is none.
+
+    Raises
+    ------
+    ChainError
+        If the parts of the run don't go together with a guarantee: which, why, and what would.
+    ImportError
+        Without the extra `privacy`.
+    """
+    if not isinstance(plan.local, PrivateSGD):
+        return None
+    for wrong in _refused_by_row(plan, plan.local, fleet, changing, start):
+        raise ChainError(f"PrivateSGD gives no epsilon with {wrong}")
+    found = RowPrivacy(plan.local, Sampled(plan.local.share))
+    found.epsilon(1)
+    return found
+
+
+def steps_of(plan: Plan, state: RunState, epochs: Any) -> Any:
+    """Return the steps of `PrivateSGD` in a round of devices that train for so many epochs."""
+    nobody = np.empty(0, np.intp)
+    phases = phases_of(plan.algorithm.work(state.algorithm, state.served, nobody, state.kept))
+    passes = sum(epochs if phase.epochs is None else phase.epochs for phase in phases)
+    return passes * plan.local.steps  # type: ignore[attr-defined]
+
+
+def spent(plan: Plan, state: RunState) -> Places:
+    """Return the places of devices whose rows have no budget left for a further round."""
+    accounts = plan.row_privacy
+    if accounts is None or accounts.part.epsilon is None:
+        return np.empty(0, np.intp)
+    return accounts.spent(state.private["steps"], steps_of(plan, state, plan.local.epochs))
+
+
+def _refused_by_row(
+    plan: Plan, local: PrivateSGD, fleet: Roster, changing: bool, start: Array
+) -> Iterator[str]:
+    """Yield what of a run rules a guarantee for single rows out, why, and what would do instead."""
+    rule, method = plan.selection, type(plan.algorithm).__name__
+    if not isinstance(rule, Poisson | AtRandom | RoundRobin | ByRows | FedCS):
+        yield f"{type(rule).__name__}, whose choice tells what rows are; take AtRandom, say"
+    if callable(plan.weights.weights):
+        yield 'weights by a function of a device, which may tell its rows; take "rows", say'
+    if plan.rows:
+        yield "rows=, by which a row decides whether others train; leave it out"
+    if changing:
+        yield "devices whose rows change: one that moves pays on two of them; take fixed ones"
+    if "loss" in getattr(plan.algorithm, "reads", ()):
+        yield f"{method}, which reads losses, without noise; take FedAvg, say"
+    if (most := 1 / fleet.rows(fleet.places).max()) <= local.delta:
+        yield f"delta={local.delta:g}, which lets one of {1 / most:.0f} rows go; take less"
+    if getattr(plan.chain.private, "adversary", None) == "model" and local.epsilon is not None:
+        yield "PrivateMean, if devices whose budget is spent stay away; leave epsilon out"
+    yield from uncovered(plan.model, _of_nobody(plan, fleet, start)[0])
+    yield from _mixing(plan, fleet, start)
+
+
+def _mixing(plan: Plan, fleet: Roster, start: Array) -> Iterator[str]:
+    """Yield why a device's rows, one by one, don't give the gradient that they give together."""
+    model, draw = plan.model, generator(plan.seed, Purpose.MODEL)
+    most = fleet.places[np.argmax(fleet.rows(fleet.places))]
+    x, y = (part[:_TRIED] for part in fleet.devices[most].training_rows().gathered())
+    try:
+        model.check_labels(y)
+        alone = clipped_sum(model, start, x, y, 1e300, draw=draw)[1] / len(x)
+        together = gradient_of(model, start, x, y, draw)[1]
+    except Exception as error:
+        yield f"{type(model).__name__}, through which rows can't pass one by one: {error}"
+        return
+    apart = 0 if getattr(model, "stochastic", False) else np.linalg.norm(alone - together)
+    if apart > 0.05 * np.linalg.norm(together):
+        yield f"{type(model).__name__}, whose loss is no mean of rows' own; leave out what mixes"
 
 
 def _is_subset(plan: Plan, part: PrivateMean, fleet: Roster) -> bool:

@@ -20,7 +20,7 @@ from fedlab.core.typing import I64, Array
 from fedlab.core.validation import of_kind, one_of, require, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
-from fedlab.federation.accounted import accounted
+from fedlab.federation.accounted import accounted, accounted_rows, spent
 from fedlab.federation.checkpoint import Checkpoint
 from fedlab.federation.combinations import own_weights, refuse_odd, with_server
 from fedlab.federation.convergence import Convergence
@@ -51,8 +51,9 @@ from fedlab.index.ingest import as_keys
 from fedlab.metrics.scores import ScoreFunction
 from fedlab.models.base import MEMBERS, Layout, Model
 from fedlab.privacy.mechanisms import BudgetError
-from fedlab.training import Backend, LocalSGD, trainer_of
+from fedlab.training import Backend, LocalSGD
 from fedlab.training.choice import RowChoice, checked_rules
+from fedlab.training.trainer import trainer_for
 from fedlab.updates import (
     Aggregator,
     Chain,
@@ -88,7 +89,7 @@ class Federation:
     algorithm : Algorithm or str
         What the devices do and what is learned of it (see `fedlab.algorithms`), or its name.
     local : LocalSGD
-        How a device trains.
+        How a device trains; by `PrivateSGD` with noise that hides single rows.
     server : ServerOptimiser or str, optional
         How the server moves along what was learned: "sgd", "momentum", "adam", "yogi", "adagrad",
         or one with settings of its own (see `fedlab.updates`). By default the model moves by it.
@@ -196,7 +197,7 @@ class Federation:
         if stragglers is not None:
             require(stragglers, "stragglers (such as Stragglers(0.5))", "epochs")
         seed = whole_number(seed, "seed", 0, 2**64 - 1)
-        trainer = trainer_of(model, engine)  # refuses an engine that can't
+        trainer = trainer_for(model, local, engine)  # refuses an engine that can't
         one_of(record, ("cohort", "devices"), "record")
         self.threads = whole_or_none(threads, "threads", 1)
         self._changing = devices if isinstance(devices, Changing) else None
@@ -238,8 +239,9 @@ class Federation:
         )
         refuse_odd(self.plan, self._roster)
         start = _checked(model.initial(seed) if parameters is None else parameters, model.layout)
-        privacy = accounted(self.plan, self._roster, self._changing is not None, start)
-        self.plan = replace(self.plan, privacy=privacy)
+        who: Any = self.plan, self._roster, self._changing is not None, start
+        privacy, of_rows = accounted(*who), accounted_rows(*who)
+        self.plan = replace(self.plan, privacy=privacy, row_privacy=of_rows)
         #: Why `run` ended: "rounds", "converged", "budget" or "interrupted"; None before.
         self.stopped: str | None = None
         self._participation = Participation()
@@ -253,6 +255,9 @@ class Federation:
         history = History()
         for who, text in remarks:
             history.remark(0, who, text)
+        private = {} if privacy is None else {"releases": 0, "clip": privacy.part.clip}
+        if of_rows is not None:
+            private["steps"] = np.zeros(len(self._roster.devices), np.int64)
         learning = method.init(start, self._roster.count, model.layout)
         self.state = RunState(
             round=0,
@@ -267,10 +272,11 @@ class Federation:
             traffic=(float(start.nbytes), float(start.nbytes + NUMBERS)),
             flight=no_flight() if isinstance(schedule, FedBuff | FedAsync) else {},
             sent=begun(self.plan.down, method, learning, start),
-            private={} if privacy is None else {"releases": 0, "clip": privacy.part.clip},
+            private=private,
         )
-        if privacy is not None:
-            history.remark(0, SERVER, f"differential privacy: {self.privacy}")
+        for guarantee in (self.privacy, self.row_privacy):
+            if guarantee is not None:
+                history.remark(0, SERVER, f"differential privacy: {guarantee}")
 
     # -- what stands where -------------------------------------------------------------------
 
@@ -328,6 +334,12 @@ class Federation:
         accounts = self.plan.privacy
         return None if accounts is None else accounts.guarantee(self.state.private)
 
+    @property
+    def row_privacy(self) -> Guarantee | None:
+        """The epsilon of rows, of the device that has spent most; None without `PrivateSGD`."""
+        accounts = self.plan.row_privacy
+        return None if accounts is None else accounts.guarantee(self.state.private)
+
     # -- the run -----------------------------------------------------------------------------
 
     def rounds(self, count: int | None = None) -> Iterator[Report]:
@@ -351,15 +363,19 @@ class Federation:
         """
         done = 0
         while count is None or done < count:
-            if (spent := self._spent()) is not None:
-                self.history.remark(self.round_number, SERVER, f"ended: {spent}")
+            if (why := self._spent()) is not None:
+                self.history.remark(self.round_number, SERVER, f"ended: {why}")
                 return
             yield self.round()
             done += 1
 
     def _spent(self) -> str | None:
         accounts = self.plan.privacy
-        return None if accounts is None else accounts.ended(self.state.private)
+        if accounts is not None and (why := accounts.ended(self.state.private)):
+            return why
+        if len(spent(self.plan, self.state)) >= self._roster.count:
+            return "the budget is spent of every device's rows"
+        return None
 
     def round(self) -> Report:
         """Do one round (see `rounds`).
@@ -369,8 +385,8 @@ class Federation:
         BudgetError
             If it would go beyond the privacy budget.
         """
-        if (spent := self._spent()) is not None:
-            raise BudgetError(f"{spent}; the model stands as it is")
+        if (why := self._spent()) is not None:
+            raise BudgetError(f"{why}; the model stands as it is")
         if self._changing is not None:
             self._roster = Roster.of(self._changing.at(self.state.round + 1))
         state, report = play(self.plan, self._roster, self.state, self.threads)
@@ -567,7 +583,8 @@ class Federation:
         saved = Checkpoint.read(path, self._keep_in)
         saved.refuse_other(self._told(), path)
         start = _checked(saved.state.parameters, self.layout)
-        if saved.state.private and not self.plan.chain.noised[0].simulated:
+        accounts = (self.plan.privacy, self.plan.row_privacy)
+        if not all(one is None or one.part.simulated for one in accounts):
             warnings.warn(
                 "noise comes from the operating system, so a run that goes on from a file has "
                 "other noise than one that was never stopped; rounds that were done after saving, "

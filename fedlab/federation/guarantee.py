@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import numpy as np
+
+from fedlab.core.typing import I64, Places
 from fedlab.privacy.accounting import Sampling, epsilon_of
-from fedlab.updates import LocalNoise, PrivateMean
 
 #: What a run shows that no noise covers: it is the experimenter's, and must not be given away.
 OUTSIDE = (
@@ -20,7 +22,9 @@ _WHO = {
     "model": "who sees the model of each round, and neither the cohorts nor the seed",
     "server": "a server that knows the cohorts, and reads nothing but the noised sum",
     "local": "a server that reads each update; rows, steps and losses that go with it are outside",
+    "rows": "who sees all that the device sends, such as the server, and knows all other rows",
 }
+_ROW = "add or remove one row of a device; how many it has is public"
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Guarantee:
     epsilon, delta : float
         Spent so far.
     rounds : int
-        Releases so far.
-    adjacency, adversary, sampling, accountant : str
+        Releases so far; of rows, the steps of the device that has done most.
+    adjacency, adversary, sampling, accountant, unit : str
     simulated : bool
         Whether the noise follows from the run's seed, so that it protects nobody.
     outside : tuple of str
@@ -48,13 +52,14 @@ class Guarantee:
     sampling: str
     accountant: str
     simulated: bool
+    unit: str = "rounds"
     outside: tuple[str, ...] = OUTSIDE
 
     def __str__(self) -> str:
         simulated = " (simulated: the noise follows from the seed)" if self.simulated else ""
         return (
             f"epsilon {self.epsilon:.4g} at delta {self.delta:g}{simulated} after {self.rounds} "
-            f"rounds, to {self.adjacency} (all of its rows); {self.sampling}; by "
+            f"{self.unit}, to {self.adjacency}; {self.sampling}; by "
             f"{self.accountant}; against {self.adversary}. "
             f"Outside of it: {'; '.join(self.outside)}"
         )
@@ -72,9 +77,11 @@ class Privacy:
         By what sums are divided.
     """
 
-    part: PrivateMean | LocalNoise
+    part: Any
     sampling: Sampling
-    expected: float
+    expected: float = 0.0
+
+    name: ClassVar[str] = "epsilon"
 
     def epsilon(self, releases: int) -> float:
         """Return the epsilon of so many rounds."""
@@ -83,10 +90,14 @@ class Privacy:
             part.noise_multiplier, releases, self.sampling, part.delta, part.accountant
         )
 
+    def done(self, state: Mapping[str, Any]) -> int:
+        """Return how many there were."""
+        return int(state["releases"])
+
     def measures(self, state: Mapping[str, Any]) -> dict[str, float]:
         """Return what the history tells; an epsilon of simulated noise has another name."""
-        name = "epsilon_simulated" if self.part.simulated else "epsilon"
-        found = {name: self.epsilon(state["releases"])}
+        name = f"{self.name}_simulated" if self.part.simulated else self.name
+        found = {name: self.epsilon(self.done(state))}
         if getattr(self.part, "quantile", None) is not None:
             found["clip"] = state["clip"]
         return found
@@ -94,18 +105,44 @@ class Privacy:
     def guarantee(self, state: Mapping[str, Any]) -> Guarantee:
         """Return what has been spent, with all that it depends on."""
         return Guarantee(
-            self.epsilon(state["releases"]),
-            *(self.part.delta, state["releases"], self.sampling.adjacency),
+            self.epsilon(self.done(state)),
+            *(self.part.delta, self.done(state), self.sampling.adjacency),
             *(_WHO[getattr(self.part, "adversary", "local")], str(self.sampling)),
             *(f"dp-accounting ({self.part.accountant})", self.part.simulated),
         )
 
     def ended(self, state: Mapping[str, Any]) -> str | None:
         """Return why no further round may be done, if none may."""
-        budget, done = self.part.epsilon, state["releases"]
+        budget, done = self.part.epsilon, self.done(state)
         if budget is None or (after := self.epsilon(done + 1)) <= budget:
             return None
         return (
             f"the budget is spent: {self.epsilon(done):.4g} of epsilon {budget:g} after {done} "
             f"rounds, and a further one would make it {after:.4g}"
         )
+
+
+@dataclass(frozen=True)
+class RowPrivacy(Privacy):
+    """How the noise of `PrivateSGD` is accounted: for each device, over all of its steps.
+
+    The state's ``steps``, (n,), are those of each device, by place.
+    """
+
+    name: ClassVar[str] = "epsilon_rows"
+
+    def done(self, state: Mapping[str, Any]) -> int:
+        """Return the steps of the device that has done most."""
+        return int(state["steps"].max())
+
+    def guarantee(self, state: Mapping[str, Any]) -> Guarantee:
+        found = super().guarantee(state)
+        return replace(found, adjacency=_ROW, adversary=_WHO["rows"], unit="steps of a device")
+
+    def spent(self, steps: I64, further: int) -> Places:
+        """Return the places of devices that can't do so many steps more within their budget."""
+        budget = np.inf if self.part.epsilon is None else self.part.epsilon
+        for done in np.unique(steps)[::-1].tolist():
+            if self.epsilon(done + further) <= budget:
+                return np.flatnonzero(steps > done)
+        return np.arange(len(steps))

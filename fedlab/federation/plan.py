@@ -11,7 +11,7 @@ from fedlab.algorithms import Algorithm
 from fedlab.core.settings import described
 from fedlab.core.typing import Array
 from fedlab.device.device import Device
-from fedlab.federation.guarantee import Privacy
+from fedlab.federation.guarantee import Privacy, RowPrivacy
 from fedlab.fleet import Columnar, Roster, Schedule, Selection, Stragglers
 from fedlab.models.base import Model
 from fedlab.training import LocalSGD, Trainer
@@ -67,7 +67,8 @@ class Plan:
         Who trains and measures.
     evaluation : Evaluation
     privacy : Privacy, optional
-        What noise is worth; it follows from the other parts.
+    row_privacy : RowPrivacy, optional
+        What noise is worth, to devices and to their rows; it follows from the other parts.
     """
 
     model: Model
@@ -87,6 +88,7 @@ class Plan:
     trainer: Trainer = field(metadata={"set": False})
     evaluation: Evaluation = field(metadata={"set": False})
     privacy: Privacy | None = field(default=None, metadata={"set": False})
+    row_privacy: RowPrivacy | None = field(default=None, metadata={"set": False})
 
     @property
     def engine(self) -> str:

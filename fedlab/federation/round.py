@@ -21,6 +21,7 @@ from fedlab.core.validation import parts_of, read_only, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
+from fedlab.federation.accounted import spent, steps_of
 from fedlab.federation.downlink import sent_down
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
@@ -30,6 +31,7 @@ from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, View, round_seconds
 from fedlab.fleet.asynchronous import Landing
+from fedlab.fleet.deadline import Fates
 from fedlab.privacy.secure_aggregation import ThresholdError
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
@@ -116,6 +118,8 @@ def play(
     with one_blas_thread():
         drawn = selected(plan, fleet, state)
         view, asked, remarks = drawn.view, drawn.fate.places, drawn.remarks
+        private, gone = _paid(plan, view, state, drawn.fate)
+        remarks += gone
         state, spared = sent_down(plan, state, asked)
         secure: SummedUnderMasks | None = None
         there: Any = slice(None)
@@ -128,16 +132,16 @@ def play(
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
-        spent = {}
-        if plan.privacy is not None:  # a step that was skipped has been looked at all the same
-            releases = after.private["releases"] + 1
-            after = replace(after, private={**after.private, "releases": releases})
-            spent = plan.privacy.measures(after.private)
+        # A step that was skipped has been looked at all the same.
+        after = replace(after, private={**after.private, **private})
+        cost: dict[str, float] = {}
+        for accounts in (plan.privacy, plan.row_privacy):
+            cost |= {} if accounts is None else accounts.measures(after.private)
         measures = {
             **_cost(drawn, came, seconds, received.sum()),
             **_summary(came),
             **moves,
-            **spent,
+            **cost,
             **(
                 evaluated(plan, fleet, after.parameters, threads)
                 if number % plan.evaluation.every == 0
@@ -173,6 +177,21 @@ def play(
         history=state.history.and_then(report),
     )
     return after, report
+
+
+def _paid(plan: Plan, view: View, state: RunState, fate: Fates) -> tuple[dict[str, Any], Remarks]:
+    """Return what a round costs in privacy, whatever becomes of it, and whose budget it ends."""
+    private, gone = dict[str, Any](), np.empty(0, np.intp)
+    if plan.privacy is not None:
+        private["releases"] = state.private["releases"] + 1
+    if plan.row_privacy is not None:
+        steps = private["steps"] = state.private["steps"].copy()
+        steps[fate.places] += steps_of(plan, state, fate.epochs)
+        steps[fate.lost] += steps_of(plan, state, plan.local.epochs)  # the server may have it all
+        after = spent(plan, replace(state, private={**state.private, **private}))
+        gone = np.setdiff1d(after, spent(plan, state))
+    devices = view.fleet.devices
+    return private, [(devices[p].id, "its rows' budget is spent") for p in gone.tolist()]
 
 
 def _opened(

@@ -11,6 +11,7 @@ import numpy as np
 from fedlab.core.typing import I64, Places
 from fedlab.core.validation import of_kind
 from fedlab.device.profile import DAY
+from fedlab.federation.accounted import spent
 from fedlab.federation.history import SERVER
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
@@ -51,7 +52,7 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     busy = state.flight["places"] if state.flight else np.empty(0, np.intp)
     if isinstance(schedule, Deadline):
         size = min(math.ceil(schedule.over_select * size), fleet.count)
-    now = replace(fleet, clock=state.clock, busy=busy)
+    now = replace(fleet, clock=state.clock, busy=np.union1d(busy, spent(plan, state)))
     view = View(
         *(now, size - len(busy), plan.seed, state.round + 1),
         *(plan.model, state.parameters, plan.local.epochs, state.traffic),

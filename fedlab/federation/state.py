@@ -44,7 +44,8 @@ class RunState:
         Where the server's model travels coded: ``model``, which devices decoded, (p,), and
         ``bytes``, of the differences so far, added up.
     private : dict
-        Under differential privacy, how often something was released, and the clip by now.
+        Under differential privacy, how often something was released, and the clip by now; and the
+        steps that each device has taken on its rows, by place, (n,).
     """
 
     round: int

@@ -7,6 +7,7 @@ import fnmatch
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -275,6 +276,33 @@ class TorchModel:
             parts = replica.split(torch.from_numpy(gradient))
             torch._foreach_copy_(parts, [*found, *replica.buffers])
         return float(loss), gradient
+
+    def row_gradients(
+        self, parameters: Array, x: Array, y: Array, draw: np.random.Generator | None = None
+    ) -> tuple[Array, Array]:
+        """Return each row's loss, (n,), and its gradient, (n, p): it passes the module alone."""
+        import torch
+        from torch.func import functional_call, grad_and_value, vmap
+
+        replica = self.replica(parameters.dtype)
+        replica.bind(parameters)
+        named = dict(replica.module.named_parameters())
+        points = {n: named[n].detach() for n in self.layout.names() if named[n].requires_grad}
+
+        def loss(points: Any, row: Tensor, target: Tensor) -> Tensor:
+            output = functional_call(replica.module, points, (row[None],))
+            return self.loss_against(target[None])(output)
+
+        by_row = vmap(grad_and_value(loss), (None, 0, 0), randomness="different")
+        with one_torch_thread():
+            replica.ready(training=True)
+            rows = replica.rows(x, self.shape, self.tokens)
+            with drawn_from(draw, self.device) if self.stochastic and draw else nullcontext():
+                found, losses = by_row(points, rows, self.target(replica, rows, y))
+            still = {n: torch.zeros(len(x), *shape) for n, shape in self.layout.shapes}
+            parts = [part.reshape(len(x), -1).cpu() for part in (still | found).values()]
+            kind = aliased(parameters).dtype
+            return losses.to("cpu", kind).numpy(), torch.cat(parts, 1).to(kind).numpy()
 
     def _outputs(self, parameters: Array, x: Array) -> Any:
         replica = self.replica(parameters.dtype)

@@ -7,6 +7,8 @@ moves the sum, and how likely it takes part, stand in a *sampling*:
     Fixed     so many of all devices, without replacement; another device in place of one: 2 S
     Unsampled no chance counts, since the adversary knows who took part, or everybody does
 
+The same holds of the steps of a device, with rows for devices and gradients for updates.
+
 The accountant comes with the extra `privacy`, and is imported when an epsilon is asked for.
 """
 

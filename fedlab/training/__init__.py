@@ -4,6 +4,7 @@ from fedlab.training.cohort import Trained, train_cohort
 from fedlab.training.compiled.engine import prepare
 from fedlab.training.compiled.trainer import Compiled
 from fedlab.training.local import LocalSGD, Update, train_device
+from fedlab.training.private import PrivateSGD
 from fedlab.training.sklearn_trainer import PartialFit
 from fedlab.training.torch_trainer import CompiledModule
 from fedlab.training.trainer import Backend, Plain, Trainer, trainer_of
@@ -19,6 +20,7 @@ __all__ = [
     "PartialFit",
     "Phase",
     "Plain",
+    "PrivateSGD",
     "Trained",
     "Trainer",
     "Update",

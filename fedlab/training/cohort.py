@@ -19,7 +19,8 @@ from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model
-from fedlab.training.local import LocalSGD, refuse_other_widths
+from fedlab.training.local import LocalSGD, refuse_other_widths, train_device
+from fedlab.training.private import PrivateSGD
 from fedlab.training.trainer import (
     NOT_FINITE,
     Backend,
@@ -28,7 +29,7 @@ from fedlab.training.trainer import (
     Ready,
     Trainer,
     reason,
-    trainer_of,
+    trainer_for,
 )
 from fedlab.training.work import Observe, Phase, Work, phases_of
 
@@ -141,7 +142,7 @@ def train_cohort(
     ).checked(count)
     whole_number(seed, "seed", 0, 2**64 - 1)
     how: dict[str, Any] = {"seed": seed, "threads": threads, "held": 2**63}
-    [whole] = train_in_parts(devices, trainer_of(model, engine), work, local, order, **how)
+    [whole] = train_in_parts(devices, trainer_for(model, local, engine), work, local, order, **how)
     return whole
 
 
@@ -168,6 +169,8 @@ def train_in_parts(
         Bytes of changes that are held at once; a part has one device at least.
     """
     whole_or_none(threads, "threads", 1)
+    if isinstance(local, PrivateSGD) and getattr(trainer, "loop", None) is not train_device:
+        raise ValueError(f"{type(trainer).__name__} has no PrivateSGD; take that of trainer_for")
     phases = phases_of(work)
     first = phases[0].start
     if first is None and phases[0].choose is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,13 @@ class LocalSGD:
             for start in range(0, rows, size):
                 yield order[start : start + size]
 
+    def gradients(
+        self, model: Model, point: Array, x: Array, y: Array, phase: Phase, draw: Any, **at: Any
+    ) -> Iterator[tuple[float, Array]]:
+        """Yield each step's loss and gradient at the point, which moves between two steps."""
+        for rows in self.batches(len(x), **at):
+            yield gradient_of(model, point, x[rows], y[rows], draw, phase.objective)
+
 
 def _shuffled(rows: int, words: list[int]) -> Places:
     order = list(range(rows))
@@ -192,8 +200,8 @@ def train_device(
     chance = generator(seed, Purpose.MODEL, round=round, device=device.id, part=begun)
     # A run that diverges is told by its update, which is looked at; not by a warning a step.
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in local.batches(len(x), seed, round, device.id, epochs, begun):
-            loss, gradient = gradient_of(model, trained, x[rows], y[rows], chance, phase.objective)
+        at = {"seed": seed, "round": round, "device": device.id, "epochs": epochs, "begun": begun}
+        for loss, gradient in local.gradients(model, trained, x, y, phase, chance, **at):
             if buffered is not None:
                 gradient, values = np.where(buffered, 0, gradient), gradient[renewed]
             direction = _corrected(gradient, trained, phase, local)

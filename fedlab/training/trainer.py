@@ -24,6 +24,7 @@ from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model, measures_of
 from fedlab.training.local import LocalSGD, Update, train_device
+from fedlab.training.private import PrivateSGD
 from fedlab.training.work import Phase
 
 Backend = Literal["auto", "compiled", "plain"]
@@ -155,6 +156,16 @@ def refuse_unknown(backend: str) -> None:
 def reason(error: Exception) -> str:
     """Return in words what a device's training raised."""
     return f"{type(error).__name__}: {error}"
+
+
+def trainer_for(model: Model, local: LocalSGD, backend: Backend = "auto") -> Trainer:
+    """Return who trains a model by some steps: those of `PrivateSGD` are the plain loop's alone."""
+    found = trainer_of(model, backend)
+    if not isinstance(local, PrivateSGD):
+        return found
+    if backend == "compiled":
+        raise ValueError("the compiled loops have no PrivateSGD; choose engine='auto' or 'plain'")
+    return Plain(model, pooled=getattr(found, "pooled", True))
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ def _factors(lengths: F64, clip: float) -> F64:
     return clip / np.maximum(lengths, clip)
 
 
-def _check(part: Any) -> None:
-    positive(clip=part.clip, noise_multiplier=part.noise_multiplier)
+def check(part: Any, **clip: float) -> None:
+    """Refuse settings of noise that are none."""
+    positive(**clip, noise_multiplier=part.noise_multiplier)
     proportion(delta=part.delta)
     known(part.accountant, ACCOUNTANTS, "accountant")
     if part.epsilon is not None:
@@ -123,7 +124,7 @@ class PrivateMean(Mean):
     least: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self, clip=self.clip)
         known(self.adversary, ("model", "server"), "adversary")
         positive(clip_rate=self.clip_rate)
         if self.quantile is not None:
@@ -227,7 +228,7 @@ class LocalNoise(Rowwise):
     takes: ClassVar[frozenset[str]] = frozenset({"integer"})
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self, clip=self.clip)
 
     def apply(
         self, state: Any, sent: Updates, kept: DeviceStates, at: At
