@@ -15,6 +15,7 @@ from matplotlib import pyplot
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fedlab.device.profile import HOUR
 from fedlab.federation.history import History
 from fedlab.metrics.intervals import Interval, mean_interval
 from fedlab.workbench.figures.axes import Drawn, axes_of, beside
@@ -44,7 +45,7 @@ def convergence_frame(runs: Runs, metric: str, x: str = "round") -> pd.DataFrame
             bytes_moved = (wide.bytes_down + wide.bytes_up).cumsum()
             at = {"round": wide.index, "bytes": bytes_moved, "seconds": wide.seconds.cumsum()}[x]
             columns = {"run": name, "seed": number, x: np.asarray(at), "value": wide[metric]}
-            parts.append(pd.DataFrame(columns))
+            parts.append(pd.DataFrame(columns).dropna())  # it may not be measured in each round
     return pd.concat(parts, ignore_index=True)
 
 
@@ -73,12 +74,16 @@ def plot_convergence(
 
     Notes
     -----
-    The band is Student's 95% interval for the mean over seeds, at each round.
+    The band is Student's 95% interval for the mean over seeds, at each round; or at the same bytes
+    or seconds, which seeds reach in different rounds. What takes long is told in hours.
     """
     figure, ax = axes_of(ax)
     frame = convergence_frame(runs, metric, x)
     label, unit = _X[x]
+    if x == "seconds" and frame[x].max() > 2 * HOUR:
+        label, unit = "simulated time (h)", HOUR
     for name, run in frame.groupby("run", sort=False):
+        run = run if x == "round" else _at_the_same(run, x)
         steps = run.groupby("seed").cumcount()
         at = run.groupby(steps)[x].mean() / unit
         values = run.groupby(steps).value
@@ -98,6 +103,20 @@ def plot_convergence(
     if len(runs) > 1 or reference is not None:
         ax.legend()
     return figure, ax, frame
+
+
+def _at_the_same(run: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Return a run's seeds at the same bytes or seconds, by straight lines between rounds."""
+    seeds = dict(list(run.groupby("seed")))
+    if len(seeds) < 2:
+        return run
+    first = max(s[x].iloc[0] for s in seeds.values())
+    last = min(s[x].iloc[-1] for s in seeds.values())
+    at = np.linspace(first, last, 200)
+    return pd.concat(
+        pd.DataFrame({"seed": n, x: at, "value": np.interp(at, s[x], s.value)})
+        for n, s in seeds.items()
+    )
 
 
 def _draw_level(ax: Axes, reference: tuple[str, float]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 from fedlab import Federation, SoftmaxRegression
+from fedlab.federation.history import SERVER, History
 from fedlab.metrics.intervals import Interval, mean_interval
 from fedlab.workbench.figures import learning
 from tests.federations import class_device
@@ -48,6 +49,38 @@ def test_bytes_and_seconds_add_up_along_the_axis(x, label):
     total = wide.seconds.sum() if x == "seconds" else (wide.bytes_up + wide.bytes_down).sum()
     assert frame[x].iloc[-1] == pytest.approx(total)
     assert label in ax.get_xlabel()
+
+
+def of_seconds(seconds, values):
+    made = History()
+    for number, (took, value) in enumerate(zip(seconds, values, strict=True), start=1):
+        made.record(number, SERVER, seconds=took, bytes_up=1.0, bytes_down=1.0, accuracy=value)
+    return made
+
+
+def test_over_time_runs_are_averaged_at_the_same_moment_and_not_in_the_same_round():
+    quick, slow = of_seconds([1.0] * 9, np.arange(9) / 10), of_seconds([2.0] * 4, np.arange(4) / 10)
+    _, ax, frame = learning.plot_convergence({"a": [quick, slow]}, "accuracy", x="seconds")
+    at, drawn = ax.get_lines()[0].get_data()
+    assert (at.min(), at.max()) == (2.0, 8.0), "where all runs were measured"
+    np.testing.assert_allclose(drawn, ((at - 1) / 10 + (at / 2 - 1) / 10) / 2)
+    assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == 8.0
+    assert len(frame) == 9 + 4, "the frame has what was measured"
+
+
+def test_rounds_without_a_measurement_leave_no_gap_in_the_line():
+    devices = [class_device(n, [0, 1, 2] * 8).hold_out(0.25, 0) for n in range(4)]
+    run = Federation(devices, SoftmaxRegression(4, 3), evaluate_every=2).run(6)
+    _, ax, frame = learning.plot_convergence({"a": [run, run]}, "validation_accuracy")
+    assert ax.get_lines()[0].get_xdata().tolist() == [2, 4, 6]
+    assert frame["round"].tolist() == [2, 4, 6] * 2
+
+
+def test_a_long_time_is_told_in_hours():
+    run = of_seconds([3600.0] * 4, np.arange(4) / 10)
+    _, ax, _ = learning.plot_convergence({"a": run}, "accuracy", x="seconds")
+    assert ax.get_xlabel() == "simulated time (h)"
+    assert ax.get_lines()[0].get_xdata().tolist() == [1, 2, 3, 4]
 
 
 def test_a_measure_that_was_not_taken_is_named_with_those_that_were():
