@@ -59,6 +59,15 @@ SMALL = {
         "asks": [1, 4],
     },
     "10_measure_what_leaks": {"rows": 1000, "betas": [1.0, 8.0], "pairs": [16, 64], "seeds": [0]},
+    "11_choose_devices": {
+        "seeds": [0, 1],
+        "devices": 20,
+        "cohort": 3,
+        "candidates": 5,
+        "hours": 1.0,
+        "target": 0.3,
+        "hidden": 8,
+    },
     "14_withstand_attacks": {
         "lies": ["IPM", "back door"],
         "defences": ["median", "Bulyan", "FLTrust"],

@@ -124,7 +124,7 @@ def _draw_level(ax: Axes, reference: tuple[str, float]) -> None:
 
 
 def plot_panels(
-    groups: Mapping[str, Runs], metric: str, *, ylabel: str | None = None
+    groups: Mapping[str, Runs], metric: str, **settings: Any
 ) -> tuple[Figure, list[Axes], pd.DataFrame]:
     """Draw a measure of many runs side by side, a panel a group, each as in `plot_convergence`.
 
@@ -132,13 +132,14 @@ def plot_panels(
     ----------
     groups : mapping of panel title to runs
     metric : str
-    ylabel : str, optional
+    **settings
+        Of `plot_convergence`, such as ``x=`` or ``ylabel=``.
     """
     size = (4.6 * len(groups), 4.2)
     figure, grid = pyplot.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
     panels, frames = list(grid[0]), []
     for title, axes in zip(groups, panels, strict=True):
-        _, _, frame = plot_convergence(groups[title], metric, ylabel=ylabel, ax=axes)
+        _, _, frame = plot_convergence(groups[title], metric, **settings, ax=axes)
         axes.set_title(title, fontsize=11)
         axes.label_outer()
         frames.append(frame)
