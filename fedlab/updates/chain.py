@@ -29,6 +29,9 @@ _SAID = {
     "fresh": "changes as they were trained, since it adds to them what is owed",
     "additive": "updates that can be added up as they travel",
 }
+_INSTEAD = {
+    "additive": "take RandomK(shared=True), by itself or in ErrorFeedback, or CountSketch",
+}
 
 
 #: What each stage remembers, and an aggregator behind them.
@@ -82,8 +85,9 @@ class Chain:
             raise ChainError("SecureSum adds up itself; leave out aggregator=")
 
     def _refuse(self, part: Any, holds: frozenset[str], before: Sequence[Stage]) -> None:
-        way = "put it before that one" if hasattr(part, "apply") else "take another aggregator"
+        last = "put it before that one" if hasattr(part, "apply") else "take another aggregator"
         for need in sorted(part.needs - holds):
+            way = _INSTEAD.get(need, last)
             guilty = [type(stage).__name__ for stage in before if need in stage.takes]
             raise ChainError(
                 f"{type(part).__name__} needs {_SAID.get(need, need)}"
@@ -148,7 +152,7 @@ class Chain:
         self, states: States, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, States, DeviceStates]:
         """Send updates through all stages."""
-        after, count = [], len(self.stages)
+        after, count, at = [], len(self.stages), at._replace(summed=self.secure is not None)
         for place, (stage, state) in enumerate(zip(self.stages, states[:count], strict=True)):
             given = stage.apply(state, sent, kept, at._replace(stage=place))
             who = f"{type(stage).__name__}.apply"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -63,27 +64,37 @@ class Coding(Rowwise):
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Array, I64, DeviceStates]:
-        """Return a block's rows as they are decoded, their bytes, and what devices keep."""
+        """Return a block's rows as they are decoded, their bytes, and what devices keep.
+
+        Where messages are added up, rows are the messages instead.
+        """
+        raise NotImplementedError
+
+    def reader(self, name: str, rows: Array, sent: Updates, at: At) -> Callable[[Array], Array]:
+        """Return what decodes a sum of messages of a block."""
         raise NotImplementedError
 
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
-        blocks, sizes = dict(sent.blocks), dict(sent.sizes)
+        blocks, sizes, coded = dict(sent.blocks), dict(sent.sizes), dict(sent.coded)
         wide = set(self.blocks or ()) or ({"change"} | sent.layouts.keys())
         if self.blocks and (missing := wide - sent.blocks.keys()):
             named = f"{type(self).__name__} codes the blocks {', '.join(sorted(missing))}"
             raise ValueError(f"{named}; {', '.join(sent.blocks)} are sent")
         for name in [name for name in sent.blocks if name in wide]:
             # What a device does not send (of a cluster that is not its own, say) stays so.
-            some = np.flatnonzero(sent.nbytes_of(name))
+            # Zeros of such devices go into a sum, which must not tell them apart.
+            some = np.flatnonzero(np.ones(len(sent)) if at.summed else sent.nbytes_of(name))
             rows = blocks[name] if len(some) == len(sent) else blocks[name][some]
+            if at.summed:
+                coded[name] = (*coded.get(name, ()), self.reader(name, rows, sent, at))
             passed = self.passed(name, rows, sent.places[some], sent, kept, at)
             blocks[name], sizes[name], kept = passed
             if len(some) < len(sent):
                 blocks[name], sizes[name] = sent.blocks[name].copy(), np.zeros(len(sent), np.int64)
                 blocks[name][some], sizes[name][some], _ = passed
-        return replace(sent, blocks=blocks, sizes=sizes), state, kept
+        return replace(sent, blocks=blocks, sizes=sizes, coded=coded), state, kept
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Codec(Coding):
     #: Whether the error is less than what is coded, as feedback needs: ``|C(v) - v| < |v|``, at
     #: least in the mean.
     contracts: ClassVar[bool] = True
-    #: Whether messages of one round may be added up before they are decoded.
+    #: Whether messages of one round, each of one part, may be added up before they are decoded.
     additive: ClassVar[bool] = False
 
     @property
@@ -156,22 +167,30 @@ class Codec(Coding):
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Array, I64, DeviceStates]:
-        part, layout = address_of(f"{name} at {at.stage}"), sent.layouts.get(name)
-        general = Context(rows.shape[1], rows.dtype, at.seed, at.round, 0, part, layout)
+        general = self._context(name, rows, sent, at)
         keeps, memory = self.keeps(general), f"coding {name} at {at.stage}"
         starts = kept.rows(memory, places, np.zeros(keeps, rows.dtype))
-        decoded, sizes = np.empty_like(rows), np.empty(len(rows), np.int64)
+        width = self.parts(general)[0].count if at.summed else rows.shape[1]
+        passed, sizes = np.empty((len(rows), width), rows.dtype), np.empty(len(rows), np.int64)
 
         def one(row: int) -> None:
             here = replace(general, device=int(places[row]), start=starts[row])
             arrays = self.code(fitted(rows[row], rows.dtype), here)
             sizes[row] = len(self._packed(arrays, here))
-            decoded[row] = self.expand(arrays, here)
+            passed[row] = arrays[0] if at.summed else self.expand(arrays, here)
             if keeps:
                 starts[row] = arrays[-1][-keeps:]
 
         share(range(len(rows)), one, usable_threads() if rows.size >= _WORTH_THREADS else 1)
-        return decoded, sizes, kept.put(memory, places, starts) if keeps else kept
+        return passed, sizes, kept.put(memory, places, starts) if keeps else kept
+
+    def reader(self, name: str, rows: Array, sent: Updates, at: At) -> Callable[[Array], Array]:
+        exact = replace(self._context(name, rows, sent, at), numbers=np.dtype(np.float64))
+        return lambda total: self.expand((total,), exact)
+
+    def _context(self, name: str, rows: Array, sent: Updates, at: At) -> Context:
+        part, layout = address_of(f"{name} at {at.stage}"), sent.layouts.get(name)
+        return Context(rows.shape[1], rows.dtype, at.seed, at.round, 0, part, layout)
 
     def _packed(self, arrays: tuple[Array, ...], at: Context) -> bytes:
         return b"".join(p.pack(a) for p, a in zip(self.parts(at), arrays, strict=True))
@@ -208,6 +227,9 @@ class _Remembering(Coding):
     def takes(self) -> frozenset[str]:  # type: ignore[override]
         return self.codec.takes | {"fresh"}
 
+    def reader(self, name: str, rows: Array, sent: Updates, at: At) -> Callable[[Array], Array]:
+        return self.codec.reader(name, rows, sent, at)
+
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Array, I64, DeviceStates]:
@@ -216,7 +238,11 @@ class _Remembering(Coding):
         with np.errstate(over="ignore"):  # what flows over becomes the largest
             whole = rows + old if self._owes else rows - old
             coded, sizes, kept = self.codec.passed(name, whole, places, sent, kept, at)
-            new = np.subtract(whole, coded, whole) if self._owes else np.add(old, coded, old)
+            read = coded
+            if at.summed:
+                each = self.reader(name, rows, sent, at)
+                read = np.array([each(row) for row in coded]).reshape(whole.shape)
+            new = np.subtract(whole, read, whole) if self._owes else np.add(old, read, old)
         new = fitted(new, rows.dtype, out=new)
         return coded if self._owes else new, sizes, kept.put(memory, places, new)
 
@@ -255,7 +281,7 @@ class EF21(_Remembering):
     """Both ends keep what the server knows of a device's row; the coded difference moves it.
 
     c = C(v - g) travels, g <- g + c, and g enters the aggregate. In a simulation g lies once, with
-    the device; a server keeps all of its own.
+    the device; a server keeps all of its own. So it goes behind no mask.
 
     Parameters
     ----------
@@ -267,6 +293,10 @@ class EF21(_Remembering):
     """
 
     _owes: ClassVar[bool] = False
+
+    @property
+    def takes(self) -> frozenset[str]:  # type: ignore[override]
+        return super().takes | {"additive"}  # a server that sees sums knows nobody's g
 
 
 def fitted(numbers: Array, kind: np.dtype[Any], out: Array | None = None) -> Array:

@@ -99,7 +99,7 @@ class SecureSum(Rowwise):
     neighbours: int | Literal["all", "few"] = "all"
     drops: tuple[float, float] = (0.0, 0.0)
 
-    needs: ClassVar[frozenset[str]] = frozenset({"rows", "integer"})
+    needs: ClassVar[frozenset[str]] = frozenset({"rows", "integer", "additive"})
     gives: ClassVar[frozenset[str]] = frozenset({"hidden", "linear"})
     takes: ClassVar[frozenset[str]] = frozenset({"rows"})
 
@@ -158,6 +158,7 @@ class SummedUnderMasks:
         self._at = {place: at for at, place in enumerate(places.tolist())}
         self.largest = 2.0 ** (62 - FRACTION) / count
         self._widths, self._told = dict[str, int](), list[str]()
+        self._coded: Any = {}
 
     def add(self, sent: Updates, told: Mapping[str, F64]) -> None:
         """Let devices mask and send their whole numbers, and others that they tell, (m,) each.
@@ -182,6 +183,7 @@ class SummedUnderMasks:
         if not (np.abs(numbers) <= self.largest).all():
             raise ValueError(f"{', '.join(told)} of some devices are too large for a secure sum")
         self._widths, self._told = {n: b.shape[1] for n, b in sent.blocks.items()}, list(told)
+        self._coded = sent.coded
         for row, place in enumerate(sent.places.tolist()):
             whole = np.concatenate([block[row] for block in sent.blocks.values()]).astype(np.int64)
             self.exchange.send(self._at[place], [whole.astype(np.uint32), to_words(numbers[row])])
@@ -199,6 +201,9 @@ class SummedUnderMasks:
         total = ((words << np.uint32(spare)).view(np.int32) >> spare) * self.fixed.step
         ends = np.cumsum(list(self._widths.values()))[:-1]
         sums = dict(zip(self._widths, np.split(total, ends), strict=True))
+        for name, readers in self._coded.items():
+            for read in reversed(readers):
+                sums[name] = read(sums[name])
         return sums, dict(zip(self._told, from_words(told).tolist(), strict=True))
 
     def nbytes(self, places: Places) -> I64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ class Updates:
         Bytes of single blocks as they travel, where a stage has coded them.
     layouts : mapping of str to Layout
         Names and shapes within the blocks that are of a model.
+    coded : mapping of str to callables
+        Of blocks that are messages still: what decodes their sum, the last one first.
     """
 
     places: Places
@@ -46,6 +48,7 @@ class Updates:
     weighed: Mapping[str, F64] = field(default_factory=dict)
     sizes: Mapping[str, I64] = field(default_factory=dict)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    coded: Mapping[str, tuple[Callable[[Array], Array], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Compiled sums go through these without looking at their shapes.

@@ -32,13 +32,15 @@ State = Any
 class At(NamedTuple):
     """Where a stage's draws stand (see `fedlab.core.randomness`), among whom, and its place.
 
-    `devices` are all of the federation: `Updates.places` point there.
+    `devices` are all of the federation: `Updates.places` point there. `summed` tells codecs that
+    messages are added up, and decoded after that.
     """
 
     seed: int
     round: int
     devices: Sequence[Device] = ()
     stage: int | str = 0
+    summed: bool = False
 
 
 class Stage(Protocol):

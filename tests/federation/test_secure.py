@@ -18,16 +18,23 @@ from fedlab import (
     VectorIndex,
 )
 from fedlab.algorithms import AFL, by_name
+from fedlab.core.randomness import address_of
 from fedlab.device.states import DeviceStates
 from fedlab.privacy.secure_aggregation import SummingServer
 from fedlab.updates import (
+    EF21,
     Cast,
     Chain,
     ChainError,
     ClipNorm,
+    Context,
+    CountSketch,
+    ErrorFeedback,
     FixedPoint,
     Mean,
+    RandomK,
     SecureSum,
+    TopK,
     Updates,
 )
 from fedlab.updates.secure import SummedUnderMasks
@@ -277,14 +284,105 @@ def test_codecs_in_front_and_whole_noise_in_between_go_with_it() -> None:
             return sent.with_blocks(**blocks), state, kept
 
     fixed = FixedPoint(4.0)
-    front = (ClipNorm(4.0), Cast())
+    front = (ClipNorm(4.0), RandomK(3, shared=True))
     plain = federation(updates=(*front, Multiples(fixed)))
     secure = federation(updates=(*front, fixed, SecureSum()))
     noisy = federation(updates=(*front, fixed, Noise(), SecureSum()))
     for one in (plain, secure, noisy):
         one.round()
     assert secure.parameters.tobytes() == plain.parameters.tobytes()
-    np.testing.assert_array_equal(noisy.parameters - secure.parameters, 15 * fixed.step)
+    moved = np.sort(noisy.parameters - secure.parameters)
+    np.testing.assert_array_equal(moved, np.array([0, 15, 15, 15]) * fixed.step)
+
+
+HALF = RandomK(0.5, shared=True)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        [ClipNorm(4.0), HALF],
+        [RandomK(0.5, shared=True, scaled=True), ClipNorm(4.0)],
+        [ErrorFeedback(HALF), ClipNorm(4.0)],
+        [HALF, RandomK(1.0, shared=True), ClipNorm(4.0)],
+    ],
+    ids=repr,
+)
+def test_random_places_are_summed_as_if_each_device_had_been_decoded(front: Any) -> None:
+    fixed = FixedPoint(4.0)
+    for algorithm in ("fedavg", "scaffold"):
+        plain = federation(updates=(*front, Multiples(fixed)), algorithm=algorithm, cohort=4)
+        secure = federation(updates=(*front, fixed, SecureSum()), algorithm=algorithm, cohort=4)
+        for one in (plain, secure):
+            one.run(5)
+        # Lengths are summed over fewer numbers, in another order: a step may go the other way.
+        step = 5 * 4 * fixed.step
+        np.testing.assert_allclose(secure.parameters, plain.parameters, rtol=0, atol=step)
+        assert np.count_nonzero(secure.parameters) == 4
+
+
+def test_sketches_are_decoded_once_after_the_sum() -> None:
+    """Against the definition: the sketch of each device's update, summed, then read."""
+    sketch, fixed = CountSketch(3, lines=3, keep=2), FixedPoint(8.0, 32)
+    one = federation(updates=(sketch, ClipNorm(8.0), fixed, SecureSum()), weights="uniform")
+    one.round()
+    at = Context(4, np.dtype("f8"), part=address_of("change at 0"))
+    changes = []
+    for device in DEVICES:
+        alone = Federation([device], LinearRegression(3), local=FULL, parameters=np.zeros(4))
+        alone.round()
+        changes.append(alone.parameters)
+    total = np.sum([sketch.code(change, at)[0] for change in changes], axis=0) / 6
+    each = np.mean([sketch.expand(sketch.code(change, at), at) for change in changes], axis=0)
+    np.testing.assert_allclose(one.parameters, sketch.expand((total,), at), atol=6 * fixed.step)
+    assert np.abs(one.parameters - each).max() > 1e-3
+    assert np.count_nonzero(one.parameters) == 2
+
+
+def test_only_messages_are_masked_and_counted() -> None:
+    devices = [class_device(n, [0, 1, 2] * 4) for n in range(4)]
+    keys = 4 * (64 + 3 * 88) + 4 * 4 * 36 + 4 * 16
+    for front, numbers in (
+        ([], 15),
+        ([RandomK(5, shared=True)], 5),
+        ([CountSketch(2, lines=3)], 6),
+    ):
+        updates = [*front, ClipNorm(1.0), FixedPoint(1.0), SecureSum()]
+        one = Federation(devices, SoftmaxRegression(4, 3), updates=updates)
+        one.round()
+        assert one.history.last("bytes_up") == keys + 4 * 3 * numbers
+
+
+def test_what_a_device_does_not_send_is_zeros_in_the_sum() -> None:
+    """Clusters of IFCA: the server must not see by widths or bytes who is in which."""
+    updates = [HALF, ClipNorm(8.0), FixedPoint(8.0), SecureSum()]
+    secure = federation(algorithm=by_name("ifca"), updates=updates, local=FULL)
+    plain = federation(algorithm=by_name("ifca"), updates=[HALF, ClipNorm(8.0)], local=FULL)
+    for one in (secure, plain):
+        one.run(3)
+    np.testing.assert_allclose(secure.parameters, plain.parameters, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "codec", [TopK(0.5), Cast(), RandomK(0.5), ErrorFeedback(TopK(1)), EF21(HALF)]
+)
+def test_codecs_whose_messages_do_not_add_up_are_refused(codec: Any) -> None:
+    says = rf"SecureSum needs .* {type(codec).__name__} takes away; take RandomK\(shared=True\), by"
+    with pytest.raises(ChainError, match=says):
+        federation(updates=(codec, *SECURE))
+
+
+def test_feedback_under_masks_resumes_to_the_same_bits(tmp_path: Any) -> None:
+    def made() -> Federation:
+        masks = FixedPoint(4.0), SecureSum(0.51, drops=(0.2, 0.2))
+        return federation(updates=(ErrorFeedback(HALF), ClipNorm(4.0), *masks), seed=3)
+
+    whole, first, second = made(), made(), made()
+    whole.run(5)
+    first.run_to(3, tmp_path / "run")
+    second.run_to(5, tmp_path / "run")
+    assert second.parameters.tobytes() == whole.parameters.tobytes()
+    assert second.history.to_frame().equals(whole.history.to_frame())
 
 
 def test_whole_numbers_without_a_step_are_refused_before_anything_changes() -> None:
