@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from fedlab.federation.state import RunState
 from fedlab.federation.wire import Wire
 from fedlab.fleet import AtRandom, ByRows, FedCS, Poisson, Roster, RoundRobin
 from fedlab.models.base import gradient_of
-from fedlab.privacy.accounting import Fixed, Sampled, Sampling, Unsampled
+from fedlab.privacy.accounting import Fixed, Sampled, Sampling, Shared, Unsampled
 from fedlab.training import PrivateSGD
 from fedlab.training.private import clipped_sum, uncovered
 from fedlab.training.work import Phase, phases_of
-from fedlab.updates import ChainError, LocalNoise, PrivateMean, Stage, Updates
+from fedlab.updates import ChainError, DistributedNoise, LocalNoise, PrivateMean, Updates
 from fedlab.updates.stages import At
 
+Noise = PrivateMean | LocalNoise | DistributedNoise
 #: What devices tell of themselves anyway.
 _STATS = ("rows", "epochs", "steps", "loss", "rate")
 #: Rows with which a model is tried.
@@ -45,12 +46,13 @@ def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privac
         raise ChainError(f"{len(parts)} parts noise the updates; leave one of them")
     (part,), rule = parts, plan.selection
     for wrong in _refused(plan, part, fleet, start):
-        raise ChainError(f"{type(part).__name__} gives no epsilon with {wrong}")
+        raise ChainError(_says(part, wrong))
+    numbers = _numbers(part, plan, fleet, start)
     sampling: Sampling = Unsampled()
     expected = float(plan.cohort)
     if isinstance(part, PrivateMean):
         for wrong in _refused_centrally(plan, part, fleet, changing):
-            raise ChainError(f"PrivateMean gives no epsilon with {wrong}")
+            raise ChainError(_says(part, wrong))
         if isinstance(rule, Poisson):
             expected = rule.rate * fleet.count
             amplified = part.adversary == "model"
@@ -59,9 +61,17 @@ def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privac
             sampling = Fixed(plan.cohort, fleet.count)
         expected = part.expected or expected
         part.counting(expected)
+    if isinstance(part, DistributedNoise):
+        for wrong in _refused_in_sums(plan, part):
+            raise ChainError(_says(part, wrong))
+        sampling = Shared(part.honest, float(part.deviation(1 / plan.cohort)), numbers)
     found = Privacy(part, sampling, expected)
     found.epsilon(1)  # what the accountant doesn't have is said now
     return found
+
+
+def _says(part: Noise, wrong: str) -> str:
+    return f"{type(part).__name__} gives no epsilon with {wrong}"
 
 
 def accounted_rows(plan: Plan, fleet: Roster, changing: bool, start: Array) -> RowPrivacy | None:
@@ -145,9 +155,7 @@ def _is_subset(plan: Plan, part: PrivateMean, fleet: Roster) -> bool:
     return subset and part.adversary == "model"
 
 
-def _refused(
-    plan: Plan, part: PrivateMean | LocalNoise, fleet: Roster, start: Array
-) -> Iterator[str]:
+def _refused(plan: Plan, part: Noise, fleet: Roster, start: Array) -> Iterator[str]:
     """Yield what of a run rules a guarantee out, why, and what would do instead."""
     rule, method = type(plan.selection).__name__, type(plan.algorithm).__name__
     if not isinstance(plan.selection, Poisson | AtRandom | RoundRobin):
@@ -160,19 +168,13 @@ def _refused(
         yield f"delta={part.delta:g}, which lets one of {fleet.count} go; take less than {most:g}"
     for what in _unclipped(plan, fleet, start):
         yield f"{method}, which {what}; take another algorithm, such as FedAvg"
-    stages = plan.chain.stages
-    before = stages if isinstance(part, PrivateMean) else stages[: stages.index(part)]
-    yield from _unbounded(before, plan, fleet, start)
 
 
 def _refused_centrally(
     plan: Plan, part: PrivateMean, fleet: Roster, changing: bool
 ) -> Iterator[str]:
     nobody, rule = fleet.places[:0], plan.selection
-    if plan.stragglers is not None:
-        yield "stragglers: one device more changes what others do; leave them out"
-    if plan.schedule is not None:
-        yield "a schedule: who enters depends on how fast others are; leave it out"
+    yield from _refused_by_pace(plan)
     if plan.quorum > 1:
         yield f"quorum={plan.quorum}, which shows how many came; leave it out"
     if fleet.wait(nobody) is not None and part.adversary == "model":
@@ -181,6 +183,36 @@ def _refused_centrally(
         yield "a fixed cohort of devices that come and go: others come oftener; take Poisson"
     if isinstance(rule, Poisson) and rule.rate == 0 and part.expected is None:
         yield "Poisson(0), which expects nobody; give a rate above 0"
+
+
+def _refused_by_pace(plan: Plan) -> Iterator[str]:
+    if plan.stragglers is not None:
+        yield "stragglers: one device more changes what others do; leave them out"
+    if plan.schedule is not None:
+        yield "a schedule: who enters depends on how fast others are; leave it out"
+
+
+def _refused_in_sums(plan: Plan, part: DistributedNoise) -> Iterator[str]:
+    stages, count, how = plan.chain.stages, plan.cohort, plan.chain.secure
+    yield from _refused_by_pace(plan)
+    if how is None or stages.index(how) != stages.index(part) + 1:
+        yield "other than a SecureSum right behind it, which sees that enough devices came"
+        return
+    if isinstance(plan.selection, Poisson):
+        yield "Poisson, whose cohorts may have any size; take AtRandom or RoundRobin"
+    least = how.among(count)[1] if how.neighbours == "all" else 1
+    if not least <= part.survivors <= count:
+        yield (
+            f"survivors={part.survivors} of cohorts of {count}, where {how} tells no sum of fewer "
+            f"than {least}; give {least} to {count}"
+        )
+    held = how.among(part.survivors)[1]
+    most = part.survivors // 10 if how.neighbours == "few" else held - 1
+    if part.colluders > most:
+        yield (
+            f"colluders={part.colluders}, who could tell masks of others; {how} bears {most} where "
+            f"{part.survivors} survive"
+        )
 
 
 def _unclipped(plan: Plan, fleet: Roster, start: Array) -> Iterator[str]:
@@ -194,21 +226,34 @@ def _unclipped(plan: Plan, fleet: Roster, start: Array) -> Iterator[str]:
         yield f"weighs or averages {', '.join(odd)} by what devices did"
 
 
-def _unbounded(stages: Sequence[Stage], plan: Plan, fleet: Roster, start: Array) -> Iterator[str]:
-    """Yield by which stages a device says more than once, or by others, what no clip bounds."""
+def _numbers(part: Noise, plan: Plan, fleet: Roster, start: Array) -> int:
+    """Return how many numbers of a device reach the noise.
+
+    Raises
+    ------
+    ChainError
+        If by a stage in front a device says more than once, or by others, what no clip bounds.
+    """
+    stages, why = plan.chain.stages, ""
     phases, sent = _of_nobody(plan, fleet, start)
     wire, one, kept = Wire.of(plan.model.layout, phases), np.ones(1), DeviceStates()
     rows = {n: np.ones((1, b.shape[1]), b.dtype) for n, b in sent.blocks.items()}
     blocks, buffers = wire.cut(rows)
     sent = Updates(np.zeros(1, np.intp), blocks, one, dict.fromkeys(_STATS, one))
     sent = wire.narrowed(sent, buffers)
-    for place, stage in enumerate(stages):
-        name, at = f"{type(stage).__name__} before it", At(plan.seed, 1, fleet.devices, place)
+    general = At(plan.seed, 1, fleet.devices, summed=plan.chain.secure is not None)
+    before = stages if isinstance(part, PrivateMean) else stages[: stages.index(part)]
+    for place, stage in enumerate(before):
         if getattr(stage, "whole", False):
-            yield f"{name}, by which a device changes what others send; leave it out"
-        sent, state, after = stage.apply(stage.init(len(start)), sent, kept, at)
-        if state or after.names:
-            yield f"{name}, which remembers devices without noise; leave it out"
+            why = "by which a device changes what others send"
+        else:
+            at = general._replace(stage=place)
+            sent, state, after = stage.apply(stage.init(len(start)), sent, kept, at)
+            if state or after.names:
+                why = "which remembers devices without noise"
+        if why:
+            raise ChainError(_says(part, f"{type(stage).__name__} before it, {why}; leave it out"))
+    return sum(block.shape[1] for block in sent.blocks.values())
 
 
 def _of_nobody(plan: Plan, fleet: Roster, start: Array) -> tuple[tuple[Phase, ...], Updates]:

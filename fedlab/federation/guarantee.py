@@ -71,8 +71,8 @@ class Privacy:
 
     Attributes
     ----------
-    part : PrivateMean or LocalNoise
-    sampling : Sampled, Fixed or Unsampled
+    part : PrivateMean, LocalNoise or DistributedNoise
+    sampling : Sampled, Fixed, Unsampled or Shared
     expected : float
         By what sums are divided.
     """
@@ -104,10 +104,11 @@ class Privacy:
 
     def guarantee(self, state: Mapping[str, Any]) -> Guarantee:
         """Return what has been spent, with all that it depends on."""
+        who = getattr(self.part, "adversary", "local")
         return Guarantee(
             self.epsilon(self.done(state)),
             *(self.part.delta, self.done(state), self.sampling.adjacency),
-            *(_WHO[getattr(self.part, "adversary", "local")], str(self.sampling)),
+            *(_WHO.get(who, who), str(self.sampling)),
             *(f"dp-accounting ({self.part.accountant})", self.part.simulated),
         )
 

@@ -6,6 +6,7 @@ moves the sum, and how likely it takes part, stand in a *sampling*:
     Sampled   each device by itself with one probability; one device more or less moves the sum by S
     Fixed     so many of all devices, without replacement; another device in place of one: 2 S
     Unsampled no chance counts, since the adversary knows who took part, or everybody does
+    Shared    as many devices as are sure to be there add the noise, a whole-numbered part each
 
 The same holds of the steps of a device, with rows for devices and gradients for updates.
 
@@ -82,7 +83,45 @@ class Unsampled:
         return dp.GaussianDpEvent(z / moved / math.sqrt(rounds)), 1
 
 
-Sampling = Sampled | Fixed | Unsampled
+@dataclass(frozen=True)
+class Shared:
+    """No sampling; each of `devices` adds discrete Gaussian noise to `numbers` whole numbers.
+
+    A sum of those is no discrete Gaussian. With s the `deviation` of one, in whole numbers, and
+    tau = 10 sum_{k<n} exp(-2 (pi s)^2 k / (k + 1)), its divergence of order alpha is at most
+    alpha / 2 (D / (sqrt(n) s) + tau sqrt(d))^2, where D = 2 S is how far one device moves the sum,
+    and sqrt(n) s = z S.
+
+    Source: Kairouz, Liu and Steinke, "The distributed discrete Gaussian mechanism for federated
+    learning with secure aggregation", ICML 2021, proposition 14.
+    """
+
+    devices: int
+    deviation: float
+    numbers: int
+    adjacency: ClassVar[Adjacency] = "replace one device"
+
+    def __post_init__(self) -> None:
+        if self.deviation < 0.5:
+            raise ValueError(
+                f"noise of a device has a deviation of {self.deviation:g} whole numbers, and its "
+                "bound takes 1/2; take more bits, or more noise"
+            )
+
+    def __str__(self) -> str:
+        return f"noise of {self.devices} devices, no amplification by sampling"
+
+    @property
+    def tau(self) -> float:
+        """How far the sum of noise is from one discrete Gaussian, in each number."""
+        rate = 2 * (math.pi * self.deviation) ** 2
+        return 10 * math.fsum(math.exp(-rate * k / (k + 1)) for k in range(1, self.devices))
+
+    def _event(self, dp: Any, z: float, rounds: int) -> tuple[Any, int]:
+        return dp.ZCDpEvent((2 / z + self.tau * math.sqrt(self.numbers)) ** 2 / 2), rounds
+
+
+Sampling = Sampled | Fixed | Unsampled | Shared
 
 
 @lru_cache(maxsize=4096)
@@ -100,7 +139,7 @@ def epsilon_of(
     noise_multiplier : float
         z: the noise's standard deviation in parts of S.
     rounds : int
-    sampling : Sampled, Fixed or Unsampled
+    sampling : Sampled, Fixed, Unsampled or Shared
     delta : float
     accountant : {"rdp", "pld"}
         Renyi divergences (Mironov, CSF 2017), or the tighter and slower distribution of losses

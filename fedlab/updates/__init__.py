@@ -5,7 +5,7 @@ from fedlab.updates.chain import Chain, ChainError
 from fedlab.updates.codecs import EF21, Codec, Context, ErrorFeedback
 from fedlab.updates.mean import weighted_average
 from fedlab.updates.optimisers import SGD, Adagrad, Adam, ServerOptimiser, Yogi, optimiser
-from fedlab.updates.private import LocalNoise, PrivateMean
+from fedlab.updates.private import DistributedNoise, LocalNoise, PrivateMean
 from fedlab.updates.quantise import QSGD, Cast, Drive, Eden, Sign, TernGrad
 from fedlab.updates.secure import FixedPoint, SecureSum
 from fedlab.updates.sent import Updates
@@ -26,6 +26,7 @@ __all__ = [
     "Codec",
     "Context",
     "CountSketch",
+    "DistributedNoise",
     "Drive",
     "Eden",
     "ErrorFeedback",

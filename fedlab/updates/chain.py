@@ -14,7 +14,7 @@ from fedlab.core.typing import Places
 from fedlab.core.validation import parts_of, require
 from fedlab.device.states import DeviceStates
 from fedlab.updates.aggregators import Aggregator, Joint, Mean
-from fedlab.updates.private import LocalNoise, PrivateMean
+from fedlab.updates.private import DistributedNoise, LocalNoise, PrivateMean
 from fedlab.updates.secure import SecureSum, SummedUnderMasks
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Stage
@@ -77,8 +77,8 @@ class Chain:
         if self.secure is not None and self.private is not None:
             raise ChainError(
                 "PrivateMean clips and noises where updates can be read, and SecureSum hides them: "
-                "noise in its sum would have to be the devices' own; take LocalNoise in front of "
-                "FixedPoint, or leave one of the two out"
+                "noise in its sum would have to be the devices' own; take DistributedNoise with "
+                "SecureSum, or leave one of the two out"
             )
         self._refuse(self.aggregator, holds, self.stages)
         if self.secure is not None and type(self.aggregator) is not Mean:
@@ -120,9 +120,10 @@ class Chain:
         return self.aggregator if isinstance(self.aggregator, PrivateMean) else None
 
     @property
-    def noised(self) -> tuple[PrivateMean | LocalNoise, ...]:
+    def noised(self) -> tuple[PrivateMean | LocalNoise | DistributedNoise, ...]:
         """The parts that make updates, or their sum, differentially private."""
-        local = tuple(stage for stage in self.stages if isinstance(stage, LocalNoise))
+        kinds = LocalNoise | DistributedNoise
+        local = tuple(stage for stage in self.stages if isinstance(stage, kinds))
         return local if self.private is None else (*local, self.private)
 
     @property

@@ -14,7 +14,7 @@ from fedlab.core.typing import F64, I64, Places
 from fedlab.core.validation import positive, require, share_of_one, whole_number
 from fedlab.device.states import DeviceStates
 from fedlab.privacy.fixed_point import FRACTION, from_words, to_words
-from fedlab.privacy.secure_aggregation import SecureExchange, few_neighbours, ring
+from fedlab.privacy.secure_aggregation import SecureExchange, ThresholdError, few_neighbours, ring
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Rowwise, State
 
@@ -111,6 +111,14 @@ class SecureSum(Rowwise):
         before, after = self.drops
         share_of_one(before=before, after=after, together=before + after)
 
+    def among(self, count: int) -> tuple[int | None, int]:
+        """Return how many neighbours devices of a cohort have, None for all, and the threshold."""
+        if self.neighbours == "few":
+            return few_neighbours(count)
+        near = None if self.neighbours == "all" else self.neighbours
+        holders = count if near is None else min(near + near % 2 + 1, count)
+        return near, math.ceil(self.threshold * holders - 1e-9)
+
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
@@ -148,12 +156,11 @@ class SummedUnderMasks:
     def __init__(self, how: SecureSum, fixed: Any, places: Places, at: At) -> None:
         require(fixed, "the stage that makes whole numbers", "bits", "step")
         count, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
-        near, least = few_neighbours(count) if how.neighbours == "few" else (how.neighbours, 0)
+        near, threshold = how.among(count)
         order, drops = draw.permutation(count).tolist(), draw.permutation(count)
-        graph = ring(count, None if near == "all" else near, order)
-        threshold = least or math.ceil(how.threshold * (len(graph[0]) + 1) - 1e-9)
         before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * count).astype(int))
-        self.exchange = SecureExchange(graph, threshold, (fixed.bits, 64))
+        self.exchange = SecureExchange(ring(count, near, order), threshold, (fixed.bits, 64))
+        self._least = getattr(fixed, "survivors", 0)
         self.fixed, self.absent, self.gone = fixed, places[before], after.tolist()
         self._at = {place: at for at, place in enumerate(places.tolist())}
         self.largest = 2.0 ** (62 - FRACTION) / count
@@ -185,7 +192,7 @@ class SummedUnderMasks:
         self._widths, self._told = {n: b.shape[1] for n, b in sent.blocks.items()}, list(told)
         self._coded = sent.coded
         for row, place in enumerate(sent.places.tolist()):
-            whole = np.concatenate([block[row] for block in sent.blocks.values()]).astype(np.int64)
+            whole = np.concatenate([[], *(b[row] for b in sent.blocks.values())]).astype(np.int64)
             self.exchange.send(self._at[place], [whole.astype(np.uint32), to_words(numbers[row])])
 
     def done(self) -> tuple[dict[str, F64], dict[str, float]]:
@@ -196,11 +203,13 @@ class SummedUnderMasks:
         ThresholdError
             If too few devices are left.
         """
+        if (came := len(self.exchange.server.came)) < self._least:
+            raise ThresholdError(f"noise counts on {self._least} devices, and {came} sent theirs")
         words, told = self.exchange.finish(self.gone)
         spare = 32 - self.fixed.bits
         total = ((words << np.uint32(spare)).view(np.int32) >> spare) * self.fixed.step
-        ends = np.cumsum(list(self._widths.values()))[:-1]
-        sums = dict(zip(self._widths, np.split(total, ends), strict=True))
+        parts = np.split(total, np.cumsum([*self._widths.values()], dtype=np.intp))
+        sums = dict(zip(self._widths, parts, strict=False))  # the last part is empty
         for name, readers in self._coded.items():
             for read in reversed(readers):
                 sums[name] = read(sums[name])

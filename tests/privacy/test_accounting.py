@@ -6,9 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from scipy.stats import norm
 
-from fedlab.privacy.accounting import Fixed, Sampled, Sampling, Unsampled, epsilon_of, noise_for
+from fedlab.privacy.accounting import (
+    Fixed,
+    Sampled,
+    Sampling,
+    Shared,
+    Unsampled,
+    epsilon_of,
+    noise_for,
+)
 
 REASON = "dp-accounting is not installed (the extra privacy)"
 
@@ -79,3 +89,75 @@ def test_what_is_not_covered_is_refused_before_any_library_is_needed() -> None:
         epsilon_of(1.0, 10, Unsampled(), 0.0)
     with pytest.raises(ValueError, match="cohort is 11"):
         Fixed(11, 10)
+
+
+# -- noise that devices share ---------------------------------------------------------------------
+
+
+def divergence(alpha: float, deviation: float, devices: int, moved: int) -> float:
+    """Of the sum of discrete Gaussians from the same sum moved by a whole number, by its masses."""
+    x = np.arange(-200, 201)
+    one = np.exp(-(x**2) / (2 * deviation**2))
+    one /= one.sum()
+    total = one
+    for _ in range(devices - 1):
+        total = np.convolve(total, one)
+    p, q = total[moved:], total[:-moved]
+    some = (p > 1e-280) & (q > 1e-280)
+    powers = alpha * np.log(p[some]) - (alpha - 1) * np.log(q[some])
+    return float(logsumexp(powers) / (alpha - 1))
+
+
+def test_sums_of_discrete_gaussians_diverge_by_no_more_than_the_bound_and_by_more_than_one() -> (
+    None
+):
+    """Kairouz, Liu and Steinke, proposition 14, for one number; the second is why tau is needed."""
+    beyond = 0
+    for deviation in (0.5, 0.6, 0.75, 1.0, 1.5):
+        for devices in (1, 2, 3, 5):
+            tau = Shared(devices, deviation, 1).tau
+            for alpha in (1.25, 1.5, 2.0, 4.0, 6.0):
+                for moved in (1, 2):
+                    exact = divergence(alpha, deviation, devices, moved)
+                    far = moved / (math.sqrt(devices) * deviation)
+                    assert exact <= alpha / 2 * (far + tau) ** 2 * (1 + 1e-9)
+                    beyond += exact > alpha / 2 * far**2 * (1 + 1e-6)
+    assert beyond > 20
+    assert Shared(2, 0.5, 1).tau == pytest.approx(10 * math.exp(-(math.pi**2) / 4))
+
+
+@pytest.mark.usefixtures("_accountant")
+@pytest.mark.parametrize(
+    ("deviation", "devices", "rounds"), [(1.0, 2, 5), (0.75, 3, 20), (2.0, 4, 9)]
+)
+def test_epsilon_of_shared_noise_is_just_above_that_of_the_exact_divergence(
+    deviation: float, devices: int, rounds: int
+) -> None:
+    """A device moves three numbers by (1, 2, 1); the conversion is that of Canonne et al. 2020."""
+    delta, moved = 1e-5, (1, 2, 1)
+
+    def epsilon(alpha: float) -> float:
+        told = rounds * sum(divergence(alpha, deviation, devices, each) for each in moved)
+        return told + math.log1p(-1 / alpha) - math.log(delta * alpha) / (alpha - 1)
+
+    found = minimize_scalar(epsilon, bounds=(1.05, 8), method="bounded").fun
+    # The sum moves by 2 S = sqrt(6), and its noise is z S.
+    z = math.sqrt(devices) * deviation / (math.sqrt(6) / 2)
+    ours = epsilon_of(z, rounds, Shared(devices, deviation, 3), delta)
+    assert found <= ours <= found * (1.25 if deviation < 1 else 1.01)
+
+
+@pytest.mark.usefixtures("_accountant")
+def test_shared_noise_of_many_steps_costs_what_one_gaussian_does() -> None:
+    shared = Shared(100, 50.0, 200_000)
+    assert shared.tau == 0
+    for rounds in (1, 30):
+        want = epsilon_of(4.0, rounds, Unsampled(), 1e-6)
+        assert epsilon_of(4.0, rounds, shared, 1e-6) == pytest.approx(want, rel=1e-9)
+    z = noise_for(2.0, 1e-5, 30, shared)
+    assert z == pytest.approx(noise_for(2.0, 1e-5, 30, Unsampled()), rel=1e-3)
+    assert epsilon_of(4.0, 1, Shared(100, 0.8, 200_000), 1e-6) > 10 * epsilon_of(
+        4.0, 1, shared, 1e-6
+    )
+    with pytest.raises(ValueError, match=r"a deviation of 0\.4 whole .* takes 1/2; take more bits"):
+        Shared(10, 0.4, 5)

@@ -12,7 +12,15 @@ from scipy import stats
 from fedlab.core.settings import described
 from fedlab.device.states import DeviceStates
 from fedlab.privacy.noise import continuous_gaussian
-from fedlab.updates import Chain, ChainError, LocalNoise, PrivateMean, Updates
+from fedlab.updates import (
+    Chain,
+    ChainError,
+    DistributedNoise,
+    FixedPoint,
+    LocalNoise,
+    PrivateMean,
+    Updates,
+)
 from fedlab.updates.stages import At, Rowwise
 
 DRAW = np.random.default_rng(0)
@@ -155,3 +163,109 @@ def test_what_can_not_be_clipped_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=says):
             PrivateMean(**{"clip": 1.0, "noise_multiplier": 1.0, "delta": 1e-5, **given})
+
+
+# -- noise that devices share ---------------------------------------------------------------------
+
+
+def shared(**given: Any) -> DistributedNoise:
+    settings = {"clip": 0.7, "noise_multiplier": 2.0, "delta": 1e-5, "survivors": 8}
+    return DistributedNoise(**{**settings, "simulated": True, **given})
+
+
+def whole(part: DistributedNoise, updates: Updates, monkeypatch: Any) -> dict[str, Any]:
+    """What devices send but for the noise."""
+    with monkeypatch.context() as without:
+        without.setattr("fedlab.updates.private.discrete_gaussian", lambda s, n, _: np.zeros(n))
+        return dict(part.apply({}, updates, DeviceStates(), At(0, 1))[0].blocks)
+
+
+@pytest.mark.parametrize("bits", [12, 24, 30])
+def test_no_update_is_longer_than_the_clip_in_whole_numbers(bits: int, monkeypatch: Any) -> None:
+    """Exactly, in whole numbers: what is cut off makes none longer, however many numbers."""
+    part = shared(bits=bits)
+    for scale in (1e-4, 1.0, 1e20):
+        blocks = {
+            n: scale * DRAW.normal(size=(10, k)).astype("f4") for n, k in (("a", 999), ("b", 3))
+        }
+        blocks["a"][0] = 0
+        updates = Updates(np.arange(10), blocks, np.full(10, 0.1), {})
+        made = whole(part, updates, monkeypatch)
+        most = 0.1 * 0.7 / part.step
+        for row in range(10):
+            square = sum(int(v) ** 2 for block in made.values() for v in block[row])
+            assert square <= most**2
+        if scale == 1 and bits > 12:
+            assert math.sqrt(square) > 0.99 * most
+        lengths = np.linalg.norm(np.hstack([*blocks.values()]).astype("f8"), axis=1)
+        exact = blocks["a"] * (0.7 / np.maximum(lengths, 0.7) * 0.1 / part.step)[:, None]
+        assert (np.abs(made["a"] - exact) <= 1 + 1e-6 * most).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24, 30])
+@pytest.mark.parametrize("z", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize(("survivors", "colluders"), [(1, 0), (8, 3), (1000, 0)])
+def test_twelve_deviations_and_the_clip_never_wrap(
+    bits: int, z: float, survivors: int, colluders: int
+) -> None:
+    part = shared(bits=bits, noise_multiplier=z, survivors=survivors, colluders=colluders)
+    for came in (survivors, 2 * survivors):
+        weight, half = 1 / came, 2.0 ** (bits - 2)
+        room = weight * 0.7 / part.step + 12 * weight * z * 0.7 / part.step / math.sqrt(part.honest)
+        assert room <= weight * half
+        if bits > 8 or z == 1:
+            assert room > weight * half / 2.01
+        width = float(part.deviation(weight))
+        want = z * weight * 0.7 / part.step / math.sqrt(part.honest)
+        assert want <= width <= want + (1 / 16 if want <= 255 else 1)
+
+
+def test_the_fewest_survivors_less_colluders_have_all_of_the_noise_together(
+    monkeypatch: Any,
+) -> None:
+    part = shared(survivors=6, colluders=2)
+    updates = Updates(
+        np.arange(6), {"change": DRAW.normal(size=(6, 30_000))}, np.full(6, 1 / 6), {}
+    )
+    noised = part.apply({}, updates, DeviceStates(), At(0, 1))[0].blocks["change"]
+    each = (noised - whole(part, updates, monkeypatch)["change"]) * part.step
+    total = each[2:].sum(axis=0)
+    assert total.std() == pytest.approx(2.0 * 0.7 / 6, rel=4 / math.sqrt(60_000))
+    assert abs(total.mean()) < 4 * total.std() / math.sqrt(30_000)
+    assert np.abs(np.corrcoef(each) - np.eye(6)).max() < 5 / math.sqrt(30_000)
+    steps = each[0] / part.step
+    assert (steps == np.rint(steps)).all()
+    # Its own, whoever else is there, and new each round; the system's by default.
+    alone = Updates(np.array([2]), {"change": updates.blocks["change"][2:3]}, np.full(1, 1 / 6), {})
+    again, later = (
+        part.apply({}, alone, DeviceStates(), At(0, n))[0].blocks["change"][0] for n in (1, 2)
+    )
+    np.testing.assert_array_equal(again, noised[2])
+    assert (again != later).mean() > 0.99
+    real = shared(survivors=6, simulated=False)
+    once, twice = (
+        real.apply({}, alone, DeviceStates(), At(0, 1))[0].blocks["change"] for _ in "ab"
+    )
+    assert (once != twice).mean() > 0.99
+
+
+def test_a_device_with_nan_sends_noise_alone(monkeypatch: Any) -> None:
+    blocks = {"a": np.array([[1.0, np.nan], [0.3, 0.4]])}
+    updates = Updates(np.arange(2), blocks, np.full(2, 0.5), {})
+    np.testing.assert_array_equal(whole(shared(), updates, monkeypatch)["a"][0], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"clip": 0.0}, "clip is 0.0"),
+        ({"survivors": 0}, "survivors is 0"),
+        ({"colluders": 8}, "colluders is 8; it must be .* at most 7"),
+        ({"bits": 31}, "bits is 31; .* at most 30"),
+        ({"epsilon": -1.0}, "epsilon is -1.0"),
+    ],
+)
+def test_settings_of_shared_noise_that_are_none_are_refused(given: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        shared(**given)
+    assert shared(bits=24).step == FixedPoint(0.7 * (1 + 24 / math.sqrt(8)), 24).step
