@@ -124,7 +124,7 @@ def play(
         secure: SummedUnderMasks | None = None
         there: Any = slice(None)
         if plan.chain.secure is not None:
-            secure, there, few = _opened(plan, asked, number)
+            secure, there, few = _opened(plan, drawn.fate, number)
             fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
             drawn, remarks = replace(drawn, fate=fate), remarks + few
         came, down = _trained(plan, state, fleet, drawn, spared[there], secure, threads)
@@ -194,12 +194,11 @@ def _paid(plan: Plan, view: View, state: RunState, fate: Fates) -> tuple[dict[st
     return private, [(devices[p].id, "its rows' budget is spent") for p in gone.tolist()]
 
 
-def _opened(
-    plan: Plan, places: Places, number: int
-) -> tuple[SummedUnderMasks | None, Bool, Remarks]:
+def _opened(plan: Plan, fate: Fates, number: int) -> tuple[SummedUnderMasks | None, Bool, Remarks]:
     """Return the cohort's sum under masks, if it takes one, and who is there to train for it."""
+    places = fate.places
     try:
-        secure = plan.chain.open(places, At(plan.seed, number))
+        secure = plan.chain.open(places, At(plan.seed, number), fate.lost.tolist())
     except ThresholdError as error:
         return None, np.zeros(len(places), np.bool_), [(SERVER, f"no secure sum: {error}")]
     return secure, ~np.isin(places, () if secure is None else secure.absent), []
@@ -466,15 +465,13 @@ def _cost(drawn: Selected, came: _Came, seconds: F64, received: float) -> dict[s
         joules = view.fleet.column("watts", came.places) @ seconds
         joules += view.fleet.column("watts", fate.lost) @ fate.busy
         energy = {"joules_estimate": float(joules)}
-    gone = {}
     if came.secure is not None:
         ledger, dropped = came.secure.exchange.ledger, (came.secure.absent, came.secure.gone)
         received, up = received + ledger.down, ledger.up
-        gone = {"dropped": float(sum(map(len, dropped)))}
+        lost = {**lost, "dropped": lost.get("dropped", 0.0) + sum(map(len, dropped))}
     return {
         "bytes_down": float(received) + lost.get("bytes_down_lost", 0.0),
         "bytes_up": float(up) + lost.get("bytes_up_lost", 0.0),
-        **gone,
         **{
             name: float(came.column(name).sum()) for name in came.columns if name.startswith(_BYTES)
         },

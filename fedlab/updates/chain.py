@@ -131,12 +131,12 @@ class Chain:
         """The stage behind which a cohort's sum is all that is seen, or None."""
         return next((stage for stage in self.stages if isinstance(stage, SecureSum)), None)
 
-    def open(self, places: Places, at: At) -> SummedUnderMasks | None:
+    def open(self, places: Places, at: At, lost: Sequence[int] = ()) -> SummedUnderMasks | None:
         """Return a cohort's sum under masks, where a stage makes one."""
-        if self.secure is None or not len(places):
+        if self.secure is None or not len(places) + len(lost):
             return None
         fixed = [stage for stage in self.stages if "integer" in stage.gives]
-        return SummedUnderMasks(self.secure, fixed[-1], places, at)
+        return SummedUnderMasks(self.secure, fixed[-1], places, at, lost)
 
     @property
     def drifts(self) -> bool:

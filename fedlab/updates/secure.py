@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -73,7 +73,8 @@ class SecureSum(Rowwise):
     Rows and losses of single devices are summed under masks, too (a loss that is too large for it,
     some billions, counts as the largest that isn't). Weights are public: take
     ``weights="uniform"`` where row counts tell too much. Devices may drop out, before they send
-    or after (see `fedlab.privacy.secure_aggregation`); a round with too few left is skipped.
+    or after (see `fedlab.privacy.secure_aggregation`); a round with too few left is skipped. Who
+    comes too late for a `Deadline`, or drops out by its profile, counts as one of the first kind.
 
     Parameters
     ----------
@@ -136,6 +137,8 @@ class SummedUnderMasks:
     places : (n,) int array
         The cohort's, in the federation.
     at : At
+    lost : (l,) int array
+        Further devices that exchange keys, and of which no numbers come: too late, or out of reach.
 
     Attributes
     ----------
@@ -153,16 +156,19 @@ class SummedUnderMasks:
         If the cohort is too small.
     """
 
-    def __init__(self, how: SecureSum, fixed: Any, places: Places, at: At) -> None:
+    def __init__(
+        self, how: SecureSum, fixed: Any, places: Places, at: At, lost: Sequence[int] = ()
+    ) -> None:
         require(fixed, "the stage that makes whole numbers", "bits", "step")
-        count, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
+        sure, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
+        count = sure + len(lost)
         near, threshold = how.among(count)
-        order, drops = draw.permutation(count).tolist(), draw.permutation(count)
-        before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * count).astype(int))
+        order, drops = draw.permutation(count).tolist(), draw.permutation(sure)
+        before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * sure).astype(int))
         self.exchange = SecureExchange(ring(count, near, order), threshold, (fixed.bits, 64))
         self._least = getattr(fixed, "survivors", 0)
         self.fixed, self.absent, self.gone = fixed, places[before], after.tolist()
-        self._at = {place: at for at, place in enumerate(places.tolist())}
+        self._at = {place: at for at, place in enumerate([*places.tolist(), *lost])}
         self.largest = 2.0 ** (62 - FRACTION) / count
         self._widths, self._told = dict[str, int](), list[str]()
         self._coded: Any = {}

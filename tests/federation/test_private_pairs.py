@@ -12,6 +12,7 @@ import pytest
 from fedlab import MLP, Federation
 from fedlab.algorithms import _ALGORITHMS, FedBN
 from fedlab.core.randomness import address_of
+from fedlab.device.profile import Profile
 from fedlab.device.states import DeviceStates
 from fedlab.fleet import AtRandom, Deadline, Poisson, RoundRobin, Stragglers
 from fedlab.privacy.accounting import Sampled, Shared, Unsampled, epsilon_of
@@ -263,6 +264,17 @@ def test_a_round_with_fewer_survivors_than_noise_counts_on_is_given_up() -> None
 def test_what_shared_noise_does_not_go_with_is_refused(updates: Any, given: Any, says: str) -> None:
     with pytest.raises(ChainError, match=says):
         noised(*updates, **given)
+
+
+def test_devices_that_their_profiles_let_drop_out_count_as_no_survivors() -> None:
+    devices = [class_device(n, [0, 1, 2] * 4) for n in range(COUNT)]
+    for device in devices:
+        device.profile = Profile(dropout=0.3)
+    one = Federation(devices, noised().model, updates=[SHARED, SecureSum()], weights="uniform")
+    came = [one.round().measures for _ in range(12)]
+    assert {told["devices"] >= 6 for told in came} == {True, False}
+    for told in came:
+        assert ("rows" in told) == (told["devices"] >= 6)  # six of nine is the threshold, too
 
 
 def test_noise_too_coarse_for_its_bound_is_refused() -> None:

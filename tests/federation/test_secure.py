@@ -19,7 +19,9 @@ from fedlab import (
 )
 from fedlab.algorithms import AFL, by_name
 from fedlab.core.randomness import address_of
+from fedlab.device.profile import Profile
 from fedlab.device.states import DeviceStates
+from fedlab.fleet import Deadline
 from fedlab.privacy.secure_aggregation import SummingServer
 from fedlab.updates import (
     EF21,
@@ -181,6 +183,41 @@ def test_a_round_below_the_threshold_is_skipped_and_says_why() -> None:
         assert not len(few.round().senders)
     with pytest.warns(UserWarning, match="a sum over one device hides nothing"):
         federation(cohort=1).run(1)
+
+
+def paced(slow: int, given: Any) -> Federation:
+    devices = [class_device(n, [0, 1, 2] * 4) for n in range(6)]
+    for device in devices:
+        device.profile = Profile(bandwidth=1e6, compute=1.0 if device.id < slow else 1e9)
+    return Federation(devices, SoftmaxRegression(4, 3), schedule=Deadline(5.0, 1.0), **given)
+
+
+def test_who_is_late_has_exchanged_keys_and_is_recovered() -> None:
+    fixed = FixedPoint(4.0)
+    secure = paced(2, {"updates": (ClipNorm(4.0), fixed, SecureSum())})
+    plain = paced(2, {"updates": (ClipNorm(4.0), Multiples(fixed))})
+    for one in (secure, plain):
+        with pytest.warns(UserWarning, match="late"):
+            one.run(2)
+    assert secure.parameters.tobytes() == plain.parameters.tobytes()
+    told = secure.history.wide().loc[1]
+    assert (told.devices, told.late, told.dropped) == (4, 2, 0)
+    # Six have keys and shares of five others, four send 15 numbers and 2, and tell six shares.
+    sent = 6 * (64 + 5 * 88) + 4 * (45 + 16) + 4 * 6 * 36
+    assert told.bytes_up == sent + told.bytes_up_lost
+    drops = paced(1, {"updates": (ClipNorm(4.0), fixed, SecureSum(0.51, drops=(0.2, 0)))})
+    assert drops.round().measures["dropped"] == 1
+    assert drops.round().measures["devices"] == 4
+
+
+def test_a_round_in_which_too_many_are_late_is_skipped() -> None:
+    for slow, says in ((3, r"3 neighbours came, and 4 are needed"), (6, "no usable update")):
+        late = paced(slow, {"updates": SECURE})
+        before = late.parameters
+        report = late.round()
+        assert [text for _, text in report.remarks if says in text]
+        np.testing.assert_array_equal(late.parameters, before)
+        assert report.measures["bytes_up"] >= 6 * (64 + 5 * 88)
 
 
 def test_bytes_are_those_of_every_message() -> None:
