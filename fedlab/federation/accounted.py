@@ -196,22 +196,26 @@ def _refused_in_sums(plan: Plan, part: DistributedNoise) -> Iterator[str]:
     stages, count, how = plan.chain.stages, plan.cohort, plan.chain.secure
     yield from _refused_by_pace(plan)
     if how is None or stages.index(how) != stages.index(part) + 1:
-        yield "other than a SecureSum right behind it, which sees that enough devices came"
+        yield "anything but SecureSum right behind it, which sees that enough devices came"
         return
     if isinstance(plan.selection, Poisson):
         yield "Poisson, whose cohorts may have any size; take AtRandom or RoundRobin"
-    least = how.among(count)[1] if how.neighbours == "all" else 1
+    (near, least), gone = how.among(count), count - part.survivors
+    least = least if near is None else 1
     if not least <= part.survivors <= count:
         yield (
             f"survivors={part.survivors} of cohorts of {count}, where {how} tells no sum of fewer "
             f"than {least}; give {least} to {count}"
         )
-    held = how.among(part.survivors)[1]
-    most = part.survivors // 10 if how.neighbours == "few" else held - 1
-    if part.colluders > most:
+    safe = part.colluders < how.among(part.survivors)[1]
+    if how.neighbours == "few":
+        safe = max(part.colluders, gone) <= count // 10
+    elif near is not None and near < count - 1:  # else no two runs of a ring's half can be missing
+        safe = safe and part.colluders + gone < near + near % 2
+    if not safe:
         yield (
-            f"colluders={part.colluders}, who could tell masks of others; {how} bears {most} where "
-            f"{part.survivors} survive"
+            f"colluders={part.colluders} and {gone} of {count} that may drop out: with {how} they "
+            "could tell masks of others, or split the sum; take fewer, or neighbours='all'"
         )
 
 

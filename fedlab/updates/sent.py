@@ -38,7 +38,7 @@ class Updates:
     layouts : mapping of str to Layout
         Names and shapes within the blocks that are of a model.
     coded : mapping of str to callables
-        Of blocks that are messages still: what decodes their sum, the last one first.
+        Of blocks that are messages still: what decodes their sum, one for each codec, in order.
     """
 
     places: Places

@@ -235,8 +235,8 @@ def test_a_round_with_fewer_survivors_than_noise_counts_on_is_given_up() -> None
     ("updates", "given", "says"),
     [
         ([SHARED], {}, "Mean needs blocks whose .*, which DistributedNoise takes away"),
-        ([SHARED], {"aggregator": AGGREGATORS["median"]}, "other than a SecureSum right behind it"),
-        ([SHARED, FixedPoint(1.0), SecureSum()], {}, "other than a SecureSum right behind it"),
+        ([SHARED], {"aggregator": AGGREGATORS["median"]}, "anything but SecureSum right behind it"),
+        ([SHARED, FixedPoint(1.0), SecureSum()], {}, "anything but SecureSum right behind it"),
         ([SHARED, ClipNorm(1.0), SecureSum()], {}, "whole numbers; .* ClipNorm takes away"),
         ([LOCAL, SHARED, SecureSum()], {}, "2 parts noise the updates"),
         ([ErrorFeedback(RandomK(3, shared=True)), SHARED, SecureSum()], {}, "remembers devices"),
@@ -255,10 +255,16 @@ def test_a_round_with_fewer_survivors_than_noise_counts_on_is_given_up() -> None
         (
             [replace(SHARED, colluders=4), SecureSum()],
             {},
-            "colluders=4, who could tell masks of others; .* bears 3 where 6 survive",
+            "colluders=4 and 3 of 9 that may drop out: with .* tell masks of others, or split",
         ),
-        ([SHARED, SecureSum(neighbours="few")], {}, "colluders=2, .* bears 0 where 6 survive"),
-        ([SHARED, SecureSum(neighbours=2)], {}, "colluders=2, .* bears 1 where 6 survive"),
+        ([SHARED, SecureSum(neighbours="few")], {}, "take fewer, or neighbours='all'"),
+        ([SHARED, SecureSum(neighbours=2)], {}, "colluders=2 and 3 of 9 that may drop out"),
+        (
+            # Two and two next to each other would leave two sums, each with less noise.
+            [replace(SHARED, colluders=1), SecureSum(neighbours=4)],
+            {},
+            "colluders=1 and 3 of 9 that may drop out: .* or split the sum",
+        ),
     ],
 )
 def test_what_shared_noise_does_not_go_with_is_refused(updates: Any, given: Any, says: str) -> None:
@@ -288,8 +294,8 @@ def test_noise_too_coarse_for_its_bound_is_refused() -> None:
         ([SHARED], {"down": [TopK(0.3)]}),
         ([ClipNorm(0.1), SHARED], {"selection": RoundRobin(), "cohort": 7}),
         ([ATTACKS["sign flip"], SHARED], {"selection": AtRandom(), "cohort": 8}),
-        ([replace(SHARED, colluders=1)], {"masks": SecureSum(neighbours=4)}),
-        ([replace(SHARED, colluders=0)], {"masks": SecureSum(neighbours="few")}),
+        ([replace(SHARED, colluders=0)], {"masks": SecureSum(neighbours=4)}),
+        ([replace(SHARED, colluders=0, survivors=9)], {"masks": SecureSum(neighbours="few")}),
     ],
 )
 def test_what_shared_noise_goes_with_runs(updates: Any, given: Any) -> None:
