@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,9 @@ class CheckpointError(ValueError):
 _ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Fields of a state that are trees.
-_TREES = (
-    "algorithm",
-    "server",
-    "stages",
-    "selection",
-    "chosen",
-    "clock",
-    "traffic",
-    "flight",
-    "sent",
-    "private",
-)
+_OTHERS = ("round", "parameters", "kept", "has_trained", "history")
+_TREES = [part.name for part in fields(RunState) if part.name not in _OTHERS]
+_KINDS = {"stages": tuple, "chosen": dict, "traffic": tuple, "flight": dict, "private": dict}
 
 CHECKPOINT = FileKind(b"FEDLABCP", "checkpoint", CheckpointError)
 
@@ -112,19 +103,10 @@ class Checkpoint:
             state = RunState(
                 round=int(known["round"]),
                 parameters=np.array(arrays["parameters"]),
-                algorithm=trees["algorithm"],
-                server=trees["server"],
-                stages=tuple(trees["stages"]),
-                selection=trees["selection"],
-                chosen=dict(trees["chosen"]),
-                clock=float(trees["clock"]),
-                flight=dict(trees["flight"]),
-                private=dict(trees["private"]),
-                traffic=(float(trees["traffic"][0]), float(trees["traffic"][1])),
                 kept=DeviceStates.of(_named("kept ", arrays), keep_in),
                 has_trained=bool(known["trained"]),
                 history=History.of(_named("history ", arrays)),
-                sent=trees["sent"],
+                **trees | {name: kind(trees[name]) for name, kind in _KINDS.items()},
             )
             taken = Participation.of(_named("participation ", arrays))
             return cls(dict(known["settings"]), state, taken)

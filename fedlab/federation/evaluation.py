@@ -82,14 +82,10 @@ def personal(
     work = (*before, replace(last, keep="personal", stays=None))
     number = state.round + 1
     order = Dispatch.alike(len(devices), number, plan.local.rate(number), plan.local.epochs)
-    shown = choosing(
-        plan.rows, devices, plan.model, phases_of(work)[0], seed=plan.seed, round=number
-    )
-    parts = list(
-        train_in_parts(
-            *(shown, plan.trainer, work, plan.local, order), seed=plan.seed, threads=threads
-        )
-    )
+    at = {"seed": plan.seed, "round": number}
+    shown = choosing(plan.rows, devices, plan.model, phases_of(work)[0], **at)
+    how = (shown, plan.trainer, work, plan.local, order)
+    parts = list(train_in_parts(*how, seed=plan.seed, threads=threads))
     for part in parts:
         for place, why in part.set_aside.items():
             raise ValueError(

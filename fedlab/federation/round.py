@@ -266,17 +266,8 @@ def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | 
     if part.set_aside:
         raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
     own = _Came(state.kept, (), came.wire, came.devices)
-    _take(
-        replace(plan, chain=Chain()),
-        state,
-        own,
-        part,
-        places,
-        np.ones(1),
-        order.rates,
-        np.zeros(1),
-        None,
-    )
+    numbers = np.ones(1), order.rates, np.zeros(1)
+    _take(replace(plan, chain=Chain()), state, own, part, places, *numbers, None)
     return own.sums
 
 
@@ -432,15 +423,8 @@ def _stepped(
         entering = came.column("entering")  # an algorithm's weights need not sum to one
         average = means["change"] * (share / entering.sum())
         moves["drift"] = client_drift(came.column("square"), entering, average)
-    after = replace(
-        state,
-        parameters=moved,
-        algorithm=algorithm,
-        server=server,
-        stages=stages,
-        kept=came.kept,
-    )
-    return after, moves, []
+    learned = {"algorithm": algorithm, "server": server, "stages": stages, "kept": came.kept}
+    return replace(state, parameters=moved, **learned), moves, []
 
 
 def _fitting(given: Any, part: object, method: str, what: str, state: RunState) -> tuple[Any, Any]:

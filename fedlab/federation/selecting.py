@@ -81,7 +81,8 @@ def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, 
     if not within or len(np.unique(places)) < len(places):
         raise ValueError(f"{who} gave {places}; places of {count} devices are needed, none twice")
     places = view.fleet.in_turn(places.astype(np.intp))
-    if view.fleet.able is not None and len(idle := places[view.fleet.rows(places) == 0]):
+    some = view.fleet.count < len(view.fleet.devices)
+    if some and len(idle := places[view.fleet.rows(places) == 0]):
         raise ValueError(f"{who} gave {idle}, which have no rows; see view.fleet.places")
     return replace(chosen, places=places), chosen.told()
 

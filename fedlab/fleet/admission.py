@@ -26,28 +26,23 @@ def admit(
         If two devices have the same id, if rows or labels don't fit the model, or if there are no
         rows at all.
     """
-    given = devices.at(1) if isinstance(devices, Changing) else devices
-    _refuse_no_devices(given)
-    remarks: list[tuple[object, str]] = []
+    given = kept = devices.at(1) if isinstance(devices, Changing) else devices
+    empty: list[object] = []
     if isinstance(given, Columnar):
         _refuse_other_vectors("the population", given.dimensions, model)
-        roster = Roster.of(given)
     else:
+        _refuse_no_devices(given)
         _refuse_unfit(given, model)
-        kept = given
         if not isinstance(devices, Changing):
             kept = [device for device in given if device.rows]
             empty = [device.id for device in given if not device.rows]
-            remarks = [(name, "left out: no rows to train on") for name in empty]
-        roster = Roster.of(kept)
+    roster = Roster.of(kept)
     if not roster.count:
         raise ValueError(f"none of the {len(given)} devices has rows to train on; give some data")
-    return roster, remarks
+    return roster, [(name, "left out: no rows to train on") for name in empty]
 
 
 def _refuse_no_devices(given: Any) -> None:
-    if isinstance(given, Columnar):
-        return
     if not isinstance(given, Sequence):
         way = "; give their values, list(devices.values())" if isinstance(given, Mapping) else ""
         raise TypeError(f"devices is {shown(given)}{way}; a list of Device is needed")

@@ -90,10 +90,6 @@ class FedBuff(_Async):
         super().__post_init__()
         whole_number(self.buffer, "buffer", 1)
 
-    def arrived(self, change: Array, gap: Array, weight: F64) -> Array:
-        """Return what updates are to the server, (m, n)."""
-        return np.asarray(change * weight[:, None].astype(change.dtype))
-
 
 @dataclass(frozen=True)
 class FedAsync(_Async):
@@ -118,18 +114,14 @@ class FedAsync(_Async):
         positive(alpha=self.alpha)
         share_of_one(alpha=self.alpha)
 
-    def arrived(self, change: Array, gap: Array, weight: F64) -> Array:
-        """Return what updates are to the server, (m, n)."""
-        return np.asarray((self.alpha * weight)[:, None].astype(change.dtype) * (gap + change))
-
 
 Schedule = Deadline | FedBuff | FedAsync
 
 
 def no_flight() -> dict[str, Any]:
     """Return nobody on the way: what a run begins with."""
-    kinds = (np.int64, np.int64, np.int64, np.float64)
-    return {**{n: np.empty(0, kind) for n, kind in zip(_COLUMNS, kinds, strict=True)}, "models": {}}
+    whole = {name: np.empty(0, np.int64) for name in _COLUMNS}
+    return {**whole, "arrival": np.empty(0), "models": {}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +166,11 @@ class Landing:
             The models that devices were sent, less the newest one.
         rows : (m,) int array
         """
-        weight = schedule.weight(self.staleness[rows])
-        change = schedule.arrived(sent.blocks["change"], gap, weight)
-        return replace(sent, blocks={**sent.blocks, "change": change})
+        change, weight = sent.blocks["change"], schedule.weight(self.staleness[rows])
+        if isinstance(schedule, FedAsync):
+            change, weight = gap + change, schedule.alpha * weight
+        counted = np.asarray(change * weight[:, None].astype(change.dtype))
+        return replace(sent, blocks={**sent.blocks, "change": counted})
 
 
 def land(schedule: Any, flight: dict[str, Any], view: View, fate: Fates) -> tuple[Landing, Fates]:
@@ -216,15 +210,9 @@ def land(schedule: Any, flight: dict[str, Any], view: View, fate: Fates) -> tupl
     spent = sum(view.expected(them["places"][old], them["epochs"][old]))
     if len(first):
         measures["staleness"] = float((now - version).mean())
-    after = replace(
-        fate,
-        places=them["places"][first],
-        epochs=them["epochs"][first],
-        lost=np.append(fate.lost, them["places"][old]),
-        busy=np.append(fate.busy, spent),
-        why=[*fate.why, *why],
-        until=float(end - clock) if len(order) else fate.until,
-        measures=measures,
-    )
+    lost = np.append(fate.lost, them["places"][old])
+    until = float(end - clock) if len(order) else fate.until
+    gone = (lost, np.append(fate.busy, spent), [*fate.why, *why], until, measures)
+    after = Fates(them["places"][first], them["epochs"][first], *gone)
     starts = starts.reshape(len(first), len(view.parameters))
     return Landing(starts, (now - version).astype(np.float64), version + 1, kept), after

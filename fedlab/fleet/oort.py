@@ -83,13 +83,8 @@ class Oort:
 
     def init(self, devices: int, size: int) -> State:
         columns = {name: np.empty(0) for name in ("utility", "seconds", "last", "often")}
-        return {
-            "places": np.empty(0, np.int64),
-            **columns,
-            "deadline": float(self.deadline),
-            "gained": np.empty(0),
-            "done": 0,
-        }
+        rest = {"deadline": float(self.deadline), "gained": np.empty(0), "done": 0}
+        return {"places": np.empty(0, np.int64), **columns, **rest}
 
     def utility(self, utility: F64, seconds: F64, last: F64, round: int, deadline: float) -> F64:
         """Return what devices are worth now, (k,).

@@ -69,8 +69,8 @@ class Roster:
     Attributes
     ----------
     devices : sequence of Device
-    able : (a,) int array, or None
-        Places of the devices that have rows, by rising id; None if that is all, as they stand.
+    places : (a,) int array
+        Those of the devices that have rows, by rising id.
     profiles : mapping of str to (n,) array
         Columns of `Profile`, without those where all have the default.
     holding : list of Device
@@ -82,7 +82,7 @@ class Roster:
     """
 
     devices: Sequence[Device]
-    able: Places | None
+    places: Places
     profiles: Mapping[str, F64]
     holding: list[Device]
     clock: float = 0.0
@@ -92,30 +92,19 @@ class Roster:
     def of(cls, devices: Sequence[Device]) -> Roster:
         """Look at all devices once; at columns alone where the devices have them."""
         if isinstance(devices, Columnar):
-            return cls(
-                devices,
-                able=_places_of(devices.rows, devices.order),
-                profiles=devices.profiles,
-                holding=[],
-            )
+            order = np.arange(len(devices)) if devices.order is None else devices.order
+            able = np.asarray(order[devices.rows[order] > 0], np.intp)
+            return cls(devices, able, devices.profiles, [])
         devices = in_order(devices)
         columns = {name: column_of([d.profile for d in devices], name) for name in PROFILE}
-        return cls(
-            devices,
-            able=_places_of(np.array([device.rows for device in devices], np.int64)),
-            profiles={n: column for n, column in columns.items() if not is_default(n, column)},
-            holding=[device for device in devices if device.validation_rows],
-        )
+        profiles = {n: column for n, column in columns.items() if not is_default(n, column)}
+        holding = [device for device in devices if device.validation_rows]
+        return cls(devices, np.flatnonzero([d.rows for d in devices]), profiles, holding)
 
     @property
     def count(self) -> int:
         """Devices that have rows to train on."""
-        return len(self.devices) if self.able is None else len(self.able)
-
-    @property
-    def places(self) -> Places:
-        """Places of the devices that have rows, by rising id."""
-        return np.arange(len(self.devices)) if self.able is None else self.able
+        return len(self.places)
 
     def in_turn(self, places: Places) -> Places:
         """Return places by rising id of their devices, the order in which sums are taken."""
@@ -188,9 +177,3 @@ def in_order(devices: Sequence[Device]) -> list[Device]:
     [9, 10, 'a', 'b']
     """
     return sorted(devices, key=lambda device: (isinstance(device.id, str), device.id))
-
-
-def _places_of(rows: I64, order: I64 | None = None) -> Places | None:
-    if order is not None:
-        return np.asarray(order[rows[order] > 0], np.intp)
-    return None if rows.all() else np.flatnonzero(rows)

@@ -67,7 +67,7 @@ class Poisson(Plainly):
     def choose(self, state: State, view: View) -> Cohort:
         draw, count = view.draw(), view.fleet.count
         some = draw.choice(count, draw.binomial(count, self.rate), replace=False, shuffle=False)
-        places = some if view.fleet.able is None else view.fleet.able[some]
+        places = view.fleet.places[some]
         chance = view.fleet.chance(places)
         if chance is not None:
             places = places[draw.random(len(places)) < chance]
@@ -141,7 +141,7 @@ def choose_cohort(devices: Sequence[Device], size: int, seed: int, round: int) -
     >>> len({device.id for device in cohort})
     10
     """
-    roster = replace(Roster.of(devices), able=None)
+    roster = replace(Roster.of(devices), places=np.arange(len(devices)))
     return [roster.devices[place] for place in choose_places(roster, size, seed, round)]
 
 
@@ -150,16 +150,14 @@ def choose_places(roster: Roster, size: int, seed: int, round: int) -> Places:
 
     It takes time by the cohort, not by the population, unless few devices are reachable.
     """
-    able, count = roster.able, roster.count
-    if roster.chance(np.empty(0, np.intp)) is not None:
+    if roster.chance(roster.places[:0]) is not None:
         chosen = _reachable(roster, size, seed, round)
-    elif count <= size:  # all of them: nothing is drawn
+    elif roster.count <= size:  # all of them: nothing is drawn
         return roster.places
     else:
         draw = generator(seed, Purpose.COHORT, round=round)
-        chosen = draw.choice(count, size, replace=False, shuffle=False)
-    chosen = np.sort(chosen)
-    return np.asarray(chosen if able is None else able[chosen], np.intp)
+        chosen = draw.choice(roster.count, size, replace=False, shuffle=False)
+    return roster.places[np.sort(chosen)]
 
 
 def _reachable(roster: Roster, size: int, seed: int, round: int) -> Places:
@@ -167,7 +165,7 @@ def _reachable(roster: Roster, size: int, seed: int, round: int) -> Places:
 
     That draws uniformly among the reachable ones, without asking all who is.
     """
-    draw, able, count = generator(seed, Purpose.COHORT, round=round), roster.able, roster.count
+    draw, count = generator(seed, Purpose.COHORT, round=round), roster.count
     asked, taken = np.empty(0, np.intp), np.empty(0, np.intp)
     while len(taken) < size and len(asked) < count:
         if 2 * len(asked) < count:  # the order is that of first appearance among draws
@@ -177,8 +175,8 @@ def _reachable(roster: Roster, size: int, seed: int, round: int) -> Places:
             following = drawn[first][~np.isin(drawn[first], asked)]
         else:
             following = draw.permutation(np.setdiff1d(np.arange(count), asked))
-        places = following if able is None else able[following]
-        there = draw.random(len(following)) < roster.chance(places)  # type: ignore[operator]
+        chance = roster.chance(roster.places[following])
+        there = draw.random(len(following)) < chance  # type: ignore[operator]
         asked, taken = np.append(asked, following), np.append(taken, following[there])
     return taken[:size]
 

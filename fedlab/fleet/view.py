@@ -150,7 +150,7 @@ class View:
 
         Examples
         --------
-        >>> View(Roster([], None, {}, []), 1, seed=0, round=1).sample(
+        >>> View(Roster([], np.arange(0), {}, []), 1, seed=0, round=1).sample(
         ...     np.array([3, 5]), 1, weights=[0.0, 1.0]
         ... )
         array([5])
@@ -179,9 +179,8 @@ class View:
         answers: list[F64 | None] = []
         for place in places.tolist():
             try:
-                given = question.answer(
-                    self.fleet.devices[place], self.model, read_only(self.parameters)
-                )
+                device, now = self.fleet.devices[place], read_only(self.parameters)
+                given = question.answer(device, self.model, now)
                 answers.append(np.atleast_1d(np.asarray(given, np.float64)))
             except Exception as error:  # a device's own trouble: it is not chosen
                 answers.append(None)
@@ -208,8 +207,8 @@ class View:
         if not self.asked:
             return {}
         cost = {name: getattr(self, name) for name in ("bytes_down", "bytes_up", "seconds")}
-        whole = {name: round[name] + more for name, more in cost.items()}
-        return whole | {f"{name}_asking": more for name, more in cost.items()}
+        asking = {f"{name}_asking": more for name, more in cost.items()}
+        return {name: round[name] + more for name, more in cost.items()} | asking
 
 
 class Selection(Protocol):

@@ -78,13 +78,12 @@ class Counted(np.ndarray):
 def test_a_large_fleet_is_not_asked_as_a_whole(share):
     count = 100_000
     availability = np.full(count, share).view(Counted)
-    roster = Roster([], None, {"availability": availability}, [])
-    roster = replace(roster, able=np.arange(count))
+    roster = Roster([], np.arange(count), {"availability": availability}, [])
     Counted.asked = 0
     places = choose_places(roster, 20, seed=0, round=1)
     assert len(set(places.tolist())) == 20
     assert Counted.asked < 10 * 20 / share
-    alone = replace(roster, able=np.arange(30), profiles={"availability": np.full(30, 0.9)})
+    alone = replace(roster, places=np.arange(30), profiles={"availability": np.full(30, 0.9)})
     assert len(choose_places(alone, 100, seed=0, round=1)) > 20
 
 
