@@ -8,8 +8,8 @@ from fedlab.algorithms import Algorithm, WithServer, by_name
 from fedlab.algorithms.base import Stateless
 from fedlab.core.validation import require, shown
 from fedlab.federation.plan import Plan
-from fedlab.fleet import Deadline, FedAsync, FedBuff, Roster, admit
-from fedlab.updates import SGD, ChainError, ServerOptimiser, optimiser
+from fedlab.fleet import Deadline, FedAsync, FedBuff, Hierarchy, Roster, admit
+from fedlab.updates import SGD, ChainError, Mean, ServerOptimiser, optimiser
 from fedlab.updates.weights import Weights
 
 #: What an algorithm may not have of its own where devices come one by one.
@@ -71,7 +71,9 @@ def refuse_odd(plan: Plan, fleet: Roster) -> None:
             )
     if plan.evaluation.record == "devices" and passed.secure is not None:
         raise ChainError("SecureSum hides single devices' numbers; take record='cohort'")
-    if plan.schedule is not None and not isinstance(plan.schedule, Deadline):
+    if isinstance(plan.schedule, Hierarchy):
+        _refuse_odd_nodes(plan, fleet)
+    elif plan.schedule is not None and not isinstance(plan.schedule, Deadline):
         _refuse_odd_buffer(plan)
     if plan.cohort < passed.least:
         raise ChainError(
@@ -85,11 +87,46 @@ def refuse_odd(plan: Plan, fleet: Roster) -> None:
             stage.check(fleet.devices)
 
 
+def _refuse_odd_nodes(plan: Plan, fleet: Roster) -> None:
+    """Say what does not go together with several models, each of which is averaged and steps."""
+    schedule: Any = plan.schedule
+    schedule.nodes(fleet.devices)
+    name, method, judge = type(schedule).__name__, plan.algorithm, plan.chain.aggregator
+    for wrong, what in (
+        (not plan.chain.shows_rows, "stages that hide single updates: leave those out"),
+        (plan.down, "down=, which codes one model for all devices: leave it out"),
+        (type(judge) is not Mean, f"{judge}: nodes add up what is theirs; leave aggregator= out"),
+        (
+            plan.server != SGD(getattr(plan.server, "rate", 1.0)),
+            f"{plan.server}, which remembers steps of one model: take SGD(rate)",
+        ),
+        (
+            plan.selection.reads,
+            f"{type(plan.selection).__name__}, which reads what devices tell of "
+            "one model: take a rule that reads nothing, such as AtRandom()",
+        ),
+        (
+            not _is_plain(method) or hasattr(method, "serve"),
+            f"{type(method).__name__}, which does "
+            "more than to average changes: take FedAvg, FedProx",
+        ),
+    ):
+        if wrong:
+            raise ChainError(f"{name} keeps several models, and does not go with {what}")
+
+
+def _is_plain(algorithm: Algorithm) -> bool:
+    """Whether the server does no more than to average changes."""
+    return all(getattr(type(algorithm), n, None) is getattr(Stateless, n) for n in _PLAIN)
+
+
 def _refuse_odd_buffer(plan: Plan) -> None:
     """Say what is no schedule, or does not go together with devices that come one by one."""
     schedule, judge = plan.schedule, plan.chain.aggregator
     if not isinstance(schedule, FedBuff | FedAsync):
-        raise TypeError(f"schedule is {shown(schedule)}; give a Deadline, FedBuff or FedAsync")
+        raise TypeError(
+            f"schedule is {shown(schedule)}; give a Deadline, FedBuff or FedAsync, or a Hierarchy"
+        )
     name = type(schedule).__name__
     if not plan.quorum <= schedule.buffer <= plan.cohort:
         raise ValueError(
@@ -111,8 +148,7 @@ def _refuse_odd_buffer(plan: Plan) -> None:
             f"{name} weighs each update by its staleness, and {judge} counts all alike; take a "
             "Deadline, or an aggregator with weights, such as Mean() or GeometricMedian()"
         )
-    plain = [getattr(type(plan.algorithm), n, None) is getattr(Stateless, n) for n in _PLAIN]
-    if not all(plain):
+    if not _is_plain(plan.algorithm):
         raise ValueError(
             f"{type(plan.algorithm).__name__} does more on the server than to average changes, "
             f"which those of earlier models don't suit; {name} takes FedAvg, FedProx, or an "

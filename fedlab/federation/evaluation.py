@@ -15,9 +15,10 @@ from fedlab.core.typing import Array, Places
 from fedlab.core.validation import read_only, require, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
+from fedlab.federation.nodes import own_models
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
-from fedlab.fleet import Roster
+from fedlab.fleet import Hierarchy, Roster
 from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
 from fedlab.training.choice import choosing
@@ -75,6 +76,8 @@ def personal(
         If a device could not train.
     """
     start = read_only(state.parameters)
+    if isinstance(plan.schedule, Hierarchy):
+        return own_models(state, places)
     serve = getattr(plan.algorithm, "serve", None)
     if serve is None or not len(devices):
         return np.broadcast_to(start, (len(devices), len(start)))

@@ -38,6 +38,7 @@ from fedlab.fleet import (
     Columnar,
     FedAsync,
     FedBuff,
+    Hierarchy,
     Poisson,
     Roster,
     Schedule,
@@ -100,9 +101,9 @@ class Federation:
     selection : Selection, optional
         Who takes part in a round: a rule such as ``PowerOfChoice(candidates=20)``, or one of your
         own (see `fedlab.fleet`); `why` tells whom it chose, and why.
-    schedule : Deadline, FedBuff or FedAsync, optional
-        When a round ends in simulated time, and what becomes of those that aren't done (see
-        `fedlab.fleet`). By default a round waits for all of its cohort.
+    schedule : Deadline, FedBuff, FedAsync or Hierarchy, optional
+        When a round ends in simulated time, and what becomes of those that aren't done; or who
+        averages with whom (see `fedlab.fleet`). By default a server waits for all of the cohort.
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
         How much a device's update counts; need not sum to one. By default the algorithm's own, or
         "rows".
@@ -326,7 +327,10 @@ class Federation:
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        self.state = replace(self.state, parameters=_checked(values, self.layout))
+        nodes = isinstance(self.plan.schedule, Hierarchy)  # which all go on from there
+        flight = {} if nodes else self.state.flight
+        vector = _checked(values, self.layout)
+        self.state = replace(self.state, parameters=vector, flight=flight)
 
     @property
     def privacy(self) -> Guarantee | None:

@@ -53,8 +53,8 @@ class Plan:
         Devices of a round, and least updates of one.
     selection : Selection
         Who they are.
-    schedule : Deadline, FedBuff or FedAsync, optional
-        When a round ends, if not when all of its cohort are done.
+    schedule : Deadline, FedBuff, FedAsync or Hierarchy, optional
+        When a round ends, if not when all of its cohort are done; and who averages with whom.
     weights : Weigher
     rows : tuple of RowChoice
         What devices choose their rows by.

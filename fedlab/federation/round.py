@@ -25,6 +25,7 @@ from fedlab.federation.accounted import spent, steps_of
 from fedlab.federation.downlink import sent_down
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
+from fedlab.federation.nodes import Nodes
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.selecting import Selected, selected
 from fedlab.federation.state import RunState
@@ -75,6 +76,7 @@ class _Came:
     shown: Sequence[Device] = ()
     secure: SummedUnderMasks | None = None
     told: dict[str, float] = field(default_factory=dict)
+    landing: Landing | None = None
 
     def note(self, places: Places, **columns: Any) -> None:
         self.at.append(places)
@@ -132,6 +134,10 @@ def play(
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
+        if isinstance(nodes := drawn.landing, Nodes):
+            how = plan.schedule, state, drawn.fate, came.places, seconds
+            nodes, fate = nodes.ended(*how, step=not skipped)
+            drawn = replace(drawn, landing=nodes, fate=fate)
         # A step that was skipped has been looked at all the same.
         after = replace(after, private={**after.private, **private})
         cost: dict[str, float] = {}
@@ -232,6 +238,7 @@ def _trained(
     cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
     wire = Wire.of(plan.model.layout, phases)
     came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort, secure=secure)
+    came.landing = landing
     signals = *plan.rows, plan.weights.weights  # queries, say
     down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
     received = _received(drawn.view, places, down - spared)
@@ -250,7 +257,7 @@ def _trained(
         if len(part.places) or (plan.chain.private is not None and not came.sums):
             mine = part.places
             numbers = weights[mine], order.rates[mine], received[mine]
-            _take(plan, state, came, part, places[mine], *numbers, landing)
+            _take(plan, state, came, part, places[mine], *numbers)
     if (root := getattr(plan.chain.aggregator, "root", None)) is not None:
         came.sums["own"] = _own(plan, state, came, root, threads)
     return came, down
@@ -267,7 +274,7 @@ def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | 
         raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
     own = _Came(state.kept, (), came.wire, came.devices)
     numbers = np.ones(1), order.rates, np.zeros(1)
-    _take(replace(plan, chain=Chain()), state, own, part, places, *numbers, None)
+    _take(replace(plan, chain=Chain()), state, own, part, places, *numbers)
     return own.sums
 
 
@@ -305,7 +312,6 @@ def _take(
     weights: F64,
     rates: F64,
     down: F64,
-    landing: Landing | None,
 ) -> None:
     """Let devices report, send their updates through the stages, and add them to the sums."""
     stats = {
@@ -328,7 +334,7 @@ def _take(
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
     sent, at = came.wire.narrowed(sent, buffers), At(plan.seed, state.round + 1, came.devices)
     sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, at)
-    if landing is not None:
+    if (landing := came.landing) is not None:
         gap = landing.starts[part.places] - state.parameters
         travels = came.wire.travels("change")
         gap = gap if travels is None else gap[:, travels]
@@ -413,6 +419,8 @@ def _stepped(
     given = plan.server.step(state.server, read_only(state.parameters), change)
     stepped, server = _fitting(given, plan.server, "step", "parameters", state)
     stepped = came.wire.moved(stepped, state.served, sums)
+    if isinstance(came.landing, Nodes):
+        stepped = came.landing.stepped(plan.schedule, plan.server, came.wire, state)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():

@@ -13,9 +13,10 @@ from fedlab.core.validation import of_kind
 from fedlab.device.profile import DAY
 from fedlab.federation.accounted import spent
 from fedlab.federation.history import SERVER
+from fedlab.federation.nodes import Nodes
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
-from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Roster, View
+from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Hierarchy, Roster, View
 from fedlab.fleet.asynchronous import Landing, land
 from fedlab.fleet.deadline import Fates, fates
 
@@ -34,7 +35,7 @@ class Selected:
     fate : Fates
         Who trains, and what became of the others.
     landing : Landing, optional
-        Where devices train on models of several rounds.
+        Where devices train on models of several rounds, or of several nodes.
     remarks : list of (who, text)
     """
 
@@ -49,7 +50,7 @@ class Selected:
 def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     """Choose a round's cohort, and tell who of it comes through."""
     schedule, size = plan.schedule, plan.cohort
-    busy = state.flight["places"] if state.flight else np.empty(0, np.intp)
+    busy = state.flight.get("places", np.empty(0, np.intp))
     if isinstance(schedule, Deadline):
         size = min(math.ceil(schedule.over_select * size), fleet.count)
     now = replace(fleet, clock=state.clock, busy=np.union1d(busy, spent(plan, state)))
@@ -63,6 +64,8 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     if isinstance(schedule, FedBuff | FedAsync):
         landing, fate = land(schedule, state.flight, view, fate)
         remarks = [] if len(fate.places) or len(busy) else remarks
+    elif isinstance(schedule, Hierarchy):
+        landing = Nodes.of(schedule, view.fleet.devices, state, fate.places)
     lost = [view.fleet.devices[place].id for place in fate.lost.tolist()]
     remarks += [(name, f"left out: {text}") for name, text in zip(lost, fate.why, strict=True)]
     return Selected(view, chosen, why, fate, landing, remarks)

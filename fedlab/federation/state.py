@@ -39,7 +39,8 @@ class RunState:
     traffic : (float, float)
         Bytes that a device received and sent in the last round with updates; at first, the model's.
     flight : dict
-        Devices on their way under `FedBuff` or `FedAsync`, and the models that they train on.
+        Devices on their way under `FedBuff` or `FedAsync`, and the models that they train on; or
+        the models of nodes (see `fedlab.federation.nodes.Nodes`).
     sent : dict of arrays, optional
         Where the server's model travels coded: ``model``, which devices decoded, (p,), and
         ``bytes``, of the differences so far, added up.

@@ -17,6 +17,7 @@ from fedlab.fleet.selection import (
     cohort_size,
 )
 from fedlab.fleet.stragglers import Stragglers
+from fedlab.fleet.topology import Hierarchy
 from fedlab.fleet.view import Cohort, Inquiry, Plainly, Selection, View
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "FedAsync",
     "FedBuff",
     "FedCS",
+    "Hierarchy",
     "Inquiry",
     "Oort",
     "Plainly",

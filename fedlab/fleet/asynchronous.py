@@ -25,6 +25,7 @@ from fedlab.core.validation import (
     whole_or_none,
 )
 from fedlab.fleet.deadline import Deadline, Fates
+from fedlab.fleet.topology import Hierarchy
 from fedlab.fleet.view import View
 from fedlab.updates.sent import Updates
 
@@ -115,7 +116,7 @@ class FedAsync(_Async):
         share_of_one(alpha=self.alpha)
 
 
-Schedule = Deadline | FedBuff | FedAsync
+Schedule = Deadline | FedBuff | FedAsync | Hierarchy
 
 
 def no_flight() -> dict[str, Any]:
@@ -151,7 +152,7 @@ class Landing:
         if "start" not in own and phase.start is not None:
             raise ValueError(
                 "the algorithm starts devices elsewhere than from the server's model, so that "
-                "they can't be sent out one by one; leave schedule= out, or give a Deadline"
+                "they can't be sent other ones; leave schedule= out, or give a Deadline"
             )
         return replace(phase, **own)
 
