@@ -48,6 +48,7 @@ class Purpose(IntEnum):
     SECURE_SUM = 40
     SIMULATED_NOISE = 50
     PRIVATE_ROWS = 60
+    GRAPH = 70
 
 
 def address_of(name: int | str) -> int:

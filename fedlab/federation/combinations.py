@@ -8,8 +8,9 @@ from fedlab.algorithms import Algorithm, WithServer, by_name
 from fedlab.algorithms.base import Stateless
 from fedlab.core.validation import require, shown
 from fedlab.federation.plan import Plan
-from fedlab.fleet import Deadline, FedAsync, FedBuff, Hierarchy, Roster, admit
+from fedlab.fleet import Deadline, FedAsync, FedBuff, Gossip, Roster, Topology, admit
 from fedlab.updates import SGD, ChainError, Mean, ServerOptimiser, optimiser
+from fedlab.updates.codecs import Coding
 from fedlab.updates.weights import Weights
 
 #: What an algorithm may not have of its own where devices come one by one.
@@ -71,10 +72,8 @@ def refuse_odd(plan: Plan, fleet: Roster) -> None:
             )
     if plan.evaluation.record == "devices" and passed.secure is not None:
         raise ChainError("SecureSum hides single devices' numbers; take record='cohort'")
-    if isinstance(plan.schedule, Hierarchy):
-        _refuse_odd_nodes(plan, fleet)
-    elif plan.schedule is not None and not isinstance(plan.schedule, Deadline):
-        _refuse_odd_buffer(plan)
+    if plan.schedule is not None and not isinstance(plan.schedule, Deadline):
+        _refuse_odd_models(plan, fleet)
     if plan.cohort < passed.least:
         raise ChainError(
             f"{passed.aggregator} needs {passed.least} devices in a round, and the cohort has "
@@ -87,70 +86,45 @@ def refuse_odd(plan: Plan, fleet: Roster) -> None:
             stage.check(fleet.devices)
 
 
-def _refuse_odd_nodes(plan: Plan, fleet: Roster) -> None:
-    """Say what does not go together with several models, each of which is averaged and steps."""
-    schedule: Any = plan.schedule
-    schedule.nodes(fleet.devices)
-    name, method, judge = type(schedule).__name__, plan.algorithm, plan.chain.aggregator
+def _refuse_odd_models(plan: Plan, fleet: Roster) -> None:
+    """Say what is no schedule, or does not go with one under which devices have several models."""
+    schedule, judge, method = plan.schedule, plan.chain.aggregator, type(plan.algorithm)
+    if not isinstance(schedule, FedBuff | FedAsync | Topology):
+        ways = "a Deadline, FedBuff or FedAsync, or Hierarchy or Gossip"
+        raise TypeError(f"schedule is {shown(schedule)}; give {ways}")
+    own, steps, asks = list(_PLAIN), False, False
+    coded = isinstance(schedule, Gossip) and any(isinstance(s, Coding) for s in plan.chain.stages)
+    if isinstance(schedule, Topology):
+        schedule.begin(fleet.devices, plan.seed)
+        does, fits, odd = (
+            "adds up each node's updates",
+            "is no sum of them",
+            type(judge) is not Mean,
+        )
+        steps = plan.server != SGD(getattr(plan.server, "rate", 1.0))
+        own, asks = [*own, "serve"], len(plan.selection.reads) > 0
+    else:
+        does, fits = "weighs each update by its staleness", "counts all alike"
+        odd = getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root")
+        if not plan.quorum <= schedule.buffer <= plan.cohort:
+            raise ValueError(
+                f"a buffer of {schedule.buffer} was given, with cohorts of {plan.cohort} and a "
+                f"quorum of {plan.quorum}; it must lie between those two"
+            )
+    plain = all(getattr(method, n, None) is getattr(Stateless, n, None) for n in own)
+    more = (
+        f"{method.__name__} does more on the server than to average changes, which those of other "
+        "models don't suit; take FedAvg, FedProx, or an algorithm on Stateless that leaves "
+        f"{', '.join(own)} as they are"
+    )
     for wrong, what in (
-        (not plan.chain.shows_rows, "stages that hide single updates: leave those out"),
-        (plan.down, "down=, which codes one model for all devices: leave it out"),
-        (type(judge) is not Mean, f"{judge}: nodes add up what is theirs; leave aggregator= out"),
-        (
-            plan.server != SGD(getattr(plan.server, "rate", 1.0)),
-            f"{plan.server}, which remembers steps of one model: take SGD(rate)",
-        ),
-        (
-            plan.selection.reads,
-            f"{type(plan.selection).__name__}, which reads what devices tell of "
-            "one model: take a rule that reads nothing, such as AtRandom()",
-        ),
-        (
-            not _is_plain(method) or hasattr(method, "serve"),
-            f"{type(method).__name__}, which does "
-            "more than to average changes: take FedAvg, FedProx",
-        ),
+        (not plan.chain.shows_rows, "stages of updates= hide single ones; leave those out"),
+        (coded, "sends models, which codecs of updates= don't suit; leave those out"),
+        (plan.down, "down= codes one model, from which all devices start; leave down= out"),
+        (odd, f"{judge} {fits}; take one with weights, such as Mean()"),
+        (steps, f"{plan.server} remembers the steps of one model; take SGD(rate)"),
+        (asks, f"{type(plan.selection).__name__} asks about one model; take AtRandom()"),
+        (not plain, more),
     ):
         if wrong:
-            raise ChainError(f"{name} keeps several models, and does not go with {what}")
-
-
-def _is_plain(algorithm: Algorithm) -> bool:
-    """Whether the server does no more than to average changes."""
-    return all(getattr(type(algorithm), n, None) is getattr(Stateless, n) for n in _PLAIN)
-
-
-def _refuse_odd_buffer(plan: Plan) -> None:
-    """Say what is no schedule, or does not go together with devices that come one by one."""
-    schedule, judge = plan.schedule, plan.chain.aggregator
-    if not isinstance(schedule, FedBuff | FedAsync):
-        raise TypeError(
-            f"schedule is {shown(schedule)}; give a Deadline, FedBuff or FedAsync, or a Hierarchy"
-        )
-    name = type(schedule).__name__
-    if not plan.quorum <= schedule.buffer <= plan.cohort:
-        raise ValueError(
-            f"a buffer of {schedule.buffer} was given, with cohorts of {plan.cohort} and a quorum "
-            f"of {plan.quorum}; it must lie between those two"
-        )
-    if not plan.chain.shows_rows:
-        raise ChainError(
-            f"{name} weighs each update by its staleness, and stages of updates= hide single "
-            "updates; leave those out, or take a Deadline"
-        )
-    if plan.down:
-        raise ChainError(
-            f"down= codes the model that all devices of a round start from, and under {name} each "
-            "has its own; leave down= out, or take a Deadline"
-        )
-    if getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root"):
-        raise ChainError(
-            f"{name} weighs each update by its staleness, and {judge} counts all alike; take a "
-            "Deadline, or an aggregator with weights, such as Mean() or GeometricMedian()"
-        )
-    if not _is_plain(plan.algorithm):
-        raise ValueError(
-            f"{type(plan.algorithm).__name__} does more on the server than to average changes, "
-            f"which those of earlier models don't suit; {name} takes FedAvg, FedProx, or an "
-            f"algorithm on Stateless that leaves {', '.join(_PLAIN)} as they are"
-        )
+            raise ChainError(f"{type(schedule).__name__} {does}, and {what}, or take a Deadline")

@@ -18,7 +18,7 @@ from fedlab.device.dispatch import Dispatch
 from fedlab.federation.nodes import own_models
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
-from fedlab.fleet import Hierarchy, Roster
+from fedlab.fleet import Roster, Topology
 from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
 from fedlab.training.choice import choosing
@@ -76,7 +76,7 @@ def personal(
         If a device could not train.
     """
     start = read_only(state.parameters)
-    if isinstance(plan.schedule, Hierarchy):
+    if isinstance(plan.schedule, Topology):
         return own_models(state, places)
     serve = getattr(plan.algorithm, "serve", None)
     if serve is None or not len(devices):

@@ -38,12 +38,12 @@ from fedlab.fleet import (
     Columnar,
     FedAsync,
     FedBuff,
-    Hierarchy,
     Poisson,
     Roster,
     Schedule,
     Selection,
     Stragglers,
+    Topology,
     admit,
     cohort_size,
 )
@@ -101,7 +101,7 @@ class Federation:
     selection : Selection, optional
         Who takes part in a round: a rule such as ``PowerOfChoice(candidates=20)``, or one of your
         own (see `fedlab.fleet`); `why` tells whom it chose, and why.
-    schedule : Deadline, FedBuff, FedAsync or Hierarchy, optional
+    schedule : Deadline, FedBuff, FedAsync, Hierarchy or Gossip, optional
         When a round ends in simulated time, and what becomes of those that aren't done; or who
         averages with whom (see `fedlab.fleet`). By default a server waits for all of the cohort.
     weights : {"rows", "uniform"}, mapping of device id to number, or function of a device
@@ -206,7 +206,7 @@ class Federation:
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
         passed = Chain(tuple(updates), aggregator or Mean())
-        weigh = Weigher(own_weights(weights, method, passed.aggregator))
+        weigh = Weigher(own_weights(weights, method, passed.aggregator, schedule))
         if not self._stored:
             weigh.check(self._roster.devices, [name for name, _ in remarks])
         size = cohort_size(cohort, self._roster.count)
@@ -327,7 +327,7 @@ class Federation:
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        nodes = isinstance(self.plan.schedule, Hierarchy)  # which all go on from there
+        nodes = isinstance(self.plan.schedule, Topology)  # which all go on from there
         flight = {} if nodes else self.state.flight
         vector = _checked(values, self.layout)
         self.state = replace(self.state, parameters=vector, flight=flight)

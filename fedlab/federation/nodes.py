@@ -12,11 +12,13 @@ import numpy as np
 
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import read_only
+from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import CHANGE, Wire
 from fedlab.fleet.asynchronous import Landing
 from fedlab.fleet.deadline import Fates
-from fedlab.updates import Mean, ServerOptimiser, Updates
+from fedlab.fleet.topology import Hierarchy
+from fedlab.updates import ServerOptimiser, Updates
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,57 +29,63 @@ class Nodes(Landing):
     ----------
     flight : dict
         ``of``, the node of each device of the federation, (n,); the nodes' ``models``, (N, p); the
-        ``weight`` of what came to each since they last mixed, and its ``clock``, (N,) both.
+        ``weight`` of what came to each since they last mixed, and its ``clock``, (N,) both; and
+        ``links`` between nodes, (N, N).
+    copies : (k,) int array
+        How many models each device receives and sends.
     sums : dict
-        By node, the blocks that came and the sum of their weights.
+        What came to each node, by block, (N, n), and the sums of its ``weight``, (N,).
     made : dict
         What the nodes step to: it holds if the round is not skipped.
     """
 
-    sums: dict[int, tuple[dict[str, Any], float]] = field(default_factory=dict)
+    copies: Places
+    sums: dict[str, F64] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, schedule: Any, devices: Any, state: RunState, places: Places) -> Nodes:
+    def of(cls, plan: Plan, devices: Any, state: RunState, places: Places) -> Nodes:
         """Return where devices start in a round."""
+        schedule: Any = plan.schedule
         flight = state.flight
         if not flight:  # at first, and wherever parameters were assigned
-            of = schedule.nodes(devices)
-            count = int(of.max()) + 1
+            flight = schedule.begin(devices, plan.seed)
+            count = int(flight["of"].max()) + 1
             models, clock = np.tile(state.parameters, (count, 1)), np.full(count, state.clock)
-            flight = {"of": of, "models": models, "weight": np.zeros(count), "clock": clock}
-        starts = flight["models"][flight["of"][places]]
-        return cls(starts, np.zeros(len(places)), np.full(len(places), state.round + 1), flight)
+            flight |= {"models": models, "weight": np.zeros(count), "clock": clock}
+        starts, copies = flight["models"][flight["of"][places]], np.ones(len(places), np.int64)
+        if "links" in flight:  # to neighbours that take part
+            copies = flight["links"][np.ix_(places, places)].sum(axis=1)
+        when = np.zeros(len(places)), np.full(len(places), state.round + 1)
+        return cls(starts, *when, flight, copies)
 
     def counted(self, schedule: Any, sent: Updates, gap: Array, rows: Places) -> Updates:
         """Add updates to the sums of their nodes."""
-        at = self.flight["of"][sent.places]
-        for node in np.unique(at).tolist():
-            mine = at == node
-            sums, share = self.sums.get(node, ({}, 0.0))
-            for name, block in sent.blocks.items():
-                held = sums[name] if name in sums else Mean().begin(block.shape[1])
-                sums[name] = Mean().add(held, block[mine], sent.weights_of(name)[mine])
-            self.sums[node] = sums, share + float(sent.weights[mine].sum())
-        return sent
+        weights = {name: sent.weights_of(name) for name in sent.blocks}
+        count, at = len(self.flight["clock"]), self.flight["of"][sent.places].tolist()
+        for name, block in {**sent.blocks, "weight": np.ones((len(sent), 1))}.items():
+            total = self.sums.setdefault(name, np.zeros((count, block.shape[1])))
+            for node, w, row in zip(at, weights.get(name, sent.weights), block, strict=True):
+                total[node] += np.multiply(row, w, dtype=np.float64)
+        sizes = {name: sent.nbytes_of(name) * self.copies[rows] for name in sent.blocks}
+        return replace(sent, sizes=sizes)
 
     def stepped(self, schedule: Any, server: ServerOptimiser, wire: Wire, state: RunState) -> F64:
         """Let nodes step along what came to them, and mix; return the mean of their models."""
         models, weight = self.flight["models"].copy(), self.flight["weight"].copy()
-        for node, (sums, share) in sorted(self.sums.items()):
-            if share > 0:
-                means = {name: Mean().done(total, share) for name, total in sums.items()}
-                change = wire.widened(means)[CHANGE]
-                after, _ = server.step({}, read_only(models[node]), change)
-                with np.errstate(over="ignore"):
-                    models[node] = wire.moved(after, models[node], means)
-                weight[node] += share
-        shares = schedule.shares(weight)
-        mean: F64 = _mixed(shares[None], models)[0]
-        matrix = schedule.mixing(state.round + 1, shares)
+        sums, share = self.sums, self.sums["weight"][:, 0]
+        for node in np.flatnonzero(share).tolist():
+            means = {name: total[node] / share[node] for name, total in sums.items()}
+            after, _ = server.step({}, read_only(models[node]), wire.widened(means)[CHANGE])
+            with np.errstate(over="ignore"):
+                models[node] = wire.moved(after, models[node], means)
+        weight += share
+        mean: F64 = _mixed(schedule.shares(weight)[None], models)[0]
+        matrix = schedule.mixing(state.round + 1, self.flight, weight)
         if matrix is not None:
+            self.made.update(matrix=matrix, mixes=np.count_nonzero(weight))
             weight, models = np.zeros(len(weight)), _mixed(matrix, models).astype(models.dtype)
-        self.made.update(models=models, weight=weight, shares=shares, matrix=matrix)
+        self.made.update(models=models, weight=weight)
         return mean
 
     def ended(
@@ -90,12 +98,13 @@ class Nodes(Landing):
             np.maximum.at(clock, of[who], flight["clock"][of[who]] + took)
         if not len(places):
             clock = np.maximum(clock, before.clock + fate.until)
-        matrix, shares = made.get("matrix"), made.get("shares", flight["weight"])
-        pause, cost = schedule.cost(matrix is not None, shares, before.parameters.nbytes)
-        if matrix is not None:
+        pause, cost = 0.0, dict[str, float]()
+        if isinstance(schedule, Hierarchy):
+            pause, cost = schedule.cost(made.get("mixes", 0), before.parameters.nbytes)
+        if (matrix := made.get("matrix")) is not None:
             with_whom = (matrix > 0) | np.eye(len(matrix), dtype=np.bool_)
             clock = np.where(with_whom, clock, 0.0).max(axis=1) + pause
-        kept = {name: made.get(name, flight[name]) for name in ("of", "models", "weight")}
+        kept = {name: made.get(name, was) for name, was in flight.items()}
         apart = kept["models"] - _mixed(np.full((1, len(clock)), 1 / len(clock)), kept["models"])
         cost["consensus_distance"] = float(np.sqrt(np.square(apart).sum(axis=1).mean()))
         until = max(float(clock.max()) - before.clock, 0.0)

@@ -53,7 +53,7 @@ class Plan:
         Devices of a round, and least updates of one.
     selection : Selection
         Who they are.
-    schedule : Deadline, FedBuff, FedAsync or Hierarchy, optional
+    schedule : Deadline, FedBuff, FedAsync, Hierarchy or Gossip, optional
         When a round ends, if not when all of its cohort are done; and who averages with whom.
     weights : Weigher
     rows : tuple of RowChoice

@@ -123,6 +123,8 @@ def play(
         private, gone = _paid(plan, view, state, drawn.fate)
         remarks += gone
         state, spared = sent_down(plan, state, asked)
+        if isinstance(nodes := drawn.landing, Nodes):
+            spared += state.parameters.nbytes * (1 - nodes.copies)
         secure: SummedUnderMasks | None = None
         there: Any = slice(None)
         if plan.chain.secure is not None:
@@ -134,7 +136,7 @@ def play(
         remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
-        if isinstance(nodes := drawn.landing, Nodes):
+        if isinstance(nodes, Nodes):
             how = plan.schedule, state, drawn.fate, came.places, seconds
             nodes, fate = nodes.ended(*how, step=not skipped)
             drawn = replace(drawn, landing=nodes, fate=fate)

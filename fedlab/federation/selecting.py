@@ -16,7 +16,7 @@ from fedlab.federation.history import SERVER
 from fedlab.federation.nodes import Nodes
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
-from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Hierarchy, Roster, View
+from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Roster, Topology, View
 from fedlab.fleet.asynchronous import Landing, land
 from fedlab.fleet.deadline import Fates, fates
 
@@ -64,8 +64,8 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     if isinstance(schedule, FedBuff | FedAsync):
         landing, fate = land(schedule, state.flight, view, fate)
         remarks = [] if len(fate.places) or len(busy) else remarks
-    elif isinstance(schedule, Hierarchy):
-        landing = Nodes.of(schedule, view.fleet.devices, state, fate.places)
+    elif isinstance(schedule, Topology):
+        landing = Nodes.of(plan, view.fleet.devices, state, fate.places)
     lost = [view.fleet.devices[place].id for place in fate.lost.tolist()]
     remarks += [(name, f"left out: {text}") for name, text in zip(lost, fate.why, strict=True)]
     return Selected(view, chosen, why, fate, landing, remarks)

@@ -17,7 +17,7 @@ from fedlab.fleet.selection import (
     cohort_size,
 )
 from fedlab.fleet.stragglers import Stragglers
-from fedlab.fleet.topology import Hierarchy
+from fedlab.fleet.topology import Gossip, Hierarchy, Topology
 from fedlab.fleet.view import Cohort, Inquiry, Plainly, Selection, View
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "FedAsync",
     "FedBuff",
     "FedCS",
+    "Gossip",
     "Hierarchy",
     "Inquiry",
     "Oort",
@@ -43,6 +44,7 @@ __all__ = [
     "Schedule",
     "Selection",
     "Stragglers",
+    "Topology",
     "View",
     "admit",
     "choose_cohort",

@@ -25,7 +25,7 @@ from fedlab.core.validation import (
     whole_or_none,
 )
 from fedlab.fleet.deadline import Deadline, Fates
-from fedlab.fleet.topology import Hierarchy
+from fedlab.fleet.topology import Topology
 from fedlab.fleet.view import View
 from fedlab.updates.sent import Updates
 
@@ -116,7 +116,7 @@ class FedAsync(_Async):
         share_of_one(alpha=self.alpha)
 
 
-Schedule = Deadline | FedBuff | FedAsync | Hierarchy
+Schedule = Deadline | FedBuff | FedAsync | Topology
 
 
 def no_flight() -> dict[str, Any]:

@@ -1,19 +1,20 @@
-"""Several models in one run: edges below a cloud, each of which averages devices of its own.
+"""Several models in one run: edges below a cloud, or devices with neighbours and no server.
 
-A *node* has a model: its devices train on that one, and it moves along the mean of what they send.
-Then nodes mix. What is measured is the nodes' mean.
+A *node* has a model: an edge, or a device. Its devices train on that one, and it moves along the
+mean of what they send. Then nodes mix. What is measured is the nodes' mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fedlab.core.typing import F64, I64
-from fedlab.core.validation import of_kind, whole_number
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, Bool
+from fedlab.core.validation import of_kind, one_of, whole_number
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 from fedlab.fleet.clock import round_seconds
@@ -43,8 +44,8 @@ class Hierarchy:
     --------
     >>> from fedlab import VectorIndex
     >>> devices = [Device(number, VectorIndex(2)) for number in range(3)]
-    >>> Hierarchy({"north": [0, 2], "south": [1]}, every=5).nodes(devices)
-    array([0, 1, 0])
+    >>> Hierarchy({"north": [0, 2], "south": [1]}, every=5).begin(devices, seed=0)
+    {'of': array([0, 1, 0])}
     """
 
     edges: Mapping[str, Sequence[int | str]]
@@ -56,7 +57,7 @@ class Hierarchy:
         whole_number(self.every, "every", 1)
         of_kind(self.link, Profile, "link")
 
-    def nodes(self, devices: Sequence[Device]) -> I64:
+    def begin(self, devices: Sequence[Device], seed: int) -> dict[str, Any]:
         """Return the place of each device's edge, (n,); refuse devices of none, or of two."""
         named = [(one, place) for place, ids in enumerate(self.edges.values()) for one in ids]
         edge = dict(named)
@@ -64,19 +65,98 @@ class Hierarchy:
             raise ValueError("two edges name the same device, or one names it twice; once is right")
         if missing := [device.id for device in devices if device.id not in edge]:
             raise ValueError(f"no edge names the devices {missing[:5]}; each needs one")
-        return np.array([edge[device.id] for device in devices], np.int64)
+        return {"of": np.array([edge[device.id] for device in devices], np.intp)}
 
     def shares(self, weight: F64) -> F64:
-        """Return how much each edge's model counts in the mean, (N,)."""
+        """Return how much each node counts in the mean, (N,), by the weights that came to it."""
         return np.asarray(weight / weight.sum())
 
-    def mixing(self, round: int, shares: F64) -> F64 | None:
-        """Return by how much of others' models each one is replaced, (N, N); None by nothing."""
-        return None if round % self.every else np.tile(shares, (len(shares), 1))
+    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> F64 | None:
+        """Return the matrix by which nodes mix, (N, N); None if they don't in this round."""
+        return None if round % self.every else np.tile(self.shares(weight), (len(weight), 1))
 
-    def cost(self, mixes: bool, shares: F64, nbytes: int) -> tuple[float, dict[str, float]]:
-        """Return the seconds and bytes between edges and the cloud; an edge that is new sends."""
-        up, down = (nbytes * int(mixes) * count for count in (np.sum(shares > 0), len(shares)))
+    def cost(self, mixes: int, nbytes: int) -> tuple[float, dict[str, float]]:
+        """Return the seconds and bytes between the cloud and the edges, so many of which send."""
+        up, down = float(nbytes * mixes), float(nbytes * len(self.edges) * (mixes > 0))
         seconds: Any = round_seconds(self.link, nbytes, nbytes, 0, 0)
-        cost = {"cloud_bytes_up": float(up), "cloud_bytes_down": float(down)}
-        return float(seconds) * mixes, cost
+        return float(seconds) * (mixes > 0), {"cloud_bytes_up": up, "cloud_bytes_down": down}
+
+
+@dataclass(frozen=True)
+class Gossip:
+    """No server: each device has a model, trains it, and averages it with those of its neighbours.
+
+    x_i <- sum_j W_ij (x_j + D_j), with D_j what device j's training changed. W has Metropolis-
+    Hastings weights, W_ij = 1 / (1 + max(d_i, d_j)) of neighbours with d_i and d_j neighbours, so
+    that it is doubly stochastic, and the devices' mean moves by the mean change. Who takes no part
+    in a round is no neighbour in it, and keeps its model. A device waits for its neighbours alone.
+
+    Parameters
+    ----------
+    graph : {"ring", "torus", "regular", "complete"}
+        "regular" is drawn: `degree` / 2 rings through all devices, each in an order of its own.
+    degree : int
+        Neighbours in a "regular" graph: even, and below half of the devices.
+
+    Sources: Lian et al., "Can decentralized algorithms outperform centralized algorithms?", NeurIPS
+    2017, algorithm 1 (D-PSGD, here with whole local training before each mixing); Xiao, Boyd & Kim,
+    "Distributed average consensus with least-mean-square deviation", 2007, section 5.2, for W.
+
+    Examples
+    --------
+    >>> metropolis(Gossip("ring").links(4, seed=0))[0].round(3)
+    array([0.333, 0.333, 0.   , 0.333])
+    """
+
+    graph: Literal["ring", "torus", "regular", "complete"] = "ring"
+    degree: int = 4
+    weights: ClassVar[str] = "uniform"
+
+    def __post_init__(self) -> None:
+        one_of(self.graph, ("ring", "torus", "regular", "complete"), "graph")
+        if whole_number(self.degree, "degree", 2, 8) % 2:
+            raise ValueError(f"degree is {self.degree}; it must be even")
+
+    def links(self, count: int, seed: int) -> Bool:
+        """Return who is whose neighbour among so many devices, (n, n)."""
+        one, there = np.arange(count), np.zeros((count, count), np.bool_)
+        if self.graph == "regular":
+            if 2 * self.degree >= count:
+                raise ValueError(f"degree is {self.degree}; {count} devices take less than half")
+            draw = generator(seed, Purpose.GRAPH)
+            while there.sum() < self.degree * count:
+                turn, ring = draw.permutation(count), np.zeros_like(there)
+                ring[turn, np.roll(turn, 1)] = ring[np.roll(turn, 1), turn] = True
+                there |= ring & ~(ring & there).any()  # one that has none of the links so far
+            return there
+        wide = next(w for w in range(int(count**0.5), 0, -1) if count % w == 0)
+        if self.graph == "torus" and wide == 1:
+            raise ValueError(f"{count} devices make no torus; take a ring, or another number")
+        long = count // wide if self.graph == "torus" else count
+        there[one, one // long * long + (one + 1) % long] = there[one, (one + long) % count] = True
+        there |= there.T | (self.graph == "complete")
+        return np.asarray(there & (one != one[:, None]))
+
+    def begin(self, devices: Sequence[Device], seed: int) -> dict[str, Any]:
+        """Return each device as a node of its own, (n,), and the links between them, (n, n)."""
+        return {"of": np.arange(len(devices)), "links": self.links(len(devices), seed)}
+
+    def shares(self, weight: F64) -> F64:
+        """Return how much each node counts in the mean, (N,): alike."""
+        return np.full(len(weight), 1 / len(weight))
+
+    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> F64:
+        """Return the matrix by which nodes mix, (N, N), with those to which updates came."""
+        return metropolis(flight["links"] & np.outer(weight > 0, weight > 0))
+
+
+def metropolis(links: Bool) -> F64:
+    """Return Metropolis-Hastings weights on a graph, (n, n): symmetric, and rows sum to one."""
+    degree = links.sum(axis=1)
+    weights = links / (1.0 + np.maximum.outer(degree, degree))
+    np.fill_diagonal(weights, 1 - weights.sum(axis=1))
+    return np.asarray(weights)
+
+
+#: Schedules under which several nodes have models.
+Topology = Hierarchy | Gossip

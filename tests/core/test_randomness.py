@@ -60,6 +60,7 @@ def test_published_numbers_stand() -> None:
         "SECURE_SUM": 40,
         "SIMULATED_NOISE": 50,
         "PRIVATE_ROWS": 60,
+        "GRAPH": 70,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])

@@ -1,4 +1,4 @@
-"""Edges below a cloud: against flat and separate federations, by hand, resumed to the same bits."""
+"""Edges and gossip: against flat and separate federations, by hand, resumed to the same bits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from fedlab import Device, Federation, LinearRegression, LocalSGD, Profile, SoftmaxRegression
 from fedlab.algorithms import Ditto, Scaffold
-from fedlab.fleet import Cohort, FedBuff, Hierarchy, Plainly, PowerOfChoice, round_seconds
-from fedlab.updates import ChainError, ErrorFeedback, TopK
+from fedlab.fleet import Cohort, Gossip, Hierarchy, Plainly, PowerOfChoice, round_seconds
+from fedlab.fleet.topology import metropolis
+from fedlab.updates import ChainError, ClipNorm, ErrorFeedback, TopK
 from fedlab.updates.robust import Median
 from tests.federation.test_wire import Remembering
 from tests.federations import class_device, regression_device
@@ -148,12 +149,14 @@ def softmax(devices: list[Device], schedule: Any, **settings: Any) -> Federation
 
 
 THREE = Hierarchy({str(k): [f"ward {n}" for n in range(k, 9, 3)] for k in range(3)}, every=4)
+BOTH = [THREE, Gossip("regular")]
 
 
 @pytest.mark.filterwarnings("ignore:.*remarks were made")
-@pytest.mark.parametrize("schedule", [THREE], ids=["hierarchy"])
+@pytest.mark.parametrize("schedule", BOTH, ids=["hierarchy", "gossip"])
 def test_a_run_is_resumed_between_two_averages_to_the_same_bits(schedule, tmp_path):
-    settings = {"cohort": 6, "updates": [ErrorFeedback(TopK(0.3))]}
+    coded = [ErrorFeedback(TopK(0.3))]
+    settings = {"cohort": 6, "updates": coded if schedule is THREE else [ClipNorm(0.5)]}
     whole = softmax(wards(), schedule, **settings)
     whole.run(11)
     softmax(wards(), schedule, **settings).run_to(6, tmp_path / "run")
@@ -168,7 +171,7 @@ def test_a_run_is_resumed_between_two_averages_to_the_same_bits(schedule, tmp_pa
     assert whole.history.series("dropped").sum() > 0
 
 
-@pytest.mark.parametrize("schedule", [THREE], ids=["hierarchy"])
+@pytest.mark.parametrize("schedule", BOTH, ids=["hierarchy", "gossip"])
 def test_parameters_that_are_assigned_are_everybody_s(schedule):
     one = softmax(wards(), schedule, weights="uniform")
     with pytest.warns(UserWarning, match="remarks"):
@@ -199,7 +202,7 @@ def replace_profile(device: Device, **profile: Any) -> Device:
     return device
 
 
-@pytest.mark.parametrize("schedule", [Hierarchy(EDGES)], ids=["hierarchy"])
+@pytest.mark.parametrize("schedule", [Hierarchy(EDGES), Gossip()], ids=["hierarchy", "gossip"])
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
@@ -226,6 +229,148 @@ def test_edges_that_make_no_sense_are_refused():
     for wrong in ({"every": 0}, {"edges": [[0, 1]]}, {"link": 1e6}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Hierarchy(**{"edges": EDGES, **wrong})
-    with pytest.raises(TypeError, match="FedBuff or FedAsync, or a Hierarchy"):
+    with pytest.raises(TypeError, match="FedBuff or FedAsync, or Hierarchy or Gossip"):
         federation(DEVICES, EDGES)
-    assert FedBuff(2) != Hierarchy(EDGES)
+
+
+# -- gossip ---------------------------------------------------------------------------------------
+
+
+def test_weights_are_doubly_stochastic_and_shrink_by_the_closed_forms():
+    count = 12
+    turn = 2 * np.pi * np.arange(count) / count
+    square = 2 * np.pi * np.arange(3) / 3, 2 * np.pi * np.arange(4) / 4
+    forms = {
+        "ring": 1 / 3 + 2 / 3 * np.cos(turn),
+        "torus": (1 + 2 * np.add.outer(*map(np.cos, square)).ravel()) / 5,
+        "complete": np.eye(count)[0],
+    }
+    for graph, form in forms.items():
+        links = Gossip(graph).links(count, seed=0)
+        matrix = metropolis(links)
+        np.testing.assert_allclose(np.linalg.eigvalsh(matrix), np.sort(form), atol=1e-12)
+        assert (matrix == matrix.T).all()
+        np.testing.assert_allclose(matrix.sum(axis=0), 1, rtol=1e-15)
+        assert matrix.min() >= -1e-15
+        assert ((matrix > 1e-15) == (links | np.eye(count, dtype=bool))).all()
+    path = np.array([[0, 1, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0]], bool)
+    np.testing.assert_allclose(metropolis(path)[1], [0.25] * 4)
+    np.testing.assert_allclose(metropolis(path)[0], [0.75, 0.25, 0, 0])
+
+
+def test_a_regular_graph_is_regular_and_follows_from_the_seed():
+    for degree in (2, 4, 6):
+        one = Gossip("regular", degree).links(20, seed=1)
+        assert (one.sum(axis=1) == degree).all()
+        assert (one == one.T).all()
+        assert not one.diagonal().any()
+        assert (one == Gossip("regular", degree).links(20, seed=1)).all()
+        assert (one != Gossip("regular", degree).links(20, seed=2)).any()
+
+
+def test_on_a_complete_graph_gossip_is_fedavg_with_all_devices():
+    """To rounding: each device's model and the mean change are added up in another order."""
+    flat, gossip = (
+        federation(DEVICES, schedule, weights="uniform", algorithm="fedprox")
+        for schedule in (None, Gossip("complete"))
+    )
+    for _ in range(4):
+        ours, theirs = gossip.round().measures, flat.round().measures
+        np.testing.assert_allclose(gossip.parameters, flat.parameters, rtol=1e-12)
+        own = gossip.personal_parameters()
+        np.testing.assert_allclose(own, np.tile(flat.parameters, (7, 1)), rtol=1e-12)
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-12)
+
+
+@pytest.mark.parametrize("cohort", [None, 4])
+def test_a_round_is_the_paper_s_step_among_those_who_take_part(cohort):
+    """W (x + D), with W by hand and D from a federation of that device alone."""
+    gossip = federation(DEVICES, Gossip("ring"), cohort=cohort)
+    models = np.zeros((7, INPUTS + 1))
+    for number in range(1, 5):
+        report = gossip.round()
+        there, after = report.senders.tolist(), models.copy()
+        for n in there:
+            alone = federation([DEVICES[n]], parameters=models[n])
+            alone.round_number = number - 1
+            alone.round()
+            after[n] = alone.parameters
+        friends = {a: [b for b in there if (a - b) % 7 in (1, 6)] for a in there}
+        mixed = models.copy()
+        for a in there:
+            shares = {b: 1 / (1 + max(len(friends[a]), len(friends[b]))) for b in friends[a]}
+            own = 1 - sum(shares.values())
+            mixed[a] = own * after[a] + sum(share * after[b] for b, share in shares.items())
+        models = mixed
+        np.testing.assert_allclose(gossip.personal_parameters(), models, rtol=1e-12)
+        np.testing.assert_allclose(gossip.parameters, models.mean(axis=0), rtol=1e-12)
+
+
+def test_without_training_models_contract_by_the_spectral_gap_about_their_mean():
+    """Steps of 1e-300 move nothing; along an eigenvector by its eigenvalue, else at least so."""
+    still = {"local": LocalSGD(learning_rate=1e-300)}
+    start = np.random.default_rng(0).normal(size=(7, INPUTS + 1))
+    wave = np.cos(2 * np.pi * np.arange(7) / 7)[:, None] * [1.0, 2, 3, 4] + 5
+    second = 1 / 3 + 2 / 3 * np.cos(2 * np.pi / 7)
+    for models, exact in ((wave, True), (start, False)):
+        one = federation(DEVICES, Gossip("ring"), **still)
+        one.round()
+        one.state = replace(one.state, flight={**one.state.flight, "models": models})
+        apart = np.sqrt(np.square(models - models.mean(axis=0)).sum(axis=1).mean())
+        for _ in range(5):
+            now = one.round().measures["consensus_distance"]
+            assert now == pytest.approx(second * apart, rel=1e-9) or not exact
+            assert now <= second * apart * (1 + 1e-12)
+            np.testing.assert_allclose(one.parameters, models.mean(axis=0), rtol=1e-12)
+            apart = now
+
+
+def test_bytes_are_those_of_each_link_and_devices_wait_for_neighbours_alone():
+    took = [1.0, 1, 1, 1, 1, 6]
+    devices = [regression_device(n, rows=10, inputs=INPUTS, seed=1) for n in range(6)]
+    for device, seconds in zip(devices, took, strict=True):
+        device.profile = Profile(bandwidth=(4 * NBYTES + 24) / seconds, compute=1e300)
+    one = federation(devices, Gossip("ring"), record="devices")
+    report = one.round()
+    assert report.measures["bytes_down"] == 6 * 2 * NBYTES  # six links, both ways
+    assert report.measures["bytes_up"] == 6 * (2 * NBYTES + 24)
+    assert report.devices["bytes_up"].tolist() == [2 * NBYTES + 24] * 6
+    # The slow one's neighbours wait for it; theirs wait in the next round.
+    np.testing.assert_allclose(one.state.flight["clock"], [6, 1, 1, 1, 6, 6], rtol=1e-9)
+    measures = one.round().measures
+    np.testing.assert_allclose(one.state.flight["clock"], [12, 7, 2, 7, 12, 12], rtol=1e-9)
+    assert measures["seconds"] == pytest.approx(6, rel=1e-9)
+    # Two who are no neighbours exchange nothing, and train by themselves.
+    apart = federation(devices, Gossip("ring"), selection=Turns([1, 4])).round().measures
+    assert (apart["bytes_down"], apart["bytes_up"]) == (0, 2 * 24)
+
+
+def test_models_of_devices_are_measured_as_their_mean_is():
+    always = {"dropout": 0.0, "availability": 1.0}
+    devices = [replace_profile(device, **always).hold_out(0.4, seed=0) for device in wards()]
+    one = softmax(devices, Gossip("ring"))
+    one.run(3)
+    own = one.validate(model="personal")
+    for device, parameters in zip(one.devices, one.personal_parameters(), strict=True):
+        loss = one.model.evaluate(parameters, *device.validation())["loss"]
+        assert own.loc[device.id, "loss"] == pytest.approx(loss, rel=1e-6)
+    mean = one.validate()
+    last = one.history.last("validation_loss")
+    assert last == pytest.approx(np.average(mean["loss"], weights=mean["rows"]), rel=1e-6)
+    assert np.abs(mean["loss"] - own["loss"]).max() > 1e-3
+
+
+def test_graphs_that_make_no_sense_are_refused():
+    for schedule, why in (
+        (Gossip("torus"), "7 devices make no torus"),
+        (Gossip("regular"), "degree is 4; 7 devices take less than half"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            federation(DEVICES, schedule)
+    with pytest.raises(ValueError, match="weighs devices by 'uniform'"):
+        federation(DEVICES, Gossip(), weights="rows")
+    with pytest.raises(ChainError, match="sends models"):
+        federation(DEVICES, Gossip(), updates=[TopK(0.5)])
+    for wrong in ({"graph": "star"}, {"degree": 3}, {"degree": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Gossip(**wrong)
