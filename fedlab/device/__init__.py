@@ -2,7 +2,7 @@
 
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
-from fedlab.device.profiles import profiles_of, read_profiles, sample_profiles
+from fedlab.device.profiles import profiles_of, read_availability, read_profiles, sample_profiles
 from fedlab.device.rows import Rows
 from fedlab.device.splits import audit_groups, hold_out_devices
 
@@ -13,6 +13,7 @@ __all__ = [
     "audit_groups",
     "hold_out_devices",
     "profiles_of",
+    "read_availability",
     "read_profiles",
     "sample_profiles",
 ]

@@ -36,6 +36,9 @@ class Profile:
         Probability of dropping out of a round that it was chosen for, 0 ... 1.
     watts : float
         Power that it draws while it takes part, for an estimate of energy.
+    online : tuple of (from, until)
+        Simulated seconds since the run began between which it can be reached at all, in order; it
+        drops out of a round that lasts longer. By default always. See `read_availability`.
     """
 
     bandwidth: float = 1.25e6
@@ -46,6 +49,7 @@ class Profile:
     online_until: float = 24.0
     dropout: float = 0.0
     watts: float = 0.0
+    online: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         positive(bandwidth=self.bandwidth, compute=self.compute)
@@ -58,10 +62,13 @@ class Profile:
                 f"online_from is {self.online_from}, online_until {self.online_until}; they must "
                 "lie in 0 ... 24"
             )
+        ends = np.array(self.online, np.float64).reshape(-1, 2).ravel()
+        if not ((ends >= 0).all() and (np.diff(ends) > 0).all()):
+            raise ValueError(f"online is {self.online}; intervals rise, from 0, and lie apart")
 
 
-#: The columns of many profiles; in that of `upload`, NaN stands for None.
-PROFILE = tuple(part.name for part in fields(Profile))
+#: The columns of many profiles, without intervals; in that of `upload`, NaN stands for None.
+PROFILE = tuple(part.name for part in fields(Profile) if part.name != "online")
 _MOST = {"availability": 1, "dropout": 1, "online_from": 24, "online_until": 24, "watts": np.inf}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -91,22 +93,12 @@ def read_profiles(path: str | os.PathLike[str]) -> dict[int | str, Profile]:
         If there is no ``device``, or a column that no profile has; if a device stands twice, or a
         number is none that a profile takes: lines are named.
     """
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    others = [name for name in table if name not in ("device", *PROFILE)]
-    if "device" not in table or others:
-        raise ValueError(
-            f"{os.fspath(path)} has the columns {list(table)}; device is needed, and {PROFILE} are "
-            "allowed"
-        )
-    names = table.pop("device")
-    whole = names.str.fullmatch(r"\d+").all()
+    names, rows = _read(path, ("device",), PROFILE)
     made, wrong = dict[int | str, Profile](), list[str]()
-    for line, (name, row) in enumerate(zip(names, table.to_dict("records"), strict=True), start=2):
+    for line, (key, row) in enumerate(zip(names, rows, strict=True), start=2):
         try:
-            given = {str(field): float(cell) for field, cell in row.items() if cell.strip()}
-            if (key := int(name) if whole else name) in made:
+            given: Any = {field: float(cell) for field, cell in row.items() if cell.strip()}
+            if key in made:
                 raise ValueError(f"device {shown(key)} stands twice")
             made[key] = Profile(**given)
         except ValueError as error:
@@ -114,3 +106,59 @@ def read_profiles(path: str | os.PathLike[str]) -> dict[int | str, Profile]:
     if wrong:
         raise ValueError(f"{os.fspath(path)}: {len(wrong)} bad rows. " + "; ".join(wrong[:5]))
     return made
+
+
+def read_availability(
+    path: str | os.PathLike[str], profiles: Mapping[int | str, Profile] | None = None
+) -> dict[int | str, Profile]:
+    """Read from a CSV file when devices are online: ``device``, ``from_s``, ``until_s``.
+
+    Each line is an interval of simulated seconds since the run began; a device may have any number.
+
+    Parameters
+    ----------
+    path : path-like
+    profiles : mapping of device id to Profile, optional
+        Their hardware, such as `read_profiles` gives; devices that have no line are left as they
+        are.
+
+    Returns
+    -------
+    dict of device id to Profile
+        With ``Profile.online``.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or others are there, or a device's intervals overlap or are none.
+    """
+    spans, made = dict[int | str, list[Any]](), dict(profiles or {})
+    for name, row in zip(*_read(path, ("device", "from_s", "until_s")), strict=True):
+        spans.setdefault(name, []).append((row["from_s"], row["until_s"]))
+    for name, given in spans.items():
+        try:
+            online: list[tuple[float, float]] = []
+            for start, end in sorted((float(start), float(end)) for start, end in given):
+                first = online.pop()[0] if online and online[-1][1] == start else start
+                online.append((first, end))  # one with what it goes on from
+            made[name] = replace(made.get(name, Profile()), online=tuple(online))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: device {shown(name)}: {error}") from None
+    return made
+
+
+def _read(
+    path: str | os.PathLike[str], needed: tuple[str, ...], allowed: tuple[str, ...] = ()
+) -> tuple[list[int | str], list[dict[Any, str]]]:
+    """Return the ids of a table of devices, and the cells of its other columns, by line."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    if set(needed) - set(table) or set(table) - {*needed, *allowed}:
+        raise ValueError(
+            f"{os.fspath(path)} has the columns {list(table)}; {', '.join(needed)} is needed"
+            + (f", and {allowed} are allowed" if allowed else ", and no other is allowed")
+        )
+    names = table.pop("device")
+    whole = names.str.fullmatch(r"\d+").all()
+    return [int(name) if whole else name for name in names], table.to_dict("records")

@@ -89,7 +89,8 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
     deadline : Deadline, optional
     """
     chance, limit = view.fleet.column("dropout", places), np.inf
-    if deadline is None and not chance.any():
+    leaves = view.fleet.leaves(places)
+    if deadline is None and not chance.any() and leaves is None:
         return Fates(places, epochs)
     down, train, up = view.expected(places, epochs)
     if deadline is None:
@@ -107,6 +108,9 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
         draw = generator(view.seed, Purpose.DROPOUT, round=view.round, device=name).random(2)
         drops[one] = draw[0] < chance[one]
         whole[one] *= draw[1] if drops[one] else 1.0
+    if leaves is not None:
+        drops |= whole > leaves
+        whole = np.minimum(whole, leaves)
     late = ~drops & (whole > limit)
     there = np.flatnonzero(~drops & ~late)
     come = np.sort(there[np.argsort(whole[there], kind="stable")[:goal]])

@@ -13,12 +13,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from fedlab.core.settings import described
-from fedlab.core.typing import F64, I64, Places
+from fedlab.core.typing import F64, I64, Bool, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import DAY, HOUR, PROFILE, Profile, column_of, is_default
 from fedlab.index.certificate import content_hash
 
 _DEFAULT = Profile()
+_ALWAYS = np.zeros(1)
 
 
 @runtime_checkable
@@ -79,6 +80,8 @@ class Roster:
         Simulated seconds since the run began, at midnight.
     busy : (k,) int array
         Places of devices that can't be reached, as they are at work.
+    online : mapping of place to (2s,) array
+        The ends of the intervals in which devices can be reached, of those that have such.
     """
 
     devices: Sequence[Device]
@@ -87,6 +90,7 @@ class Roster:
     holding: list[Device]
     clock: float = 0.0
     busy: Places = field(default_factory=lambda: np.empty(0, np.intp))
+    online: Mapping[int, F64] = field(default_factory=dict)
 
     @classmethod
     def of(cls, devices: Sequence[Device]) -> Roster:
@@ -99,7 +103,9 @@ class Roster:
         columns = {name: column_of([d.profile for d in devices], name) for name in PROFILE}
         profiles = {n: column for n, column in columns.items() if not is_default(n, column)}
         holding = [device for device in devices if device.validation_rows]
-        return cls(devices, np.flatnonzero([d.rows for d in devices]), profiles, holding)
+        spans = {at: np.ravel(d.profile.online) for at, d in enumerate(devices) if d.profile.online}
+        able = np.flatnonzero([device.rows for device in devices])
+        return cls(devices, able, profiles, holding, online=spans)
 
     @property
     def count(self) -> int:
@@ -128,13 +134,34 @@ class Roster:
         return np.where(gone, 0.0, self.column("availability", places))
 
     def wait(self, places: Places) -> F64 | None:
-        """Return the seconds until devices can be reached, by their hours; None if all ever can."""
-        if not {"online_from", "online_until"} & self.profiles.keys():
+        """Return the seconds until devices can be reached, by their hours and intervals, (m,).
+
+        None if all ever can.
+        """
+        if not {"online_from", "online_until"} & self.profiles.keys() and not self.online:
             return None
         since = (self.clock - HOUR * self.column("online_from", places)) % DAY
         length = HOUR * (self.column("online_until", places) - self.column("online_from", places))
         length = np.where(length < 0, length + DAY, length)
-        return np.where(since < length, 0.0, DAY - since)
+        asleep = np.where(since < length, 0.0, DAY - since)
+        if self.online:
+            outside, left = self._spans(places)
+            asleep = np.maximum(asleep, np.where(outside, left, 0.0))
+        return asleep
+
+    def leaves(self, places: Places) -> F64 | None:
+        """Return the seconds until devices' intervals end, (m,); None where nobody has such."""
+        if not self.online:
+            return None
+        outside, left = self._spans(places)
+        return np.where(outside, 0.0, left)
+
+    def _spans(self, places: Places) -> tuple[Bool, F64]:
+        """Return who is outside of its intervals, and how long each is still there, or not."""
+        ends = [self.online.get(place, _ALWAYS) for place in places.tolist()]
+        passed = [int(np.searchsorted(one, self.clock, side="right")) for one in ends]
+        left = [np.append(one, np.inf)[at] for one, at in zip(ends, passed, strict=True)]
+        return np.array(passed) % 2 == 0, np.array(left) - self.clock
 
     def column(self, name: str, places: Places) -> F64:
         """Return what the profiles of devices say, (m,)."""

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from fedlab import Device, Federation, LocalSGD, Profile, SoftmaxRegression
+from fedlab.device import read_availability
+from fedlab.device.population import write_population
 from fedlab.fleet import Cohort, Deadline, Oort, Plainly, PowerOfChoice, Roster, round_seconds
 from fedlab.updates import Cast
 from tests.federations import class_device
@@ -104,6 +106,63 @@ def test_a_run_goes_through_the_day_and_a_server_waits_for_the_first_to_wake():
     assert clock[3] == pytest.approx(12 * 3600, rel=1e-12)
     assert clock[6] == pytest.approx(23 * 3600, rel=1e-12)
     assert one.state.clock == pytest.approx(clock[7], rel=1e-12)
+
+
+def test_a_device_is_chosen_within_its_intervals_alone_and_drops_where_one_ends(tmp_path):
+    """An epoch takes each device half an hour: a round of two is an hour."""
+    (tmp_path / "trace.csv").write_text(
+        "device,from_s,until_s\n0,0,9000\n0,9000,10800\n0,18000,30000\n1,7200,99999\n"
+    )
+    slow = {n: Profile(compute=12 * 6 * SIZE / 1800, bandwidth=1e300) for n in range(3)}
+    profiles = read_availability(tmp_path / "trace.csv", slow)
+    assert profiles[0].online == ((0.0, 10800.0), (18000.0, 30000.0))
+    assert profiles[2] == slow[2]
+    one = federation(fleet(profiles[0], profiles[1]), record="devices")
+    with pytest.warns(UserWarning, match="dropped out during training, after 1.2e"):
+        one.run(9)
+    frame = one.history.to_frame()
+    steps = frame[frame.metric == "steps"].groupby("round").who.apply(list)
+    # To 3 h device 0 is there, from 2 h device 1; from 5 h both, and device 0 goes at 8 1/3 h.
+    alone, both = ["0"], ["0", "1"]
+    assert steps.to_dict() == {
+        1: alone, 2: alone, 3: both, 4: ["1"], 5: ["1"], 6: both, 7: both, 8: both, 9: ["1"],
+    }  # fmt: skip
+    assert one.history.series("dropped").to_dict()[9] == 1
+    clock = one.history.series("seconds").cumsum() / 3600
+    np.testing.assert_allclose(clock, range(1, 10), rtol=1e-9)
+
+
+def test_a_server_waits_for_the_first_interval_and_nobody_comes_after_the_last():
+    one = federation(fleet(Profile(online=((7.0, 8.0),)), Profile(online=((5.0, 5.5),))))
+    report = one.round()
+    assert report.measures["seconds"] == 5
+    assert report.remarks[0] == ("server", "no device was reachable")
+    assert one.round().senders.tolist() == [1]
+    roster = replace(Roster.of(one.devices), clock=9.0)
+    assert roster.chance(np.arange(2)).tolist() == [0, 0]
+    assert (roster.wait(np.arange(2)) == np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("device,from_s\n0,1", r"device, from_s, until_s is needed"),
+        ("device,from_s,until_s,upload\n0,1,2,3", "no other is allowed"),
+        ("device,from_s,until_s\n0,1,5\n0,4,6", r"device 0 \(int\): .*lie apart"),
+        ("device,from_s,until_s\na,5,5", "device 'a' .*rise"),
+        ("device,from_s,until_s\na,-1,5", "device 'a' .*from 0"),
+        ("device,from_s,until_s\na,soon,5", "device 'a' .*soon"),
+    ],
+)
+def test_traces_that_are_none_are_refused(text, why, tmp_path):
+    (tmp_path / "trace.csv").write_text(text)
+    with pytest.raises(ValueError, match=why):
+        read_availability(tmp_path / "trace.csv")
+
+
+def test_a_population_does_not_forget_intervals(tmp_path):
+    with pytest.raises(ValueError, match="device 0 has intervals, which no population stores"):
+        write_population(tmp_path / "one", fleet(Profile(online=((0, 1),))), dimensions=4)
 
 
 def test_a_deadline_takes_the_first_that_fill_the_cohort_and_names_the_others():

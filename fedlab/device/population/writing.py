@@ -178,6 +178,8 @@ class _Writer:
     def add(self, device: tuple[Any, ...] | Device) -> None:
         """Add one device: (x, y), (id, x, y), or a `Device` with all its rows and its profile."""
         if isinstance(device, Device):
+            if device.profile.online:
+                raise ValueError(f"device {device.id!r} has intervals, which no population stores")
             self._profiles.append(device.profile)
             device = device.id, device.index.vectors, device.labels
         if not isinstance(device, tuple | list) or len(device) not in (2, 3):
