@@ -131,8 +131,7 @@ class Checkpoint:
 
 # -- trees of arrays as JSON and arrays ------------------------------------------------------------
 
-# A node is {kind: content}. Arrays are named; those of many devices are stacked, so that the
-# header stays small.
+# A node is {kind: content}; arrays are named.
 
 
 def _named(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -152,28 +151,12 @@ def _flattened(node: Any, name: str, arrays: Arrays) -> Any:
         parts = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node)]
         return {type(node).__name__: parts}
     if isinstance(node, dict) and all(type(key) in (str, int) for key in node):
-        return _flattened_dict(node, name, arrays)
+        values = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node.values())]
+        return {"dict": [list(pair) for pair in zip(node, values, strict=True)]}
     raise TypeError(
         f"{name} is a {type(node).__name__}; a checkpoint holds arrays, numbers, text, None, and "
         "lists and dicts of them, with keys of text or whole numbers"
     )
-
-
-def _flattened_dict(node: dict[Any, Any], name: str, arrays: Arrays) -> Any:
-    kinds = {
-        (part.dtype.str, part.shape) if isinstance(part, np.ndarray) else None
-        for part in node.values()
-    }
-    places = all(type(key) is int and -(2**63) <= key < 2**63 for key in node)
-    if len(kinds) == 1 and None not in kinds and places:
-        keys, parts = np.array(list(node), np.int64), np.array(list(node.values()))
-        stacked = [_flattened(keys, f"{name}.keys", arrays), _flattened(parts, name, arrays)]
-        return {"stack": stacked}
-    items = [
-        [key, _flattened(part, f"{name}.{place}", arrays)]
-        for place, (key, part) in enumerate(node.items())
-    ]
-    return {"dict": items}
 
 
 def _unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
@@ -185,9 +168,6 @@ def _unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if kind in ("list", "tuple"):
         parts = [_unflattened(part, arrays) for part in content]
         return parts if kind == "list" else tuple(parts)
-    if kind == "stack":
-        keys, parts = (_unflattened(part, arrays) for part in content)
-        return dict(zip(keys.tolist(), parts, strict=True))
     if kind == "dict":
         return {key: _unflattened(part, arrays) for key, part in content}
     raise ValueError(f"a state of kind {json.dumps(kind)}")

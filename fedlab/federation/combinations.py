@@ -92,25 +92,20 @@ def _refuse_odd_models(plan: Plan, fleet: Roster) -> None:
     if not isinstance(schedule, FedBuff | FedAsync | Topology):
         ways = "a Deadline, FedBuff or FedAsync, or Hierarchy or Gossip"
         raise TypeError(f"schedule is {shown(schedule)}; give {ways}")
-    own, steps, asks = list(_PLAIN), False, False
     coded = isinstance(schedule, Gossip) and any(isinstance(s, Coding) for s in plan.chain.stages)
-    if isinstance(schedule, Topology):
+    if nodes := isinstance(schedule, Topology):
         schedule.begin(fleet.devices, plan.seed)
-        does, fits, odd = (
-            "adds up each node's updates",
-            "is no sum of them",
-            type(judge) is not Mean,
-        )
-        steps = plan.server != SGD(getattr(plan.server, "rate", 1.0))
-        own, asks = [*own, "serve"], len(plan.selection.reads) > 0
+        does, odd = "adds up each node's updates", type(judge) is not Mean
     else:
-        does, fits = "weighs each update by its staleness", "counts all alike"
-        odd = getattr(judge, "weights", None) == "uniform" or hasattr(judge, "root")
+        does, odd = "weighs each update by its staleness", hasattr(judge, "root")
+        odd = odd or getattr(judge, "weights", None) == "uniform"
         if not plan.quorum <= schedule.buffer <= plan.cohort:
             raise ValueError(
                 f"a buffer of {schedule.buffer} was given, with cohorts of {plan.cohort} and a "
                 f"quorum of {plan.quorum}; it must lie between those two"
             )
+    steps = nodes and plan.server != SGD(getattr(plan.server, "rate", 1.0))
+    asks, own = nodes and plan.selection.reads, (*_PLAIN, "serve") if nodes else _PLAIN
     plain = all(getattr(method, n, None) is getattr(Stateless, n, None) for n in own)
     more = (
         f"{method.__name__} does more on the server than to average changes, which those of other "
@@ -121,7 +116,7 @@ def _refuse_odd_models(plan: Plan, fleet: Roster) -> None:
         (not plan.chain.shows_rows, "stages of updates= hide single ones; leave those out"),
         (coded, "sends models, which codecs of updates= don't suit; leave those out"),
         (plan.down, "down= codes one model, from which all devices start; leave down= out"),
-        (odd, f"{judge} {fits}; take one with weights, such as Mean()"),
+        (odd, f"{judge} does not, or counts all alike; take Mean()"),
         (steps, f"{plan.server} remembers the steps of one model; take SGD(rate)"),
         (asks, f"{type(plan.selection).__name__} asks about one model; take AtRandom()"),
         (not plain, more),

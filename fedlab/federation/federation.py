@@ -43,7 +43,6 @@ from fedlab.fleet import (
     Schedule,
     Selection,
     Stragglers,
-    Topology,
     admit,
     cohort_size,
 )
@@ -327,10 +326,8 @@ class Federation:
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        nodes = isinstance(self.plan.schedule, Topology)  # which all go on from there
-        flight = {} if nodes else self.state.flight
-        vector = _checked(values, self.layout)
-        self.state = replace(self.state, parameters=vector, flight=flight)
+        flight = self.state.flight if "places" in self.state.flight else {}  # nodes begin there
+        self.state = replace(self.state, parameters=_checked(values, self.layout), flight=flight)
 
     @property
     def privacy(self) -> Guarantee | None:

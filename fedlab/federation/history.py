@@ -105,17 +105,13 @@ class History:
         longer._log, longer._length = self._log, self._length
         server = np.array([list(report.measures.values())], np.float64)
         remarks = tuple((str(who), text) for who, text in report.remarks)
-        blocks = [
-            _Block(
-                *(report.round, (SERVER,), tuple(report.measures), server),
-                *(remarks, report.wall_seconds),
-            )
-        ]
+        names, seconds = tuple(report.measures), report.wall_seconds
+        blocks = [_Block(report.round, (SERVER,), names, server, remarks, seconds)]
         if report.devices:
             columns = {name: column for name, column in report.devices.items() if name != "id"}
             values = np.column_stack([column.astype(np.float64) for column in columns.values()])
-            names = tuple(str(name) for name in report.devices["id"])
-            blocks.append(_Block(report.round, names, tuple(columns), values))
+            who = tuple(str(name) for name in report.devices["id"])
+            blocks.append(_Block(report.round, who, tuple(columns), values))
         longer._append(*blocks)
         return longer
 

@@ -16,6 +16,7 @@ from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import CHANGE, Wire
 from fedlab.fleet.asynchronous import Landing
+from fedlab.fleet.clock import round_seconds
 from fedlab.fleet.deadline import Fates
 from fedlab.fleet.topology import Hierarchy
 from fedlab.updates import ServerOptimiser, Updates
@@ -80,8 +81,8 @@ class Nodes(Landing):
             with np.errstate(over="ignore"):
                 models[node] = wire.moved(after, models[node], means)
         weight += share
-        mean: F64 = _mixed(schedule.shares(weight)[None], models)[0]
-        matrix = schedule.mixing(state.round + 1, self.flight, weight)
+        shares, matrix = schedule.mixing(state.round + 1, self.flight, weight)
+        mean: F64 = _mixed(shares[None], models)[0]
         if matrix is not None:
             self.made.update(matrix=matrix, mixes=np.count_nonzero(weight))
             weight, models = np.zeros(len(weight)), _mixed(matrix, models).astype(models.dtype)
@@ -98,12 +99,14 @@ class Nodes(Landing):
             np.maximum.at(clock, of[who], flight["clock"][of[who]] + took)
         if not len(places):
             clock = np.maximum(clock, before.clock + fate.until)
-        pause, cost = 0.0, dict[str, float]()
-        if isinstance(schedule, Hierarchy):
-            pause, cost = schedule.cost(made.get("mixes", 0), before.parameters.nbytes)
+        cost, mixes, nbytes = {}, made.get("mixes", 0), before.parameters.nbytes
         if (matrix := made.get("matrix")) is not None:
             with_whom = (matrix > 0) | np.eye(len(matrix), dtype=np.bool_)
-            clock = np.where(with_whom, clock, 0.0).max(axis=1) + pause
+            clock = np.where(with_whom, clock, 0.0).max(axis=1)
+        if isinstance(schedule, Hierarchy):
+            down = nbytes * len(clock) * (mixes > 0)
+            cost = {"cloud_bytes_up": float(nbytes * mixes), "cloud_bytes_down": float(down)}
+            clock += round_seconds(schedule.link, nbytes, nbytes, 0, 0) * (mixes > 0)
         kept = {name: made.get(name, was) for name, was in flight.items()}
         apart = kept["models"] - _mixed(np.full((1, len(clock)), 1 / len(clock)), kept["models"])
         cost["consensus_distance"] = float(np.sqrt(np.square(apart).sum(axis=1).mean()))
@@ -119,8 +122,7 @@ def _mixed(matrix: F64, models: Array) -> F64:
 
 def own_models(state: RunState, places: Places) -> Array:
     """Return the models of devices' nodes, (m, p); of strangers, who lie beyond, the mean."""
-    own, flight = np.tile(state.parameters, (len(places), 1)), state.flight
-    if flight:
-        known = places < len(flight["of"])
-        own[known] = flight["models"][flight["of"][places[known]]]
-    return own
+    of, models = state.flight.get("of", np.zeros(1, np.intp)), state.flight.get("models")
+    models = state.parameters[None] if models is None else models
+    node = np.where(places < len(of), of[places % len(of)], len(models))
+    return np.vstack([models, state.parameters])[node]

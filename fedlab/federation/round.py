@@ -145,16 +145,14 @@ def play(
         cost: dict[str, float] = {}
         for accounts in (plan.privacy, plan.row_privacy):
             cost |= {} if accounts is None else accounts.measures(after.private)
+        due = number % plan.evaluation.every == 0
+        worth = evaluated(plan, fleet, after.parameters, threads) if due else {}
         measures = {
             **_cost(drawn, came, seconds, received.sum()),
             **_summary(came),
             **moves,
             **cost,
-            **(
-                evaluated(plan, fleet, after.parameters, threads)
-                if number % plan.evaluation.every == 0
-                else {}
-            ),
+            **worth,
         }
         told: dict[str, Any] = {n: came.column(n) for n in plan.selection.reads if n in _TOLD}
         told |= {"places": came.places, "seconds": seconds}
@@ -484,14 +482,9 @@ def _received(view: View, places: Places, down: I64) -> F64:
 
 
 def _seconds(plan: Plan, view: View, came: _Came) -> F64:
-    seconds: F64 = round_seconds(
-        view.fleet.hardware(came.places),
-        came.column("down"),
-        came.nbytes,
-        plan.model.layout.size,
-        came.column("rows") * came.column("epochs"),
-    )
-    return seconds
+    hardware, rows = view.fleet.hardware(came.places), came.column("rows") * came.column("epochs")
+    size, down = plan.model.layout.size, came.column("down")
+    return np.asarray(round_seconds(hardware, down, came.nbytes, size, rows))
 
 
 def _summary(came: _Came) -> dict[str, float]:

@@ -93,13 +93,12 @@ def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, 
 def _sent_out(plan: Plan, view: View, places: Places) -> tuple[Fates, list[tuple[object, str]]]:
     """Return who trains, and how many epochs each does; or a remark why nobody does."""
     if not len(places):
-        why = "no device was chosen"
-        if isinstance(plan.selection, AtRandom):
-            why = "no device was reachable"
+        there = "reachable" if isinstance(plan.selection, AtRandom) else "chosen"
         # A server that finds all asleep waits for the first to wake.
         wait = view.fleet.wait(view.fleet.places)
         until = 0.0 if wait is None else float(wait.min(initial=DAY))
-        return Fates(places, np.empty(0, np.int64), until=until), [(SERVER, why)]
+        nobody = Fates(places, np.empty(0, np.int64), until=until)
+        return nobody, [(SERVER, f"no device was {there}")]
     epochs = np.full(len(places), plan.local.epochs)
     if plan.stragglers is not None:
         places, epochs = _in_time(plan, places, view.round)
@@ -113,8 +112,8 @@ def _sent_out(plan: Plan, view: View, places: Places) -> tuple[Fates, list[tuple
 def _in_time(plan: Plan, places: Places, number: int) -> tuple[Places, I64]:
     """Return who of the cohort does any epochs, and how many."""
     assert plan.stragglers is not None
-    given = plan.stragglers.epochs(len(places), plan.local.epochs, plan.seed, number)
-    epochs = np.asarray(given)
+    full = plan.local.epochs
+    epochs = np.asarray(plan.stragglers.epochs(len(places), full, plan.seed, number))
     if np.shape(epochs) != (len(places),) or np.min(epochs) < 0:
         who = type(plan.stragglers).__name__
         raise ValueError(f"{who}.epochs gave {epochs}; {len(places)} whole numbers are needed")

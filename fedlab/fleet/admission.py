@@ -57,9 +57,7 @@ def _refuse_no_devices(given: Any) -> None:
 def _refuse_unfit(devices: Sequence[Device], model: Model) -> None:
     if len({str(device.id) for device in devices}) < len(devices):
         raise ValueError("two devices have the same id; each needs one of its own")
-    for device in devices:
-        if device.rows == 0:
-            continue
+    for device in (device for device in devices if device.rows):
         _refuse_other_vectors(f"device {device.id!r}", device.index.dimensions, model)
         try:
             model.check_labels(device.labels)

@@ -89,8 +89,7 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
     deadline : Deadline, optional
     """
     chance, limit = view.fleet.column("dropout", places), np.inf
-    leaves = view.fleet.leaves(places)
-    if deadline is None and not chance.any() and leaves is None:
+    if deadline is None and not chance.any() and not view.fleet.online:
         return Fates(places, epochs)
     down, train, up = view.expected(places, epochs)
     if deadline is None:
@@ -108,9 +107,9 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
         draw = generator(view.seed, Purpose.DROPOUT, round=view.round, device=name).random(2)
         drops[one] = draw[0] < chance[one]
         whole[one] *= draw[1] if drops[one] else 1.0
-    if leaves is not None:
-        drops |= whole > leaves
-        whole = np.minimum(whole, leaves)
+    if view.fleet.online:
+        drops |= whole > (left := np.maximum(view.fleet.stays(places), 0))
+        whole = np.minimum(whole, left)
     late = ~drops & (whole > limit)
     there = np.flatnonzero(~drops & ~late)
     come = np.sort(there[np.argsort(whole[there], kind="stable")[:goal]])
@@ -118,9 +117,8 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
     full = len(come) == goal
     end = whole[come].max(initial=0.0) if full else min(limit, whole[lost].max(initial=0.0))
     busy = np.minimum(whole[lost], end)
-    stage = np.select(
-        [busy < down[lost], busy < (down + train)[lost]], ["before", "during"], "after"
-    )
+    begun, done = down[lost], (down + train)[lost]
+    stage = np.select([busy < begun, busy < done], ["before", "during"], "after")
     why = []
     for one, at, seconds in zip(lost.tolist(), stage.tolist(), busy.tolist(), strict=True):
         text = "not needed any more: the cohort was full"
@@ -129,8 +127,8 @@ def fates(view: View, places: Places, epochs: I64, goal: int, deadline: Deadline
         elif late[one]:
             text = f"late: it needs {whole[one]:.3g} s, and the deadline is {limit:.3g} s"
         why.append(text)
-    received = np.clip(busy / down[lost], 0, 1) * view.traffic[0]
-    sent = np.clip((busy - (down + train)[lost]) / up[lost], 0, 1) * view.traffic[1]
+    received = np.clip(busy / begun, 0, 1) * view.traffic[0]
+    sent = np.clip((busy - done) / up[lost], 0, 1) * view.traffic[1]
     gone = {"dropped": drops.sum(), "late": late.sum(), "surplus": len(there) - len(come)}
     gone |= {"bytes_down_lost": received.sum(), "bytes_up_lost": sent.sum()}
     measures = {name: float(value) for name, value in gone.items()}

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from fedlab.core.settings import described
-from fedlab.core.typing import F64, I64, Bool, Places
+from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import DAY, HOUR, PROFILE, Profile, column_of, is_default
 from fedlab.index.certificate import content_hash
@@ -144,24 +144,14 @@ class Roster:
         length = HOUR * (self.column("online_until", places) - self.column("online_from", places))
         length = np.where(length < 0, length + DAY, length)
         asleep = np.where(since < length, 0.0, DAY - since)
-        if self.online:
-            outside, left = self._spans(places)
-            asleep = np.maximum(asleep, np.where(outside, left, 0.0))
-        return asleep
+        return np.maximum(asleep, -self.stays(places)) if self.online else asleep
 
-    def leaves(self, places: Places) -> F64 | None:
-        """Return the seconds until devices' intervals end, (m,); None where nobody has such."""
-        if not self.online:
-            return None
-        outside, left = self._spans(places)
-        return np.where(outside, 0.0, left)
-
-    def _spans(self, places: Places) -> tuple[Bool, F64]:
-        """Return who is outside of its intervals, and how long each is still there, or not."""
+    def stays(self, places: Places) -> F64:
+        """Return the seconds until devices' intervals end, (m,); negative, until one begins."""
         ends = [self.online.get(place, _ALWAYS) for place in places.tolist()]
         passed = [int(np.searchsorted(one, self.clock, side="right")) for one in ends]
-        left = [np.append(one, np.inf)[at] for one, at in zip(ends, passed, strict=True)]
-        return np.array(passed) % 2 == 0, np.array(left) - self.clock
+        left = [np.append(one, np.inf)[k] - self.clock for one, k in zip(ends, passed, strict=True)]
+        return np.array(left) * (2.0 * (np.array(passed) % 2) - 1)
 
     def column(self, name: str, places: Places) -> F64:
         """Return what the profiles of devices say, (m,)."""

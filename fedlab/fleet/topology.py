@@ -17,7 +17,6 @@ from fedlab.core.typing import F64, Bool
 from fedlab.core.validation import of_kind, one_of, whole_number
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
-from fedlab.fleet.clock import round_seconds
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,10 @@ class Hierarchy:
             raise ValueError(f"no edge names the devices {missing[:5]}; each needs one")
         return {"of": np.array([edge[device.id] for device in devices], np.intp)}
 
-    def shares(self, weight: F64) -> F64:
-        """Return how much each node counts in the mean, (N,), by the weights that came to it."""
-        return np.asarray(weight / weight.sum())
-
-    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> F64 | None:
-        """Return the matrix by which nodes mix, (N, N); None if they don't in this round."""
-        return None if round % self.every else np.tile(self.shares(weight), (len(weight), 1))
-
-    def cost(self, mixes: int, nbytes: int) -> tuple[float, dict[str, float]]:
-        """Return the seconds and bytes between the cloud and the edges, so many of which send."""
-        up, down = float(nbytes * mixes), float(nbytes * len(self.edges) * (mixes > 0))
-        seconds: Any = round_seconds(self.link, nbytes, nbytes, 0, 0)
-        return float(seconds) * (mixes > 0), {"cloud_bytes_up": up, "cloud_bytes_down": down}
+    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> tuple[F64, F64 | None]:
+        """Return how much nodes count in the mean, (N,), and by what they mix, (N, N), if now."""
+        shares = weight / weight.sum()
+        return shares, None if round % self.every else np.tile(shares, (len(shares), 1))
 
 
 @dataclass(frozen=True)
@@ -94,9 +84,10 @@ class Gossip:
     Parameters
     ----------
     graph : {"ring", "torus", "regular", "complete"}
-        "regular" is drawn: `degree` / 2 rings through all devices, each in an order of its own.
-    degree : int
-        Neighbours in a "regular" graph: even, and below half of the devices.
+        "regular" is drawn: rings through all devices, each in an order of its own, that share no
+        link.
+    rings : int
+        Half of how many neighbours each device has in a "regular" graph: 1 ... 4.
 
     Sources: Lian et al., "Can decentralized algorithms outperform centralized algorithms?", NeurIPS
     2017, algorithm 1 (D-PSGD, here with whole local training before each mixing); Xiao, Boyd & Kim,
@@ -109,22 +100,20 @@ class Gossip:
     """
 
     graph: Literal["ring", "torus", "regular", "complete"] = "ring"
-    degree: int = 4
+    rings: int = 2
     weights: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:
         one_of(self.graph, ("ring", "torus", "regular", "complete"), "graph")
-        if whole_number(self.degree, "degree", 2, 8) % 2:
-            raise ValueError(f"degree is {self.degree}; it must be even")
+        whole_number(self.rings, "rings", 1, 4)
 
     def links(self, count: int, seed: int) -> Bool:
         """Return who is whose neighbour among so many devices, (n, n)."""
         one, there = np.arange(count), np.zeros((count, count), np.bool_)
         if self.graph == "regular":
-            if 2 * self.degree >= count:
-                raise ValueError(f"degree is {self.degree}; {count} devices take less than half")
+            whole_number(count, "the number of devices in a regular graph", 4 * self.rings + 1)
             draw = generator(seed, Purpose.GRAPH)
-            while there.sum() < self.degree * count:
+            while there.sum() < 2 * self.rings * count:
                 turn, ring = draw.permutation(count), np.zeros_like(there)
                 ring[turn, np.roll(turn, 1)] = ring[np.roll(turn, 1), turn] = True
                 there |= ring & ~(ring & there).any()  # one that has none of the links so far
@@ -141,13 +130,10 @@ class Gossip:
         """Return each device as a node of its own, (n,), and the links between them, (n, n)."""
         return {"of": np.arange(len(devices)), "links": self.links(len(devices), seed)}
 
-    def shares(self, weight: F64) -> F64:
-        """Return how much each node counts in the mean, (N,): alike."""
-        return np.full(len(weight), 1 / len(weight))
-
-    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> F64:
-        """Return the matrix by which nodes mix, (N, N), with those to which updates came."""
-        return metropolis(flight["links"] & np.outer(weight > 0, weight > 0))
+    def mixing(self, round: int, flight: Mapping[str, Any], weight: F64) -> tuple[F64, F64]:
+        """Return that nodes count alike, (N,), and by what those mix that took part, (N, N)."""
+        there = np.outer(weight > 0, weight > 0)
+        return np.full(len(weight), 1 / len(weight)), metropolis(flight["links"] & there)
 
 
 def metropolis(links: Bool) -> F64:

@@ -259,13 +259,13 @@ def test_weights_are_doubly_stochastic_and_shrink_by_the_closed_forms():
 
 
 def test_a_regular_graph_is_regular_and_follows_from_the_seed():
-    for degree in (2, 4, 6):
-        one = Gossip("regular", degree).links(20, seed=1)
-        assert (one.sum(axis=1) == degree).all()
+    for rings in (1, 2, 3, 4):
+        one = Gossip("regular", rings).links(20, seed=1)
+        assert (one.sum(axis=1) == 2 * rings).all()
         assert (one == one.T).all()
         assert not one.diagonal().any()
-        assert (one == Gossip("regular", degree).links(20, seed=1)).all()
-        assert (one != Gossip("regular", degree).links(20, seed=2)).any()
+        assert (one == Gossip("regular", rings).links(20, seed=1)).all()
+        assert (one != Gossip("regular", rings).links(20, seed=2)).any()
 
 
 def test_on_a_complete_graph_gossip_is_fedavg_with_all_devices():
@@ -363,7 +363,7 @@ def test_models_of_devices_are_measured_as_their_mean_is():
 def test_graphs_that_make_no_sense_are_refused():
     for schedule, why in (
         (Gossip("torus"), "7 devices make no torus"),
-        (Gossip("regular"), "degree is 4; 7 devices take less than half"),
+        (Gossip("regular"), "devices in a regular graph is 7; .* at least 9"),
     ):
         with pytest.raises(ValueError, match=why):
             federation(DEVICES, schedule)
@@ -371,6 +371,6 @@ def test_graphs_that_make_no_sense_are_refused():
         federation(DEVICES, Gossip(), weights="rows")
     with pytest.raises(ChainError, match="sends models"):
         federation(DEVICES, Gossip(), updates=[TopK(0.5)])
-    for wrong in ({"graph": "star"}, {"degree": 3}, {"degree": 0}):
+    for wrong in ({"graph": "star"}, {"rings": 5}, {"rings": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Gossip(**wrong)
