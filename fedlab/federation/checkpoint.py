@@ -65,12 +65,8 @@ class Checkpoint:
             If a state holds something that a file can't.
         """
         state, arrays = self.state, dict[str, NDArray[Any]]()
-        parts: dict[str, Any] = {
-            "history": state.history,
-            "kept": state.kept,
-            "participation": self.participation,
-        }
-        for prefix, part in parts.items():
+        parts: dict[str, Any] = {"history": state.history, "kept": state.kept}
+        for prefix, part in {**parts, "participation": self.participation}.items():
             arrays |= {f"{prefix} {name}": array for name, array in part.arrays().items()}
         arrays["parameters"] = state.parameters
         known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}

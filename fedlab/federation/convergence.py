@@ -42,10 +42,7 @@ class Convergence:
 
     def reached(self, values: Iterable[float]) -> bool:
         """Say whether a run with these values, oldest first, has come to a standstill."""
-        watch, standing = self.watch(), False
-        for value in values:
-            standing = watch(value)
-        return standing
+        return [False, *map(self.watch(), values)][-1]
 
     def watch(self) -> Callable[[float], bool]:
         """Return a function that takes each round's value and says whether the run stands still."""

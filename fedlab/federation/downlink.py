@@ -66,13 +66,9 @@ def sent_down(plan: Plan, state: RunState, places: Places) -> tuple[RunState, I6
     held, number = state.sent["model"], state.round + 1
     difference, layout = (state.parameters - held)[None], plan.model.layout
     travels = np.ones(layout.size, np.bool_) if layout.buffered is None else ~layout.buffered
-    sent = Updates(
-        np.zeros(1, np.intp),
-        {CHANGE: difference[:, travels], BUFFERS: difference[:, ~travels]},
-        np.ones(1),
-        {},
-        layouts={CHANGE: layout.part(travels)},
-    )
+    blocks = {CHANGE: difference[:, travels], BUFFERS: difference[:, ~travels]}
+    layouts = {CHANGE: layout.part(travels)}
+    sent = Updates(np.zeros(1, np.intp), blocks, np.ones(1), {}, layouts=layouts)
     kept = state.kept
     for place, codec in enumerate(plan.down):
         sent, _, kept = codec.apply({}, sent, kept, At(plan.seed, number, stage=f"down {place}"))

@@ -12,7 +12,6 @@ import numpy as np
 
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import read_only
-from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.federation.wire import CHANGE, Wire
 from fedlab.fleet.asynchronous import Landing
@@ -45,12 +44,11 @@ class Nodes(Landing):
     made: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, devices: Any, state: RunState, places: Places) -> Nodes:
+    def of(cls, plan: Any, devices: Any, state: RunState, places: Places) -> Nodes:
         """Return where devices start in a round."""
-        schedule: Any = plan.schedule
         flight = state.flight
         if not flight:  # at first, and wherever parameters were assigned
-            flight = schedule.begin(devices, plan.seed)
+            flight = plan.schedule.begin(devices, plan.seed)
             count = int(flight["of"].max()) + 1
             models, clock = np.tile(state.parameters, (count, 1)), np.full(count, state.clock)
             flight |= {"models": models, "weight": np.zeros(count), "clock": clock}
@@ -117,7 +115,8 @@ class Nodes(Landing):
 
 def _mixed(matrix: F64, models: Array) -> F64:
     """Return matrix @ models in float64, by what is not zero; each row's bits are its own."""
-    return np.array([row[row > 0] @ models[row > 0].astype(np.float64) for row in matrix])
+    wide = models.astype(np.float64)
+    return np.array([row[row > 0] @ wide[row > 0] for row in matrix])
 
 
 def own_models(state: RunState, places: Places) -> Array:

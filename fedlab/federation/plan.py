@@ -105,11 +105,9 @@ class Plan:
         """
         parts = {p.name: getattr(self, p.name) for p in fields(self) if p.metadata.get("set", True)}
         words = {name: described(part, name) for name, part in parts.items()}
-        return words | {
-            "weights": described(self.weights.weights, "weights"),
-            "engine": self.engine,
-            "layout": described(self.model.layout),
-        }
+        weights = described(self.weights.weights, "weights")
+        layout = described(self.model.layout)
+        return words | {"weights": weights, "engine": self.engine, "layout": layout}
 
     def settings(self, began_with: Roster, parameters: Array) -> dict[str, str]:
         """Return `words`, and those that take longer: what the devices of the first round hold.
@@ -121,10 +119,8 @@ class Plan:
         parameters : array
             Of which type.
         """
-        words = self.words() | {
-            "type of parameters": str(parameters.dtype),
-            "devices": began_with.description,
-        }
+        held = {"type of parameters": str(parameters.dtype), "devices": began_with.description}
+        words = self.words() | held
         devices = began_with.devices
         if callable(self.weights.weights) and not isinstance(devices, Columnar):
             # A function is told from another one by what it gives for the first devices, too.

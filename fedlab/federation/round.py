@@ -503,12 +503,7 @@ def _of_devices(fleet: Roster, came: _Came, plan: Plan) -> dict[str, Any]:
     """Return the columns of single devices, where those are recorded."""
     if not len(came.places):
         return {}
-    return {
-        "id": np.array([fleet.devices[place].id for place in came.places], object),
-        "rows": came.column("rows"),
-        "epochs": came.column("epochs"),
-        "steps": came.column("steps"),
-        "train_loss": came.column("loss"),
-        "bytes_up": came.column("nbytes"),
-        "bytes_down": came.column("down"),
-    }
+    told = {"train_loss": "loss", "bytes_up": "nbytes", "bytes_down": "down"}
+    names = {name: name for name in ("rows", "epochs", "steps")} | told
+    ids = np.array([fleet.devices[place].id for place in came.places], object)
+    return {"id": ids, **{name: came.column(column) for name, column in names.items()}}

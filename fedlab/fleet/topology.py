@@ -109,9 +109,10 @@ class Gossip:
 
     def links(self, count: int, seed: int) -> Bool:
         """Return who is whose neighbour among so many devices, (n, n)."""
+        least = 4 * self.rings + 1 if self.graph == "regular" else 1
+        whole_number(count, f"the number of devices in a {self.graph} graph", least, 10_000)
         one, there = np.arange(count), np.zeros((count, count), np.bool_)
         if self.graph == "regular":
-            whole_number(count, "the number of devices in a regular graph", 4 * self.rings + 1)
             draw = generator(seed, Purpose.GRAPH)
             while there.sum() < 2 * self.rings * count:
                 turn, ring = draw.permutation(count), np.zeros_like(there)

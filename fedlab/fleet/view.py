@@ -163,8 +163,7 @@ class View:
 
     def expected_seconds(self, places: Places) -> F64:
         """Return what a round would take devices, (m,): see `expected`."""
-        down, train, up = self.expected(places, self.epochs)
-        return down + train + up
+        return np.asarray(sum(self.expected(places, self.epochs)))
 
     def expected(self, places: Places, epochs: I64 | int) -> tuple[F64, F64, F64]:
         """Return the seconds in which devices would receive, train so many epochs, and send."""
