@@ -69,6 +69,7 @@ class Nodes(Landing):
         sizes = {name: sent.nbytes_of(name) * self.copies[rows] for name in sent.blocks}
         return replace(sent, sizes=sizes)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is skipped
     def stepped(self, schedule: Any, server: ServerOptimiser, wire: Wire, state: RunState) -> F64:
         """Let nodes step along what came to them, and mix; return the mean of their models."""
         models, weight = self.flight["models"].copy(), self.flight["weight"].copy()
@@ -76,8 +77,7 @@ class Nodes(Landing):
         for node in np.flatnonzero(share).tolist():
             means = {name: total[node] / share[node] for name, total in sums.items()}
             after, _ = server.step({}, read_only(models[node]), wire.widened(means)[CHANGE])
-            with np.errstate(over="ignore"):
-                models[node] = wire.moved(after, models[node], means)
+            models[node] = wire.moved(after, models[node], means)
         weight += share
         shares, matrix = schedule.mixing(state.round + 1, self.flight, weight)
         mean: F64 = _mixed(shares[None], models)[0]

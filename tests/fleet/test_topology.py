@@ -12,7 +12,7 @@ from fedlab import Device, Federation, LinearRegression, LocalSGD, Profile, Soft
 from fedlab.algorithms import Ditto, Scaffold
 from fedlab.fleet import Cohort, Gossip, Hierarchy, Plainly, PowerOfChoice, round_seconds
 from fedlab.fleet.topology import metropolis
-from fedlab.updates import ChainError, ClipNorm, ErrorFeedback, TopK
+from fedlab.updates import SGD, ChainError, ClipNorm, ErrorFeedback, TopK
 from fedlab.updates.robust import Median
 from tests.federation.test_wire import Remembering
 from tests.federations import class_device, regression_device
@@ -195,6 +195,16 @@ def test_a_round_that_is_skipped_moves_no_model_and_takes_its_time():
     assert report.measures["seconds"] > 0
     assert (one.personal_parameters() == one.parameters).all()
     assert one.state.flight["clock"].max() == one.state.clock
+
+
+@pytest.mark.parametrize("schedule", BOTH, ids=["hierarchy", "gossip"])
+def test_a_step_that_is_not_finite_is_skipped_by_all_nodes(schedule):
+    devices = [replace_profile(device, dropout=0.0, availability=1.0) for device in wards()]
+    one = softmax(devices, schedule, server=SGD(1e300))
+    report = one.round()
+    assert "gives NaN or inf" in report.remarks[-1][1]
+    assert np.isfinite(one.personal_parameters()).all()
+    assert (one.personal_parameters() == one.parameters).all()
 
 
 def replace_profile(device: Device, **profile: Any) -> Device:
