@@ -1,4 +1,4 @@
-"""Devices as hardware: who takes part in a round, and how long it takes."""
+"""Devices as hardware: who takes part in a round, how long it takes, who averages with whom."""
 
 from fedlab.fleet.admission import admit
 from fedlab.fleet.asking import ByDiversity, ByQuality, PowerOfChoice
