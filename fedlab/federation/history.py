@@ -254,19 +254,21 @@ def effort_to(history: History, metric: str, target: float) -> dict[str, float]:
     Returns
     -------
     dict
-        ``rounds``; ``bytes`` sent and received; ``seconds``, simulated on the devices' hardware.
+        ``rounds``; ``bytes`` in all, ``bytes_up`` and ``bytes_down``; ``seconds``, simulated on the
+        devices' hardware.
 
     Examples
     --------
     >>> history = History()
     >>> for round, accuracy in enumerate([0.2, 0.7, 0.6, 0.9], start=1):
-    ...     history.record(round, "server", accuracy=accuracy, bytes_up=5, bytes_down=5, seconds=1)
+    ...     history.record(round, "server", accuracy=accuracy, bytes_up=5, bytes_down=8, seconds=1)
     >>> effort_to(history, "accuracy", 0.65)
-    {'rounds': 2.0, 'bytes': 20.0, 'seconds': 2.0}
+    {'rounds': 2.0, 'bytes': 26.0, 'bytes_up': 10.0, 'bytes_down': 16.0, 'seconds': 2.0}
     """
-    values = history.series(metric)
+    values, costs = history.series(metric), ["bytes_up", "bytes_down", "seconds"]
     if not (values >= target).any():
-        return {"rounds": np.nan, "bytes": np.nan, "seconds": np.nan}
-    told = history.wide().loc[: (values >= target).idxmax(), ["bytes_up", "bytes_down", "seconds"]]
-    up, down, seconds = told.sum()
-    return {"rounds": float(len(told)), "bytes": float(up + down), "seconds": float(seconds)}
+        return dict.fromkeys(["rounds", "bytes", *costs], np.nan)
+    told = history.wide().loc[: (values >= target).idxmax(), costs]
+    spent = {name: float(told[name].sum()) for name in costs}
+    both = spent["bytes_up"] + spent["bytes_down"]
+    return {"rounds": float(len(told)), "bytes": both, **spent}
