@@ -68,6 +68,16 @@ SMALL = {
         "target": 0.3,
         "hidden": 8,
     },
+    "12_shrink_updates": {
+        "codecs": ["cast", "QSGD"],
+        "seeds": [0, 1],
+        "devices": 6,
+        "cohort": 3,
+        "cohorts": [6, 3],
+        "rounds": 5,
+        "target": 0.4,
+        "hidden": 8,
+    },
     "14_withstand_attacks": {
         "lies": ["IPM", "back door"],
         "defences": ["median", "Bulyan", "FLTrust"],
