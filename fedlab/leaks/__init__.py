@@ -29,7 +29,7 @@ from fedlab.leaks.defences import (
     Undefended,
 )
 from fedlab.leaks.meter import ATTACKS, DEFENCES, leak_summary, leak_table, measure_leaks
-from fedlab.leaks.models import membership_auc, row_from_change
+from fedlab.leaks.models import Overheard, membership_auc, row_from_change
 from fedlab.leaks.scene import Scene
 from fedlab.leaks.trilateration import Prior, trilaterate
 
@@ -44,6 +44,7 @@ __all__ = [
     "Linkage",
     "Membership",
     "Noise",
+    "Overheard",
     "Prior",
     "Quantised",
     "Rotation",

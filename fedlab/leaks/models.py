@@ -7,14 +7,53 @@ from collections.abc import Iterable
 import numpy as np
 
 from fedlab.core.typing import F64, Array
+from fedlab.device.states import DeviceStates
 from fedlab.leaks.attacks import separation
 from fedlab.models.base import Model
+from fedlab.updates.sent import Updates
+from fedlab.updates.stages import At, Rowwise, State
 
 Rows = tuple[Array, Array]
 
 
+class Overheard(Rowwise):
+    """A stage of ``updates=`` that keeps what the server reads of each device at its place.
+
+    Attributes
+    ----------
+    changes : dict of place to (p,) array
+        What each device sent last.
+
+    Examples
+    --------
+    >>> ear = Overheard()
+    >>> sent = Updates(np.array([7]), {"change": np.ones((1, 2))}, np.ones(1), {})
+    >>> _ = ear.apply({}, sent, DeviceStates(), At(0, 1))
+    >>> ear.changes
+    {7: array([1., 1.])}
+    """
+
+    def __init__(self) -> None:
+        self.changes = dict[int, Array]()
+
+    def init(self, size: int) -> State:
+        self.changes.clear()  # of another run, or of a look at what goes together
+        return {}
+
+    def apply(
+        self, state: State, sent: Updates, kept: DeviceStates, at: At
+    ) -> tuple[Updates, State, DeviceStates]:
+        rows = sent.blocks["change"].copy()
+        self.changes.update(zip(sent.places.tolist(), rows, strict=True))
+        return sent, state, kept
+
+
 def membership_auc(
-    model: Model, parameters: Array, inside: Iterable[Rows], outside: Iterable[Rows]
+    model: Model,
+    parameters: Array,
+    inside: Iterable[Rows],
+    outside: Iterable[Rows],
+    reference: Array | None = None,
 ) -> float:
     """Return how well a loss tells who was trained on from who was not: AUC, 0.5 by chance.
 
@@ -26,9 +65,13 @@ def membership_auc(
     parameters : (p,) array
     inside, outside : iterables of (x, y)
         Candidates: single rows, (1, d) and (1,), or all rows of a device.
+    reference : (p,) array, optional
+        A model that the attacker has trained on others: losses count less those under it, so that
+        easy candidates don't pass for members. It is the stronger attack.
 
     Source: Yeom et al., "Privacy risk in machine learning: analyzing the connection to
-    overfitting", CSF 2018.
+    overfitting", CSF 2018; Watson et al., "On the importance of difficulty calibration in
+    membership inference attacks", ICLR 2022.
 
     Examples
     --------
@@ -37,11 +80,14 @@ def membership_auc(
     >>> membership_auc(LinearRegression(1), np.array([1.0, 0.0]), [(x, [1.0])], [(x, [3.0])])
     1.0
     """
-    losses = [
-        np.array([model.evaluate(parameters, x, np.asarray(y))["loss"] for x, y in rows])
-        for rows in (inside, outside)
-    ]
-    return separation(-np.concatenate(losses), len(losses[0]))
+    members = list(inside)
+    rows = [*members, *outside]
+
+    def losses(of: Array) -> F64:
+        return np.array([model.evaluate(of, x, np.asarray(y))["loss"] for x, y in rows])
+
+    harder = 0.0 if reference is None else losses(reference)
+    return separation(harder - losses(parameters), len(members))
 
 
 def row_from_change(weights: Array, bias: Array) -> F64:

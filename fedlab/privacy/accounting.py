@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from fedlab.core.extras import imported
+from fedlab.core.typing import F64
 from fedlab.core.validation import positive, proportion, share_of_one, whole_number
 
 Accountant = Literal["rdp", "pld"]
@@ -162,9 +163,20 @@ def epsilon_of(
     _refuse_uncovered(sampling, accountant)
     if rounds == 0 or sampling == Sampled(0.0):
         return 0.0
-    dp, made = _library(accountant, sampling)
+    dp, made = _library(accountant, isinstance(sampling, Fixed))
     event, count = sampling._event(dp, noise_multiplier, rounds)
-    return float(made().compose(event, count).get_epsilon(delta))
+    if accountant == "pld":
+        return float(made().compose(event, count).get_epsilon(delta))
+    orders, divergences = _divergences(event, isinstance(sampling, Fixed))
+    return float(dp.rdp.compute_epsilon(orders, count * divergences, delta)[0])
+
+
+@lru_cache(maxsize=256)
+def _divergences(event: Any, fixed: bool) -> tuple[F64, F64]:
+    """Return orders, and Renyi's divergences of one release, which add up from round to round."""
+    _, made = _library("rdp", fixed)
+    one = made().compose(event)
+    return one.orders, one.rdp
 
 
 @lru_cache(maxsize=256)
@@ -188,7 +200,7 @@ def noise_for(
     proportion(delta=delta)
     whole_number(rounds, "rounds", 1)
     _refuse_uncovered(sampling, accountant)
-    dp, made = _library(accountant, sampling)
+    dp, made = _library(accountant, isinstance(sampling, Fixed))
 
     def event(z: float) -> Any:
         return dp.SelfComposedDpEvent(*sampling._event(dp, z, rounds))
@@ -207,13 +219,12 @@ def _refuse_uncovered(sampling: Sampling, accountant: str) -> None:
         )
 
 
-def _library(accountant: str, sampling: Sampling) -> tuple[Any, Any]:
+def _library(accountant: str, fixed: bool) -> tuple[Any, Any]:
     dp = imported("dp_accounting", "privacy", "an epsilon")
     logging.getLogger("absl").addFilter(_is_news)
     kind = dp.rdp.RdpAccountant if accountant == "rdp" else dp.pld.PLDAccountant
     # `Unsampled` has doubled how far the sum moves by itself.
     relations = dp.NeighboringRelation
-    fixed = isinstance(sampling, Fixed)
     relation = relations.REPLACE_ONE if fixed else relations.ADD_OR_REMOVE_ONE
     return dp, lambda: kind(neighboring_relation=relation)
 

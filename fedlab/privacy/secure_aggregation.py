@@ -228,7 +228,7 @@ class SecureExchange:
     --------
     >>> exchange = SecureExchange(ring(5), threshold=3, bits=[32])
     >>> for place in (0, 1, 3, 4):  # the third drops out before it sends, the last one after
-    ...     exchange.send(place, [np.uint32([place, 10])])
+    ...     masked = exchange.send(place, [np.uint32([place, 10])])
     >>> exchange.finish(gone=[4])
     [array([ 8, 40], dtype=uint32)]
     """
@@ -252,12 +252,13 @@ class SecureExchange:
             member.receive({p: sent[p][member.place] for p in graph[member.place]})
         self._note(2, "encrypted shares", _SEALED * near, _SEALED * near, everyone)
 
-    def send(self, place: int, values: Sequence[Words]) -> None:
-        """Let a device mask its vectors and send them."""
+    def send(self, place: int, values: Sequence[Words]) -> list[Words]:
+        """Let a device mask its vectors and send them; return what the server is given."""
         masked = lowest(self.members[place].masked(values), self.server.bits)
         size = sum(-(-len(w) * k // 8) for w, k in zip(masked, self.server.bits, strict=True))
         self.ledger.note(3, "up", "masked numbers", size, place)
         self.server.add(place, masked)
+        return masked
 
     def finish(self, gone: Collection[int] = ()) -> list[Words]:
         """Let those that sent numbers, but for some that are gone since, tell shares; return sums.

@@ -74,6 +74,20 @@ def test_calibrated_noise_meets_its_target_and_is_kept(
 
 
 @pytest.mark.usefixtures("_accountant")
+def test_a_further_round_is_added_up_and_not_worked_out_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
+    event = PoissonSampledDpEvent(0.17, GaussianDpEvent(1.3))
+    want = RdpAccountant().compose(event, 40).get_epsilon(1e-5)
+    epsilon_of(1.3, 39, Sampled(0.17), 1e-5)
+    monkeypatch.setattr(RdpAccountant, "compose", None)
+    assert epsilon_of(1.3, 40, Sampled(0.17), 1e-5) == pytest.approx(want, rel=1e-12)
+
+
+@pytest.mark.usefixtures("_accountant")
 def test_epsilon_grows_with_rounds_and_begins_at_zero() -> None:
     spent = [epsilon_of(1.0, rounds, Sampled(0.1), 1e-5) for rounds in range(4)]
     assert spent[0] == 0.0

@@ -149,9 +149,20 @@ def plot_panels(
 def plot_lines(
     lines: pd.DataFrame, *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
 ) -> Drawn:
-    """Draw a line for each column against the frame's index; `log` scales both axes."""
+    """Draw a line for each column against the frame's index; `log` scales both axes.
+
+    Where the index repeats, as over seeds, it is their mean, with Student's 95% interval as a band.
+    """
     figure, ax = axes_of(ax)
-    lines.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log)
+    several, at = not lines.index.is_unique, lines.groupby(level=0)
+    drawn = at.mean() if several else lines
+    drawn.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log)
+    if several:
+        for name, line in zip(lines, ax.get_lines()[-lines.shape[1] :], strict=True):
+            told = [(x, mean_interval(v.dropna())) for x, v in at[str(name)] if v.count() > 1]
+            where: Any = [x for x, _ in told]
+            low, high = [i.low for _, i in told], [i.high for _, i in told]
+            ax.fill_between(where, low, high, color=line.get_color(), alpha=0.18, lw=0)
     return figure, ax, lines
 
 

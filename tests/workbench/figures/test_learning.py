@@ -138,6 +138,17 @@ def test_counts_and_tradeoff_and_lines_return_their_data():
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_lines_over_seeds_are_means_with_bands():
+    lines = pd.DataFrame({"a": [1.0, 2.0, 4.0, 8.0], "b": [1.0, np.nan, 3.0, 5.0]}, [1, 1, 8, 8])
+    _, ax, frame = learning.plot_lines(lines, xlabel="x", ylabel="y")
+    assert [list(line.get_ydata()) for line in ax.get_lines()] == [[1.5, 6.0], [1.0, 4.0]]
+    first, second = (band.get_paths()[0].vertices for band in ax.collections)
+    wanted = [mean_interval([1.0, 2.0]), mean_interval([4.0, 8.0])]
+    assert {*first[:, 1]} == {end for each in wanted for end in (each.low, each.high)}
+    assert set(second[:, 0]) == {8.0}, "of one value there is no interval"
+    assert frame is lines
+
+
 def test_figures_draw_on_axes_that_are_given():
     figure, ax = pyplot.subplots()
     drawn, same, _ = learning.plot_sorted({"a": [1.0, 2.0]}, ylabel="y", ax=ax)
