@@ -78,6 +78,15 @@ SMALL = {
         "target": 0.4,
         "hidden": 8,
     },
+    "13_keep_updates_secret": {
+        "epsilons": [2.0, 32.0],
+        "clips": [0.3, 3.0],
+        "sums": [3, 10],
+        "counts": [50, 100],
+        "seeds": [0, 1],
+        "devices": 60,
+        "rounds": 5,
+    },
     "14_withstand_attacks": {
         "lies": ["IPM", "back door"],
         "defences": ["median", "Bulyan", "FLTrust"],

@@ -1,7 +1,7 @@
 """Figures, each drawn from one tidy frame, which it returns with the figure and its axes."""
 
 from fedlab.workbench.figures.erasure import plot_traces
-from fedlab.workbench.figures.leaks import plot_grid, plot_leaks
+from fedlab.workbench.figures.leaks import plot_grid, plot_images, plot_leaks
 from fedlab.workbench.figures.learning import (
     plot_convergence,
     plot_counts,
@@ -20,6 +20,7 @@ __all__ = [
     "plot_counts",
     "plot_crossing",
     "plot_grid",
+    "plot_images",
     "plot_intervals",
     "plot_leaks",
     "plot_lines",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
+from numpy.typing import ArrayLike
 
 from fedlab.leaks import leak_summary
 from fedlab.workbench.figures.axes import Drawn, axes_of, beside
@@ -118,6 +119,26 @@ def _name_settings(trade: pd.DataFrame, ax: Axes) -> None:
         left = reach[0] > 0.5
         at, shift = min(reach) if left else max(reach), (-10 if left else 10, 0)
         beside(ax, ", ".join(names), (at, recall), shift, va="center", fontsize=10)
+
+
+def plot_images(
+    rows: Mapping[str, ArrayLike], width: int
+) -> tuple[Figure, list[Axes], pd.DataFrame]:
+    """Draw rows as images side by side, each on a scale of its own: what an attack has read.
+
+    Parameters
+    ----------
+    rows : mapping of title to (n,) array
+        Pixels, line by line; the larger, the darker.
+    width : int
+        Pixels of a line.
+    """
+    figure, grid = pyplot.subplots(1, len(rows), figsize=(1.7 * len(rows), 2.2), squeeze=False)
+    for ax, (title, pixels) in zip(grid[0], rows.items(), strict=True):
+        ax.imshow(np.reshape(pixels, (-1, width)), cmap="gray_r")
+        ax.set_title(title, fontsize=10, fontweight="normal")
+        ax.set_axis_off()
+    return figure, list(grid[0]), pd.DataFrame({n: np.ravel(pixels) for n, pixels in rows.items()})
 
 
 def plot_grid(

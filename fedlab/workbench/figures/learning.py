@@ -147,16 +147,26 @@ def plot_panels(
 
 
 def plot_lines(
-    lines: pd.DataFrame, *, xlabel: str, ylabel: str, log: bool = False, ax: Axes | None = None
+    lines: pd.DataFrame,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool | Literal["x"] = False,
+    ax: Axes | None = None,
 ) -> Drawn:
-    """Draw a line for each column against the frame's index; `log` scales both axes.
+    """Draw a line for each column against the frame's index.
 
     Where the index repeats, as over seeds, it is their mean, with Student's 95% interval as a band.
+    `log` scales both axes, or the x axis alone, with the index's values as its ticks.
     """
     figure, ax = axes_of(ax)
     several, at = not lines.index.is_unique, lines.groupby(level=0)
     drawn = at.mean() if several else lines
-    drawn.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log)
+    drawn.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log is True)
+    if log == "x":
+        ax.set_xscale("log")
+        ax.set_xticks(drawn.index, [f"{value:g}" for value in drawn.index])
+        ax.minorticks_off()
     if several:
         for name, line in zip(lines, ax.get_lines()[-lines.shape[1] :], strict=True):
             told = [(x, mean_interval(v.dropna())) for x, v in at[str(name)] if v.count() > 1]

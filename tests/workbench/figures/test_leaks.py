@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
-from fedlab.workbench.figures.leaks import plot_grid, plot_leaks, trade_frame
+from fedlab.workbench.figures.leaks import plot_grid, plot_images, plot_leaks, trade_frame
 
 COLUMNS = ["protection", "setting", "kind", "attacker", "metric", "seed", "value", "chance"]
 
@@ -85,3 +85,13 @@ def test_a_grid_says_every_number_and_a_colour_means_the_same_in_all_panels():
     assert [t.get_color() for t in panels[1].texts] == ["k", "k", "w", "k"]
     assert told.loc["skewed"].equals(skewed)
     assert figure.axes[-1].get_ylabel() == "accuracy"
+
+
+def test_images_stand_side_by_side_each_on_its_own_scale():
+    rows = {"the row": np.arange(6.0), "what was read": 100 * np.arange(6.0)[None]}
+    _, panels, told = plot_images(rows, 3)
+    assert [ax.get_title() for ax in panels] == list(rows)
+    for ax, pixels in zip(panels, rows.values(), strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), np.reshape(pixels, (2, 3)))
+        assert ax.images[0].get_clim() == (pixels.min(), pixels.max())
+    assert list(told["what was read"]) == [0, 100, 200, 300, 400, 500]

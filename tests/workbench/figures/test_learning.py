@@ -140,7 +140,10 @@ def test_counts_and_tradeoff_and_lines_return_their_data():
 
 def test_lines_over_seeds_are_means_with_bands():
     lines = pd.DataFrame({"a": [1.0, 2.0, 4.0, 8.0], "b": [1.0, np.nan, 3.0, 5.0]}, [1, 1, 8, 8])
-    _, ax, frame = learning.plot_lines(lines, xlabel="x", ylabel="y")
+    _, ax, frame = learning.plot_lines(lines, xlabel="x", ylabel="y", log="x")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "8"]
+    assert list(ax.get_xticks(minor=True)) == []
     assert [list(line.get_ydata()) for line in ax.get_lines()] == [[1.5, 6.0], [1.0, 4.0]]
     first, second = (band.get_paths()[0].vertices for band in ax.collections)
     wanted = [mean_interval([1.0, 2.0]), mean_interval([4.0, 8.0])]
