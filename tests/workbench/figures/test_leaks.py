@@ -90,7 +90,9 @@ def test_a_grid_says_every_number_and_a_colour_means_the_same_in_all_panels():
 def test_images_stand_side_by_side_each_on_its_own_scale():
     rows = {"the row": np.arange(6.0), "what was read": 100 * np.arange(6.0)[None]}
     _, panels, told = plot_images(rows, 3)
-    assert [ax.get_title() for ax in panels] == list(rows)
+    # Which of the three a title is follows from the style, and with it from other tests.
+    titles = ["".join(map(ax.get_title, ("left", "center", "right"))) for ax in panels]
+    assert titles == list(rows)
     for ax, pixels in zip(panels, rows.values(), strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), np.reshape(pixels, (2, 3)))
         assert ax.images[0].get_clim() == (pixels.min(), pixels.max())
