@@ -374,7 +374,8 @@ class Federation:
         accounts = self.plan.privacy
         if accounts is not None and (why := accounts.ended(self.state.private)):
             return why
-        if len(spent(self.plan, self.state)) >= self._roster.count:
+        of_rows = self.plan.row_privacy
+        if of_rows is not None and len(spent(self.plan, self.state)) >= self._roster.count:
             return "the budget is spent of every device's rows"
         return None
 

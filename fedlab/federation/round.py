@@ -141,10 +141,9 @@ def play(
             nodes, fate = nodes.ended(*how, step=not skipped)
             drawn = replace(drawn, landing=nodes, fate=fate)
         # A step that was skipped has been looked at all the same.
-        after = replace(after, private={**after.private, **private})
-        cost: dict[str, float] = {}
+        private, cost = {**after.private, **private}, dict[str, float]()
         for accounts in (plan.privacy, plan.row_privacy):
-            cost |= {} if accounts is None else accounts.measures(after.private)
+            cost |= {} if accounts is None else accounts.measures(private)
         due = number % plan.evaluation.every == 0
         worth = evaluated(plan, fleet, after.parameters, threads) if due else {}
         measures = {
@@ -176,6 +175,7 @@ def play(
         selection=rule,
         chosen=drawn.why,
         flight=state.flight if drawn.landing is None else drawn.landing.flight,
+        private=private,
         clock=state.clock + measures["seconds"],
         traffic=(float(down - spared.mean()), np.mean(came.nbytes))
         if len(came.places)
@@ -187,16 +187,16 @@ def play(
 
 def _paid(plan: Plan, view: View, state: RunState, fate: Fates) -> tuple[dict[str, Any], Remarks]:
     """Return what a round costs in privacy, whatever becomes of it, and whose budget it ends."""
-    private, gone = dict[str, Any](), np.empty(0, np.intp)
+    private = dict[str, Any]()
     if plan.privacy is not None:
         private["releases"] = state.private["releases"] + 1
-    if plan.row_privacy is not None:
-        steps = private["steps"] = state.private["steps"].copy()
-        steps[fate.places] += steps_of(plan, state, fate.epochs)
-        steps[fate.lost] += steps_of(plan, state, plan.local.epochs)  # the server may have it all
-        after = spent(plan, replace(state, private={**state.private, **private}))
-        gone = np.setdiff1d(after, spent(plan, state))
-    devices = view.fleet.devices
+    if plan.row_privacy is None:
+        return private, []
+    steps = private["steps"] = state.private["steps"].copy()
+    steps[fate.places] += steps_of(plan, state, fate.epochs)
+    steps[fate.lost] += steps_of(plan, state, plan.local.epochs)  # the server may have it all
+    after = spent(plan, replace(state, private={**state.private, **private}))
+    gone, devices = np.setdiff1d(after, spent(plan, state)), view.fleet.devices
     return private, [(devices[p].id, "its rows' budget is spent") for p in gone.tolist()]
 
 

@@ -53,7 +53,8 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     busy = state.flight.get("places", np.empty(0, np.intp))
     if isinstance(schedule, Deadline):
         size = min(math.ceil(schedule.over_select * size), fleet.count)
-    now = replace(fleet, clock=state.clock, busy=np.union1d(busy, spent(plan, state)))
+    away = busy if plan.row_privacy is None else np.union1d(busy, spent(plan, state))
+    now = replace(fleet, clock=state.clock, busy=away)
     view = View(
         *(now, size - len(busy), plan.seed, state.round + 1),
         *(plan.model, state.parameters, plan.local.epochs, state.traffic),
@@ -81,7 +82,7 @@ def _chosen(plan: Plan, state: RunState, view: View) -> tuple[Cohort, dict[str, 
     places, count = np.asarray(chosen.places), len(view.fleet.devices)
     whole = places.ndim == 1 and (places.dtype.kind in "iu" or not len(places))
     within = whole and (not len(places) or 0 <= places.min() <= places.max() < count)
-    if not within or len(np.unique(places)) < len(places):
+    if not within or len(set(places.tolist())) < len(places):
         raise ValueError(f"{who} gave {places}; places of {count} devices are needed, none twice")
     places = view.fleet.in_turn(places.astype(np.intp))
     some = view.fleet.count < len(view.fleet.devices)
