@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlab.core.typing import U64, Bool
+from fedlab.core.validation import require
 from fedlab.data import (
     ColumnSums,
     Dataset,
@@ -69,6 +70,7 @@ def spread(
     >>> devices[0]
     Device(0: 180 rows of 64)
     """
+    require(partition, "partition (such as iid(len(data), devices=10))", "check", "rows")
     partition.check(len(data))
     order = np.concatenate(partition.rows)
     store = VectorIndex(data.x.shape[1], metric, dtype)

@@ -120,7 +120,15 @@ class LabelFlip:
 
     classes: int
 
+    def __post_init__(self) -> None:
+        whole_number(self.classes, "classes", 2)
+
     def __call__(self, x: Array, y: Array, draw: np.random.Generator) -> tuple[Array, Array]:
+        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
+            raise ValueError(
+                f"labels from {y.min()} to {y.max()} can't be flipped within {self.classes} "
+                "classes; give LabelFlip as many as there are"
+            )
         return x, self.classes - 1 - y
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fedlab.updates import ChainError, DistributedNoise, LocalNoise, PrivateMean
 from fedlab.updates.stages import At
 
 Noise = PrivateMean | LocalNoise | DistributedNoise
+Accounts = TypeVar("Accounts", Privacy, RowPrivacy)
 #: What devices tell of themselves anyway.
 _STATS = ("rows", "epochs", "steps", "loss", "rate")
 #: Rows with which a model is tried.
@@ -65,9 +66,7 @@ def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privac
         for wrong in _refused_in_sums(plan, part):
             raise ChainError(_says(part, wrong))
         sampling = Shared(part.honest, float(part.deviation(1 / plan.cohort)), numbers)
-    found = Privacy(part, sampling, expected)
-    found.epsilon(1)  # what the accountant doesn't have is said now
-    return found
+    return _affordable(Privacy(part, sampling, expected), 1)
 
 
 def _says(part: Noise, wrong: str) -> str:
@@ -89,7 +88,18 @@ def accounted_rows(plan: Plan, fleet: Roster, changing: bool, start: Array) -> R
     for wrong in _refused_by_row(plan, plan.local, fleet, changing, start):
         raise ChainError(f"PrivateSGD gives no epsilon with {wrong}")
     found = RowPrivacy(plan.local, Sampled(plan.local.share))
-    found.epsilon(1)
+    return _affordable(found, plan.local.epochs * plan.local.steps)
+
+
+def _affordable(found: Accounts, first: int) -> Accounts:
+    """Return an account, if the accountant has one, and the budget allows for a first round."""
+    part, cost = found.part, found.epsilon(first)
+    if part.epsilon is not None and cost > part.epsilon:
+        raise ChainError(
+            f"a first round costs epsilon {cost:.4g} at noise_multiplier={part.noise_multiplier:g},"
+            f" and the budget is epsilon={part.epsilon:g}; take more noise "
+            "(fedlab.privacy.accounting.noise_for says how much), or a larger budget"
+        )
     return found
 
 

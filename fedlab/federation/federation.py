@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fedlab.algorithms import Algorithm, WithServer
 from fedlab.core import progress
 from fedlab.core.typing import I64, Array
-from fedlab.core.validation import of_kind, one_of, require, whole_number, whole_or_none
+from fedlab.core.validation import of_kind, one_of, require, shown, whole_number, whole_or_none
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
 from fedlab.federation.accounted import accounted, accounted_rows, spent
@@ -69,6 +69,11 @@ from fedlab.updates.weights import Weigher, Weights
 if TYPE_CHECKING:
     import pandas as pd
 
+_REPEATED = (
+    "noise comes from the operating system, so a run that goes on from an earlier state has other "
+    "noise than one that was never stopped; rounds that were done after it, and are done again, "
+    "cost epsilon that is not counted here"
+)
 #: A run goes on for so many times the time that its last saving took, before the next one.
 _SHARE = 20
 #: What an algorithm may not have of its own where devices come one by one.
@@ -204,6 +209,9 @@ class Federation:
         self._roster, remarks = admit(devices, model)
         self._began_with = self._roster
         self._stored = isinstance(self._roster.devices, Columnar)
+        for name, stages in (("updates", updates), ("down", down)):
+            if not isinstance(stages, Sequence) or isinstance(stages, str):
+                raise TypeError(f"{name} is {shown(stages)}; give a list of stages, as in [Cast()]")
         passed = Chain(tuple(updates), aggregator or Mean())
         weigh = Weigher(own_weights(weights, method, passed.aggregator, schedule))
         if not self._stored:
@@ -259,7 +267,7 @@ class Federation:
         if of_rows is not None:
             private["steps"] = np.zeros(len(self._roster.devices), np.int64)
         learning = method.init(start, self._roster.count, model.layout)
-        self.state = RunState(
+        self._state = RunState(
             round=0,
             parameters=start,
             algorithm=learning,
@@ -279,6 +287,27 @@ class Federation:
                 history.remark(0, SERVER, f"differential privacy: {guarantee}")
 
     # -- what stands where -------------------------------------------------------------------
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stands; assign an earlier one to go back to it."""
+        return self._state
+
+    @state.setter
+    def state(self, state: RunState) -> None:
+        done = [
+            np.sum([np.sum(one.private.get(n, 0)) for n in ("releases", "steps")])
+            for one in (state, self._state)
+        ]
+        if self._noised and done[0] < done[1]:
+            warnings.warn(_REPEATED, stacklevel=2)
+        self._state = state
+
+    @property
+    def _noised(self) -> bool:
+        """Whether noise comes from the operating system, so that no round can be done again."""
+        accounts = (self.plan.privacy, self.plan.row_privacy)
+        return not all(one is None or one.part.simulated for one in accounts)
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -397,7 +426,7 @@ class Federation:
             looked_at, devices = not self._stored and not self.plan.rows, self.devices
             senders = [devices[p] for p in report.senders.tolist()] if looked_at else []
             self._participation.note(report.round, report.senders, senders, report.keys)
-        self.state = state
+        self._state = state
         return report
 
     def run(self, rounds: int, convergence: Convergence | None = None) -> History:
@@ -585,16 +614,10 @@ class Federation:
         saved = Checkpoint.read(path, self._keep_in)
         saved.refuse_other(self._told(), path)
         start = _checked(saved.state.parameters, self.layout)
-        accounts = (self.plan.privacy, self.plan.row_privacy)
-        if not all(one is None or one.part.simulated for one in accounts):
-            warnings.warn(
-                "noise comes from the operating system, so a run that goes on from a file has "
-                "other noise than one that was never stopped; rounds that were done after saving, "
-                "and are done again, cost epsilon that is not counted here",
-                stacklevel=2,
-            )
+        if self._noised:
+            warnings.warn(_REPEATED, stacklevel=2)
         self._participation = saved.participation
-        self.state = replace(saved.state, parameters=start)
+        self._state = replace(saved.state, parameters=start)
         self._saved[os.fspath(path)] = saved.state.kept
 
     # -- what it is worth, and what it used ----------------------------------------------------

@@ -195,8 +195,11 @@ def _paid(plan: Plan, view: View, state: RunState, fate: Fates) -> tuple[dict[st
     steps = private["steps"] = state.private["steps"].copy()
     steps[fate.places] += steps_of(plan, state, fate.epochs)
     steps[fate.lost] += steps_of(plan, state, plan.local.epochs)  # the server may have it all
+    before, devices = spent(plan, state), view.fleet.devices
     after = spent(plan, replace(state, private={**state.private, **private}))
-    gone, devices = np.setdiff1d(after, spent(plan, state)), view.fleet.devices
+    if not len(before) and len(after) >= view.fleet.count:  # nobody is left out of any round
+        return private, []
+    gone = np.setdiff1d(after, before)
     return private, [(devices[p].id, "its rows' budget is spent") for p in gone.tolist()]
 
 

@@ -62,6 +62,8 @@ class Hierarchy:
         edge = dict(named)
         if len(edge) < len(named):
             raise ValueError("two edges name the same device, or one names it twice; once is right")
+        if strange := sorted(map(str, edge.keys() - {device.id for device in devices})):
+            raise ValueError(f"edges name {strange[:5]}, which no device is called; leave them out")
         if missing := [device.id for device in devices if device.id not in edge]:
             raise ValueError(f"no edge names the devices {missing[:5]}; each needs one")
         return {"of": np.array([edge[device.id] for device in devices], np.intp)}

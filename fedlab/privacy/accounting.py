@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 
 from fedlab.core.extras import imported
 from fedlab.core.typing import F64
-from fedlab.core.validation import positive, proportion, share_of_one, whole_number
+from fedlab.core.validation import positive, proportion, share_of_one, shown, whole_number
 
 Accountant = Literal["rdp", "pld"]
 Adjacency = Literal["add or remove one device", "replace one device"]
@@ -210,6 +210,8 @@ def noise_for(
 
 
 def _refuse_uncovered(sampling: Sampling, accountant: str) -> None:
+    if not isinstance(sampling, Sampling):
+        raise TypeError(f"sampling is {shown(sampling)}; give Sampled(rate), Fixed or Unsampled")
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"accountant is {accountant!r}; choose 'rdp' or 'pld'")
     if isinstance(sampling, Fixed) and accountant == "pld":

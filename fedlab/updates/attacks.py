@@ -42,6 +42,8 @@ class Forgery(Rowwise):
 
     #: Whether it sees what the honest devices of a cohort send.
     whole: ClassVar[bool] = False
+    #: A clip or a codec in front of it would act on honest devices alone.
+    needs: ClassVar[frozenset[str]] = frozenset({"rows", "fresh"})
 
     def __post_init__(self) -> None:
         refuse_strangers(self.who)

@@ -26,7 +26,7 @@ _SAID = {
     "linear": "blocks whose weighted sum means something",
     "integer": "whole numbers; put a stage before it that makes them",
     "hidden": "updates that only a sum can be read of; put a mask before it",
-    "fresh": "changes as they were trained, since it adds to them what is owed",
+    "fresh": "changes as they were trained, neither clipped nor with what is owed",
     "additive": "updates that can be added up as they travel",
 }
 _INSTEAD = {
@@ -69,6 +69,9 @@ class Chain:
     def __post_init__(self) -> None:
         holds = _AT_FIRST
         for place, stage in enumerate(self.stages):
+            if hasattr(stage, "begin") or hasattr(stage, "combine"):
+                name = type(stage).__name__
+                raise ChainError(f"{name} is no stage of updates=, but an aggregator: aggregator=")
             require(stage, f"stage {place + 1}", "needs", "gives", "takes", "init", "apply")
             self._refuse(stage, holds, self.stages[:place])
             holds = holds - stage.takes | stage.gives

@@ -283,3 +283,22 @@ def test_it_learns_where_devices_are_many() -> None:
     one.run(15)
     assert one.history.last("test_accuracy") > 0.8
     assert one.history.last("epsilon_simulated") < 15
+
+
+def test_going_back_to_an_earlier_state_says_that_epsilon_is_not_given_back(twenty: Any) -> None:
+    one = private(twenty, aggregator=mean(epsilon=50.0))
+    before = one.state
+    one.run(2)
+    with pytest.warns(UserWarning, match="cost epsilon that is not counted here"):
+        one.state = before
+    seeded = private(twenty)
+    before = seeded.state
+    seeded.run(2)
+    seeded.state = before  # the same noise again, and no warning
+    assert seeded.privacy is not None
+    assert seeded.privacy.rounds == 0
+
+
+def test_a_budget_below_a_first_round_is_refused_with_what_that_costs(twenty: Any) -> None:
+    with pytest.raises(ChainError, match=r"a first round costs epsilon .* take more noise"):
+        private(twenty, aggregator=mean(noise_multiplier=0.1, epsilon=1.0))

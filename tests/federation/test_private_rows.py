@@ -164,12 +164,18 @@ def test_every_rule_leaves_out_who_has_spent(rule: Any) -> None:
     assert one.state.private["steps"].tolist() == [8] * 8
 
 
-def test_a_budget_below_one_round_ends_the_run_before_it() -> None:
-    one = private(steps(epsilon=0.01))
-    before = one.parameters
+def test_a_budget_below_one_round_is_refused_with_what_that_costs() -> None:
+    with pytest.raises(ChainError, match=r"a first round costs epsilon .* take more noise"):
+        private(steps(epsilon=0.01))
+
+
+def test_a_run_that_ends_with_its_budget_has_left_nobody_out() -> None:
+    one = private(steps(epsilon=epsilon(12) + 1e-9))
     one.run(3)
-    assert (one.stopped, one.round_number) == ("budget", 0)
-    assert one.parameters.tobytes() == before.tobytes()
+    assert (one.stopped, one.state.private["steps"].tolist()) == ("rounds", [12] * 8)
+    assert one.history.remarks()["round"].tolist() == [0]
+    one.run(1)
+    assert one.stopped == "budget"
 
 
 # -- resuming ------------------------------------------------------------------------------------

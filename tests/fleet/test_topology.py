@@ -236,6 +236,8 @@ def test_edges_that_make_no_sense_are_refused():
         federation(DEVICES, Hierarchy({"north": [0, 3, 4], "rest": [1, 2, 5]}))
     with pytest.raises(ValueError, match="two edges name the same device"):
         federation(DEVICES, Hierarchy({**EDGES, "east": [0]}))
+    with pytest.raises(ValueError, match=r"edges name \['x'\], which no device is called"):
+        federation(DEVICES, Hierarchy({**EDGES, "east": ["x"]}))
     for wrong in ({"every": 0}, {"edges": [[0, 1]]}, {"link": 1e6}):
         with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
             Hierarchy(**{"edges": EDGES, **wrong})

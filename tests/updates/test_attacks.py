@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedlab.device.poison import LabelFlip
 from fedlab.device.states import DeviceStates
-from fedlab.updates import Updates
+from fedlab.updates import Chain, ChainError, ClipNorm, ErrorFeedback, TopK, Updates
 from fedlab.updates.attacks import (
     ALIE,
     IPM,
@@ -177,3 +178,17 @@ def test_who_is_a_share_or_names(who, says):
         SignFlip(0.2, scale=-1)
     with pytest.raises(ValueError, match=r"not here: \['12', 'x'\]"):
         SignFlip([3, 12, "x"]).check(DEVICES)
+
+
+@pytest.mark.parametrize("first", [ClipNorm(1.0), ErrorFeedback(TopK(0.1))])
+def test_an_attack_behind_other_stages_is_refused(first) -> None:
+    with pytest.raises(ChainError, match="put it before that one"):
+        Chain((first, SignFlip(0.2)))
+    assert len(Chain((SignFlip(0.2), FreeRider(0.1), first)).stages) == 3
+
+
+def test_labels_beyond_the_classes_are_not_flipped() -> None:
+    with pytest.raises(ValueError, match="labels from 0 to 9 can't be flipped within 3 classes"):
+        LabelFlip(3)(np.zeros((2, 1)), np.array([0, 9]), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="classes"):
+        LabelFlip(1)
