@@ -69,7 +69,7 @@ def accounted(plan: Plan, fleet: Roster, changing: bool, start: Array) -> Privac
     return _affordable(Privacy(part, sampling, expected), 1)
 
 
-def _says(part: Noise, wrong: str) -> str:
+def _says(part: Noise | PrivateSGD, wrong: str) -> str:
     return f"{type(part).__name__} gives no epsilon with {wrong}"
 
 
@@ -86,7 +86,7 @@ def accounted_rows(plan: Plan, fleet: Roster, changing: bool, start: Array) -> R
     if not isinstance(plan.local, PrivateSGD):
         return None
     for wrong in _refused_by_row(plan, plan.local, fleet, changing, start):
-        raise ChainError(f"PrivateSGD gives no epsilon with {wrong}")
+        raise ChainError(_says(plan.local, wrong))
     found = RowPrivacy(plan.local, Sampled(plan.local.share))
     return _affordable(found, plan.local.epochs * plan.local.steps)
 
@@ -234,7 +234,7 @@ def _unclipped(plan: Plan, fleet: Roster, start: Array) -> Iterator[str]:
     for name in getattr(plan.algorithm, "reads", ()):
         yield f"reads {name} besides the noised sum"
     phases, sent = _of_nobody(plan, fleet, start)
-    if any(p.observe is not None or p.choose is not None or p.gradient for p in phases):
+    if any(phase.tells_more for phase in phases):
         yield "sends more than how far local training moved"
     elif odd := [*sent.weighed, *(name for name in sent.stats if name not in _STATS)]:
         yield f"weighs or averages {', '.join(odd)} by what devices did"
@@ -277,6 +277,6 @@ def _of_nobody(plan: Plan, fleet: Roster, start: Array) -> tuple[tuple[Phase, ..
     phases = phases_of(plan.algorithm.work(state, start, nobody, kept))
     blocks = {p.send: np.empty((0, len(start)), start.dtype) for p in phases if p.send is not None}
     sent = Updates(nobody, blocks, none, dict.fromkeys(_STATS, none))
-    if any(p.observe is not None or p.choose is not None or p.gradient for p in phases):
+    if any(phase.tells_more for phase in phases):
         return phases, sent  # which the algorithm could not read
     return phases, plan.algorithm.report(state, sent, kept)[0]

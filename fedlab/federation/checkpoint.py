@@ -31,7 +31,7 @@ class CheckpointError(ValueError):
 #: What a header can raise that says other than what is there.
 _ODD = (AttributeError, FileNotFoundError, LookupError, RecursionError, TypeError, ValueError)
 
-#: Fields of a state that are trees.
+#: Fields of a state that are no trees; all others are, and which those of one kind are.
 _OTHERS = ("round", "parameters", "kept", "has_trained", "history")
 _TREES = [part.name for part in fields(RunState) if part.name not in _OTHERS]
 _KINDS = {"stages": tuple, "chosen": dict, "traffic": tuple, "flight": dict, "private": dict}

@@ -76,8 +76,6 @@ _REPEATED = (
 )
 #: A run goes on for so many times the time that its last saving took, before the next one.
 _SHARE = 20
-#: What an algorithm may not have of its own where devices come one by one.
-_PLAIN = ("init", "report", "learn")
 
 
 class Federation:

@@ -240,8 +240,9 @@ def _trained(
     asked = [fleet.devices[place] for place in places.tolist()]
     cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
     wire = Wire.of(plan.model.layout, phases)
-    came = _Came(state.kept, state.stages, wire, fleet.devices, shown=cohort, secure=secure)
-    came.landing = landing
+    came = _Came(
+        state.kept, state.stages, wire, fleet.devices, shown=cohort, secure=secure, landing=landing
+    )
     signals = *plan.rows, plan.weights.weights  # queries, say
     down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
     received = _received(drawn.view, places, down - spared)

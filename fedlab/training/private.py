@@ -25,6 +25,7 @@ from fedlab.privacy.noise import continuous_gaussian
 from fedlab.training.local import LocalSGD
 from fedlab.training.work import Phase
 from fedlab.updates.private import check
+from fedlab.updates.stages import shortening
 
 #: Numbers in the gradients of rows that are held at once.
 _HELD = 1 << 22
@@ -124,7 +125,7 @@ def uncovered(model: Model, phases: Sequence[Phase]) -> Iterator[str]:
         yield "buffers, which take what they hold from rows as they are; take GroupNorm, say"
     if any(phase.objective is not None for phase in phases):
         yield "a loss of the algorithm's, of which rows have no part each; take FedAvg, say"
-    if any(p.gradient or p.observe is not None or p.choose is not None for p in phases):
+    if any(phase.tells_more for phase in phases):
         yield "what devices compute of rows and tell without noise; take FedAvg, say"
 
 
@@ -168,7 +169,7 @@ def clipped_sum(
         rows = x[begin : begin + some], y[begin : begin + some]
         losses, squares, summed = by(model, point, *rows, mask, draw)
         sound = np.isfinite(squares)
-        total += summed(np.where(sound, clip / np.maximum(np.sqrt(squares), clip), 0))
+        total += summed(np.where(sound, shortening(np.sqrt(squares), clip), 0))
         loss += float(losses[sound].sum(dtype=np.float64))
     return loss, np.where(mask, total, 0)
 

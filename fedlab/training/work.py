@@ -168,6 +168,11 @@ class Phase:
         whole_or_none(self.epochs, "a phase's epochs", 0)
         return replace(self, **arrays)
 
+    @property
+    def tells_more(self) -> bool:
+        """Whether devices tell more of their rows than how far training moved."""
+        return self.gradient or self.observe is not None or self.choose is not None
+
     def some(self, places: Any) -> Phase:
         """Return the work of some devices of the cohort, or of a single one."""
 

@@ -42,7 +42,7 @@ class Forgery(Rowwise):
 
     #: Whether it sees what the honest devices of a cohort send.
     whole: ClassVar[bool] = False
-    #: A clip or a codec in front of it would act on honest devices alone.
+    #: A clip, or feedback, in front of it would act on honest devices alone.
     needs: ClassVar[frozenset[str]] = frozenset({"rows", "fresh"})
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from fedlab.privacy.noise import Source, continuous_gaussian, discrete_gaussian
 from fedlab.updates.aggregators import Mean
 from fedlab.updates.secure import FixedPoint
 from fedlab.updates.sent import Updates
-from fedlab.updates.stages import At, Rowwise, squares_of
+from fedlab.updates.stages import At, Rowwise, shortening, squares_of
 
 #: The block in which devices tell whether their update was within the clip.
 WITHIN = "within"
@@ -47,10 +47,6 @@ def _measured(sent: Updates) -> tuple[dict[str, Array], F64]:
     if not (sound := np.isfinite(squares)).all():
         blocks = {name: np.where(sound[:, None], b, 0) for name, b in blocks.items()}
     return blocks, np.sqrt(np.where(sound, squares, np.inf))
-
-
-def _factors(lengths: F64, clip: float) -> F64:
-    return clip / np.maximum(lengths, clip)
 
 
 def _add_each(
@@ -179,7 +175,7 @@ class PrivateMean(Mean):
         if sent.weighed:
             raise ValueError(f"PrivateMean weighs all alike; {list(sent.weighed)} have weights")
         blocks, lengths = _measured(sent)
-        sent = replace(sent, blocks=blocks, weights=_factors(lengths, clip))
+        sent = replace(sent, blocks=blocks, weights=shortening(lengths, clip))
         if self.quantile is None:
             return sent
         whole = np.ones(len(sent))
@@ -247,7 +243,7 @@ class LocalNoise(Rowwise):
         self, state: Any, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, Any, DeviceStates]:
         blocks, lengths = _measured(sent)
-        factors = _factors(lengths, self.clip)[:, None]
+        factors = shortening(lengths, self.clip)[:, None]
         blocks = {name: block * factors for name, block in blocks.items()}
         noise = partial(continuous_gaussian, self.noise_multiplier * self.clip)
         _add_each(self, blocks, sent, at, noise)
@@ -343,7 +339,7 @@ class DistributedNoise(Rowwise):
     ) -> tuple[Updates, Any, DeviceStates]:
         blocks, lengths = _measured(sent)
         # A billionth shorter, so that what floating point adds makes none longer than the clip.
-        factors = _factors(lengths, self.clip * (1 - 1e-9)) * sent.weights / self.step
+        factors = shortening(lengths, self.clip * (1 - 1e-9)) * sent.weights / self.step
         blocks = {name: np.trunc(block * factors[:, None]) for name, block in blocks.items()}
         width = self.deviation(float(sent.weights.max(initial=0.0)))
         _add_each(self, blocks, sent, at, partial(discrete_gaussian, width))

@@ -24,7 +24,7 @@ from fedlab.core.validation import known, of_kind, positive, require, whole_numb
 from fedlab.device.device import Device
 from fedlab.updates.aggregators import Joint, Mean
 from fedlab.updates.sent import Updates
-from fedlab.updates.stages import squares_of
+from fedlab.updates.stages import shortening, squares_of
 
 Blocks = Mapping[str, Array]
 Combined = tuple[dict[str, F64], Any]
@@ -303,7 +303,7 @@ class CenteredClipping(Joint):
                 name: np.asarray(b, np.float64) - centre[name] for name, b in sent.blocks.items()
             }
             far = np.sqrt(squares_of(away.values(), len(sent)))
-            shares = np.minimum(1.0, self.radius / np.maximum(far, self.radius)) / len(sent)
+            shares = shortening(far, self.radius) / len(sent)
             centre = {name: centre[name] + move for name, move in _summed(away, shares).items()}
         return centre, {name: mean.copy() for name, mean in centre.items()}
 

@@ -81,6 +81,11 @@ def squares_of(blocks: Iterable[Array], count: int) -> F64:
     return total
 
 
+def shortening(lengths: F64, most: float) -> F64:
+    """Return by what to multiply vectors so that none is longer than `most`, (m,)."""
+    return most / np.maximum(lengths, most)
+
+
 class Rowwise:
     """A stage that looks at numbers of single devices, and remembers nothing."""
 
@@ -120,9 +125,8 @@ class ClipNorm(Rowwise):
     def apply(
         self, state: State, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Updates, State, DeviceStates]:
-        shorter = self.norm / np.maximum(
-            np.sqrt(squares_of(sent.blocks.values(), len(sent))), self.norm
-        )
+        lengths = np.sqrt(squares_of(sent.blocks.values(), len(sent)))
+        shorter = shortening(lengths, self.norm)
         blocks = {
             name: block * shorter[:, None].astype(block.dtype)
             for name, block in sent.blocks.items()
