@@ -44,7 +44,7 @@ def _cell(source: str) -> NotebookNode:
 
 def settings(folder: Path, **changed: object) -> Settings:
     """Settings whose every folder lies in `folder`."""
-    given = {"folder": folder / "out", "cache": folder / "cache", "data": folder / "data"}
+    given = {"folder": folder / "out", "cache": folder / "cache"}
     return Settings(**{**given, **changed})  # type: ignore[arg-type]
 
 

@@ -198,11 +198,10 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
-    from fedlab.data.loading.registry import folder as data_folder
     from fedlab.workbench.batch.runner import Settings
 
     cache = given.reports / ".cache"
-    return Settings(folder, cache, data_folder(), jobs, given.limit, given.fresh)
+    return Settings(folder, cache, jobs, given.limit, given.fresh)
 
 
 def _pull() -> None:

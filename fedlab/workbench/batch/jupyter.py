@@ -9,11 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from fedlab.study.forks import Forked, ForkServer
 
 _NAME = "python3"
+_FORKS = "fedlab-forks"
 # What would bring the user's own kernels, settings and code into a run (IPython runs the last one).
 _FOREIGN = {
     *("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "MATPLOTLIBRC"),
@@ -46,6 +54,67 @@ class OwnKernelSpecs(KernelSpecManager):
             metadata={"debugger": True},
             resource_dir=self.find_kernel_specs()[_NAME],
         )
+
+
+class WarmKernels(OwnKernelSpecs):
+    """Knows the same kernel, forked from a process that has imported what it imports."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return how to start the kernel."""
+        spec = super().get_kernel_spec(kernel_name)
+        spec.metadata["kernel_provisioner"] = {"provisioner_name": _FORKS}
+        return spec
+
+
+class ForkProvisioner(LocalProvisioner):
+    """Gets a kernel's process from its manager's fork server."""
+
+    async def launch_kernel(self, cmd: list[str], **given: Any) -> Any:
+        """Fork a kernel, and return how to reach it."""
+        manager: Any = self.parent
+        self.process = manager.fork(cmd[cmd.index("-f") :], given["cwd"], given["env"])
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class WarmKernelManager(AsyncKernelManager):
+    """Manages one forked kernel; `scratch` holds its log, and at its end its trace."""
+
+    server: ForkServer
+    scratch: Path
+    named: list[str]
+    process: Forked | None = None
+
+    @classmethod
+    def of(cls, server: ForkServer, scratch: Path, named: list[str]) -> WarmKernelManager:
+        """Return the manager of a kernel that `server` is going to fork."""
+        name = _FORKS
+        target = f"{ForkProvisioner.__module__}:{ForkProvisioner.__qualname__}"
+        factory = KernelProvisionerFactory.instance()
+        factory.provisioners[name] = EntryPoint(name, target, factory.GROUP_NAME)
+        manager = cls(
+            kernel_spec_manager=WarmKernels(), connection_file=str(scratch / "kernel.json")
+        )
+        manager.server, manager.scratch, manager.named = server, scratch, named
+        return manager
+
+    def fork(self, arguments: list[str], cwd: str, env: Mapping[str, str]) -> Forked:
+        """Return the kernel's process."""
+        self.process = self.server.fork(
+            kernel=[*arguments, "--log-level=ERROR"],
+            cwd=cwd,
+            env=dict(env),
+            log=str(self.scratch / "log"),
+            trace=str(self.scratch / "trace.json"),
+            named=self.named,
+            caches=[env["XDG_CACHE_HOME"], str(self.scratch)],
+        )
+        return self.process
+
+    def kill(self) -> None:
+        """Kill the kernel, and whatever it has started."""
+        if self.process is not None:
+            self.process.kill()
 
 
 def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:

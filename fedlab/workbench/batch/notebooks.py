@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +132,22 @@ def inject(node: NotebookNode, values: Mapping[str, Any]) -> None:
     if "id" not in node.cells[place]:  # before nbformat 4.5 a cell has none
         del made["id"]
     node.cells.insert(place + 1, made)
+
+
+def imports(node: NotebookNode) -> list[str]:
+    """Return what a notebook's kernel is going to import: its own modules, and Jupyter's.
+
+    What lies beside it is left out, since that is its own to import.
+    """
+    found = {"ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib_inline.backend_inline"}
+    for cell in node.cells:
+        with suppress(SyntaxError):  # IPython's own commands
+            for line in ast.walk(ast.parse(cell.source if cell.cell_type == "code" else "")):
+                if isinstance(line, ast.Import):
+                    found |= {name.name for name in line.names}
+                elif isinstance(line, ast.ImportFrom) and line.module and not line.level:
+                    found |= {line.module, *(f"{line.module}.{name.name}" for name in line.names)}
+    return sorted(found)
 
 
 def headline(node: NotebookNode) -> tuple[str, str]:

@@ -6,30 +6,19 @@ record stands, belongs to the same inputs, and its executed notebook has the dig
 
 from __future__ import annotations
 
-import ast
-import glob
 import hashlib
 import json
-import os
 import platform
-import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fedlab.files import atomic
-from fedlab.workbench.batch.notebooks import ROOT, Notebook, load
+from fedlab.study.trace import Trace
+from fedlab.workbench.batch.notebooks import Notebook, load
 
-FORMAT = 1
-_HASHED = ("*.py", "*.mplstyle")
-# Texts' vectors, kept under a digest of what they were made of and by: results, no inputs.
-_KEPT = "vectors"
-# What a notebook may read without its whole name standing in a cell.
-_BESIDE = ("*.csv*", "*.tsv*", "*.parquet", "*.xlsx", "*.np[yz]", "*.py")
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,8 +38,8 @@ class Record:
     `status` is `completed` or `failed`; `seconds` is wall time, `cells` the number and the
     seconds of each code cell that ended; `set_parameters` are those that were given, `parameters`
     all of them. `recorded` is what the notebook gave to `fedlab.workbench.notebook.cells.record`;
-    `inputs` has a digest for each part of what the result depends on, `made` are files that the run
-    itself left behind. `lacks` is the extra for want of which the notebook did nothing.
+    `source` is a digest of the notebook, `trace` what the run depended on besides, as far as it ran
+    to its end. `lacks` is the extra for want of which the notebook did nothing.
     """
 
     name: str
@@ -70,8 +59,8 @@ class Record:
     answer: str = ""
     error: Failure | None = None
     recorded: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    made: list[str] = field(default_factory=list)
+    source: str = ""
+    trace: Trace | None = None
     lacks: str = ""
     format: int = field(default=FORMAT)
 
@@ -84,8 +73,12 @@ class Record:
         """Read the record at `path`; None if there is none, or none of this format."""
         try:
             content = dict(json.loads(path.read_bytes()))
-            error = content.pop("error", None)
-            record = cls(**content, error=Failure(**error) if error else None)
+            error, trace = content.pop("error", None), content.pop("trace", None)
+            record = cls(
+                **content,
+                error=Failure(**error) if error else None,
+                trace=Trace(**trace) if trace else None,
+            )
         except (FileNotFoundError, ValueError, TypeError):  # another program's file is no mistake
             return None
         return record if record.format == FORMAT else None
@@ -98,37 +91,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def inputs(
-    notebook: Notebook,
-    parameters: Mapping[str, Any],
-    data: Mapping[str, str],
-    made: Collection[str] = (),
-) -> dict[str, Any]:
-    """Return everything that a run's result depends on, part by part.
-
-    Cell sources and tags (not outputs: opening a notebook in JupyterLab changes nothing),
-    parameters, files that the notebook may read, `fedlab`'s own sources, data, versions.
-
-    Parameters
-    ----------
-    notebook : Notebook
-    parameters : mapping
-        All of them, with the defaults.
-    data : mapping
-        The `contents` of the data folder.
-    made : collection of str
-        Files that an earlier run of it left behind.
-    """
+def source_digest(notebook: Notebook) -> str:
+    """Digest a notebook's cells and tags: without outputs, which opening it may change."""
     cells = load(notebook.path).cells
-    read = files(notebook, parameters)
-    return {
-        "cells": [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells],
-        "parameters": dict(parameters),
-        "files": {path: held for path, held in read.items() if path not in made},
-        "fedlab's sources": _sources(),
-        "data": {path: held for path, held in data.items() if Path(path).parts[0] != _KEPT},
-        "versions": {**versions(), **_dependencies()},
-    }
+    return digest([[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells])
 
 
 def digest(part: object) -> str:
@@ -136,82 +102,6 @@ def digest(part: object) -> str:
     return sha256(json.dumps(part, sort_keys=True).encode())
 
 
-def files(notebook: Notebook, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Digest the files that a notebook may read, links followed.
-
-    These are tables and modules beside it, and files and folders that a text in its cells or a
-    parameter names; an f-string or a pattern names all that fit it.
-    """
-    folder = notebook.path.resolve().parent
-    sources = [cell.source for cell in load(notebook.path).cells if cell.cell_type == "code"]
-    texts = {text for source in (*sources, repr(dict(parameters))) for text in _literals(source)}
-    found: dict[str, str] = {}
-    for pattern in sorted({*_BESIDE, *filter(re.compile(r"\w").search, texts)}):
-        for path in (folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)):
-            if path.is_file():
-                found[str(path)] = _content(path)
-            # "../.." and "/tmp" are said in passing; a parameter means what it says.
-            elif (pattern in parameters.values() or not os.path.isabs(pattern)) and (
-                not folder.is_relative_to(os.path.abspath(path))
-            ):
-                found |= {str(path / inside): held for inside, held in contents(path).items()}
-    return found
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Digest each file in a folder by its content, links followed, what is hidden left out."""
-    return {str(path.relative_to(folder)): _content(path) for path in sorted(_walk(folder))}
-
-
-def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    # A link may lead back up.
-    if folder.is_dir() and os.access(folder, os.R_OK) and real not in seen:
-        for path in folder.iterdir():
-            if not path.name.startswith("."):
-                yield from [path] if path.is_file() else _walk(path, seen | {real})
-
-
-def _content(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:  # the run can't read it either
-        return f"unreadable: {error.strerror}"
-
-
-def _literals(source: str) -> Iterator[str]:
-    """Yield a cell's texts, with a star for what an f-string fills in."""
-    with suppress(SyntaxError):  # IPython's own commands
-        for node in ast.walk(ast.parse(source)):
-            match node:
-                case ast.Constant(value=str() as text):
-                    yield text
-                case ast.JoinedStr(values=parts):
-                    yield "".join(
-                        str(p.value) if isinstance(p, ast.Constant) else "*" for p in parts
-                    )
-
-
 def sha256(content: bytes) -> str:
     """Hexadecimal SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()
-
-
-@cache
-def _sources() -> dict[str, str]:
-    package = ROOT / "fedlab"
-    found = sorted(path for pattern in _HASHED for path in package.rglob(pattern))
-    found.append(ROOT / "data" / "sources.toml")
-    return {path.relative_to(ROOT).as_posix(): sha256(path.read_bytes()) for path in found}
-
-
-@cache
-def _dependencies() -> dict[str, str]:
-    # Without the tests' tools: another of those changes no result.
-    declared = [need for need in requires("fedlab-workbench") or [] if "== 'test'" not in need]
-    found = {}
-    for name in {re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in declared}:
-        with suppress(PackageNotFoundError):  # an extra that nobody installed
-            found[name] = version(name)
-    return found

@@ -21,6 +21,7 @@ from fedlab.core.extras import missing
 from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
+from fedlab.study.trace import Now
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
@@ -41,8 +42,6 @@ class Settings:
         Where records and executed notebooks go.
     cache : Path
         Kept from run to run; may be removed at any time.
-    data : Path
-        The folder of pulled data: what is in it is part of a run's inputs.
     jobs : int
         Notebooks at the same time; the cores are shared out among them.
     limit : float
@@ -53,7 +52,6 @@ class Settings:
 
     folder: Path
     cache: Path
-    data: Path
     jobs: int = 1
     limit: float = LIMIT_SECONDS
     fresh: bool = False
@@ -117,27 +115,25 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
                 "results (-o FOLDER)"
             )
     settings.folder.mkdir(parents=True, exist_ok=True)
-    # Now, not after the run: what changes while it runs must show as a change.
-    data = records.contents(settings.data)
-    found: dict[str, Record] = {}
-    due: dict[str, tuple[Run, dict[str, Any]]] = {}
+    now, found, due = Now(), dict[str, Record](), dict[str, tuple[Run, str]]()
     for run in runs:
         name = run.notebook.name
         if run.notebook.broken:
-            found[name] = _keep(run, {}, _unread(run.notebook), settings.folder)
+            found[name] = _keep(run, "", _unread(run.notebook), settings.folder, now)
             progress.finished(found[name])
             continue
-        old, inputs, changed = _compared(run, settings.folder, data)
+        # Now, not after the run: what changes while it runs must show as a change.
+        old, source, changed = _compared(run, settings.folder, now)
         if _is_whole(old, settings.folder) and not (changed or settings.fresh):
             found[name] = old
             progress.reused(old)
             continue
-        due[name] = run, inputs
+        due[name] = run, source
         if changed and old and old.error is None:
             progress.stale(old, changed)
     with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as ended:
         for outcome in ended:
-            record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder)
+            record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder, now)
             found[record.name] = record
             progress.finished(record)
     return [found[run.notebook.name] for run in runs]
@@ -168,14 +164,15 @@ def completed(folder: Path, name: str) -> Record | None:
     return record if _is_whole(record, folder) else None
 
 
-def _compared(
-    run: Run, folder: Path, data: Mapping[str, str]
-) -> tuple[Record | None, dict[str, Any], list[str]]:
-    """A run's last record, its inputs now, and the parts of them that the record has otherwise."""
+def _compared(run: Run, folder: Path, now: Now) -> tuple[Record | None, str, list[str]]:
+    """A run's last record, its source now, and what has changed since, or was never seen."""
     old = Record.read(record_path(folder, run.notebook.name))
-    inputs = records.inputs(run.notebook, run.parameters, data, old.made if old else ())
-    held = old.inputs if old else {}
-    return old, inputs, [n for n, part in inputs.items() if held.get(n) != records.digest(part)]
+    source = records.source_digest(run.notebook)
+    if old is None or old.trace is None:
+        return old, source, ["no run that ended well"]
+    changed = ["cells"] if old.source != source else []
+    changed += ["parameters"] if old.parameters != _written(run.parameters) else []
+    return old, source, [*changed, *now.changed(old.trace), *old.trace.unseen]
 
 
 def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
@@ -214,10 +211,9 @@ def _unread(notebook: Notebook) -> Outcome:
     return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
 
 
-def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> Record:
+def _keep(run: Run, source: str, outcome: Outcome, folder: Path, now: Now) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
-    made = inputs and records.files(run.notebook, run.parameters).keys() - inputs["files"].keys()
     own, plain = run.commands()
     ended = datetime.datetime.now(datetime.UTC)
     record = Record(
@@ -238,8 +234,8 @@ def _keep(run: Run, inputs: dict[str, Any], outcome: Outcome, folder: Path) -> R
         answer=answer(outcome.node),
         error=outcome.failure,
         recorded=recorded(outcome.node),
-        inputs={name: records.digest(part) for name, part in inputs.items()},
-        made=sorted(made),
+        source=source,
+        trace=None if outcome.told is None else now.trace(outcome.told),
         lacks=lacking(outcome.node),
     )
     name = stem(folder, record)

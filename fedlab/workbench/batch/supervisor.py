@@ -8,6 +8,7 @@ the kernel's process group, and nbclient finds the kernel dead. POSIX only.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import queue
@@ -15,19 +16,22 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
+from fedlab.study.forks import ForkServer
 from fedlab.workbench.batch import notebooks
-from fedlab.workbench.batch.jupyter import OwnKernelSpecs
+from fedlab.workbench.batch.jupyter import WarmKernelManager
 from fedlab.workbench.batch.records import Failure, Record
 
 _LIMITED = "the limit for one notebook; --limit SECONDS allows more"
@@ -52,7 +56,8 @@ class Outcome:
     """How a task ended.
 
     `node` is the notebook with the outputs of what ran, `cells` has the number and the seconds of
-    each code cell that ended.
+    each code cell that ended, `told` is what the run depended on (`fedlab.study.trace`), if it went
+    well.
     """
 
     task: Task
@@ -60,6 +65,7 @@ class Outcome:
     seconds: float
     cells: list[dict[str, Any]]
     failure: Failure | None
+    told: dict[str, Any] | None = None
 
 
 class Progress(Protocol):
@@ -110,6 +116,42 @@ class Leash:
         self._shell.communicate()
 
 
+class _Servers:
+    """A fork server for each notebook that has tasks left, made when the first one begins."""
+
+    def __init__(self, tasks: Sequence[Task], environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._left = Counter(task.notebook for task in tasks)
+        self._imported, self._servers = dict[Path, list[str]](), dict[Path, list[ForkServer]]()
+        self._lock = threading.Lock()
+
+    def take(self, notebook: Path, named: Sequence[str]) -> ForkServer:
+        with self._lock:
+            servers = self._servers.setdefault(notebook, [])
+            # One that has old code, or little, stays for those that it has forked.
+            if not servers or not servers[-1].current or self._is_cold(notebook, servers):
+                known = self._imported.get(notebook, [])
+                servers.append(ForkServer([*named, *known], self._environment))
+            return servers[-1]
+
+    def done(self, notebook: Path, told: Mapping[str, Any] | None) -> None:
+        """Take note that a task has ended: what it has imported warms the next kernels."""
+        with self._lock:
+            self._left[notebook] -= 1
+            if told is not None:
+                self._imported.setdefault(notebook, told["imported"])
+            ended = [] if self._left[notebook] else self._servers.pop(notebook, [])
+        for server in ended:
+            server.close()
+
+    def close(self) -> None:
+        for server in chain.from_iterable(self._servers.values()):
+            server.close()
+
+    def _is_cold(self, notebook: Path, servers: Sequence[ForkServer]) -> bool:
+        return len(servers) == 1 and notebook in self._imported and self._left[notebook] > 2
+
+
 class _Run:
     """One notebook and its kernel.
 
@@ -117,6 +159,8 @@ class _Run:
     ----------
     task : Task
         What to run.
+    servers : _Servers
+        What forks the kernel.
     environment : mapping
         The kernel's environment variables.
     limit : float
@@ -128,12 +172,13 @@ class _Run:
     def __init__(
         self,
         task: Task,
+        servers: _Servers,
         environment: Mapping[str, str],
         limit: float,
         events: queue.SimpleQueue[Any],
     ) -> None:
         self._task, self._environment, self._events = task, environment, events
-        self._limit = limit
+        self._servers, self._limit = servers, limit
         self._node = notebooks.load(task.notebook)
         if task.parameters:
             notebooks.inject(self._node, task.parameters)
@@ -142,40 +187,38 @@ class _Run:
         self._at: tuple[int | None, str] = (None, "")
         self._cell_began = 0.0
         self._cells: list[dict[str, Any]] = []
-        self._leash: Leash | None = None
+        self._manager: WarmKernelManager | None = None
         self._killed: str | None = None
 
     def execute(self) -> None:
         """Run the notebook, and put its outcome into the queue, whatever happens."""
         began = time.monotonic()
         self._events.put(self._task)
-        failure = None
+        failure, told = None, None
         why = f"stopped after {self._limit:g} s, {_LIMITED}"
         # By a thread of its own: whoever takes the outcomes may be busy with a large one.
         timer = threading.Timer(min(self._limit, threading.TIMEOUT_MAX), self.kill, [why])
         timer.start()
-        with tempfile.TemporaryFile() as stderr:
+        with tempfile.TemporaryDirectory(dir=self._environment["JUPYTER_RUNTIME_DIR"]) as scratch:
             try:
-                asyncio.run(self._execute(stderr))
+                told = asyncio.run(self._execute(Path(scratch)))
             except Exception as error:  # it belongs in the record, and the other notebooks go on
-                failure = Failure(*self._reason(error, stderr), *self._at)
+                failure = Failure(*self._reason(error, Path(scratch)), *self._at)
         timer.cancel()
+        self._servers.done(self._task.notebook, told)
         seconds = round(time.monotonic() - began, 3)
-        self._events.put(Outcome(self._task, self._node, seconds, self._cells, failure))
+        self._events.put(Outcome(self._task, self._node, seconds, self._cells, failure, told))
 
     def kill(self, why: str) -> None:
         """Kill the kernel with whatever it started, now or as soon as it starts."""
         self._killed = self._killed or why
-        if self._leash is not None:
-            self._leash.let_go()
+        if self._manager is not None:
+            self._manager.kill()
 
-    async def _execute(self, stderr: IO[bytes]) -> None:
-        runtime = Path(self._environment["JUPYTER_RUNTIME_DIR"])
-        manager = AsyncKernelManager(
-            kernel_spec_manager=OwnKernelSpecs(),
-            connection_file=str(runtime / f"{self._task.notebook.stem}.json"),
-            log=_SILENT,
-        )
+    async def _execute(self, scratch: Path) -> dict[str, Any]:
+        notebook = self._task.notebook
+        named = notebooks.imports(self._node)
+        manager = WarmKernelManager.of(self._servers.take(notebook, named), scratch, named)
         client = NotebookClient(
             self._node,
             km=manager,
@@ -188,41 +231,33 @@ class _Run:
             on_cell_executed=self._cell_executed,
         )
         try:
-            await manager.start_kernel(
-                # In the notebook's own folder, as in JupyterLab: a file of one's own is beside it.
-                cwd=str(self._task.notebook.parent),
-                env=dict(self._environment),
-                extra_arguments=["--log-level=ERROR"],
-                stdout=stderr,
-                stderr=stderr,
-            )
-            group = str(manager.provisioner.pid)  # type: ignore[union-attr]
-            self._leash = Leash('kill -s KILL -- "-$0"', group)
+            # In the notebook's own folder, as in JupyterLab: a file of one's own is beside it.
+            await manager.start_kernel(cwd=str(notebook.parent), env=dict(self._environment))
+            self._manager = manager
             if self._killed is not None:
-                self._leash.let_go()
+                manager.kill()
             await client.async_start_new_kernel_client()
             await client.async_execute()
+            await manager.shutdown_kernel()
+            return dict(json.loads((scratch / "trace.json").read_text(encoding="utf-8")))
         except DeadKernelError:
-            status = await manager.provisioner.poll()  # type: ignore[union-attr]
+            assert manager.process is not None
             raise DeadKernelError(
-                f"the kernel ended with {status} while it ran this cell: out of memory (-9), or a "
-                "crash in native code"
+                f"the kernel ended with {manager.process.wait()} while it ran this cell: out of "
+                "memory (-9), or a crash in native code"
             ) from None
         finally:
-            if manager.has_kernel:
-                await manager.shutdown_kernel(now=self._killed is not None)
             if client.kc is not None:
                 client.kc.stop_channels()
-            if self._leash is not None:
-                self._leash.let_go()
+            manager.kill()
 
-    def _reason(self, error: Exception, stderr: IO[bytes]) -> tuple[str, str]:
+    def _reason(self, error: Exception, scratch: Path) -> tuple[str, str]:
         """Name and message of what went wrong."""
         if self._killed is not None:
             return "TimeoutError", self._killed
         if isinstance(error, CellExecutionError):
             return error.ename, error.evalue
-        return type(error).__name__, f"{error}\n{_last_words(stderr)}".strip()
+        return type(error).__name__, f"{error}\n{_last_words(scratch)}".strip()
 
     def _cell_starts(self, cell: NotebookNode, cell_index: int) -> None:
         if cell_index in self._places:
@@ -238,10 +273,12 @@ class _Run:
             self._cells.append({"number": self._at[0], "seconds": seconds})
 
 
-def _last_words(stderr: IO[bytes]) -> str:
+def _last_words(scratch: Path) -> str:
     """The end of what a kernel wrote past its notebook: a crash in native code tells where."""
-    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
-    return stderr.read().decode(errors="replace").strip()
+    with suppress(OSError), (scratch / "log").open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _STDERR_BYTES))
+        return log.read().decode(errors="replace").strip()
+    return ""
 
 
 def outcomes(
@@ -265,7 +302,8 @@ def outcomes(
     if os.name != "posix":
         raise OSError("batch runs need Linux or macOS; elsewhere use papermill, or WSL")
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    runs = [_Run(task, env, limit, events) for task in tasks]
+    servers = _Servers(tasks, env)
+    runs = [_Run(task, servers, env, limit, events) for task in tasks]
     pool = ThreadPoolExecutor(jobs)
     left = len(runs)
     try:
@@ -290,3 +328,4 @@ def outcomes(
         for run in runs:
             run.kill("stopped")
         pool.shutdown()
+        servers.close()

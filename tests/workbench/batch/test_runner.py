@@ -18,8 +18,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fedlab.study import trace
+from fedlab.study.trace import Now
 from fedlab.workbench import read_records
-from fedlab.workbench.batch import jupyter, notebooks, records, runner
+from fedlab.workbench.batch import jupyter, notebooks, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
@@ -49,8 +51,7 @@ def run_one(path: Path, folder: Path, **values: object) -> tuple[Record, Memory]
 
 def standing(run: runner.Run, given: runner.Settings) -> Record | None:
     """The record of a run whose inputs and results are as they were; else None."""
-    data = records.contents(given.data)
-    old, _, changed = runner._compared(run, given.folder, data)
+    old, _, changed = runner._compared(run, given.folder, Now())
     return None if changed or not runner._is_whole(old, given.folder) else old
 
 
@@ -146,17 +147,8 @@ def edit_source(folder: Path, _: pytest.MonkeyPatch) -> None:
     nbformat.write(node, folder / "01_count.ipynb")
 
 
-def pull_data(folder: Path, _: pytest.MonkeyPatch) -> None:
-    (folder / "data" / "heart").mkdir(parents=True)
-    (folder / "data" / "heart" / "heart.csv").write_text("1")
-
-
-def change_a_source(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_sources", lambda: {"fedlab/index/vectorindex.py": "another"})
-
-
 def another_version(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "versions", lambda: {"numpy": "9"})
+    monkeypatch.setattr(trace, "_version", lambda name: "9")
 
 
 def tear_the_executed(folder: Path, _: pytest.MonkeyPatch) -> None:
@@ -181,8 +173,6 @@ def record_a_failure(folder: Path, _: pytest.MonkeyPatch) -> None:
     "change",
     [
         edit_source,
-        pull_data,
-        change_a_source,
         another_version,
         tear_the_executed,
         lose_the_executed,
@@ -457,116 +447,179 @@ READS = """
 import pandas as pd
 from pathlib import Path
 import helper
-pd.read_csv("patients.csv")
-open(f"ward_{name}.txt")
-Path("scans").glob("*.bin")
-open("{other}")
-"/".join([".", ""])
-pd.DataFrame().to_csv("made.csv")
+import own.part
+from fedlab.core import typing
+pd.read_csv("patients.csv").to_csv("made.csv")
+pd.read_csv("made.csv")
+for path in Path("scans").glob("*.bin"):
+    path.read_bytes()
+[open(path).read() for path in (f"ward_{name}.txt", *tables, "{other}")]
+try:
+    open("missing.txt")
+except FileNotFoundError:
+    pass
 """
-
-
-@pytest.fixture
-def reading(tmp_path: Path) -> runner.Run:
-    """A notebook that names files beside it, in a folder that is linked, and in a parameter."""
-    source = tmp_path / "notebooks"
-    made = notebook(
-        "# Read\n\nWhat?",
-        READS.replace("{other}", str(tmp_path / "absolute.txt")),
-        parameters="name: str = 'A'\ntables: list[str] = ['../given.tsv']\nsep: str = '/'",
-    )
-    write(made, source / "01_read.ipynb")
-    (tmp_path / "linked").mkdir()
-    (source / "scans").symlink_to(tmp_path / "linked")
-    (tmp_path / "linked" / "up").symlink_to(tmp_path / "linked")  # in a circle
-    for name in (*FILES, "notebooks/notes.txt"):
-        (tmp_path / name).write_text("1")
-    return run_of(source / "01_read.ipynb")
-
-
-FILES = (
+READ = (
     "notebooks/patients.csv",
-    "notebooks/unnamed.csv",
-    "notebooks/helper.py",
     "notebooks/ward_A.txt",
     "linked/a.bin",
     "absolute.txt",
     "given.tsv",
+    "notebooks/missing.txt",
 )
+CODE = {
+    "notebooks/helper.py": "a = 1",
+    "notebooks/own/__init__.py": "",
+    "notebooks/own/part.py": "b = 1",
+    "notebooks/own/unused.py": "c = 1",
+}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_it_may_read_is_an_input(
-    name: str, reading: runner.Run, tmp_path: Path
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, runner.Run]:
+    """A notebook that has read files beside it, in a folder that is linked, and a parameter's."""
+    folder = tmp_path_factory.mktemp("read")
+    made = notebook(
+        "# Read\n\nWhat?",
+        READS.replace("{other}", str(folder / "absolute.txt")),
+        parameters="name: str = 'A'\ntables: list[str] = ['../given.tsv']",
+    )
+    write(made, folder / "notebooks" / "01_read.ipynb")
+    (folder / "linked").mkdir()
+    (folder / "notebooks" / "scans").symlink_to(folder / "linked")
+    (folder / "notebooks" / "own").mkdir()
+    for name in (*READ[:-1], "notebooks/notes.txt"):
+        (folder / name).write_text("1,2\n3,4\n")
+    for name, code in CODE.items():
+        (folder / name).write_text(code)
+    run = run_of(folder / "notebooks" / "01_read.ipynb")
+    (record,) = runner.execute([run], settings(folder), Memory())
+    assert record.error is None
+    assert record.trace is not None
+    assert record.trace.unseen == []
+    return folder, run
+
+
+def changed(folder: Path, run: runner.Run) -> list[str]:
+    return runner._compared(run, settings(folder).folder, Now())[2]
+
+
+def test_nothing_has_changed_after_a_run(read: tuple[Path, runner.Run]) -> None:
+    assert changed(*read) == []
+
+
+@pytest.mark.parametrize("name", READ)
+def test_one_byte_of_a_file_that_it_has_read_is_a_change(
+    name: str, read: tuple[Path, runner.Run]
 ) -> None:
-    before = records.inputs(reading.notebook, reading.parameters, {})
-    held = (tmp_path / name).stat()
-    (tmp_path / name).write_text("2")
-    os.utime(tmp_path / name, ns=(held.st_atime_ns, held.st_mtime_ns))
-    after = records.inputs(reading.notebook, reading.parameters, {})
-    changed = [part for part in after if after[part] != before[part]]
-    assert changed == ["files"]
+    path = read[0] / name
+    before, held = path.read_bytes() if path.exists() else None, os.stat(read[0])
+    path.write_bytes((before or b"1")[:-1] + b"9")
+    os.utime(path, ns=(held.st_atime_ns, held.st_mtime_ns))
+    assert changed(*read) == [str(path)]
+    path.unlink() if before is None else path.write_bytes(before)
+    assert changed(*read) == []
 
 
-def test_other_files_are_none(reading: runner.Run, tmp_path: Path) -> None:
-    before = records.inputs(reading.notebook, reading.parameters, {})
-    (tmp_path / "notebooks" / "notes.txt").write_text("2")
-    (tmp_path / "unrelated.csv").write_text("2")
-    assert records.inputs(reading.notebook, reading.parameters, {}) == before
-
-
-def test_data_behind_a_link_are_inputs_by_content(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / "heart.csv").write_text("1")
-    (folder / "data").mkdir()
-    (folder / "data" / "heart").symlink_to(tmp_path / "disk")
-    (folder / "data" / "vectors").mkdir()
-    path = folder / "01_count.ipynb"
-    run_one(path, folder)
-    (folder / "data" / "vectors" / "kept").write_text("a result")
-    assert standing(run_of(path), settings(folder)) is not None
-    (tmp_path / "disk" / "heart.csv").write_text("2")
-    assert standing(run_of(path), settings(folder)) is None
-
-
-def test_another_version_of_an_extra_is_another_run(
-    reading: runner.Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("notebooks/helper.py", "a = 2", ["helper"]),
+        ("notebooks/helper.py", "# why\na  =  1", []),
+        ("notebooks/own/part.py", "b = 2", ["own.part"]),
+        ("notebooks/own/unused.py", "c = 2", []),
+        ("notebooks/notes.txt", "2", []),
+    ],
+)
+def test_code_that_it_has_imported_is_an_input_without_its_comments(
+    name: str, code: str, says: list[str], read: tuple[Path, runner.Run]
 ) -> None:
-    def changed_by(package: str) -> list[str]:
-        records._dependencies.cache_clear()
-        monkeypatch.setattr(
-            records, "version", lambda name: "9" if name == package else version(name)
-        )
-        after = records.inputs(reading.notebook, reading.parameters, {})
-        return [part for part in after if after[part] != before[part]]
+    path = read[0] / name
+    before = path.read_text()
+    path.write_text(code)
+    assert changed(*read) == says
+    path.write_text(before)
 
-    records._dependencies.cache_clear()
-    before = records.inputs(reading.notebook, reading.parameters, {})
-    try:
-        assert changed_by("ipywidgets") == ["versions"]
-        assert changed_by("numpy") == ["versions"]
-        assert changed_by("pytest") == []
-    finally:
-        records._dependencies.cache_clear()
+
+def test_modules_of_fedlab_are_inputs_where_they_were_imported(
+    read: tuple[Path, runner.Run],
+) -> None:
+    record = Record.read(read[0] / "out" / "01_read.json")
+    assert record is not None
+    assert record.trace is not None
+    imported = record.trace.modules
+    assert "fedlab.core.typing" in imported
+    assert not [name for name in imported if name.startswith(("fedlab.workbench", "fedlab.study"))]
+
+
+def test_another_version_of_a_package_that_it_has_imported_is_a_change(
+    read: tuple[Path, runner.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {"pandas": "9", "pytest": "9"}
+    monkeypatch.setattr(trace, "_version", lambda name: now.get(name) or version(name))
+    assert changed(*read) == [f"pandas {version('pandas')} -> 9"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import subprocess; subprocess.run(['true'])", "it started a process"),
+        ("import os; os.waitpid(os.fork() or os._exit(0), 0)", "it forked"),
+        ("import pyarrow.dataset", "pyarrow.dataset reads files in native code"),
+        (
+            "import socket\ntry: socket.create_connection(('192.0.2.1', 9), 0.01)\n"
+            "except OSError: pass",
+            "it opened a connection",
+        ),
+        ("open('a.txt').read(); open('a.txt', 'a').write('1')", "a.txt changed while it ran"),
+    ],
+)
+def test_what_can_not_be_seen_is_never_taken_for_done(
+    source: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("1")
+    path = write(notebook("# Hide\n\nWhat?", source), tmp_path / "01_hide.ipynb")
+    for _ in range(2):
+        record, memory = run_one(path, tmp_path)
+        assert record.error is None
+        assert memory.taken == []
+        assert record.trace is not None
+        assert record.trace.unseen == [says]
 
 
 def test_what_a_run_makes_itself_is_no_change(tmp_path: Path) -> None:
-    source = "with open('made.csv', 'a') as file: file.write('1')"
+    source = "with open('made.csv', 'a') as file: file.write('1')\nopen('made.csv').read()"
     path = write(notebook("# Make\n\nWhat?", source), tmp_path / "01_make.ipynb")
-    for fresh in (False, True):
-        runner.execute([run_of(path)], settings(tmp_path, fresh=fresh), Memory())
-        assert standing(run_of(path), settings(tmp_path)) is not None
-    assert (tmp_path / "made.csv").read_text() == "11"
+    run_one(path, tmp_path)
+    assert standing(run_of(path), settings(tmp_path)) is not None
+
+
+def test_no_state_leaks_from_run_to_run(tmp_path: Path) -> None:
+    source = """
+import fedlab, os, random, sys
+import numpy as np
+left = (hasattr(fedlab, "left"), "left" in os.environ, np.random.random(), random.random())
+fedlab.left, os.environ["left"] = True, "1"
+np.random.seed(0); random.seed(0)
+from fedlab.workbench.notebook import cells
+cells.record(seen=any(left[:2]), first=left[2], second=left[3])
+"""
+    path = write(
+        notebook("# Leak\n\nWhat?", source, parameters="n: int = 0"), tmp_path / "01_leak.ipynb"
+    )
+    found = [run_one(path, tmp_path / f"{n}", n=n)[0].recorded for n in range(2)]
+    assert [one["seen"] for one in found] == [False, False]
+    assert found[0]["first"] != found[1]["first"]
+    assert found[0]["second"] != found[1]["second"]
 
 
 def test_what_has_changed_is_said(folder: Path) -> None:
-    pull_data(folder, pytest.MonkeyPatch())
     edit_source(folder, pytest.MonkeyPatch())
     told: list[list[str]] = []
     memory = Memory()
     memory.stale = lambda record, parts: told.append(list(parts))  # type: ignore[method-assign]
     runner.execute([run_of(folder / "01_count.ipynb")], settings(folder), memory)
-    assert told == [["cells", "data"]]
+    assert told == [["cells"]]
 
 
 # A failed run beside one that completed
