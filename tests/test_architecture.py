@@ -24,7 +24,7 @@ FLOORS = (
     {"search", "training", "fleet"},
     {"algorithms"},
     {"federation"},
-    {"leaks"},
+    {"leaks", "study"},
     {"workbench"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

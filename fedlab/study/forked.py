@@ -40,8 +40,6 @@ _UNSEEN = {
 }
 #: Modules that read files in native code, and whose readers are called by their own names.
 _NATIVE = ("pyarrow.dataset", "pyarrow.parquet", "h5py", "netCDF4", "duckdb", "polars", "sqlite3")
-#: What is run by a run's own machinery, and is no input of it.
-_OURS = ("fedlab.study",)
 #: Files that are caches of what else is noted.
 _CACHES = (".pyc", ".nbi", ".nbc", ".nbe", ".lock")
 
@@ -111,7 +109,7 @@ class Noted:
     def told(self) -> dict[str, Any]:
         """Return modules with digests, files as they were, distributions' versions, and doubts."""
         self._busy = True
-        loaded = {n: m for n, m in list(sys.modules.items()) if not n.startswith(_OURS)}
+        loaded = dict(sys.modules)
         modules = _sources(loaded, self._installed, self._known)
         for name, (path, _) in modules.items():
             if name not in self._known and os.stat(path).st_mtime_ns > self._began:

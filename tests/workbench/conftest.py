@@ -63,7 +63,7 @@ FAILING = notebook(
     "# Fail\n\nWhat happens when a cell fails?",
     "print('before')",
     "## Why",
-    "import os, sys\nfrom fedlab.workbench.batch import parameters\n"
+    "import os, sys\nfrom fedlab.study import parameters\n"
     "parameters.bind((), {'<script>alert(1)</script>': 1}, ' '.join(\n"
     "    [os.getcwd(), sys.prefix, os.path.expanduser('~'), parameters.__file__]))",
     "print('never')",

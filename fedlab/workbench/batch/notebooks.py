@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlab.workbench.batch.parameters import Parameter, ParameterError, parse
+from fedlab.study.parameters import Parameter, ParameterError, parse
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -21,12 +21,12 @@ from fedlab.core.extras import missing
 from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
+from fedlab.study.parameters import bind
 from fedlab.study.trace import Now
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
-from fedlab.workbench.batch.parameters import bind
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
 from fedlab.workbench.report.outputs import answer, lacking, recorded
@@ -75,7 +75,7 @@ class Run:
 
         Raises
         ------
-        fedlab.workbench.batch.parameters.ParameterError
+        fedlab.study.parameters.ParameterError
             For an unknown name or a value that doesn't fit.
         """
         return cls(notebook, bind(notebook.parameters, values or {}, notebook.name))

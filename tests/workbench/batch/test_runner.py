@@ -19,11 +19,11 @@ import nbformat
 import pytest
 
 from fedlab.study import trace
+from fedlab.study.parameters import ParameterError
 from fedlab.study.trace import Now
 from fedlab.workbench import read_records
 from fedlab.workbench.batch import jupyter, notebooks, runner
 from fedlab.workbench.batch.notebooks import Notebook
-from fedlab.workbench.batch.parameters import ParameterError
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Task, outcomes
 from fedlab.workbench.report import pages

@@ -158,7 +158,7 @@ def test_no_path_of_this_machine(batch: Batch) -> None:
         for path in (str(ROOT), sys.prefix, str(batch.folder), f"{home}/"):
             assert path not in made, name
             assert entities.escape(path) not in made
-    assert "fedlab/workbench/batch/parameters.py" in soup(batch, "02_fail").text
+    assert "fedlab/study/parameters.py" in soup(batch, "02_fail").text
 
 
 def test_nothing_is_loaded_from_anywhere(batch: Batch) -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.cli import _resolve_type
 
+from fedlab.study.parameters import Parameter, ParameterError, bind, parse
 from fedlab.workbench.batch import cli
 from fedlab.workbench.batch.commands import papermill_line, papermill_options, workbench_line
-from fedlab.workbench.batch.parameters import Parameter, ParameterError, bind, parse
 
 
 def convert(annotation: str, default: str, value: Any) -> Any:

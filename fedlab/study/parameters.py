@@ -92,7 +92,7 @@ def parse(source: str) -> tuple[Parameter, ...]:
     >>> parse("seeds: Annotated[int, Ge(1)] = 3")[0].convert("0")
     Traceback (most recent call last):
         ...
-    fedlab.workbench.batch.parameters.ParameterError: parameter seeds: '0' is not greater than or \
+    fedlab.study.parameters.ParameterError: parameter seeds: '0' is not greater than or \
 equal to 1 (it is annotated `Annotated[int, Ge(1)]`, default 3)
     """
     try:
@@ -119,7 +119,7 @@ def bind(
     >>> bind(parse("alpha: float = 0.3"), {"alfa": "0.1"}, "04")
     Traceback (most recent call last):
         ...
-    fedlab.workbench.batch.parameters.ParameterError: 04 has no parameter alfa; did you mean \
+    fedlab.study.parameters.ParameterError: 04 has no parameter alfa; did you mean \
 alpha? It has: alpha: float = 0.3
     """
     known = {parameter.name: parameter for parameter in parameters}
