@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import EllipsisType, GenericAlias
-from typing import Annotated, Any, Literal
+from types import EllipsisType, GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
@@ -107,6 +108,29 @@ equal to 1 (it is annotated `Annotated[int, Ge(1)]`, default 3)
     return found
 
 
+def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """Read the parameters of a function from its signature, without calling it.
+
+    Parameters
+    ----------
+    function : callable
+        Each of its parameters has one of the annotations that a `parameters` cell may have, as a
+        type or as text, and a default.
+
+    Raises
+    ------
+    ParameterError
+        When one has no annotation, no default or one that doesn't fit, or can't be given by name.
+
+    Examples
+    --------
+    >>> def study(alpha: float = 0.3, engine: Literal["flat", "graph"] = "flat"): ...
+    >>> parameters_of(study)[1]
+    Parameter(name='engine', annotation="Literal['flat', 'graph']", default='flat')
+    """
+    return tuple(map(_given_by_name, inspect.signature(function).parameters.values()))
+
+
 def bind(
     parameters: Sequence[Parameter], values: Mapping[str, Any], notebook: str
 ) -> dict[str, Any]:
@@ -150,6 +174,40 @@ def _declaration(line: ast.stmt) -> Parameter:
     parameter = Parameter(line.target.id, ast.unparse(line.annotation), default)
     parameter.convert(default)
     return parameter
+
+
+def _given_by_name(taken: inspect.Parameter) -> Parameter:
+    if taken.kind not in (taken.POSITIONAL_OR_KEYWORD, taken.KEYWORD_ONLY):
+        raise ParameterError(f"`{taken}` can't be set by name; write `name: type = default`")
+    for part in ("annotation", "default"):
+        if getattr(taken, part) is taken.empty:
+            raise ParameterError(f"`{taken}` has no {part}; write `{taken.name}: type = default`")
+    parameter = Parameter(taken.name, _as_text(taken.annotation), taken.default)
+    parameter.convert(taken.default)
+    return parameter
+
+
+def _as_text(kind: Any) -> str:
+    """An annotation as a cell would have it; what can't stand there, as Python shows it."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_as_text, parts))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is Annotated:
+        # A `Field` holds its bounds as `Ge(ge=1)`, which is how annotated_types has them alone.
+        bounds = [bound for part in parts[1:] for bound in getattr(part, "metadata", [part])]
+        return f"Annotated[{', '.join([_as_text(parts[0]), *map(_bound_as_text, bounds)])}]"
+    if origin in (list, tuple):
+        return f"{origin.__name__}[{', '.join(map(_as_text, parts))}]"
+    if kind in (None, NoneType, ...):
+        return "..." if kind is ... else "None"
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+
+
+def _bound_as_text(bound: Any) -> str:
+    name = type(bound).__name__
+    return f"{name}({getattr(bound, _BOUNDS[name])!r})" if name in _BOUNDS else repr(bound)
 
 
 def _unknown(name: str, parameters: Sequence[Parameter], notebook: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 import pytest
 import yaml
+from annotated_types import Ge, Lt, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 from papermill.cli import _resolve_type
+from pydantic import Field
 
-from fedlab.study.parameters import Parameter, ParameterError, bind, parse
+from fedlab.study.parameters import Parameter, ParameterError, bind, parameters_of, parse
 from fedlab.workbench.batch import cli
 from fedlab.workbench.batch.commands import papermill_line, papermill_options, workbench_line
 
@@ -243,3 +245,51 @@ def test_lines_survive_a_shell() -> None:
     line = papermill_line("notebooks/a b.ipynb", {"note": "it's $HOME"})
     assert shlex.split(line)[-1] == "it's $HOME"
     assert math.isclose(float(shlex.split(papermill_line("a.ipynb", {"x": 1e-7}))[-1]), 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "written", "default"),
+    [
+        (int, "int", 1),
+        ("int", "int", 1),
+        (float | None, "float | None", None),
+        (Optional[float], "float | None", 0.5),  # noqa: UP045
+        (list[int], "list[int]", [1]),
+        (tuple[int, ...], "tuple[int, ...]", (1,)),
+        (list["int | None"], "list[int | None]", [None]),
+        (Literal["a", 1], "Literal['a', 1]", "a"),
+        (Annotated[int, Ge(1), Lt(9)], "Annotated[int, Ge(1), Lt(9)]", 3),
+        (Annotated[int | None, Field(ge=1)], "Annotated[int | None, Ge(1)]", 3),
+        (Annotated[list[str], MinLen(1)], "Annotated[list[str], MinLen(1)]", ["a"]),
+        ("Annotated[float, Field(gt=0)]", "Annotated[float, Field(gt=0)]", 0.5),
+    ],
+)
+def test_a_signature_reads_like_a_cell(annotation, written, default):
+    def study(x=default): ...
+
+    study.__annotations__ = {"x": annotation}
+    assert parameters_of(study) == (Parameter("x", written, default),)
+    assert parameters_of(study) == parse(f"x: {written} = {default!r}")
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("*x: int", "`*x: int` can't be set by name"),
+        ("**x: int", "can't be set by name"),
+        ("x: int = 1, /", "can't be set by name"),
+        ("x=1", "`x=1` has no annotation"),
+        ("x: int", "`x: int` has no default; write `x: type = default`"),
+        ("x: int = 'a'", "'a' is not a whole number"),
+        ("x: dict = {}", "the annotation `dict` is none of"),
+        ("x: np.float64 = 1.0", "the annotation `float64` is none of"),
+        ("x: Annotated[int, Ge(2)] = 1", "1 is not greater than or equal to 2"),
+        ("x: Annotated[int, print] = 1", "parameter x"),
+    ],
+)
+def test_a_signature_that_can_not_be_set_is_refused(declared, said):
+    made = {"np": np, "Annotated": Annotated, "Ge": Ge}
+    exec(compile(f"def study({declared}): ...", "", "exec", dont_inherit=True), made)
+    with pytest.raises(ParameterError) as caught:
+        parameters_of(made["study"])
+    assert said in str(caught.value)
