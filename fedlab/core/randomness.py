@@ -49,6 +49,7 @@ class Purpose(IntEnum):
     SIMULATED_NOISE = 50
     PRIVATE_ROWS = 60
     GRAPH = 70
+    STUDY = 80
 
 
 def address_of(name: int | str) -> int:

@@ -254,7 +254,7 @@ def _folder_beside(target: Path, lock: ExitStack) -> Path:
         aside = _name_beside(target)
         aside.mkdir()
         with suppress(FileNotFoundError):
-            lock.enter_context(_locked(aside))
+            lock.enter_context(locked(aside))
             if aside.exists():
                 return aside
         # Somebody took it for a leftover before it was locked.
@@ -263,13 +263,13 @@ def _folder_beside(target: Path, lock: ExitStack) -> Path:
 def _remove_left_folders(target: Path) -> None:
     for leftover in _left_beside(target):
         # Another process may clean up at the same moment.
-        with suppress(FileNotFoundError, NotADirectoryError), _locked(leftover, wait=False) as ours:
+        with suppress(FileNotFoundError, NotADirectoryError), locked(leftover, wait=False) as ours:
             if ours:
                 shutil.rmtree(leftover)
 
 
 @contextmanager
-def _locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Lock a folder until the block ends, or the process; say whether it could be."""
     if fcntl is None:  # pragma: no cover - Windows neither opens folders nor removes open files
         yield not wait

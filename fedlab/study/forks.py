@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def _changed_at(path: str) -> int:
         return 0
 
 
+class Stopped(Exception):
+    """A run was ended because nobody wants its result any more."""
+
+
 class Forked:
     """One process, as `subprocess.Popen` has it; its group has its number."""
 
@@ -36,6 +41,8 @@ class Forked:
     def __init__(self) -> None:
         self.pid = 0
         self.returncode: int | None = None
+        #: Whether it was ended because nobody wants its result any more.
+        self.stopped = False
         self._begun, self._ended = threading.Event(), threading.Event()
 
     def begins(self, pid: int) -> None:
@@ -104,7 +111,7 @@ class ForkServer:
             bufsize=1,
         )
         self._numbers, self._forked = itertools.count(), dict[int, Forked]()
-        self._lock = threading.Lock()
+        self._lock, self._closing = threading.Lock(), False
         self._say({"preload": list(preload)})
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -134,6 +141,7 @@ class ForkServer:
         """
         made, number = Forked(), next(self._numbers)
         with self._lock:
+            made.stopped = self._closing
             self._forked[number] = made
         if not self._say({"id": number, **asked}):
             made.ends(-signal.SIGKILL)
@@ -142,6 +150,10 @@ class ForkServer:
     def close(self) -> None:
         """End it, and all that it has forked."""
         assert self._process.stdin is not None
+        with self._lock:
+            self._closing = True
+            for forked in self._forked.values():
+                forked.stopped = True
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
@@ -157,12 +169,109 @@ class ForkServer:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             told = json.loads(line)
-            forked = self._forked[told["id"]]
             if "pid" in told:
-                forked.begins(told["pid"])
+                self._forked[told["id"]].begins(told["pid"])
             else:
-                forked.ends(told["status"])
+                self._forked.pop(told["id"]).ends(told["status"])
         for forked in list(self._forked.values()):  # it is gone, and nobody waits for them now
             if forked.returncode is None:
                 forked.kill()
                 forked.ends(-signal.SIGKILL)
+
+
+@dataclass
+class _Kept:
+    """Servers for one purpose, the warmest last; how many use them; what a run has imported."""
+
+    servers: list[ForkServer] = field(default_factory=list)
+    users: int = 0
+    imported: Sequence[str] | None = None
+    warm: bool = False
+
+
+class Servers:
+    """Fork servers, one for each purpose, of which few are kept without work.
+
+    Parameters
+    ----------
+    idle : int
+        Servers that may stand without work; of more, the one that worked longest ago is closed.
+    """
+
+    def __init__(self, idle: int = 2) -> None:
+        self._idle, self._lock, self._closed = idle, threading.Lock(), False
+        self._kept = dict[Hashable, _Kept]()  # in the order of their last use
+
+    @contextlib.contextmanager
+    def using(
+        self, purpose: Hashable, named: Sequence[str], environment: Mapping[str, str]
+    ) -> Iterator[ForkServer]:
+        """Yield the server for a purpose, with current code, made where there is none.
+
+        Parameters
+        ----------
+        purpose : hashable
+        named : sequence of str
+            Modules to preload.
+        environment : mapping
+
+        Raises
+        ------
+        Stopped
+            If these servers were closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise Stopped
+            kept = self._kept.setdefault(purpose, _Kept())
+            known = kept.imported or ()
+            # One that has old code, or little, stays for those that it has forked.
+            cold = bool(known) and not kept.warm
+            if not kept.servers or not kept.servers[-1].current or cold:
+                kept.servers.append(ForkServer([*named, *known], environment))
+                kept.warm = bool(known)
+            kept.users += 1
+            server = kept.servers[-1]
+        try:
+            yield server
+        finally:
+            self._leave(purpose)
+
+    def warmed(self, purpose: Hashable, imported: Sequence[str]) -> None:
+        """Take note of what a run has imported: the next server for this purpose begins with it."""
+        with self._lock:
+            kept = self._kept.get(purpose)
+            if kept is not None and kept.imported is None:
+                kept.imported = imported
+
+    def close(self) -> None:
+        """End all servers, and whatever runs in them, for good."""
+        with self._lock:
+            self._closed = True
+            ended = [server for kept in self._kept.values() for server in kept.servers]
+            self._kept.clear()
+        for server in ended:
+            server.close()
+
+    def _leave(self, purpose: Hashable) -> None:
+        with self._lock:
+            kept = self._kept.pop(purpose, None)
+            if kept is None:  # closed meanwhile
+                return
+            kept.users -= 1
+            self._kept[purpose] = kept
+            ended = [] if kept.users else kept.servers[:-1]
+            kept.servers = kept.servers[len(ended) :]
+            free = [name for name, one in self._kept.items() if not one.users]
+            for name in free[: -self._idle]:
+                ended += self._kept.pop(name).servers
+        for server in ended:
+            server.close()
+
+
+_SERVERS = dict[str, Servers]()
+
+
+def servers_of(owner: str) -> Servers:
+    """Return the servers that this process holds for an owner: a study, by its name."""
+    return _SERVERS.setdefault(owner, Servers())

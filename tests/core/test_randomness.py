@@ -61,6 +61,7 @@ def test_published_numbers_stand() -> None:
         "SIMULATED_NOISE": 50,
         "PRIVATE_ROWS": 60,
         "GRAPH": 70,
+        "STUDY": 80,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])

@@ -19,6 +19,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from fedlab.study.forks import Forked, ForkServer
+from fedlab.study.targets import thread_variables
 
 _NAME = "python3"
 _FORKS = "fedlab-forks"
@@ -27,7 +28,6 @@ _FOREIGN = {
     *("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "MATPLOTLIBRC"),
     *("PYTHONSTARTUP", "PYTHONIOENCODING"),
 }
-_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
 
 
 class OwnKernelSpecs(KernelSpecManager):
@@ -142,6 +142,5 @@ def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
     # The debugger warns of frozen modules on every start; nobody debugs a batch run.
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    share = {f"{library}_NUM_THREADS": str(threads) for library in _THREADS}
-    share["FEDLAB_THREADS"] = str(threads)
-    return {**kept, **{name: str(path) for name, path in folders.items()}, **quiet, **share}
+    paths = {name: str(path) for name, path in folders.items()}
+    return {**kept, **paths, **quiet, **thread_variables(threads)}

@@ -15,20 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.files import atomic
+from fedlab.study.records import Failure
 from fedlab.study.trace import Trace
 from fedlab.workbench.batch.notebooks import Notebook, load
 
 FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run didn't end well: the error, and the code cell (from 1) that it happened in."""
-
-    name: str
-    message: str
-    cell: int | None = None
-    label: str = ""
 
 
 @dataclass(frozen=True)

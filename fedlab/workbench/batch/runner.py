@@ -22,6 +22,7 @@ from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
 from fedlab.study.parameters import bind
+from fedlab.study.records import Failure, written
 from fedlab.study.trace import Now
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
@@ -171,7 +172,7 @@ def _compared(run: Run, folder: Path, now: Now) -> tuple[Record | None, str, lis
     if old is None or old.trace is None:
         return old, source, ["no run that ended well"]
     changed = ["cells"] if old.source != source else []
-    changed += ["parameters"] if old.parameters != _written(run.parameters) else []
+    changed += ["parameters"] if old.parameters != written(run.parameters) else []
     return old, source, [*changed, *now.changed(old.trace), *old.trace.unseen]
 
 
@@ -207,7 +208,7 @@ def _outcomes(
 
 def _unread(notebook: Notebook) -> Outcome:
     node = new_notebook(cells=[new_markdown_cell(f"# {notebook.title}")])  # type: ignore[no-untyped-call]
-    failure = records.Failure("ValueError", notebook.broken)
+    failure = Failure("ValueError", notebook.broken)
     return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
 
 
@@ -222,8 +223,8 @@ def _keep(run: Run, source: str, outcome: Outcome, folder: Path, now: Now) -> Re
         title=run.notebook.title,
         question=run.notebook.question,
         status="failed" if outcome.failure else "completed",
-        parameters=_written(run.parameters),
-        set_parameters=_written(run.values),
+        parameters=written(run.parameters),
+        set_parameters=written(run.values),
         started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
         seconds=outcome.seconds,
         cells=outcome.cells,
@@ -245,8 +246,3 @@ def _keep(run: Run, source: str, outcome: Outcome, folder: Path, now: Now) -> Re
         for ending in (".ipynb", ".json", ".html"):
             (folder / f"{record.name}.failed{ending}").unlink(missing_ok=True)
     return record
-
-
-def _written(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as a record gives them back: tuples as lists."""
-    return dict(json.loads(json.dumps(values)))

@@ -16,12 +16,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,10 +27,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from fedlab.study.forks import ForkServer
+from fedlab.study.forks import Servers
+from fedlab.study.records import Failure
 from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.jupyter import WarmKernelManager
-from fedlab.workbench.batch.records import Failure, Record
+from fedlab.workbench.batch.records import Record
 
 _LIMITED = "the limit for one notebook; --limit SECONDS allows more"
 _TICK_SECONDS = 0.5
@@ -116,50 +115,14 @@ class Leash:
         self._shell.communicate()
 
 
-class _Servers:
-    """A fork server for each notebook that has tasks left, made when the first one begins."""
-
-    def __init__(self, tasks: Sequence[Task], environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self._left = Counter(task.notebook for task in tasks)
-        self._imported, self._servers = dict[Path, list[str]](), dict[Path, list[ForkServer]]()
-        self._lock = threading.Lock()
-
-    def take(self, notebook: Path, named: Sequence[str]) -> ForkServer:
-        with self._lock:
-            servers = self._servers.setdefault(notebook, [])
-            # One that has old code, or little, stays for those that it has forked.
-            if not servers or not servers[-1].current or self._is_cold(notebook, servers):
-                known = self._imported.get(notebook, [])
-                servers.append(ForkServer([*named, *known], self._environment))
-            return servers[-1]
-
-    def done(self, notebook: Path, told: Mapping[str, Any] | None) -> None:
-        """Take note that a task has ended: what it has imported warms the next kernels."""
-        with self._lock:
-            self._left[notebook] -= 1
-            if told is not None:
-                self._imported.setdefault(notebook, told["imported"])
-            ended = [] if self._left[notebook] else self._servers.pop(notebook, [])
-        for server in ended:
-            server.close()
-
-    def close(self) -> None:
-        for server in chain.from_iterable(self._servers.values()):
-            server.close()
-
-    def _is_cold(self, notebook: Path, servers: Sequence[ForkServer]) -> bool:
-        return len(servers) == 1 and notebook in self._imported and self._left[notebook] > 2
-
-
-class _Run:
+class NotebookRun:
     """One notebook and its kernel.
 
     Parameters
     ----------
     task : Task
         What to run.
-    servers : _Servers
+    servers : Servers
         What forks the kernel.
     environment : mapping
         The kernel's environment variables.
@@ -172,7 +135,7 @@ class _Run:
     def __init__(
         self,
         task: Task,
-        servers: _Servers,
+        servers: Servers,
         environment: Mapping[str, str],
         limit: float,
         events: queue.SimpleQueue[Any],
@@ -190,8 +153,8 @@ class _Run:
         self._manager: WarmKernelManager | None = None
         self._killed: str | None = None
 
-    def execute(self) -> None:
-        """Run the notebook, and put its outcome into the queue, whatever happens."""
+    def execute(self) -> Outcome:
+        """Run the notebook; return its outcome, whatever happens, and put it into the queue."""
         began = time.monotonic()
         self._events.put(self._task)
         failure, told = None, None
@@ -205,9 +168,15 @@ class _Run:
             except Exception as error:  # it belongs in the record, and the other notebooks go on
                 failure = Failure(*self._reason(error, Path(scratch)), *self._at)
         timer.cancel()
-        self._servers.done(self._task.notebook, told)
         seconds = round(time.monotonic() - began, 3)
-        self._events.put(Outcome(self._task, self._node, seconds, self._cells, failure, told))
+        outcome = Outcome(self._task, self._node, seconds, self._cells, failure, told)
+        self._events.put(outcome)
+        return outcome
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its server was closed, because nobody wants the outcome any more."""
+        return bool(self._manager and self._manager.process and self._manager.process.stopped)
 
     def kill(self, why: str) -> None:
         """Kill the kernel with whatever it started, now or as soon as it starts."""
@@ -216,9 +185,15 @@ class _Run:
             self._manager.kill()
 
     async def _execute(self, scratch: Path) -> dict[str, Any]:
-        notebook = self._task.notebook
-        named = notebooks.imports(self._node)
-        manager = WarmKernelManager.of(self._servers.take(notebook, named), scratch, named)
+        named, notebook = notebooks.imports(self._node), self._task.notebook
+        purpose = notebook, self._environment["FEDLAB_THREADS"]
+        with self._servers.using(purpose, named, self._environment) as server:
+            manager = WarmKernelManager.of(server, scratch, named)
+            told = await self._in_kernel(manager, scratch)
+        self._servers.warmed(purpose, told["imported"])
+        return told
+
+    async def _in_kernel(self, manager: WarmKernelManager, scratch: Path) -> dict[str, Any]:
         client = NotebookClient(
             self._node,
             km=manager,
@@ -232,7 +207,8 @@ class _Run:
         )
         try:
             # In the notebook's own folder, as in JupyterLab: a file of one's own is beside it.
-            await manager.start_kernel(cwd=str(notebook.parent), env=dict(self._environment))
+            folder = str(self._task.notebook.parent)
+            await manager.start_kernel(cwd=folder, env=dict(self._environment))
             self._manager = manager
             if self._killed is not None:
                 manager.kill()
@@ -302,8 +278,8 @@ def outcomes(
     if os.name != "posix":
         raise OSError("batch runs need Linux or macOS; elsewhere use papermill, or WSL")
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    servers = _Servers(tasks, env)
-    runs = [_Run(task, servers, env, limit, events) for task in tasks]
+    servers = Servers()
+    runs = [NotebookRun(task, servers, env, limit, events) for task in tasks]
     pool = ThreadPoolExecutor(jobs)
     left = len(runs)
     try:

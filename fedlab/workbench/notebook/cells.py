@@ -17,6 +17,7 @@ import numpy as np
 
 from fedlab.core import progress
 from fedlab.core.extras import missing
+from fedlab.study import results
 from fedlab.workbench.notebook.sentences import filled
 from fedlab.workbench.report.outputs import (
     ANSWER,
@@ -25,13 +26,15 @@ from fedlab.workbench.report.outputs import (
     KEY,
     PROVENANCE,
     RECORD,
-    scalars,
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from fedlab.data import Origin
+    from fedlab.federation.federation import Federation
+    from fedlab.federation.history import History
 
 #: The style sheet of all figures.
 STYLE = Path(__file__).with_name("fedlab.mplstyle")
@@ -143,7 +146,9 @@ def answer(text: str, **values: Any) -> None:
     said = filled(text, values).strip()
     if not said:
         raise ValueError("the answer is empty: say in a sentence what this run found")
-    kept = scalars({n: v for n, v in values.items() if isinstance(v, str | Real | np.bool_)})
+    kept = results.scalars(
+        {n: v for n, v in values.items() if isinstance(v, str | Real | np.bool_)}
+    )
     _display({"text/markdown": said, "text/plain": said}, {KEY: {"role": ANSWER, "values": kept}})
 
 
@@ -167,9 +172,21 @@ def record(**values: Any) -> None:
 
         cells.record(accuracy=0.93, rounds=40)
     """
-    taken = scalars(values)
+    taken = results.scalars(values)
     said = ", ".join(f"{name} = {value}" for name, value in taken.items())
     _display({"text/plain": f"recorded: {said}"}, {KEY: {"role": RECORD, "values": taken}})
+
+
+def keep(given: Federation | History | pd.DataFrame, **about: Any) -> None:
+    """Keep measurements of a run, where `fedlab.load_runs` finds them (see `fedlab.study.keep`).
+
+    Parameters
+    ----------
+    given : Federation, History or DataFrame
+    **about
+        Further columns with one value each, such as ``algorithm="fedprox"``.
+    """
+    results.keep(given, **about)
 
 
 def contents() -> None:

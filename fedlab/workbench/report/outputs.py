@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 from nbformat import NotebookNode
+
+from fedlab.study.results import scalars
 
 #: The key in an output's metadata.
 KEY = "fedlab"
@@ -49,31 +50,6 @@ def recorded(node: NotebookNode) -> dict[str, Any]:
 def is_record(output: NotebookNode) -> bool:
     """Whether an output is what `recorded` reads: a page shows all of these at one place."""
     return _marks(output).get("role") == RECORD
-
-
-def scalars(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON has them: numbers that are none (NaN, infinity) become None.
-
-    Raises
-    ------
-    TypeError
-        For a value that is no number, text, truth value or None; NumPy's numbers are numbers.
-
-    Examples
-    --------
-    >>> scalars({"accuracy": 0.93, "loss": float("nan")})
-    {'accuracy': 0.93, 'loss': None}
-    """
-    found = {}
-    for name, value in values.items():
-        plain = value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
-        if not isinstance(plain, bool | int | float | str | None):
-            raise TypeError(
-                f"{name} is a {type(value).__name__}; a record takes numbers, texts, truth values "
-                "and None: record a mean, a count, or several values by name"
-            )
-        found[name] = None if isinstance(plain, float) and not math.isfinite(plain) else plain
-    return found
 
 
 def main_figure(node: NotebookNode) -> NotebookNode | None:

@@ -1,0 +1,145 @@
+"""What is known of a run of a study: a small file that is written last, in the run's own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedlab.files import atomic
+from fedlab.study.trace import Trace
+
+FORMAT = 1
+RECORD, TRACE, RESULTS, NOTEBOOK, LOG = (
+    "record.json",
+    "trace.json",
+    "results.parquet",
+    "notebook.ipynb",
+    "log.txt",
+)
+DONE, FAILED = "done", "failed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run didn't end well: the error, and the code cell (from 1) that it happened in."""
+
+    name: str
+    message: str
+    cell: int | None = None
+    label: str = ""
+
+    def __str__(self) -> str:
+        where = f" (cell {self.cell})" if self.cell else ""
+        return f"{self.name}: {self.message}{where}"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: a target with values for all its parameters.
+
+    Attributes
+    ----------
+    id : str
+        A digest of the target's name and the parameters: the same for the same values.
+    attempt : int
+        How often that was tried, this time included.
+    target : str
+    status : {"done", "failed"}
+    parameters : dict
+        All of them, as JSON has them.
+    started : str
+        ISO 8601, UTC.
+    seconds : float
+        Wall time.
+    source : str
+        A digest of the notebook's cells, or the function's code.
+    command : str
+        The line that does the same run by itself.
+    error : Failure or None
+    recorded : dict
+        Numbers and texts of the whole run.
+    environment : dict
+        Python, platform, threads, and the versions of what was imported.
+    digests : dict of file name to SHA-256
+    """
+
+    id: str
+    attempt: int
+    target: str
+    status: str
+    parameters: dict[str, Any]
+    started: str
+    seconds: float
+    source: str
+    command: str
+    error: Failure | None = None
+    recorded: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.id}-{self.attempt}"
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run's folder, whole or not at all."""
+        atomic.write_bytes(folder / RECORD, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord | None:
+        """Read a run's folder; None if it holds no record of this format."""
+        try:
+            content = json.loads((folder / RECORD).read_bytes())
+            error = content.pop("error", None)
+            record = cls(**content, error=Failure(**error) if error else None)
+        except (OSError, ValueError, TypeError, AttributeError):  # half of one is none
+            return None
+        return record if record.format == FORMAT else None
+
+
+def run_id(target: str, parameters: Mapping[str, Any]) -> str:
+    """Return the digest that a run is known by.
+
+    Examples
+    --------
+    >>> run_id("04_see_non_iid", {"alpha": 0.1, "seed": 0})
+    'a4b44bed4735'
+    """
+    known = json.dumps([target, parameters], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:12]
+
+
+def written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as a record gives them back: tuples as lists."""
+    return dict(json.loads(json.dumps(values)))
+
+
+def read_trace(folder: Path) -> Trace | None:
+    """Return what a run depended on; None where that can't be read."""
+    try:
+        return Trace(**json.loads((folder / TRACE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def attempts(folder: Path) -> Iterator[RunRecord]:
+    """Yield the records of all attempts under a study's folder, by run and attempt."""
+    found = (folder / "runs").iterdir() if (folder / "runs").is_dir() else ()
+    whole = (path for path in found if not path.name.startswith("."))
+    records = [record for path in whole if (record := RunRecord.read(path))]
+    yield from sorted(records, key=lambda record: (record.id, record.attempt))
+
+
+def latest(folder: Path) -> dict[str, RunRecord]:
+    """Return each run's last attempt that is done, or else its last one that failed."""
+    kept = dict[str, RunRecord]()
+    for record in attempts(folder):
+        if record.status == DONE or kept.get(record.id, record).status != DONE:
+            kept[record.id] = record
+    return kept

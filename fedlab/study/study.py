@@ -1,0 +1,381 @@
+"""A study: one notebook or function over many points and seeds, run where it has not been yet."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import os
+import platform
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedlab.core.threads import cores
+from fedlab.core.validation import positive, whole_number
+from fedlab.files import atomic
+from fedlab.study import results
+from fedlab.study.forks import servers_of
+from fedlab.study.parameters import bind
+from fedlab.study.points import Point
+from fedlab.study.records import (
+    DONE,
+    FAILED,
+    NOTEBOOK,
+    RESULTS,
+    TRACE,
+    Failure,
+    RunRecord,
+    latest,
+    read_trace,
+    run_id,
+    written,
+)
+from fedlab.study.targets import FunctionTarget, Runnable, Share
+from fedlab.study.trace import Now
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STALE, UNVERIFIED, MISSING = "stale", "unverified", "missing"
+_LIMIT_SECONDS = 3600.0
+_LOOK_SECONDS = 0.02
+_CALLS = itertools.count()
+#: Digests of files that runs of this process read; each file is read once.
+_NOW = Now()
+
+
+class Executor(Protocol):
+    """Whatever takes work and gives a future: `concurrent.futures`, Dask's client, submitit."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+        """Return what has ``done()`` and ``result()``."""
+
+
+class Told(Protocol):
+    """Is told how a sweep goes."""
+
+    def __call__(self, study: Study, counts: Mapping[str, int], record: RunRecord | None) -> None:
+        """Hear how many runs are done, failed, running and left, and which one has just ended."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that a study wants: its id, and values for all parameters of its target."""
+
+    id: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a planned run stands: done, failed, stale, unverified or missing, and why."""
+
+    planned: Planned
+    status: str
+    why: tuple[str, ...] = ()
+    record: RunRecord | None = None
+
+
+class Study:
+    """One target over points and seeds, with a folder that keeps what was found.
+
+    Parameters
+    ----------
+    target : function or Runnable
+        A function of a module, with typed parameters that have defaults; it returns numbers by
+        name, a `Federation`, a `History`, a data frame, or a list of these. For notebooks see
+        `fedlab.workbench.notebook_target`.
+    folder : path-like
+        Where runs are kept, each in a folder of its own that is never written to again.
+    points : iterable of mappings
+        Values for parameters (see `grid` and `drawn`); others keep their defaults.
+    seeds : iterable of int, optional
+        Each point runs with each: in the parameter ``seed``, or as ``seeds``, a list of one.
+    inputs : iterable of path-like, optional
+        All that runs read where it can't be seen, such as in a process that they start; an empty
+        one says that there is nothing. Without this such runs are never taken for done.
+
+    Raises
+    ------
+    fedlab.study.parameters.ParameterError
+        For an unknown parameter, or a value that doesn't fit, before anything is run.
+
+    Notes
+    -----
+    A run is done as long as its code, parameters, the files that it read, and the versions of what
+    it imported are as they were. What it depended on is noted while it runs, not declared.
+
+    Examples
+    --------
+    ::
+
+        from my_study import train        # def train(alpha: float = 1.0, seed: int = 0) -> ...
+
+        study = Study(train, "reports/alphas", grid(alpha=[0.1, 1.0]), seeds=range(5))
+        study.run(workers=2)
+        study.frame()
+    """
+
+    def __init__(
+        self,
+        target: Runnable | Callable[..., Any],
+        folder: str | os.PathLike[str],
+        points: Iterable[Point] = ({},),
+        *,
+        seeds: Iterable[int] | None = None,
+        inputs: Iterable[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        self.target: Runnable = FunctionTarget.of(target) if callable(target) else target
+        self.folder = Path(folder).absolute()
+        self.inputs = None if inputs is None else tuple(os.fspath(path) for path in inputs)
+        self._seeds = None if seeds is None else [*seeds]
+        self._unwritten = dict[str, RunRecord]()
+        planned = [self._planned(point, seed) for point in points for seed in self._each_seed()]
+        #: The runs that it wants, in order, each once.
+        self.runs: tuple[Planned, ...] = tuple({one.id: one for one in planned}.values())
+        if not self.runs:
+            raise ValueError("the study has no runs: give at least one point, and one seed")
+        for name in self.target.unread:
+            if len({json.dumps(one.parameters[name]) for one in planned}) > 1:
+                warnings.warn(f"{self.target.name}: no cell reads {name}", stacklevel=2)
+
+    def _each_seed(self) -> list[Mapping[str, Any]]:
+        if self._seeds is None:
+            return [{}]
+        names = {parameter.name for parameter in self.target.parameters}
+        if "seed" in names:
+            return [{"seed": seed} for seed in self._seeds]
+        if "seeds" in names:
+            return [{"seeds": [seed]} for seed in self._seeds]
+        raise ValueError(f"{self.target.name} has no parameter seed or seeds; it has {names}")
+
+    def _planned(self, point: Point, seed: Mapping[str, Any]) -> Planned:
+        parameters = self.target.parameters
+        set_ = bind(parameters, {**point, **seed}, self.target.name)
+        values = written({parameter.name: parameter.default for parameter in parameters} | set_)
+        return Planned(run_id(self.target.name, values), values)
+
+    # -- how it stands -----------------------------------------------------------------------
+
+    def standing(self) -> list[Standing]:
+        """Return how each run stands, in order; what has changed since is looked up now."""
+        now, source, kept = Now(), self.target.source(), latest(self.folder) | self._unwritten
+        return [self._standing(one, kept.get(one.id), source, now) for one in self.runs]
+
+    def _standing(
+        self, planned: Planned, record: RunRecord | None, source: str, now: Now
+    ) -> Standing:
+        if record is None:
+            return Standing(planned, MISSING)
+        if record.status == FAILED:
+            return Standing(planned, FAILED, (str(record.error),), record)
+        trace = read_trace(folder := self.folder / "runs" / record.folder)
+        if trace is None or results.digests(folder, record.digests) != record.digests:
+            return Standing(planned, STALE, ("its files are not as it left them",), record)
+        changed = ["its own code"] if record.source != source else []
+        if changed := [*changed, *now.changed(trace)]:
+            return Standing(planned, STALE, tuple(changed), record)
+        unseen = trace.unseen if self.inputs is None else []
+        return Standing(planned, UNVERIFIED if unseen else DONE, tuple(unseen), record)
+
+    def status(self) -> pd.DataFrame:
+        """Return a row a run: ``run``, ``status``, ``why``, ``seconds``, and its parameters."""
+        import pandas as pd
+
+        rows = [
+            {"run": one.planned.id, "status": one.status, "why": "; ".join(one.why)}
+            | {"seconds": one.record.seconds if one.record else None}
+            | {name: results._cell(value) for name, value in one.planned.parameters.items()}
+            for one in self.standing()
+        ]
+        return pd.DataFrame(rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Return what its runs measured (see `fedlab.study.load_runs`)."""
+        return results.load_runs(self.folder, [one.id for one in self.runs])
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        workers: int = 2,
+        limit: float = _LIMIT_SECONDS,
+        executor: Executor | None = None,
+        fresh: bool = False,
+        tell: Told | None = None,
+    ) -> pd.DataFrame:
+        """Run what is missing, failed, stale or unverified, and return how all runs stand.
+
+        It may be killed at any moment, and called again: what was finished stays.
+
+        Parameters
+        ----------
+        workers : int
+            Runs at the same time; the cores are shared out among them.
+        limit : float
+            Seconds that one run may take.
+        executor : object with ``submit``, optional
+            Where runs are started: by default threads, which wait for a process each. A Dask
+            client and submitit's executors do; all must see the study's folder under one name.
+        fresh : bool
+            Run all of them, also what is done.
+        tell : function, optional
+            Called when it begins, and whenever a run starts or ends.
+
+        Raises
+        ------
+        BlockingIOError
+            If another process runs this study.
+        """
+        whole_number(workers, "workers", 1)
+        positive(limit=limit)
+        with self._alone():
+            due = [one.planned for one in self.standing() if fresh or one.status != DONE]
+            self._run(due, workers, limit, executor, tell)
+        return self.status()
+
+    def _run(
+        self,
+        due: Sequence[Planned],
+        workers: int,
+        limit: float,
+        executor: Executor | None,
+        tell: Told | None,
+    ) -> list[RunRecord]:
+        """Run all of `due`, and return their records as they end."""
+        # Elsewhere servers outlive this call, and are warm for the next.
+        owner = f"{self.folder}{'' if executor else f' {next(_CALLS)}'}"
+        share = Share(max(1, cores() // workers), limit, owner, self.folder / ".cache")
+        pool = executor or ThreadPoolExecutor(workers)
+        source, ended = self.target.source(), list[RunRecord]()
+        left, pending = deque(due), dict[Any, Planned]()
+        done = len(self.runs) - len(due)
+
+        def say(record: RunRecord | None = None) -> None:
+            if tell is not None:
+                failed = sum(one.status == FAILED for one in ended)
+                fine = done + len(ended) - failed
+                counts = {"done": fine, "failed": failed, "running": len(pending)}
+                tell(self, counts | {"left": len(left)}, record)
+
+        try:
+            say()
+            while left or pending:
+                while left and len(pending) < workers:
+                    one = left.popleft()
+                    asked = (self.folder, self.target, one, source, share, self.inputs)
+                    pending[pool.submit(perform, *asked)] = one
+                    say()
+                for future in [future for future in pending if future.done()]:
+                    ended.append(self._record_of(future, pending.pop(future), source))
+                    say(ended[-1])
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            for future in pending:
+                future.cancel()
+            if isinstance(pool, ThreadPoolExecutor) and executor is None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                servers_of(owner).close()
+                pool.shutdown()
+        return ended
+
+    def _record_of(self, future: Any, planned: Planned, source: str) -> RunRecord:
+        """Return a run's record; where its worker is gone, or could not write one, of that."""
+        try:
+            record: RunRecord = future.result()
+        except Exception as error:
+            failure = Failure(type(error).__name__, str(error))
+            record = _record(self.target, planned, source, 0.0, failure)
+            self._unwritten[planned.id] = record
+            with suppress(OSError):  # on a full disk it is in what this call gives back
+                record = _placed(self.folder, planned.id, lambda folder: record)
+                del self._unwritten[planned.id]
+        return record
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the study's lock, which ends with this process, however it ends."""
+        runs = self.folder / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        kept, mine = self.folder / "study.json", {"format": 1, "target": self.target.name}
+        with atomic.locked(runs, wait=False) as ours:
+            if not ours:
+                raise BlockingIOError(
+                    f"another process is running the study in {self.folder}; wait for it, stop it, "
+                    "or give another folder"
+                )
+            if kept.is_file() and (other := json.loads(kept.read_bytes())) != mine:
+                raise ValueError(
+                    f"{self.folder} holds a study of {other.get('target')}, not of "
+                    f"{self.target.name}; give another folder"
+                )
+            atomic.write_bytes(kept, json.dumps(mine).encode())
+            yield
+
+
+def perform(
+    root: Path,
+    target: Runnable,
+    planned: Planned,
+    source: str,
+    share: Share,
+    inputs: tuple[str, ...] | None,
+) -> RunRecord:
+    """Do one run in a folder of its own, which is moved to its place when its record is written.
+
+    Raises
+    ------
+    Stopped
+        If nobody wants its result any more; nothing is left of it then.
+    """
+
+    def fill(folder: Path) -> RunRecord:
+        ended = target.perform(planned.parameters, folder, share)
+        record = _record(target, planned, source, ended.seconds, ended.failure)
+        environment = record.environment | {"threads": share.threads}
+        if ended.told is not None:
+            trace = _NOW.trace(ended.told, inputs or ())
+            atomic.write_bytes(folder / TRACE, json.dumps(asdict(trace)).encode())
+            environment |= {"distributions": dict(trace.distributions)}
+        recorded = results.gathered(folder, ended.recorded)
+        found = results.digests(folder, (RESULTS, NOTEBOOK))
+        return replace(record, recorded=recorded, environment=environment, digests=found)
+
+    return _placed(root, planned.id, fill)
+
+
+def _record(
+    target: Runnable, planned: Planned, source: str, seconds: float, failure: Failure | None
+) -> RunRecord:
+    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    return RunRecord(
+        id=planned.id,
+        attempt=0,
+        target=target.name,
+        status=FAILED if failure else DONE,
+        parameters=dict(planned.parameters),
+        started=began.isoformat("T", "milliseconds"),
+        seconds=seconds,
+        source=source,
+        command=target.command(planned.parameters),
+        error=failure,
+        environment={"python": platform.python_version(), "platform": platform.platform()},
+    )
+
+
+def _placed(root: Path, name: str, fill: Callable[[Path], RunRecord]) -> RunRecord:
+    """Fill a folder for a run's next attempt, write its record last, and move it to its place."""
+    places = ((n, root / "runs" / f"{name}-{n}") for n in itertools.count(1))
+    number, place = next((n, place) for n, place in places if not place.exists())
+    with atomic.making_folder(place) as folder:
+        record = replace(fill(folder), attempt=number)
+        record.write(folder)
+    return record
