@@ -37,9 +37,10 @@ _UNSEEN = {
     "os.fork": "it forked",
     "os.forkpty": "it forked",
     "socket.connect": "it opened a connection",
+    "sqlite3.connect": "it opened a database",
 }
 #: Modules that read files in native code, and whose readers are called by their own names.
-_NATIVE = ("pyarrow.dataset", "pyarrow.parquet", "h5py", "netCDF4", "duckdb", "polars", "sqlite3")
+_NATIVE = ("pyarrow.dataset", "pyarrow.parquet", "h5py", "netCDF4", "duckdb", "polars")
 #: Files that are caches of what else is noted.
 _CACHES = (".pyc", ".nbi", ".nbc", ".nbe", ".lock")
 
@@ -167,6 +168,8 @@ def _is_harmless(event: str, given: tuple[Any, ...]) -> bool:
     """Whether what happens is within this machine, or only asks what machine it is."""
     if event == "socket.connect":  # a Unix socket has no tuple
         return not (isinstance(given[1], tuple) and given[1][0] not in ("127.0.0.1", "::1"))
+    if event == "sqlite3.connect":
+        return bool(given[0] == ":memory:")
     return event == "subprocess.Popen" and list(given[1]) == ["uname", "-p"]  # module `platform`
 
 

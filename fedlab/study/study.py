@@ -2,75 +2,37 @@
 
 from __future__ import annotations
 
-import datetime
-import itertools
 import json
 import os
-import platform
-import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from fedlab.core.threads import cores
 from fedlab.core.validation import positive, whole_number
 from fedlab.files import atomic
 from fedlab.study import results
-from fedlab.study.forks import servers_of
 from fedlab.study.parameters import bind
 from fedlab.study.points import Point
 from fedlab.study.records import (
     DONE,
     FAILED,
-    NOTEBOOK,
-    RESULTS,
-    TRACE,
-    Failure,
     RunRecord,
     latest,
     read_trace,
     run_id,
     written,
 )
-from fedlab.study.targets import FunctionTarget, Runnable, Share
-from fedlab.study.trace import Now
+from fedlab.study.running import NOW, Executor, Planned, Sweep, Told
+from fedlab.study.targets import FunctionTarget, Runnable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STALE, UNVERIFIED, MISSING = "stale", "unverified", "missing"
 _LIMIT_SECONDS = 3600.0
-_LOOK_SECONDS = 0.02
-_CALLS = itertools.count()
-#: Digests of files that runs of this process read; each file is read once.
-_NOW = Now()
-
-
-class Executor(Protocol):
-    """Whatever takes work and gives a future: `concurrent.futures`, Dask's client, submitit."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
-        """Return what has ``done()`` and ``result()``."""
-
-
-class Told(Protocol):
-    """Is told how a sweep goes."""
-
-    def __call__(self, study: Study, counts: Mapping[str, int], record: RunRecord | None) -> None:
-        """Hear how many runs are done, failed, running and left, and which one has just ended."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run that a study wants: its id, and values for all parameters of its target."""
-
-    id: str
-    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -138,13 +100,17 @@ class Study:
         self._seeds = None if seeds is None else [*seeds]
         self._unwritten = dict[str, RunRecord]()
         planned = [self._planned(point, seed) for point in points for seed in self._each_seed()]
-        #: The runs that it wants, in order, each once.
-        self.runs: tuple[Planned, ...] = tuple({one.id: one for one in planned}.values())
-        if not self.runs:
+        self._runs = tuple({one.id: one for one in planned}.values())
+        if not planned:
             raise ValueError("the study has no runs: give at least one point, and one seed")
         for name in self.target.unread:
             if len({json.dumps(one.parameters[name]) for one in planned}) > 1:
                 warnings.warn(f"{self.target.name}: no cell reads {name}", stacklevel=2)
+
+    @property
+    def runs(self) -> tuple[Planned, ...]:
+        """The runs that it wants, in order, each once."""
+        return self._runs
 
     def _each_seed(self) -> list[Mapping[str, Any]]:
         if self._seeds is None:
@@ -164,14 +130,12 @@ class Study:
 
     # -- how it stands -----------------------------------------------------------------------
 
-    def standing(self) -> list[Standing]:
+    def standing(self, runs: Sequence[Planned] | None = None) -> list[Standing]:
         """Return how each run stands, in order; what has changed since is looked up now."""
-        now, source, kept = Now(), self.target.source(), latest(self.folder) | self._unwritten
-        return [self._standing(one, kept.get(one.id), source, now) for one in self.runs]
+        source, kept = self.target.source(), latest(self.folder) | self._unwritten
+        return [self._standing(one, kept.get(one.id), source) for one in runs or self.runs]
 
-    def _standing(
-        self, planned: Planned, record: RunRecord | None, source: str, now: Now
-    ) -> Standing:
+    def _standing(self, planned: Planned, record: RunRecord | None, source: str) -> Standing:
         if record is None:
             return Standing(planned, MISSING)
         if record.status == FAILED:
@@ -180,7 +144,7 @@ class Study:
         if trace is None or results.digests(folder, record.digests) != record.digests:
             return Standing(planned, STALE, ("its files are not as it left them",), record)
         changed = ["its own code"] if record.source != source else []
-        if changed := [*changed, *now.changed(trace)]:
+        if changed := [*changed, *NOW.changed(trace)]:
             return Standing(planned, STALE, tuple(changed), record)
         unseen = trace.unseen if self.inputs is None else []
         return Standing(planned, UNVERIFIED if unseen else DONE, tuple(unseen), record)
@@ -237,68 +201,17 @@ class Study:
         """
         whole_number(workers, "workers", 1)
         positive(limit=limit)
-        with self._alone():
-            due = [one.planned for one in self.standing() if fresh or one.status != DONE]
-            self._run(due, workers, limit, executor, tell)
+        self._unwritten.clear()
+        with self._alone(), Sweep.over(self, workers, limit, executor, tell) as sweep:
+            for generation in self.generations():
+                stand = self.standing(generation)
+                due = [one.planned for one in stand if fresh or one.status != DONE]
+                self._unwritten |= sweep.run(due, len(stand) - len(due))
         return self.status()
 
-    def _run(
-        self,
-        due: Sequence[Planned],
-        workers: int,
-        limit: float,
-        executor: Executor | None,
-        tell: Told | None,
-    ) -> list[RunRecord]:
-        """Run all of `due`, and return their records as they end."""
-        # Elsewhere servers outlive this call, and are warm for the next.
-        owner = f"{self.folder}{'' if executor else f' {next(_CALLS)}'}"
-        share = Share(max(1, cores() // workers), limit, owner, self.folder / ".cache")
-        pool = executor or ThreadPoolExecutor(workers)
-        source, ended = self.target.source(), list[RunRecord]()
-        left, pending = deque(due), dict[Any, Planned]()
-        done = len(self.runs) - len(due)
-
-        def say(record: RunRecord | None = None) -> None:
-            if tell is not None:
-                failed = sum(one.status == FAILED for one in ended)
-                fine = done + len(ended) - failed
-                counts = {"done": fine, "failed": failed, "running": len(pending)}
-                tell(self, counts | {"left": len(left)}, record)
-
-        try:
-            say()
-            while left or pending:
-                while left and len(pending) < workers:
-                    one = left.popleft()
-                    asked = (self.folder, self.target, one, source, share, self.inputs)
-                    pending[pool.submit(perform, *asked)] = one
-                    say()
-                for future in [future for future in pending if future.done()]:
-                    ended.append(self._record_of(future, pending.pop(future), source))
-                    say(ended[-1])
-                time.sleep(_LOOK_SECONDS)
-        finally:
-            for future in pending:
-                future.cancel()
-            if isinstance(pool, ThreadPoolExecutor) and executor is None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                servers_of(owner).close()
-                pool.shutdown()
-        return ended
-
-    def _record_of(self, future: Any, planned: Planned, source: str) -> RunRecord:
-        """Return a run's record; where its worker is gone, or could not write one, of that."""
-        try:
-            record: RunRecord = future.result()
-        except Exception as error:
-            failure = Failure(type(error).__name__, str(error))
-            record = _record(self.target, planned, source, 0.0, failure)
-            self._unwritten[planned.id] = record
-            with suppress(OSError):  # on a full disk it is in what this call gives back
-                record = _placed(self.folder, planned.id, lambda folder: record)
-                del self._unwritten[planned.id]
-        return record
+    def generations(self) -> Iterator[Sequence[Planned]]:
+        """Yield runs that can be told before any of them has begun: here, all of them."""
+        yield self.runs
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -319,63 +232,3 @@ class Study:
                 )
             atomic.write_bytes(kept, json.dumps(mine).encode())
             yield
-
-
-def perform(
-    root: Path,
-    target: Runnable,
-    planned: Planned,
-    source: str,
-    share: Share,
-    inputs: tuple[str, ...] | None,
-) -> RunRecord:
-    """Do one run in a folder of its own, which is moved to its place when its record is written.
-
-    Raises
-    ------
-    Stopped
-        If nobody wants its result any more; nothing is left of it then.
-    """
-
-    def fill(folder: Path) -> RunRecord:
-        ended = target.perform(planned.parameters, folder, share)
-        record = _record(target, planned, source, ended.seconds, ended.failure)
-        environment = record.environment | {"threads": share.threads}
-        if ended.told is not None:
-            trace = _NOW.trace(ended.told, inputs or ())
-            atomic.write_bytes(folder / TRACE, json.dumps(asdict(trace)).encode())
-            environment |= {"distributions": dict(trace.distributions)}
-        recorded = results.gathered(folder, ended.recorded)
-        found = results.digests(folder, (RESULTS, NOTEBOOK))
-        return replace(record, recorded=recorded, environment=environment, digests=found)
-
-    return _placed(root, planned.id, fill)
-
-
-def _record(
-    target: Runnable, planned: Planned, source: str, seconds: float, failure: Failure | None
-) -> RunRecord:
-    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
-    return RunRecord(
-        id=planned.id,
-        attempt=0,
-        target=target.name,
-        status=FAILED if failure else DONE,
-        parameters=dict(planned.parameters),
-        started=began.isoformat("T", "milliseconds"),
-        seconds=seconds,
-        source=source,
-        command=target.command(planned.parameters),
-        error=failure,
-        environment={"python": platform.python_version(), "platform": platform.platform()},
-    )
-
-
-def _placed(root: Path, name: str, fill: Callable[[Path], RunRecord]) -> RunRecord:
-    """Fill a folder for a run's next attempt, write its record last, and move it to its place."""
-    places = ((n, root / "runs" / f"{name}-{n}") for n in itertools.count(1))
-    number, place = next((n, place) for n, place in places if not place.exists())
-    with atomic.making_folder(place) as folder:
-        record = replace(fill(folder), attempt=number)
-        record.write(folder)
-    return record

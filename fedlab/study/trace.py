@@ -44,10 +44,10 @@ class Trace:
 
 
 class Now:
-    """How things stand: digests of files, each read once as long as it stays as it is."""
+    """How things stand: digests of files, each read once for as long as it stays as it is."""
 
     def __init__(self) -> None:
-        self._code, self._kept = cache(_code_of), dict[str, tuple[Any, str]]()
+        self._kept: dict[tuple[str, bool], tuple[tuple[int, ...], str]] = {}
 
     def trace(self, told: Mapping[str, Any], inputs: Iterable[str] = ()) -> Trace:
         """Return what a process told, with the digests of what it read.
@@ -62,40 +62,36 @@ class Now:
         noted = {name: part for name, part in told.items() if name != "imported"}
         for path, held in told["files"].items():
             files[path] = self.digest(path)
-            if list(self._kept[path][0] if files[path] else ()) != list(held):
+            if list(self._kept[path, False][0] if files[path] else ()) != list(held):
                 unseen.append(f"{os.path.basename(path)} changed while it ran")
         if declared := {os.path.realpath(path): self.digest(path) for path in inputs}:
             files, unseen = files | declared, []
         return Trace(**{**noted, "files": files, "unseen": unseen})
 
-    def digest(self, path: str) -> str:
-        """Return a digest of a file's bytes; empty if it can't be read."""
+    def digest(self, path: str, code: bool = False) -> str:
+        """Return a digest of a file's bytes, or of its code; empty if it can't be read."""
         try:
             held = os.stat(path)
             stands = held.st_size, held.st_mtime_ns, held.st_ino
-            if path not in self._kept or self._kept[path][0] != stands:
+            if (path, code) not in self._kept or self._kept[path, code][0] != stands:
                 with open(path, "rb") as file:
-                    self._kept[path] = stands, hashlib.file_digest(file, "sha256").hexdigest()
+                    bare = hashlib.file_digest(file, "sha256").hexdigest() if not code else ""
+                    made = bare or code_digest(file.read())
+                self._kept[path, code] = stands, made
         except OSError:
             return ""
-        return self._kept[path][1]
+        return self._kept[path, code][1]
 
     def changed(self, trace: Trace) -> list[str]:
         """Return what is not as it was when a run noted it: each as a reader would call it."""
-        found = [n for n, (path, held) in trace.modules.items() if self._code(path) != held]
+        found = [
+            n for n, (path, held) in trace.modules.items() if self.digest(path, code=True) != held
+        ]
         found += [path for path, held in trace.files.items() if self.digest(path) != held]
         for name, held in {"Python": trace.python, **trace.distributions}.items():
             if (now := python_version() if name == "Python" else _version(name)) != held:
                 found.append(f"{name} {held} -> {now or 'not installed'}")
         return found
-
-
-def _code_of(path: str) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            return code_digest(file.read())
-    except OSError:
-        return None
 
 
 @cache

@@ -19,6 +19,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from fedlab.study.forks import Forked, ForkServer
+from fedlab.study.results import RUN_FOLDER
 from fedlab.study.targets import thread_variables
 
 _NAME = "python3"
@@ -107,7 +108,11 @@ class WarmKernelManager(AsyncKernelManager):
             log=str(self.scratch / "log"),
             trace=str(self.scratch / "trace.json"),
             named=self.named,
-            caches=[env["XDG_CACHE_HOME"], str(self.scratch)],
+            caches=[
+                env["XDG_CACHE_HOME"],
+                str(self.scratch),
+                env.get(RUN_FOLDER, str(self.scratch)),
+            ],
         )
         return self.process
 
