@@ -4,6 +4,8 @@ Three primitives stand at the front door: `VectorIndex` (vectors in, neighbours 
 index, its labels, its hardware) and `Federation` (federated averaging, round by round).
 """
 
+from typing import TYPE_CHECKING, Any
+
 from fedlab._version import __version__
 from fedlab.device.device import Device
 from fedlab.device.from_data import Drifting, devices_from_table, spread, standardised
@@ -17,6 +19,9 @@ from fedlab.index.answers import Hits
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.models import MLP, LinearRegression, SoftmaxRegression
 from fedlab.training import LocalSGD, PrivateSGD
+
+if TYPE_CHECKING:
+    from fedlab.study import Study, load_runs
 
 __all__ = [
     "MLP",
@@ -34,10 +39,21 @@ __all__ = [
     "PrivateSGD",
     "Profile",
     "SoftmaxRegression",
+    "Study",
     "VectorIndex",
     "__version__",
     "devices_from_table",
+    "load_runs",
     "spread",
     "standardised",
     "write_population",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what studies need when it is asked for: a round doesn't."""
+    if name in ("Study", "load_runs"):
+        from fedlab import study
+
+        return getattr(study, name)
+    raise AttributeError(f"module 'fedlab' has no attribute {name!r}")

@@ -105,7 +105,9 @@ class Noted:
             self._read.setdefault(name, ())
         elif os.path.isfile(name) and name not in self._wrote:
             held = os.stat(name)
-            self._read.setdefault(name, (held.st_size, held.st_mtime_ns, held.st_ino))
+            self._read.setdefault(
+                name, (held.st_size, held.st_mtime_ns, held.st_ctime_ns, held.st_ino)
+            )
 
     def told(self) -> dict[str, Any]:
         """Return modules with digests, files as they were, distributions' versions, and doubts."""

@@ -72,7 +72,8 @@ class Now:
         """Return a digest of a file's bytes, or of its code; empty if it can't be read."""
         try:
             held = os.stat(path)
-            stands = held.st_size, held.st_mtime_ns, held.st_ino
+            # The time of change is nobody's to set.
+            stands = held.st_size, held.st_mtime_ns, held.st_ctime_ns, held.st_ino
             if (path, code) not in self._kept or self._kept[path, code][0] != stands:
                 with open(path, "rb") as file:
                     bare = hashlib.file_digest(file, "sha256").hexdigest() if not code else ""

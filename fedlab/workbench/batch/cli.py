@@ -14,14 +14,18 @@ from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.terminal import say
 
 if TYPE_CHECKING:
-    from fedlab.workbench.batch.runner import Settings
+    import pandas as pd
+
+    from fedlab.workbench.batch.records import Record
+    from fedlab.workbench.batch.runner import Run, Settings
 
 FINE, FAILED, WRONG = 0, 1, 2
 
 _EXAMPLES = f"""examples:
-  python -m fedlab.workbench report
-  python -m fedlab.workbench run 04 -p alpha 0.1 -p seeds 0,1,2
-  python -m fedlab.workbench html out.ipynb
+  fedlab report
+  fedlab run 04 -p alpha 0.1 -p seeds 0,1,2
+  fedlab sweep study.yaml --workers 2
+  fedlab check 04
 
 exit status: {FINE} all went well; {FAILED} a notebook failed; {WRONG} the command line was wrong"""
 
@@ -69,17 +73,21 @@ def _terminated(number: int, _: object) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fedlab.workbench",
-        description="Run the notebooks in batch and make HTML reports of them.",
+        prog="fedlab",
+        description="Run notebooks in batch, over many parameters, and make HTML reports of them.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     report = commands.add_parser(
-        "report", help="pull the data, run all numbered notebooks, write reports/index.html"
+        "report",
+        help="run all numbered notebooks and write reports/index.html; or the site of a study",
     )
     report.set_defaults(function=_report)
+    report.add_argument(
+        "study", nargs="?", type=Path, help="a study's file or folder: write its site instead"
+    )
     _add_running(report)
     report.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="notebooks at the same time (default 1)"
@@ -87,8 +95,43 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run one notebook, and make a page of it")
     run.set_defaults(function=_run)
-    run.add_argument("notebook", help="its number (04), its name or its path")
-    run.add_argument(
+    _add_notebook(run)
+
+    sweep = commands.add_parser("sweep", help="run what is missing of a study")
+    sweep.set_defaults(function=_sweep)
+    sweep.add_argument("study", type=Path, help="its file (STUDY.yaml)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="runs at the same time (default 2)")
+    sweep.add_argument(
+        "--limit", type=float, metavar="SECONDS", help="stop a run that takes longer"
+    )
+    sweep.add_argument("--fresh", action="store_true", help="run all of it again")
+
+    status = commands.add_parser("status", help="say how the runs of a study stand, and why")
+    status.set_defaults(function=_status)
+    status.add_argument("study", type=Path, help="its file (STUDY.yaml)")
+
+    check = commands.add_parser(
+        "check", help="run a notebook twice, with other threads and hashes, and compare results"
+    )
+    check.set_defaults(function=_check)
+    _add_notebook(check)
+
+    page = commands.add_parser("html", help="make a page of an executed notebook, beside it")
+    page.set_defaults(function=_html)
+    page.add_argument("notebook", type=Path, help="the path of the executed notebook")
+
+    listing = commands.add_parser("list", help="list the notebooks, their questions and parameters")
+    listing.set_defaults(function=_list)
+
+    for command in (report, run, check, listing):
+        says = "where the notebooks are (default: the clone's notebooks/)"
+        _add_folder(command, "--notebooks", says=says, default=notebooks.ROOT / "notebooks")
+    return parser
+
+
+def _add_notebook(command: argparse.ArgumentParser) -> None:
+    command.add_argument("notebook", help="its number (04), its name or its path")
+    command.add_argument(
         "-p",
         "--parameter",
         type=_assignment,
@@ -98,20 +141,8 @@ def _parser() -> argparse.ArgumentParser:
         help="set a parameter (NAME=VALUE does, too); may be given several times; a list is "
         "written 0,1,2",
     )
-    _add_folder(run, "-o", "--output", says="where the results go (default: reports/)")
-    _add_running(run)
-
-    page = commands.add_parser("html", help="make a page of an executed notebook, beside it")
-    page.set_defaults(function=_html)
-    page.add_argument("notebook", type=Path, help="the path of the executed notebook")
-
-    listing = commands.add_parser("list", help="list the notebooks, their questions and parameters")
-    listing.set_defaults(function=_list)
-
-    for command in (report, run, listing):
-        says = "where the notebooks are (default: the clone's notebooks/)"
-        _add_folder(command, "--notebooks", says=says, default=notebooks.ROOT / "notebooks")
-    return parser
+    _add_folder(command, "-o", "--output", says="where the results go (default: reports/)")
+    _add_running(command)
 
 
 def _add_folder(
@@ -136,6 +167,8 @@ def _add_running(command: argparse.ArgumentParser) -> None:
 
 
 def _report(given: argparse.Namespace) -> int:
+    if given.study is not None:
+        return _report_study(given)
     from fedlab.workbench.batch import runner
     from fedlab.workbench.batch.console import Console
     from fedlab.workbench.report.pages import write_report
@@ -153,16 +186,83 @@ def _report(given: argparse.Namespace) -> int:
     return FAILED if failed else FINE
 
 
+def _report_study(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch.studies import read_study
+    from fedlab.workbench.report.study import write_study_site
+
+    if given.study.is_dir():
+        folder = given.study / "site"
+        _warn(write_study_site(given.study, folder))
+    else:
+        study, _ = read_study(given.study)
+        folder = study.folder / "site"
+        _warn(write_study_site(study, folder))
+    say(f"the report: {folder / 'index.html'}\n", sys.stdout)
+    return FINE
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch.studies import read_study, told_in
+
+    study, how = read_study(given.study)
+    how |= {n: v for n in ("workers", "limit") if (v := getattr(given, n)) is not None}
+    table = study.run(**how, fresh=given.fresh, tell=told_in(sys.stdout))
+    _say_status(table)
+    say(f"results: {study.folder}\n", sys.stdout)
+    return FAILED if (table.status == "failed").any() else FINE
+
+
+def _status(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch.studies import read_study
+
+    study, _ = read_study(given.study)
+    _say_status(study.status())
+    return FINE
+
+
+def _say_status(table: pd.DataFrame) -> None:
+    """Print which runs are not done, and why, and how many are what."""
+    for run, status, why in table[table.status != "done"][["run", "status", "why"]].to_numpy():
+        say(f"{run} {status}{f': {why}' if why else ''}\n", sys.stdout)
+    counts = table.status.value_counts().to_dict()
+    say(", ".join(f"{count} {status!s}" for status, count in counts.items()) + "\n", sys.stdout)
+
+
 def _run(given: argparse.Namespace) -> int:
     from fedlab.workbench.batch import runner
     from fedlab.workbench.batch.console import Console
-    from fedlab.workbench.report.pages import write_page
+
+    run, settings = _one_run(given)
+    (record,) = runner.execute([run], settings, Console([run], sys.stdout))
+    _make_page(given, run, settings, record)
+    return FAILED if record.error else FINE
+
+
+def _check(given: argparse.Namespace) -> int:
+    from fedlab.workbench.batch import runner
+    from fedlab.workbench.batch.console import Console
+
+    run, settings = _one_run(given)
+    record = runner.check(run, settings, Console([run], sys.stdout))
+    _make_page(given, run, settings, record)
+    say(f"{run.notebook.name}: {record.checked}\n", sys.stdout)
+    return FINE if record.checked.startswith(runner.SAME) else FAILED
+
+
+def _one_run(given: argparse.Namespace) -> tuple[Run, Settings]:
+    from fedlab.workbench.batch import runner
 
     notebook = notebooks.find(given.notebook, given.notebooks)
     run = runner.Run.of(notebook, dict(given.parameter))
     folder = given.output or given.reports / run.label
-    settings = _settings(given, folder, jobs=1)
-    (record,) = runner.execute([run], settings, Console([run], sys.stdout))
+    return run, _settings(given, folder, jobs=1)
+
+
+def _make_page(given: argparse.Namespace, run: Run, settings: Settings, record: Record) -> None:
+    from fedlab.workbench.batch import runner
+    from fedlab.workbench.report.pages import write_page
+
+    folder, notebook = settings.folder, run.notebook
     name = runner.stem(folder, record)
     page, executed = folder / f"{name}.html", runner.executed_path(folder, name)
     site = ".." if folder.resolve().parent == given.reports.resolve() else None
@@ -170,7 +270,6 @@ def _run(given: argparse.Namespace) -> int:
     say(f"page: {page}\nexecuted notebook: {executed}\n", sys.stdout)
     if name != record.name:
         say(f"the run that completed before is kept: {folder / record.name}.html\n", sys.stdout)
-    return FAILED if record.error else FINE
 
 
 def _html(given: argparse.Namespace) -> int:

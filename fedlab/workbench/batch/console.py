@@ -51,7 +51,8 @@ class Console(Progress):
     def started(self, task: Task) -> None:
         """Say which notebook starts, and what comes after it."""
         name = task.notebook.stem
-        self._next.remove(name)
+        if name in self._next:  # `check` starts it twice
+            self._next.remove(name)
         self._at[name] = (time.monotonic(), 0, "starting a kernel")
         if not self._live:
             self._line(f"{self._place(name)} starts, {self._cells[name]} cells{self._after()}")

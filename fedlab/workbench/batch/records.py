@@ -30,7 +30,8 @@ class Record:
     seconds of each code cell that ended; `set_parameters` are those that were given, `parameters`
     all of them. `recorded` is what the notebook gave to `fedlab.workbench.notebook.cells.record`;
     `source` is a digest of the notebook, `trace` what the run depended on besides, as far as it ran
-    to its end. `lacks` is the extra for want of which the notebook did nothing.
+    to its end. `lacks` is the extra for want of which the notebook did nothing; `checked` says
+    what came of running it twice.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Record:
     source: str = ""
     trace: Trace | None = None
     lacks: str = ""
+    checked: str = ""
     format: int = field(default=FORMAT)
 
     def write(self, path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from fedlab.core.extras import missing
@@ -27,7 +28,7 @@ from fedlab.study.trace import Now
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
-from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump
+from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump, has_tag, labels
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
 from fedlab.workbench.report.outputs import answer, lacking, recorded
@@ -140,6 +141,51 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
     return [found[run.notebook.name] for run in runs]
 
 
+#: How what `check` says begins where nothing differs.
+SAME = "the same results twice"
+
+
+def check(run: Run, settings: Settings, progress: Progress) -> Record:
+    """Run a notebook twice, with one thread and with several, and under other hash seeds.
+
+    The hash seed is in what order Python goes through sets. Cells tagged ``wall-time`` may differ.
+
+    Returns
+    -------
+    Record
+        Of the first run; ``checked`` says whether the second gave the same, or names the first cell
+        that differs. It is written like that of any run.
+    """
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    now, source, several = Now(), records.source_digest(run.notebook), max(2, cores())
+    (one,), (other,) = (
+        [*_outcomes([run], settings, progress, threads, str(seed))]
+        for seed, threads in enumerate((1, several), 1)
+    )
+    said = differing(one.node, other.node)
+    if failure := one.failure or other.failure:
+        said = f"it failed: {failure}"
+    checked = said or f"{SAME}, with 1 and {several} threads"
+    record = _keep(run, source, one, settings.folder, now, checked)
+    progress.finished(record)
+    return record
+
+
+def differing(one: NotebookNode, other: NotebookNode) -> str:
+    """Name the first code cell whose outputs differ; empty if there is none."""
+    places = labels(one)
+    for number, (index, label) in enumerate(places.items(), 1):
+        if has_tag(one.cells[index], "wall-time"):
+            continue
+        first, second = (
+            [output | {"execution_count": None} for output in node.cells[index].outputs]
+            for node in (one, other)
+        )
+        if first != second:
+            return f"cell {number} gave something else the second time: {label}"
+    return ""
+
+
 def executed_path(folder: Path, name: str) -> Path:
     """Where the executed notebook of a run stands."""
     return folder / f"{name}.ipynb"
@@ -188,7 +234,11 @@ def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
 
 
 def _outcomes(
-    runs: Sequence[Run], settings: Settings, progress: Progress
+    runs: Sequence[Run],
+    settings: Settings,
+    progress: Progress,
+    threads: int | None = None,
+    hash_seed: str = "random",
 ) -> Generator[Outcome, None, None]:
     if not runs:
         return
@@ -199,7 +249,11 @@ def _outcomes(
     scratch = tempfile.mkdtemp(prefix="fedlab-")
     leash = Leash('rm -rf -- "$0"', scratch)
     try:
-        environment = jupyter.environment(cache, Path(scratch), max(1, cores() // jobs))
+        share = threads or max(1, cores() // jobs)
+        environment = {
+            **jupyter.environment(cache, Path(scratch), share),
+            "PYTHONHASHSEED": hash_seed,
+        }
         tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
         yield from outcomes(tasks, jobs, environment, settings.limit, progress)
     finally:
@@ -212,7 +266,9 @@ def _unread(notebook: Notebook) -> Outcome:
     return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
 
 
-def _keep(run: Run, source: str, outcome: Outcome, folder: Path, now: Now) -> Record:
+def _keep(
+    run: Run, source: str, outcome: Outcome, folder: Path, now: Now, checked: str = ""
+) -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
     own, plain = run.commands()
@@ -238,6 +294,7 @@ def _keep(run: Run, source: str, outcome: Outcome, folder: Path, now: Now) -> Re
         source=source,
         trace=None if outcome.told is None else now.trace(outcome.told),
         lacks=lacking(outcome.node),
+        checked=checked,
     )
     name = stem(folder, record)
     atomic.write_bytes(executed_path(folder, name), content)

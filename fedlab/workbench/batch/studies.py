@@ -1,0 +1,149 @@
+"""Studies as files: a notebook or a function, the points that it takes, and how to run it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from fedlab.study import Range, Study, Tuning, drawn, grid
+from fedlab.study.points import Space
+from fedlab.study.records import RunRecord
+from fedlab.study.running import Told
+from fedlab.workbench.batch.notebooks import ROOT
+from fedlab.workbench.batch.target import notebook_target
+from fedlab.workbench.batch.terminal import say
+
+_POINTS = ("grid", "list", "random", "tune")
+_KEYS = ("notebook", "function", "fixed", "seeds", "inputs", "folder", "workers", "limit", *_POINTS)
+_RANDOM = {"space", "count", "seed"}
+
+
+def read_study(path: Path) -> tuple[Study, dict[str, Any]]:
+    """Read a study from a YAML file; return it, and how it is to be run.
+
+    Parameters
+    ----------
+    path : Path
+        With ``notebook`` (a number, a name, or a path from the file's folder) or ``function``
+        ("module:name", with a module beside the file, or one that is installed); one of ``grid``
+        (lists by name), ``list`` (points), ``random`` (``space``, ``count``, ``seed``) and ``tune``
+        (what `fedlab.study.Tuning` takes); and perhaps ``fixed`` (values for all points),
+        ``seeds``, ``inputs``, ``folder``, ``workers`` and ``limit``. A range is written
+        ``{low: 0.01, high: 1, log: true}``.
+
+    Raises
+    ------
+    ValueError
+        If something in it is not known, or doesn't fit; nothing has been run then.
+    """
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} holds no study: give `notebook:` or `function:`, and `grid:`")
+    _refuse_unknown(given, _KEYS, str(path))
+    if ("notebook" in given) == ("function" in given):
+        raise ValueError(f"{path} must name a notebook or a function, and not both")
+    ways = [name for name in _POINTS if name in given]
+    if len(ways) > 1:
+        raise ValueError(f"{path} has {' and '.join(ways)}: give one of them")
+    beside = path.resolve().parent
+    home = ROOT if beside.is_relative_to(ROOT) else beside
+    place = beside / (given.get("folder") or home / "reports" / "studies" / path.stem)
+    target, inputs = _target(given, beside), given.get("inputs")
+    about: dict[str, Any] = {
+        "seeds": given.get("seeds"),
+        "inputs": inputs and [beside / one for one in inputs],
+    }
+    how = {name: given[name] for name in ("workers", "limit") if name in given}
+    fixed = given.get("fixed", {})
+    if ways == ["tune"]:
+        tune = dict(given["tune"])
+        held: dict[str, Any] = {name: [value] for name, value in fixed.items()}
+        space = {**held, **_space(tune.pop("space", {}))}
+        try:
+            return Tuning(target, place, space, **tune, **about), how
+        except TypeError as error:
+            raise ValueError(f"{path}: tune: {error}") from None
+    points = _points(ways[0], given[ways[0]]) if ways else [{}]
+    return Study(target, place, [{**fixed, **point} for point in points], **about), how
+
+
+def _target(given: Mapping[str, Any], folder: Path) -> Any:
+    if "notebook" in given:
+        named = str(given["notebook"])
+        return notebook_target(folder / named if (folder / named).is_file() else named)
+    module, _, name = str(given["function"]).partition(":")
+    sys.path.insert(0, str(folder))
+    try:
+        function: Callable[..., Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"function {given['function']!r} can't be imported: {error}") from None
+    return function
+
+
+def _points(way: str, given: Any) -> list[Mapping[str, Any]]:
+    if way == "list":
+        if not isinstance(given, list) or not all(isinstance(point, dict) for point in given):
+            raise ValueError("list: give a list of points, each with values by name")
+        return given
+    if not isinstance(given, dict):
+        raise ValueError(f"{way}: give values by name")
+    if way == "grid":
+        return grid(**given)
+    _refuse_unknown(given, _RANDOM, "random")
+    if lacking := {"space", "count"} - set(given):
+        raise ValueError(f"random: {', '.join(sorted(lacking))} is missing")
+    return drawn(_space(given["space"]), given["count"], given.get("seed", 0))
+
+
+def _space(given: Any) -> Space:
+    if not isinstance(given, dict):
+        raise ValueError("space: give ranges and lists by name")
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        if isinstance(values, dict):
+            _refuse_unknown(values, ("low", "high", "log"), f"the range of {name}")
+            ends = {end: _number(values.get(end), f"{name}: {end}") for end in ("low", "high")}
+            values = Range(**ends, log=bool(values.get("log", False)))
+        found[name] = values
+    return found
+
+
+def _number(value: Any, name: str) -> Any:
+    if isinstance(value, str):  # to YAML, 1e-3 is a text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r}; give a number")
+    return value
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Any, where: str) -> None:
+    if unknown := set(given) - set(known):
+        raise ValueError(
+            f"{where} has {', '.join(map(repr, sorted(map(str, unknown))))}; allowed are: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def told_in(stream: TextIO) -> Told:
+    """Return what prints a line for each run that ends."""
+
+    def tell(counts: Mapping[str, int], record: RunRecord | None) -> None:
+        if record is None:
+            return
+        total = sum(counts.values())
+        ended = counts["done"] + counts["failed"]
+        how = f"FAILED: {record.error}" if record.error else f"done in {record.seconds:.1f} s"
+        say(f"[{ended}/{total}] {record.id} {how.splitlines()[0]}\n", stream)
+
+    return tell
