@@ -163,6 +163,7 @@ class Study:
 
     def frame(self) -> pd.DataFrame:
         """Return what its runs measured (see `fedlab.study.load_runs`)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         return results.load_runs(self.folder, [one.id for one in self.runs])
 
     # -- running -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from fedlab.core.extras import imported
 from fedlab.core.validation import known, whole_number
 from fedlab.metrics.evenness import Better
 from fedlab.study.points import Range, Space
+from fedlab.study.records import latest
 from fedlab.study.results import load_runs
 from fedlab.study.running import Planned
 from fedlab.study.study import Study
@@ -138,7 +139,7 @@ class Tuning(Study):
         return values, curves
 
     def _finished(self, generation: list[Planned]) -> bool:
-        kept = set(load_runs(self.folder, [one.id for one in generation]).run)
+        kept = latest(self.folder)
         return all(one.id in kept for one in generation)
 
     def _new_study(self) -> Any:
