@@ -96,6 +96,7 @@ SMALL = {
         "rounds": 3,
         "hidden": 8,
     },
+    "15_run_a_study": {"seeds": [0, 1], "rounds": 3, "folder": "../../.cache/study"},
     "16_tune_a_large_model": {
         "subjects": ["sci.med", "sci.space"],
         "seeds": [0, 1],

@@ -1,5 +1,7 @@
 """Studies: many runs of one notebook or function, resumed, on any executor, read as one frame."""
 
+from fedlab.study.comparing import best, candidates, compare, effects, finals, pareto
+from fedlab.study.export import to_crate, to_mlflow
 from fedlab.study.points import Range, drawn, grid
 from fedlab.study.results import keep, load_runs, record, timings
 from fedlab.study.study import Study
@@ -10,11 +12,19 @@ __all__ = [
     "Range",
     "Study",
     "Tuning",
+    "best",
+    "candidates",
+    "compare",
     "drawn",
+    "effects",
+    "finals",
     "grid",
     "keep",
     "load_runs",
+    "pareto",
     "record",
     "timings",
+    "to_crate",
+    "to_mlflow",
     "watched",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedlab.core.validation import positive, whole_number
 from fedlab.files import atomic
 from fedlab.study import results
+from fedlab.study.forked import INPUT
 from fedlab.study.parameters import bind
 from fedlab.study.points import Point
 from fedlab.study.records import (
@@ -208,7 +210,16 @@ class Study:
                 stand = self.standing(generation)
                 due = [one.planned for one in stand if fresh or one.status != DONE]
                 self._unwritten |= sweep.run(due, len(stand) - len(due))
+        self._tell_whoever_notes()
         return self.status()
+
+    def _tell_whoever_notes(self) -> None:
+        """Where this is part of a run of another study, that depends on what its runs do."""
+        for record in latest(self.folder).values():
+            trace = read_trace(self.folder / "runs" / record.folder)
+            if trace is not None:
+                for path in {*trace.files, *(path for path, _ in trace.modules.values())}:
+                    sys.audit(INPUT, path)
 
     def generations(self) -> Iterator[Sequence[Planned]]:
         """Yield runs that can be told before any of them has begun: here, all of them."""

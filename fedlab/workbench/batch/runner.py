@@ -143,12 +143,14 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
 
 #: How what `check` says begins where nothing differs.
 SAME = "the same results twice"
+_TIMED = "wall-time"
 
 
 def check(run: Run, settings: Settings, progress: Progress) -> Record:
     """Run a notebook twice, with one thread and with several, and under other hash seeds.
 
-    The hash seed is in what order Python goes through sets. Cells tagged ``wall-time`` may differ.
+    The hash seed is in what order Python goes through sets. Cells tagged ``wall-time`` may differ,
+    and so may what goes to stderr.
 
     Returns
     -------
@@ -165,7 +167,9 @@ def check(run: Run, settings: Settings, progress: Progress) -> Record:
     said = differing(one.node, other.node)
     if failure := one.failure or other.failure:
         said = f"it failed: {failure}"
-    checked = said or f"{SAME}, with 1 and {several} threads"
+    timed = sum(has_tag(cell, _TIMED) for cell in one.node.cells)
+    aside = f"; {timed} {'cell' if timed == 1 else 'cells'} of wall time aside" if timed else ""
+    checked = said or f"{SAME}, with 1 and {several} threads{aside}"
     record = _keep(run, source, one, settings.folder, now, checked)
     progress.finished(record)
     return record
@@ -175,10 +179,14 @@ def differing(one: NotebookNode, other: NotebookNode) -> str:
     """Name the first code cell whose outputs differ; empty if there is none."""
     places = labels(one)
     for number, (index, label) in enumerate(places.items(), 1):
-        if has_tag(one.cells[index], "wall-time"):
+        if has_tag(one.cells[index], _TIMED):
             continue
         first, second = (
-            [output | {"execution_count": None} for output in node.cells[index].outputs]
+            [
+                output | {"execution_count": None}
+                for output in node.cells[index].outputs
+                if output.get("name") != "stderr"  # what is said on the way
+            ]
             for node in (one, other)
         )
         if first != second:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -23,43 +24,43 @@ _KEYS = ("notebook", "function", "fixed", "seeds", "inputs", "folder", "workers"
 _RANDOM = {"space", "count", "seed"}
 
 
-def read_study(path: Path) -> tuple[Study, dict[str, Any]]:
+def read_study(
+    study: Path | Mapping[str, Any], beside: str | os.PathLike[str] = "."
+) -> tuple[Study, dict[str, Any]]:
     """Read a study from a YAML file; return it, and how it is to be run.
 
     Parameters
     ----------
-    path : Path
+    study : Path, or what such a file holds
         With ``notebook`` (a number, a name, or a path from the file's folder) or ``function``
         ("module:name", with a module beside the file, or one that is installed); one of ``grid``
         (lists by name), ``list`` (points), ``random`` (``space``, ``count``, ``seed``) and ``tune``
         (what `fedlab.study.Tuning` takes); and perhaps ``fixed`` (values for all points),
         ``seeds``, ``inputs``, ``folder``, ``workers`` and ``limit``. A range is written
         ``{low: 0.01, high: 1, log: true}``.
+    beside : path-like
+        Of a mapping, the folder that its paths are seen from.
 
     Raises
     ------
     ValueError
         If something in it is not known, or doesn't fit; nothing has been run then.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} holds no study: give `notebook:` or `function:`, and `grid:`")
-    _refuse_unknown(given, _KEYS, str(path))
+    path = study if isinstance(study, Path) else Path(beside, "this study")
+    given = study if isinstance(study, Mapping) else _read(path)
+    _refuse_unknown(given, _KEYS, path.name)
     if ("notebook" in given) == ("function" in given):
-        raise ValueError(f"{path} must name a notebook or a function, and not both")
+        raise ValueError(f"{path.name} must name a notebook or a function, and not both")
     ways = [name for name in _POINTS if name in given]
     if len(ways) > 1:
-        raise ValueError(f"{path} has {' and '.join(ways)}: give one of them")
-    beside = path.resolve().parent
-    home = ROOT if beside.is_relative_to(ROOT) else beside
-    place = beside / (given.get("folder") or home / "reports" / "studies" / path.stem)
-    target, inputs = _target(given, beside), given.get("inputs")
+        raise ValueError(f"{path.name} has {' and '.join(ways)}: give one of them")
+    folder = path.resolve().parent
+    home = ROOT if folder.is_relative_to(ROOT) else folder
+    place = folder / (given.get("folder") or home / "reports" / "studies" / path.stem)
+    target, inputs = _target(given, folder), given.get("inputs")
     about: dict[str, Any] = {
         "seeds": given.get("seeds"),
-        "inputs": inputs and [beside / one for one in inputs],
+        "inputs": inputs and [folder / one for one in inputs],
     }
     how = {name: given[name] for name in ("workers", "limit") if name in given}
     fixed = given.get("fixed", {})
@@ -73,6 +74,16 @@ def read_study(path: Path) -> tuple[Study, dict[str, Any]]:
             raise ValueError(f"{path}: tune: {error}") from None
     points = _points(ways[0], given[ways[0]]) if ways else [{}]
     return Study(target, place, [{**fixed, **point} for point in points], **about), how
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} holds no study: give `notebook:` or `function:`, and `grid:`")
+    return given
 
 
 def _target(given: Mapping[str, Any], folder: Path) -> Any:

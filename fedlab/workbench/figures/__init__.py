@@ -14,17 +14,21 @@ from fedlab.workbench.figures.learning import (
     plot_tradeoff,
 )
 from fedlab.workbench.figures.search import plot_recall_bytes
+from fedlab.workbench.figures.studies import plot_contest, plot_effects, plot_pareto
 
 __all__ = [
+    "plot_contest",
     "plot_convergence",
     "plot_counts",
     "plot_crossing",
+    "plot_effects",
     "plot_grid",
     "plot_images",
     "plot_intervals",
     "plot_leaks",
     "plot_lines",
     "plot_panels",
+    "plot_pareto",
     "plot_recall_bytes",
     "plot_sorted",
     "plot_splits",

@@ -247,11 +247,12 @@ def plot_intervals(
     zero : str, optional
         What lies right of zero ("federated is better"); draws a line at zero.
     """
-    names = list(dict.fromkeys(name for series in intervals.values() for name in series))
-    figure, ax = axes_of(ax, (7.0, 1.3 + 0.34 * len(names) * max(len(intervals), 1)))
-    entries = []
+    every = [name for series in intervals.values() for name in series]
+    names, entries = list(dict.fromkeys(every)), []
+    figure, ax = axes_of(ax, (7.0, 1.3 + 0.34 * len(every)))
     for number, (series, by_name) in enumerate(intervals.items()):
-        shift = (number - (len(intervals) - 1) / 2) * 0.22
+        # Series stand side by side only where they have names in common.
+        shift = (number - (len(intervals) - 1) / 2) * 0.22 * (len(every) > len(names))
         at = [names.index(name) + shift for name in by_name]
         told = np.array([(i.low, i.estimate, i.high) for i in by_name.values()])
         low, middle, high = told.reshape(-1, 3).T
@@ -265,7 +266,7 @@ def plot_intervals(
         ax.axvline(0, color="#4D4D4D", lw=1.2, ls="--")
         ax.set_title(f"right of the line: {zero}", fontsize=11, fontweight="normal")
     if len(intervals) > 1:
-        figure.legend(loc="outside lower center", ncols=len(intervals))
+        figure.legend(loc="outside lower center", ncols=min(len(intervals), 3))
     return figure, ax, pd.DataFrame(entries, columns=["series", "name", "estimate", "low", "high"])
 
 
