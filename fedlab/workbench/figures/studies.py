@@ -74,9 +74,10 @@ def plot_effects(effects: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
     """
     series: dict[str, dict[str, Interval]] = {}
     for parameter, value, *told, _, share in effects.itertuples(index=False):
-        name = f"{parameter}: {share:.0%} of the variance"
+        name = f"{parameter}: {share:.0%}"
         series.setdefault(name, {})[f"{parameter} = {value}"] = Interval(*told)
     figure, ax, _ = plot_intervals(series, xlabel=xlabel, ax=ax)
+    ax.set_title("below: how much of the variance each explains", loc="left", fontsize="medium")
     return figure, ax, effects
 
 

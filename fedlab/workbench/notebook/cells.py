@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,16 +189,35 @@ def keep(given: Federation | History | pd.DataFrame, **about: Any) -> None:
     results.keep(given, **about)
 
 
-def contents() -> None:
-    """Show the numbered notebooks with their questions and parameters, as a table with links."""
-    from fedlab.workbench.batch import notebooks
+def contents(groups: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Show the numbered notebooks by their questions, with links and their last answers, as tables.
 
-    rows = ["| notebook | its question | what can be changed |", "|---|---|---|"]
-    for notebook in notebooks.numbered(notebooks.ROOT / "notebooks"):
-        names = ", ".join(f"`{parameter.name}`" for parameter in notebook.parameters)
-        link = f"[{notebook.name[:2]} {notebook.title}]({notebook.path.name})"
-        rows.append(f"| {link} | {notebook.broken or notebook.question} | {names} |")
-    table = "\n".join(rows)
+    Parameters
+    ----------
+    groups : mapping of title to numbers, optional
+        Such as ``{"Begin": ["01", "02"]}``; notebooks that no group names come last.
+
+    Notes
+    -----
+    Answers are those of the last `make report`, where there was one.
+    """
+    from fedlab.workbench.batch import notebooks, runner
+
+    left = {one.name[:2]: one for one in notebooks.numbered(notebooks.ROOT / "notebooks")}
+    left.pop("00", None)  # where this stands
+    given = {title: [left.pop(n) for n in group] for title, group in (groups or {}).items()}
+    lines = []
+    for title, group in {**given, "More" if given else "": [*left.values()]}.items():
+        head = ["| question | its last answer | what can be changed |", "|---|---|---|"]
+        lines += [f"### {title}" if title else "", "", *head] if group else []
+        for one in group:
+            record = runner.completed(notebooks.ROOT / "reports" / "quick", one.name)
+            said = " ".join(record.answer.split()).replace("|", "\\|") if record else ""
+            names = ", ".join(f"`{parameter.name}`" for parameter in one.parameters)
+            link = f"[{one.name[:2]}]({one.path.name}) {one.broken or one.question}"
+            lines.append(f"| {link} | {said or 'not run yet'} | {names} |")
+        lines.append("")
+    table = "\n".join(lines)
     _display({"text/markdown": table, "text/plain": table}, {KEY: {"role": CONTENTS}})
 
 
