@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -144,6 +145,8 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
 #: How what `check` says begins where nothing differs.
 SAME = "the same results twice"
 _TIMED = "wall-time"
+# pandas names each styled table at random.
+_STYLER = re.compile(r"T_[0-9a-f]{5}")
 
 
 def check(run: Run, settings: Settings, progress: Progress) -> Record:
@@ -183,7 +186,7 @@ def differing(one: NotebookNode, other: NotebookNode) -> str:
             continue
         first, second = (
             [
-                output | {"execution_count": None}
+                _STYLER.sub("", json.dumps(output | {"execution_count": None}))
                 for output in node.cells[index].outputs
                 if output.get("name") != "stderr"  # what is said on the way
             ]
