@@ -220,7 +220,7 @@ def best(
         raise ValueError(f"no setting has a run with {metric} on each seed; there is no best one")
     found = means[means.front].drop(columns="front").astype(object).iloc[0]
     found["candidates"] = len(means)
-    found["note"] = f"the best of {len(means)} on {found.seeds} seeds; others flatter it less"
+    found["note"] = f"the best of {len(means)} means of {found.seeds} seeds: likely worse on others"
     return found
 
 

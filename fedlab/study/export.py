@@ -78,9 +78,9 @@ def to_mlflow(folder: _Path, tracking_uri: str) -> int:
         tags = {f"fedlab.{name}": text[:_LONGEST] for name, text in about.items() if text}
         when = [int(1000 * each.timestamp()) for each in _times(record)]
         made = client.create_run(ids[record.target], when[0], tags, run_name=record.folder)
-        run, metric = made.info.run_id, mlflow.entities.Metric
-        for name, value in record.parameters.items():
-            client.log_param(run, name, _text(value)[:_LONGEST])
+        run, param, metric = made.info.run_id, mlflow.entities.Param, mlflow.entities.Metric
+        given = [param(n, _text(v)[:_LONGEST]) for n, v in record.parameters.items()]
+        client.log_batch(run, params=given)
         metrics = [metric(n, v, when[whole], at) for n, v, at, whole in _metrics(record, place)]
         for start in range(0, len(metrics), _AT_ONCE):
             client.log_batch(run, metrics[start : start + _AT_ONCE])

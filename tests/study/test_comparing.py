@@ -269,7 +269,7 @@ def test_the_best_is_best_on_the_mean_and_says_among_how_many_it_was_chosen():
     found = best(table, "accuracy")
     assert (found.lr, found.seeds, found.candidates) == (1.0, 3, 3)
     assert found.accuracy == pytest.approx(0.7)
-    assert "the best of 3 on 3 seeds" in found.note
+    assert "the best of 3 means of 3 seeds" in found.note
     assert best(table, "accuracy", "lower").lr == 3.0
 
 
