@@ -149,17 +149,16 @@ def compare(
     done, alike = table[_usable(table, [metric])], [*pairs, *held]
     if done.duplicated([by, *alike]).any():
         raise ValueError(f"{by} has several runs of equal {alike}; keep one, or name what differs")
-    wide = done.pivot_table(metric, alike, by)
-    wide = wide[[name for name in table[by].drop_duplicates() if name in wide]]
-    whole, asked = wide.dropna(), len(table.drop_duplicates(alike))
-    if lost := asked - len(whole):
-        lacking = {str(name): asked - there for name, there in wide.count().items()}
-        _warn(f"{lost} of {asked} {alike} are left out; contestants lack runs there: {lacking}")
+    wide = done.pivot_table(metric, alike, by).reindex(columns=table[by].unique())
+    whole, asked = wide.dropna(), table.set_index(alike).index.unique()
+    if len(lost := asked.difference(whole.index, sort=False)):
+        some = ", ".join(map(str, lost[:5])) + ", ..." * (len(lost) > 5)
+        _warn(f"{len(lost)} of {len(asked)} {alike} are left out, not all done there: {some}")
     values = whole.groupby(level=list(range(len(pairs)))).mean()
     if min(values.shape) < 2:
         raise ValueError(
-            f"at equal {held}, {values.shape[1]} values of {by} have {len(values)} of {pairs} in "
-            "common; two of both are needed. Drop columns that belong to one contestant"
+            f"of {by}, done are {wide.count().to_dict()} runs; at equal {held} they share "
+            f"{len(values)} {pairs}: leave out who failed, and drop what one contestant alone has"
         )
     against = values.columns[0] if against is None else against
     told = compared(values, against, **settings)

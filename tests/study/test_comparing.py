@@ -16,6 +16,7 @@ from scipy import stats
 
 from fedlab.federation.history import History
 from fedlab.metrics import compared, mean_interval
+from fedlab.study import load_runs
 from fedlab.study.comparing import best, candidates, compare, effects, finals, pareto
 
 ORDER = ["run", "status", "error"]
@@ -198,7 +199,7 @@ def test_a_parameter_may_be_none_and_so_may_a_contestant():
 
 def test_incomplete_pairs_are_left_out_with_a_warning_that_says_so():
     table = table_of(noisy, failed=[6], way=list(GAIN), seed=range(5))
-    with pytest.warns(UserWarning, match=r"1 of 5 \['seed'\] are left out; .*'ditto': 1"):
+    with pytest.warns(UserWarning, match=r"1 of 5 \['seed'\] are left out, .*: 1$"):
         told = compare(table, "way", "accuracy")
     kept = [0, 2, 3, 4]
     assert told.loc["ditto", "difference"] == pytest.approx(
@@ -216,6 +217,33 @@ def test_a_run_that_is_done_without_a_number_has_no_counterpart_either():
     )
     with pytest.warns(UserWarning, match="are left out"):
         assert compare(table, "way", "accuracy").seeds.tolist() == [4, 4]
+
+
+def test_the_combinations_that_are_left_out_are_named():
+    table = table_of(noisy, failed=[1, 6], way=list(GAIN), alpha=[0.1, 1.0], seed=range(4))
+    with pytest.warns(UserWarning, match=r"2 of 8 .* are left out, .*: \(1, 0.1\), \(2, 1.0\)$"):
+        compare(table, "way", "accuracy")
+
+
+def test_a_contestant_that_always_failed_is_not_passed_over():
+    table = table_of(noisy, failed=[3, 4, 5], way=list(GAIN), seed=range(3))
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match=r"done are \{'fedavg': 3, 'ditto': 0\} runs"),
+    ):
+        compare(table, "way", "accuracy")
+
+
+def test_contestants_may_be_numbers():
+    table = table_of(
+        lambda alpha, seed: alpha + 0.01 * np.sin(seed * alpha), alpha=[0.1, 1.0], seed=range(4)
+    )
+    told = compare(table, "alpha", "accuracy", against=1.0)
+    assert told.verdict.to_dict() == {1.0: "the reference", 0.1: "worse"}
+
+
+def test_a_study_without_runs_gives_an_empty_table(tmp_path):
+    assert finals(load_runs(tmp_path)).empty
 
 
 def test_unequal_trials_are_warned_of():
@@ -247,7 +275,9 @@ def test_what_can_not_be_paired_is_refused_with_a_way_out():
     table.attrs["parameters"] = [*table.attrs["parameters"], "mu"]
     with (
         pytest.warns(UserWarning, match="left out"),
-        pytest.raises(ValueError, match=r"at equal \['mu'\], .* Drop columns"),
+        pytest.raises(
+            ValueError, match=r"at equal \['mu'\] they share 0 \['seed'\].*drop what one"
+        ),
     ):
         compare(table, "way", "accuracy")
     assert compare(table.drop(columns="mu"), "way", "accuracy").seeds.tolist() == [3, 3]

@@ -47,7 +47,7 @@ def plot_contest(
     rows = frame[(frame.who == "server") & frame["round"].notna()]
     one_of(metric, sorted(set(rows.metric)), "metric by round")
     rows = rows[rows.metric == metric]
-    rows = rows.assign(**{by: rows[by].astype(object).where(rows[by].notna(), "None")})
+    rows = rows.assign(**{by: rows[by].astype(object).where(rows[by].notna(), "None").map(str)})
     lines = rows.pivot_table("value", ["round", *([over] if over in rows else [])], by)
     lines = lines[list(rows[by].unique())]
     label, unit = _axis(metric)

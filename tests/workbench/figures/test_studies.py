@@ -64,6 +64,13 @@ def test_bytes_are_drawn_in_megabytes_and_one_seed_has_no_band():
         plot_contest(curves(), "way", "f1")
 
 
+def test_contestants_may_be_numbers():
+    _, ax, lines = plot_contest(curves(), "lr", "accuracy")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["0.1", "1.0"]
+    assert len(ax.collections) == 2  # a band each
+    assert list(lines) == ["round", "seed", "0.1", "1.0"]
+
+
 def test_a_contestant_may_be_none_and_unequal_seeds_are_told():
     frame = curves()
     frame = frame[(frame.way == "ditto") | (frame.seed < 2)]
