@@ -115,7 +115,7 @@ def compare(
         The parameter whose values are the contestants.
     metric : str
     against : object, optional
-        The contestant that the others are compared with; by default the one that comes first.
+        The contestant that the others are compared with; by default the first by number or name.
     pair : str or list of str
         What makes one observation: a seed, or a combination of several columns.
     spent : DataFrame, optional
@@ -149,7 +149,8 @@ def compare(
     done, alike = table[_usable(table, [metric])], [*pairs, *held]
     if done.duplicated([by, *alike]).any():
         raise ValueError(f"{by} has several runs of equal {alike}; keep one, or name what differs")
-    wide = done.pivot_table(metric, alike, by).reindex(columns=table[by].unique())
+    contestants = sorted(table[by].unique(), key=lambda name: (isinstance(name, str), name))
+    wide = done.pivot_table(metric, alike, by).reindex(columns=contestants)
     whole, asked = wide.dropna(), table.set_index(alike).index.unique()
     if len(lost := asked.difference(whole.index, sort=False)):
         some = ", ".join(map(str, lost[:5])) + ", ..." * (len(lost) > 5)

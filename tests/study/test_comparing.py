@@ -142,7 +142,7 @@ def test_a_thousand_runs_take_well_under_a_second():
 
 # -- contestants -----------------------------------------------------------------------------------
 
-GAIN = {"fedavg": 0.0, "ditto": 0.05}
+GAIN = {"fedavg": 0.0, "scaffold": 0.05}
 
 
 def noisy(way, seed, alpha=1.0):
@@ -155,13 +155,13 @@ def test_contestants_are_compared_as_the_measures_room_compares_them():
     told = compare(table, "way", "accuracy")
     columns = {way: [noisy(way, seed) for seed in range(5)] for way in GAIN}
     pd.testing.assert_frame_equal(
-        told.loc[["ditto"], ["difference", "low", "high", "verdict", "seeds needed"]],
+        told.loc[["scaffold"], ["difference", "low", "high", "verdict", "seeds needed"]],
         compared(columns, "fedavg").rename_axis("way"),
     )
     assert told["mean"].to_dict() == pytest.approx({w: np.mean(v) for w, v in columns.items()})
-    assert told.verdict.to_dict() == {"fedavg": "the reference", "ditto": "better"}
+    assert told.verdict.to_dict() == {"fedavg": "the reference", "scaffold": "better"}
     assert told.seeds.tolist() == told.trials.tolist() == [5, 5]
-    turned = compare(table, "way", "accuracy", "ditto", better="lower")
+    turned = compare(table, "way", "accuracy", "scaffold", better="lower")
     assert turned.loc["fedavg", "verdict"] == "better"
 
 
@@ -170,8 +170,8 @@ def test_other_parameters_are_held_equal_and_do_not_count_as_seeds():
     table = table_of(noisy, way=list(GAIN), alpha=alphas, seed=range(4))
     told = compare(table, "way", "accuracy")
     means = {w: [np.mean([noisy(w, s, a) for a in alphas]) for s in range(4)] for w in GAIN}
-    expected = mean_interval(np.subtract(means["ditto"], means["fedavg"]))
-    assert told.loc["ditto", ["difference", "low", "high"]].tolist() == pytest.approx(
+    expected = mean_interval(np.subtract(means["scaffold"], means["fedavg"]))
+    assert told.loc["scaffold", ["difference", "low", "high"]].tolist() == pytest.approx(
         [expected.estimate, expected.low, expected.high]
     )
     assert told.seeds.tolist() == [4, 4]
@@ -202,8 +202,8 @@ def test_incomplete_pairs_are_left_out_with_a_warning_that_says_so():
     with pytest.warns(UserWarning, match=r"1 of 5 \['seed'\] are left out, .*: 1$"):
         told = compare(table, "way", "accuracy")
     kept = [0, 2, 3, 4]
-    assert told.loc["ditto", "difference"] == pytest.approx(
-        np.mean([noisy("ditto", s) - noisy("fedavg", s) for s in kept])
+    assert told.loc["scaffold", "difference"] == pytest.approx(
+        np.mean([noisy("scaffold", s) - noisy("fedavg", s) for s in kept])
     )
     assert told.seeds.tolist() == [4, 4]
     assert told.trials.tolist() == [5, 5]  # a failed run was tried, too
@@ -211,7 +211,7 @@ def test_incomplete_pairs_are_left_out_with_a_warning_that_says_so():
 
 def test_a_run_that_is_done_without_a_number_has_no_counterpart_either():
     table = table_of(
-        lambda way, seed: np.nan if way == "ditto" and seed == 2 else noisy(way, seed),
+        lambda way, seed: np.nan if way == "scaffold" and seed == 2 else noisy(way, seed),
         way=list(GAIN),
         seed=range(5),
     )
@@ -229,17 +229,19 @@ def test_a_contestant_that_always_failed_is_not_passed_over():
     table = table_of(noisy, failed=[3, 4, 5], way=list(GAIN), seed=range(3))
     with (
         pytest.warns(UserWarning, match="left out"),
-        pytest.raises(ValueError, match=r"done are \{'fedavg': 3, 'ditto': 0\} runs"),
+        pytest.raises(ValueError, match=r"done are \{'fedavg': 3, 'scaffold': 0\} runs"),
     ):
         compare(table, "way", "accuracy")
 
 
 def test_contestants_may_be_numbers():
     table = table_of(
-        lambda alpha, seed: alpha + 0.01 * np.sin(seed * alpha), alpha=[0.1, 1.0], seed=range(4)
+        lambda alpha, seed: alpha + 0.01 * np.sin(seed * alpha), alpha=[10, 0.1], seed=range(4)
     )
-    told = compare(table, "alpha", "accuracy", against=1.0)
-    assert told.verdict.to_dict() == {1.0: "the reference", 0.1: "worse"}
+    told = compare(table, "alpha", "accuracy", against=10)
+    assert told.verdict.to_dict() == {10: "the reference", 0.1: "worse"}
+    # By default the smallest, whatever the order of runs.
+    assert compare(table[::-1], "alpha", "accuracy").index.tolist() == [0.1, 10]
 
 
 def test_a_study_without_runs_gives_an_empty_table(tmp_path):
@@ -248,11 +250,13 @@ def test_a_study_without_runs_gives_an_empty_table(tmp_path):
 
 def test_unequal_trials_are_warned_of():
     table = table_of(noisy, way=list(GAIN), alpha=[0.1, 1.0], seed=range(5))
-    spent = table[(table.way == "ditto") | (table.alpha == 1.0)]
+    spent = table[(table.way == "scaffold") | (table.alpha == 1.0)]
     fair = table[table.alpha == 1.0]
-    with pytest.warns(UserWarning, match=r"unequal numbers of runs: \{'fedavg': 5, 'ditto': 10\}"):
+    with pytest.warns(
+        UserWarning, match=r"unequal numbers of runs: \{'fedavg': 5, 'scaffold': 10\}"
+    ):
         told = compare(fair, "way", "accuracy", spent=spent)
-    assert told.trials.to_dict() == {"fedavg": 5, "ditto": 10}
+    assert told.trials.to_dict() == {"fedavg": 5, "scaffold": 10}
 
 
 def test_too_few_seeds_are_warned_of_with_the_number_needed():
@@ -271,7 +275,7 @@ def test_too_few_seeds_are_warned_of_with_the_number_needed():
 
 def test_what_can_not_be_paired_is_refused_with_a_way_out():
     table = table_of(noisy, way=list(GAIN), seed=range(3))
-    table["mu"] = np.where(table.way == "ditto", 0.1, 0.0)
+    table["mu"] = np.where(table.way == "scaffold", 0.1, 0.0)
     table.attrs["parameters"] = [*table.attrs["parameters"], "mu"]
     with (
         pytest.warns(UserWarning, match="left out"),

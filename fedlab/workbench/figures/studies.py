@@ -49,7 +49,6 @@ def plot_contest(
     rows = rows[rows.metric == metric]
     rows = rows.assign(**{by: rows[by].astype(object).where(rows[by].notna(), "None").map(str)})
     lines = rows.pivot_table("value", ["round", *([over] if over in rows else [])], by)
-    lines = lines[list(rows[by].unique())]
     label, unit = _axis(metric)
     drawn = (lines / unit).set_axis(lines.index.get_level_values("round").astype(int))
     figure, ax, _ = plot_lines(drawn, xlabel="round", ylabel=label, ax=ax)
