@@ -7,7 +7,6 @@ import time
 import warnings
 
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -370,6 +369,8 @@ def test_shares_on_a_full_grid_are_the_main_effects_of_functional_anova():
 
 @pytest.mark.filterwarnings("ignore:Argument ``normalize``")
 def test_optunas_functional_anova_of_a_forest_agrees():
+    optuna = pytest.importorskip("optuna", reason="optuna is not installed (the extra tuning)")
+
     def value(lr, depth, way):
         return 4 * np.log10(lr) + depth + 2 * (way == "b") + 0.5 * depth * (way == "b")
 

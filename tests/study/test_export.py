@@ -12,11 +12,12 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
-from rocrate.rocrate import ROCrate
 
 from fedlab.study import finals, load_runs, to_crate, to_mlflow
 from fedlab.study.records import Failure, RunRecord
+
+MlflowClient = pytest.importorskip("mlflow", reason="the extra export is missing").MlflowClient
+ROCrate = pytest.importorskip("rocrate.rocrate", reason="the extra export is missing").ROCrate
 
 CANARIES = ("canary-log", "canary-trace", "canary-unnamed", "canary-variable")
 
