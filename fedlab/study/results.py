@@ -129,6 +129,8 @@ def gathered(folder: Path, recorded: Mapping[str, Any]) -> dict[str, Any]:
         path.unlink()
     parts = sorted(folder.glob(_PARTS))
     numbers = {n: float(v) for n, v in recorded.items() if isinstance(v, int | float)}
+    if not parts and not numbers:  # so that it is in the frame
+        numbers = {DONE: 1.0}
     whole = pd.DataFrame({"metric": list(numbers), "value": list(numbers.values())})
     kept = [pd.DataFrame(json.loads(part.read_bytes())) for part in parts]
     frames = [_tidy(frame, {}) for frame in [*kept, whole.assign(who=WHOLE)]]

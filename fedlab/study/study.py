@@ -55,7 +55,7 @@ class Study:
     target : function or Runnable
         A function of a module, with typed parameters that have defaults; it returns numbers by
         name, a `Federation`, a `History`, a data frame, or a list of these. For notebooks see
-        `fedlab.workbench.notebook_target`.
+        `fedlab.workbench.batch.target.notebook_target`.
     folder : path-like
         Where runs are kept, each in a folder of its own that is never written to again.
     points : iterable of mappings
