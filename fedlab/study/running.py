@@ -7,6 +7,7 @@ import itertools
 import json
 import platform
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,10 +102,8 @@ class Sweep:
         """Yield a sweep; when the block is left, however, no process of its own stays behind."""
         threads, cache = max(1, cores() // workers), study.folder / ".cache"
         if executor is not None:
-            # There, servers outlive this call, and are warm for the next.
-            yield cls(
-                study, executor, Share(threads, limit, str(study.folder), cache), workers, tell
-            )
+            # There, servers outlive this call: all studies have them together, so they stay few.
+            yield cls(study, executor, Share(threads, limit, "", cache), workers, tell)
             return
         owner = f"{study.folder} {next(_CALLS)}"
         pool = ThreadPoolExecutor(workers)
@@ -138,7 +137,8 @@ class Sweep:
                 while left and len(pending) < self.workers:
                     one = left.popleft()
                     asked = (study.folder, study.target, one, source, self.share, study.inputs)
-                    pending[self.pool.submit(perform, *asked)] = one
+                    # To Dask, a call is its arguments: a second try would get the first one's end.
+                    pending[self.pool.submit(perform, *asked, uuid.uuid4().hex)] = one
                     say()
                 for future in [future for future in pending if future.done()]:
                     record = self._record_of(future, pending.pop(future), source)
@@ -146,7 +146,8 @@ class Sweep:
                         unwritten[record.id] = record
                     counts[record.status] += 1
                     say(record)
-                time.sleep(_LOOK_SECONDS)
+                # To look at a job of a cluster may take a call over the network.
+                time.sleep(_LOOK_SECONDS * max(1, len(pending) / 4))
         finally:
             for future in pending:
                 future.cancel()
@@ -171,6 +172,7 @@ def perform(
     source: str,
     share: Share,
     inputs: tuple[str, ...] | None,
+    call: str,
 ) -> RunRecord:
     """Do one run in a folder of its own, which is moved to its place when its record is written.
 

@@ -98,7 +98,7 @@ class Study:
     ) -> None:
         self.target: Runnable = FunctionTarget.of(target) if callable(target) else target
         self.folder = Path(folder).absolute()
-        self.inputs = None if inputs is None else tuple(os.fspath(path) for path in inputs)
+        self.inputs = None if inputs is None else tuple(os.path.abspath(path) for path in inputs)
         self._seeds = None if seeds is None else [*seeds]
         self._unwritten = dict[str, RunRecord]()
         planned = [self._planned(point, seed) for point in points for seed in self._each_seed()]

@@ -154,7 +154,7 @@ class FunctionTarget:
         )
         trace = folder / "told.json"
         with servers_of(share.owner).using(
-            (self.path, share.threads), [module, "fedlab.study.calling"], environment
+            (self.path, share), [module, "fedlab.study.calling"], environment
         ) as server:
             forked = server.fork(
                 call="fedlab.study.calling:call",
@@ -176,7 +176,7 @@ class FunctionTarget:
         if status == 0:
             told = json.loads(trace.read_bytes())
             trace.unlink()
-            servers_of(share.owner).warmed((self.path, share.threads), told["imported"])
+            servers_of(share.owner).warmed((self.path, share), told["imported"])
             return Ended(seconds, None, told, {})
         return Ended(seconds, _failure(folder, status, share.limit), None, {})
 

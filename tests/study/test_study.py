@@ -218,6 +218,20 @@ def test_what_cannot_be_seen_is_never_done_unless_declared(tmp_path: Path) -> No
     assert statuses(declared) == {"done": 2}
 
 
+def test_a_declared_input_is_that_of_the_folder_where_it_was_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    table = tmp_path / "a.csv"
+    table.write_text("1\n")
+    monkeypatch.chdir(tmp_path)
+    study = Study(work.trouble, tmp_path / "study", [{"kind": "starts"}], inputs=["a.csv"])
+    monkeypatch.chdir(tmp_path / "elsewhere")  # as a worker of a cluster may be
+    assert set(study.run().status) == {"done"}
+    table.write_text("2\n")
+    assert study.status().why.tolist() == [str(table)]
+
+
 def test_one_byte_of_an_input_makes_exactly_its_runs_stale(tmp_path: Path) -> None:
     tables = [tmp_path / f"{name}.csv" for name in "ab"]
     for table in tables:

@@ -186,7 +186,8 @@ class NotebookRun:
 
     async def _execute(self, scratch: Path) -> dict[str, Any]:
         named, notebook = notebooks.imports(self._node), self._task.notebook
-        purpose = notebook, self._environment["FEDLAB_THREADS"]
+        # What is imported knows its folder for caches from then on.
+        purpose = notebook, *(self._environment[n] for n in ("FEDLAB_THREADS", "XDG_CACHE_HOME"))
         with self._servers.using(purpose, named, self._environment) as server:
             manager = WarmKernelManager.of(server, scratch, named)
             told = await self._in_kernel(manager, scratch)

@@ -7,7 +7,7 @@ import os
 import queue
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,9 @@ def notebook_target(notebook: str | os.PathLike[str]) -> NotebookTarget:
     >>> notebook_target("04").name
     '04_see_non_iid'
     """
-    return NotebookTarget(notebooks.find(os.fspath(notebook), notebooks.ROOT / "notebooks"))
+    found = notebooks.find(os.fspath(notebook), notebooks.ROOT / "notebooks")
+    # Whoever runs it may be in another folder.
+    return NotebookTarget(replace(found, path=found.path.absolute()))
 
 
 def _scrubbed(node: NotebookNode) -> NotebookNode:
