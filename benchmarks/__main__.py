@@ -26,6 +26,7 @@ from benchmarks import (
     seals,
     search,
     secure,
+    studies,
 )
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
@@ -46,6 +47,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "seal": ("time saving and opening, sealed and not", seals.main),
     "corrupt": ("open corrupted indexes", campaign.main),
     "kill": ("kill saves, and open what they leave", kills.main),
+    "studies": ("kill studies, and time them", studies.main),
     "bits": ("compare results with another revision's, bit for bit", bits.main),
 }
 
