@@ -49,17 +49,24 @@ Visitor = Callable[..., AbstractContextManager[Visit]]
 def chromium() -> Iterator[Any]:
     """A headless Chromium, for tests that drive it themselves."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright, launched(playwright.chromium) as browser:
+        yield browser
+
+
+@contextmanager
+def launched(kind: Any, *switches: str) -> Iterator[Any]:
+    """A headless Chromium of its own, with further switches."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         pytest.skip(f"none of {', '.join(CHROMIUM)} is on the path")
     # Chromium's sandbox can't be had by root, which is who CI's containers run as.
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=found, args=[*SWITCHES, *(["--no-sandbox"] if root else [])]
-        )
-        yield launched
-        launched.close()
+    more = [*switches, *(["--no-sandbox"] if root else [])]
+    browser = kind.launch(executable_path=found, args=[*SWITCHES, *more])
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from fedlab.workbench.figures.learning import (
     plot_splits,
     plot_tradeoff,
 )
-from fedlab.workbench.figures.search import plot_recall_bytes
+from fedlab.workbench.figures.search import plot_recall_bytes, plot_vectors
 from fedlab.workbench.figures.studies import plot_contest, plot_effects, plot_pareto
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "plot_splits",
     "plot_traces",
     "plot_tradeoff",
+    "plot_vectors",
 ]

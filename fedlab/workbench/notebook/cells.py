@@ -266,11 +266,11 @@ def _drawn(figure: Figure, thumbnail: bool) -> dict[str, str | bytes]:
     light = svg.tell() <= _SVG_BYTES
     drawings: dict[str, str | bytes] = {SVG: svg.getvalue().decode()} if light else {}
     if thumbnail or not light:
-        drawings[PNG] = _pixels(figure, _THUMBNAIL_DPI if light else _PIXELS_DPI)
+        drawings[PNG] = pixels(figure, _THUMBNAIL_DPI if light else _PIXELS_DPI)
     return drawings
 
 
-def _pixels(figure: Figure, dpi: int) -> bytes:
+def pixels(figure: Figure, dpi: int) -> bytes:
     """A PNG of 256 colours: a figure needs no more, and is a third as heavy."""
     from PIL import Image
 

@@ -81,7 +81,7 @@ def query_box(engine: TextSearch, example: str) -> VBox | None:
     Returns
     -------
     VBox or None
-        The widget, which is also shown; None in a batch run.
+        A cell that ends with it shows it; None in a batch run.
     """
     if cells.is_batch():
         _answer(engine, example)

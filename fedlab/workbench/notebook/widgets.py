@@ -6,54 +6,18 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot
-from numpy.typing import ArrayLike
 
-from fedlab.data import dirichlet, label_table
-from fedlab.workbench.figures.learning import plot_splits
 from fedlab.workbench.notebook import cells
 
 if TYPE_CHECKING:
-    from ipywidgets import VBox, Widget
-    from matplotlib.figure import Figure
-
-
-def split_figure(labels: ArrayLike, devices: int, alpha: float, seed: int) -> tuple[Figure, str]:
-    """Draw a Dirichlet split, and say in a sentence what it shows."""
-    counts = label_table(dirichlet(labels, devices, alpha, seed), labels)
-    figure, _, _ = plot_splits({f"Dirichlet α = {alpha:.3g}": counts})
-    sizes, held = counts.sum(axis=1), (counts > 0).sum(axis=1)
-    return figure, (
-        f"Dirichlet split at alpha {alpha:.3g}: {devices} devices hold {sizes.min()} to "
-        f"{sizes.max()} rows of {held.min()} to {held.max()} labels each."
-    )
-
-
-def split_slider(labels: ArrayLike, devices: int, *, alpha: float, seed: int) -> VBox | None:
-    """Show a slider for α with a live picture of the split; in batch, the picture for `alpha`.
-
-    Parameters
-    ----------
-    labels : (n,) classes
-    devices : int
-    alpha : float
-        Where the slider begins, 0.01 ... 100.
-    seed : int
-
-    Returns
-    -------
-    VBox or None
-        The widget, which is also shown; None in a batch run.
-    """
-    scale = {"base": 10, "min": -2, "max": 2, "step": 0.1, "description": "α"}
-    return slider(
-        lambda alpha: split_figure(labels, devices, alpha, seed), alpha, "FloatLogSlider", **scale
-    )
+    from ipywidgets import Output, VBox, Widget
 
 
 def slider(
-    draw: Callable[[float], tuple[Figure, str]],
+    draw: Callable[..., tuple[Any, ...]],
     value: float,
     kind: str = "SelectionSlider",
     **settings: Any,
@@ -74,50 +38,93 @@ def slider(
     Returns
     -------
     VBox or None
-        The widget, which is also shown; None in a batch run.
+        A cell that ends with it shows it; None in a batch run.
     """
-    if cells.is_batch():
-        cells.show(*draw(value))
+    return controlled(draw, (kind, value, settings))
+
+
+def controlled(
+    draw: Callable[..., tuple[Any, ...]], *controls: tuple[str, Any, dict[str, Any]]
+) -> VBox | None:
+    """Show controls with a live figure; in batch, the figure for the values that they begin with.
+
+    Parameters
+    ----------
+    draw : function of all controls' values
+        Returns a figure, what it shows in words, and tables to be shown below.
+    *controls : (kind, value, settings)
+        Each as in `slider`.
+
+    Returns
+    -------
+    VBox or None
+        A cell that ends with it shows it; None in a batch run.
+    """
+    batch = cells.is_batch()
+
+    def show(*values: Any) -> None:
+        figure, said, *tables = draw(*values)
+        if batch:
+            cells.show(figure, said)
+        else:
+            display(figure)  # type: ignore[no-untyped-call]
+            print(said)
+            pyplot.close(figure)
+        with pd.option_context("display.max_colwidth", None, "display.precision", 3):
+            for table in tables:
+                display(table)  # type: ignore[no-untyped-call]
+
+    if batch:
+        show(*(value for _, value, _ in controls))
         return None
     import ipywidgets
 
-    def show(value: float) -> None:
-        figure, said = draw(value)
-        display(figure)  # type: ignore[no-untyped-call]
-        print(said)
-        pyplot.close(figure)
-
-    control = getattr(ipywidgets, kind)(value=value, continuous_update=False, **settings)
-    return live(control, show)
+    made = [getattr(ipywidgets, kind)(value=value, **more) for kind, value, more in controls]
+    for control in made:
+        control.continuous_update = False
+    return live(ipywidgets.VBox(made), show)
 
 
-def live(control: Widget, show: Callable[[Any], None]) -> VBox:
-    """Show a control above what it says, which is shown anew whenever its value changes.
+def live(control: Widget, show: Callable[..., None], trait: str = "value") -> VBox:
+    """Put a control, or a box of them, above what they say, which is said anew at every change.
 
     Parameters
     ----------
     control : Widget
-        With a ``value``.
     show : callable
-        Displays or prints what the value asks for. A ValueError is printed without its trace.
+        Displays or prints what the values ask for. A ValueError is printed without its trace.
+    trait : str
+        What of each control is looked at.
+
+    Returns
+    -------
+    VBox
+        A cell that ends with it shows it.
     """
     import ipywidgets
 
     output = ipywidgets.Output()
+    controls = getattr(control, "children", (control,))
 
-    def changed(change: dict[str, Any]) -> None:
-        output.clear_output(wait=True)
-        # JupyterLab drops what a callback raises; in the output it can be read.
-        with output:
-            try:
-                show(change["new"])
-            except ValueError as error:
-                print(error)
-            except Exception:
-                traceback.print_exc()
+    def changed(_: Any) -> None:
+        told(output, lambda: show(*(getattr(one, trait) for one in controls)))
 
-    control.observe(changed, names="value")
-    changed({"new": control.value})
-    box = ipywidgets.VBox([control, output])
-    display(box)  # type: ignore[no-untyped-call]
-    return box
+    for one in controls:
+        one.observe(changed, names=trait)
+    changed(None)
+    return ipywidgets.VBox([control, output])
+
+
+def told(output: Output, show: Callable[[], None]) -> None:
+    """Show in an output what a call displays, prints or raises, instead of what stands there.
+
+    JupyterLab drops what a callback raises; in the output it can be read.
+    """
+    output.clear_output(wait=True)
+    with output:
+        try:
+            show()
+        except ValueError as error:
+            print(error)
+        except Exception:
+            traceback.print_exc()
