@@ -153,10 +153,9 @@ def drill_down(
     work = plan.algorithm.work(state.algorithm, state.served, np.array(places), state.kept)
     how = [federation.devices[place] for place in places], plan.model, work, plan.local
     trained = train_cohort(*how, seed=plan.seed, round=state.round + 1)
-    changes = trained.changes.astype(np.float64)
-    mean = np.average(changes, axis=0, weights=trained.rows)[None]
-    measures = {"length": np.linalg.norm(changes, axis=1) / np.linalg.norm(mean)}
-    measures |= {"cosine": cosines(changes, mean)}
+    mean = np.average(trained.changes, axis=0, weights=trained.rows)[None]
+    measures = {"length": np.linalg.norm(trained.changes, axis=1) / np.linalg.norm(mean)}
+    measures |= {"cosine": cosines(trained.changes.astype(np.float64), mean)}
     updates = pd.DataFrame(measures, last.index[trained.places]).reindex(last.index)
 
     def draw(who: str, row: int = 0) -> tuple[Any, ...]:
@@ -164,7 +163,8 @@ def drill_down(
         asked = index.vectors[np.clip(row, 0, len(index) - 1)] if query is None else query
         hits = index.search(asked, 5)
         keys = hits.keys[hits.found]
-        near = {"key": keys, "label": index.labels_of(keys), "distance": hits.distances[hits.found]}
+        near = pd.DataFrame({"label": index.labels_of(keys)}, pd.Index(keys, name="key"))
+        near["distance"] = hits.distances[hits.found].round(4)
         layout = "aaaaabbbbbccccc" + (";dddeeefffggghhh" if draw_row else "")
         figure, axes = pyplot.subplot_mosaic(layout, figsize=(12.0, 5.6 if draw_row else 3.4))
         worth, held, pulls, *more = axes.values()
@@ -180,7 +180,7 @@ def drill_down(
         counts.plot.bar(ax=held, xlabel="label", ylabel="rows", title="what it holds")
         pulls.scatter(updates.length, updates.cosine, c=[*shades.values()])
         pulls.set(xlabel="length, by the mean's", ylabel="cosine to the mean", title="updates")
-        for ax, key, label in zip(more, keys, near["label"], strict=False):
+        for ax, key, label in zip(more, keys, near.label, strict=False):
             draw_row(index.get([key])[0], ax)
             ax.set_title(f"label {label}", fontsize=10)
         for ax in more:
@@ -192,7 +192,7 @@ def drill_down(
             f"as long as the mean one, at a cosine of {cosine:.2f}. Only a simulation sees all "
             "this: deployed, a device's rows and update are seen by itself alone."
         )
-        return figure, said, pd.DataFrame(near)
+        return figure, said, near
 
     names = [(f"{who}: {value:.3g}", who) for who, value in last.items()]
     chosen = "Dropdown", last.index[0], {"options": names, "description": "device"}

@@ -6,7 +6,7 @@ import base64
 import html
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.figures.search import LEGEND, colours, plot_vectors
 from fedlab.workbench.notebook import cells, widgets
-
-if TYPE_CHECKING:
-    from ipywidgets import VBox
 
 #: Asks the browser that shows it whether it can draw the map.
 _PROBE = """export default { render({ el }) {
@@ -86,7 +83,7 @@ class VectorMap:
     """
 
     scatter: Any = None
-    box: VBox | None = None
+    box: Any = None
 
     def __init__(
         self,

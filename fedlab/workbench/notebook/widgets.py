@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -68,7 +69,7 @@ def controlled(
             cells.show(figure, said)
         else:
             display(figure)  # type: ignore[no-untyped-call]
-            print(said)
+            print(fill(said, 100))
             pyplot.close(figure)
         with pd.option_context("display.max_colwidth", None, "display.precision", 3):
             for table in tables:

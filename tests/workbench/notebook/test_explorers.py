@@ -211,8 +211,8 @@ def test_rows_near_a_given_vector(
     [near] = tables
     index = federation.devices[3].index
     hits = index.search(np.eye(4)[3], 5)
-    assert near.key.tolist() == hits.keys[0].tolist()
-    assert near.distance.tolist() == hits.distances[0].tolist()
+    assert near.index.tolist() == hits.keys[0].tolist()
+    assert near.distance.tolist() == hits.distances[0].round(4).tolist()
     assert near.label.tolist() == [3] * 5
 
 
