@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedlab.algorithms import Algorithm, WithServer
 from fedlab.core import progress
@@ -689,6 +689,11 @@ class Federation:
         frame = pd.DataFrame(self.state.chosen)
         devices = [self.devices[place].id for place in frame.pop("place").tolist()]
         return frame.set_index(pd.Index(devices, name="device"))
+
+    def took_part(self) -> dict[int, NDArray[np.int32]]:
+        """Return, by round, the places in `devices` of those whose updates entered the model."""
+        senders = self._participation.senders
+        return {round: senders[round] for round in sorted(senders) if round <= self.round_number}
 
     def personal_parameters(self, devices: Sequence[Device] | None = None) -> Array:
         """Return the parameters of the model that each device predicts with, (m, p).

@@ -107,6 +107,11 @@ class Participation:
         places: list[int] = np.unique(np.concatenate(parts)).tolist()
         return places
 
+    @property
+    def senders(self) -> dict[int, NDArray[np.int32]]:
+        """The places of the devices whose updates entered each round."""
+        return dict(self._places)
+
     def rounds_of(self, place: int, key: int | None = None) -> I64:
         """Return the rounds that a device's update entered; of a key, while it trained on it."""
         rounds = [round for round, places in self._places.items() if place in places]

@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from fedlab.workbench.notebook import cells
 
 if TYPE_CHECKING:
-    from ipywidgets import Output, VBox, Widget
+    from ipywidgets import Button, Output, VBox, Widget
 
 
 def slider(
@@ -129,3 +129,12 @@ def told(output: Output, show: Callable[[], None]) -> None:
             print(error)
         except Exception:
             traceback.print_exc()
+
+
+def button(description: str, icon: str, press: Callable[[], object]) -> Button:
+    """Return a button, with an icon of Font Awesome, that calls a function."""
+    import ipywidgets
+
+    made = ipywidgets.Button(description=description, icon=icon, layout={"width": "auto"})
+    made.on_click(lambda _: press())
+    return made
