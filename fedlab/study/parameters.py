@@ -39,6 +39,20 @@ class Parameter:
     annotation: str
     default: Any
 
+    @property
+    def kind(self) -> tuple[Any, dict[str, Any]]:
+        """The type without its bounds, and these by name.
+
+        Examples
+        --------
+        >>> Parameter("share", "Annotated[float, Gt(0), Le(1)]", 0.5).kind
+        (<class 'float'>, {'gt': 0, 'le': 1})
+        """
+        plain, *said = get_args(_type(ast.parse(self.annotation, mode="eval").body))
+        held = [bound for part in said for bound in getattr(part, "metadata", ())]
+        names = _BOUNDS.values()
+        return plain, {n: getattr(one, n) for one in held for n in names if hasattr(one, n)}
+
     def convert(self, value: Any) -> Any:
         """Return `value` as this parameter's annotation wants it.
 
