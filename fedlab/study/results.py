@@ -187,7 +187,9 @@ def load_runs(folder: str | os.PathLike[str], ids: Sequence[str] | None = None) 
         if one.status == DONE and _sha256(content) != one.digests.get(RESULTS):
             errors[number] = "its results are not as it left them"
         whole = one.status == DONE and not errors[number]
-        tables.append(parquet.read_table(pyarrow.BufferReader(content)) if whole else empty)
+        # Small files: threads, and what `read_table` does for sets of files, take most of the time.
+        opened = parquet.ParquetFile(pyarrow.BufferReader(content)) if whole else None
+        tables.append(opened.read(use_threads=False) if opened else empty)
     sizes = [table.num_rows for table in tables]
     if not tables:
         return pd.DataFrame(columns=[*_OWN, *_TIDY])

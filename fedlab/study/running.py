@@ -29,6 +29,7 @@ from fedlab.study.records import (
     Failure,
     RunRecord,
 )
+from fedlab.study.scrub import without_paths
 from fedlab.study.targets import Runnable, Share
 from fedlab.study.trace import Now
 from fedlab.study.watching import Pruning
@@ -213,7 +214,7 @@ def _record(
         seconds=seconds,
         source=source,
         command=target.command(planned.parameters),
-        error=failure,
+        error=replace(failure, message=without_paths(failure.message)) if failure else None,
         environment={"python": platform.python_version(), "platform": platform.platform()},
     )
 

@@ -19,13 +19,13 @@ from fedlab.study.forks import Stopped, servers_of
 from fedlab.study.parameters import Parameter
 from fedlab.study.records import NOTEBOOK
 from fedlab.study.results import RUN_FOLDER
+from fedlab.study.scrub import scrub
 from fedlab.study.targets import Ended, Share
 from fedlab.workbench.batch import jupyter, notebooks, records
 from fedlab.workbench.batch.commands import workbench_line
 from fedlab.workbench.batch.notebooks import Notebook, dump, has_tag, load
 from fedlab.workbench.batch.supervisor import NotebookRun, Task
 from fedlab.workbench.report.outputs import recorded
-from fedlab.workbench.report.scrub import scrub
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from nbconvert.filters import markdown_mistune, strip_ansi
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from fedlab.study.scrub import scrub
 from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import outputs
 from fedlab.workbench.report.mathml import FormulaError, mathml
 from fedlab.workbench.report.pictures import PICTURES, Pictures, data_url
-from fedlab.workbench.report.scrub import scrub
 from fedlab.workbench.report.tables import boxed_tables
 
 _TEMPLATES = Path(__file__).with_name("templates")

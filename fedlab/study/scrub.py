@@ -12,30 +12,54 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from fedlab.workbench.batch.notebooks import ROOT
-
+#: The clone that this package was imported from.
+ROOT = Path(__file__).resolve().parents[2]
 _END = r"(?![\w.-])"
+# In words, not in HTML: two folders deep, and no address on the web.
+_QUOTED = re.compile(r"(?<=')(?:/[^/'\n]+){2,}/?(?=')|(?<=\")(?:/[^/\"\n]+){2,}/?(?=\")")
+_BARE = re.compile(r"(?<![\w.:/~<-])(?:/[^\s/'\"<>:|,;()]+){2,}/?")
 
 
 def scrub(text: str) -> str:
     """Replace folders of this machine in `text` by short names.
 
-    A path in the clone becomes relative to it; the environment, Python's library, the home and the
-    folder for temporary files become `environment`, `python`, `~` and `temporary`. Works on plain
-    text, HTML and URLs.
+    A path in the clone, or in the working directory, becomes relative to it; the environment,
+    Python's library, the home and the folder for temporary files become `environment`, `python`,
+    `~` and `temporary`. Works on plain text, HTML and URLs.
 
     Examples
     --------
     >>> scrub(f"File {ROOT}/fedlab/index/vectorindex.py, line 3")
     'File fedlab/index/vectorindex.py, line 3'
     """
-    for pattern, name in _patterns():
+    for pattern, name in _patterns(_here()):
         text = pattern.sub(name, text)
     return text
 
 
+def without_paths(text: str) -> str:
+    """Do as `scrub` does, and leave only the last name of any other path; for plain text.
+
+    Examples
+    --------
+    >>> without_paths("no such file: '/mnt/ward 3/patients.csv' (see https://a.org/b/c)")
+    "no such file: 'patients.csv' (see https://a.org/b/c)"
+    """
+    text = scrub(text)
+    for pattern in (_QUOTED, _BARE):
+        text = pattern.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
+    return text
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # somebody has removed it
+        return Path()
+
+
 @cache
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
+def _patterns(here: Path) -> list[tuple[re.Pattern[str], str]]:
     home = Path.home()
     folders = {
         Path(sys.prefix): "environment",
@@ -45,6 +69,8 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
         Path(tempfile.gettempdir()): "temporary",
         home: "~",
     }
+    if not any(map(here.is_relative_to, folders)):
+        folders[here] = "."
     # Longest first: an environment lies in the clone, and the clone in the home.
     ordered = sorted(folders.items(), key=lambda item: -len(str(item[0])))
     found = []

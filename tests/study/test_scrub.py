@@ -11,9 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from fedlab.workbench.batch.notebooks import ROOT
-from fedlab.workbench.report import scrub as module
-from fedlab.workbench.report.scrub import scrub
+from fedlab.study import scrub as module
+from fedlab.study.scrub import ROOT, scrub, without_paths
 
 
 @pytest.fixture
@@ -56,3 +55,25 @@ def test_each_way_of_writing_a_path_is_found(at: Path) -> None:
 def test_what_only_begins_alike_stays(at: Path) -> None:
     assert scrub(f"{at}wise") == f"{at}wise"
     assert scrub(f"{at}-2/x") == f"{at}-2/x"
+
+
+def test_the_working_directory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/scratch/a project"))
+    assert scrub("File /scratch/a project/my_study.py") == "File my_study.py"
+    assert scrub("/scratch/a projector/x") == "/scratch/a projector/x"
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("[Errno 2] No such file: '/mnt/ward 3/rows.csv'", "[Errno 2] No such file: 'rows.csv'"),
+        ("see /mnt/data/x.npz, line 3", "see x.npz, line 3"),
+        ('open("/srv/a/b/")', 'open("b")'),
+        ("(/srv/a/b): no", "(b): no"),
+        ("https://example.org/a/b is gone", "https://example.org/a/b is gone"),
+        ("3/4 and a/b/c; 1 / 2 / 3; /", "3/4 and a/b/c; 1 / 2 / 3; /"),
+        (f"{ROOT}/fedlab/study/study.py", "fedlab/study/study.py"),
+    ],
+)
+def test_only_names_are_left_of_paths_in_messages(said: str, left: str) -> None:
+    assert without_paths(said) == left
