@@ -16,8 +16,8 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parents[2]
 _END = r"(?![\w.-])"
 # In words, not in HTML: two folders deep, and no address on the web.
-_QUOTED = re.compile(r"(?<=')(?:/[^/'\n]+){2,}/?(?=')|(?<=\")(?:/[^/\"\n]+){2,}/?(?=\")")
-_BARE = re.compile(r"(?<![\w.:/~<-])(?:/[^\s/'\"<>:|,;()]+){2,}/?")
+_QUOTED = re.compile(r"""(?<=(['"]))(?:~|temporary)?(?:/[^/'",\n]+){2,}/?(?=\1)""")
+_BARE = re.compile(r"""(?<![\w.:/~<-])(?:~|temporary)?(?:/[^\s/'"<>:|,;()]+){2,}/?""")
 
 
 def scrub(text: str) -> str:
@@ -38,7 +38,7 @@ def scrub(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """Do as `scrub` does, and leave only the last name of any other path; for plain text.
+    """Do as `scrub` does, and leave only the last name of a path elsewhere; for plain text.
 
     Examples
     --------

@@ -70,6 +70,7 @@ def test_the_working_directory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
         ("see /mnt/data/x.npz, line 3", "see x.npz, line 3"),
         ('open("/srv/a/b/")', 'open("b")'),
         ("(/srv/a/b): no", "(b): no"),
+        (f"'{tempfile.gettempdir()}/of me/a b/no.csv'", "'no.csv'"),
         ("https://example.org/a/b is gone", "https://example.org/a/b is gone"),
         ("3/4 and a/b/c; 1 / 2 / 3; /", "3/4 and a/b/c; 1 / 2 / 3; /"),
         (f"{ROOT}/fedlab/study/study.py", "fedlab/study/study.py"),

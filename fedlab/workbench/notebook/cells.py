@@ -117,7 +117,7 @@ def show(figure: Figure, alt: str, main: bool = False, **values: Any) -> None:
     from matplotlib import pyplot
 
     said = " ".join(alt.split())
-    drawings = _drawn(figure, thumbnail=main)
+    drawings = drawn(figure, thumbnail=main)
     width = round(figure.get_size_inches()[0] * _CSS_DPI)
     notes: dict[str, Any] = {kind: {"alt": said} for kind in drawings}
     if PNG in drawings:
@@ -258,8 +258,8 @@ def _display(data: dict[str, Any], metadata: dict[str, Any]) -> None:
     display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
 
 
-def _drawn(figure: Figure, thumbnail: bool) -> dict[str, str | bytes]:
-    """The figure as SVG, and as PNG where that is lighter or where the index needs one."""
+def drawn(figure: Figure, thumbnail: bool = False) -> dict[str, str | bytes]:
+    """Return a figure as SVG, and as PNG where that is lighter or where an index needs one."""
     svg = io.BytesIO()
     # Without a date the same figure gives the same bytes.
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
 from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_data_dir
 from markupsafe import Markup, escape
 from nbconvert.exporters.html import HTMLExporter
@@ -26,7 +27,8 @@ from fedlab.workbench.report.mathml import FormulaError, mathml
 from fedlab.workbench.report.pictures import PICTURES, Pictures, data_url
 from fedlab.workbench.report.tables import boxed_tables
 
-_TEMPLATES = Path(__file__).with_name("templates")
+#: Where pages' templates, style and script lie.
+TEMPLATES = Path(__file__).with_name("templates")
 #: Of a figure in two kinds, the index takes the pixels: a cell makes them small for it.
 _SMALL = ("image/png", "image/svg+xml")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -47,7 +49,13 @@ class Page:
 
 
 def notebook_page(
-    node: NotebookNode, folder: Path, record: Record | None, site: str | None
+    node: NotebookNode,
+    folder: Path,
+    record: Record | None,
+    site: str | None,
+    *,
+    home: tuple[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Page:
     """Make the page of an executed notebook.
 
@@ -62,6 +70,10 @@ def notebook_page(
     site : str or None
         Address of the folder of the report's other pages, relative to this one; None where there
         are none, and links to notebooks become plain text.
+    home : (address, words), optional
+        The page that lists this one among other runs of its notebook, which the title then names.
+    notes : sequence of str
+        What else is to be said of the run.
 
     Returns
     -------
@@ -72,15 +84,17 @@ def notebook_page(
     exporter = _Exporter(site, folder)
     prepared = _prepared(node)
     title, _ = headline(prepared)
+    title = title or (record.title if record else "Notebook")
     report = {
-        "title": title or (record.title if record else "Notebook"),
-        "home": None if site is None else f"{site}/index.html",
+        "title": f"{title}: run {record.name}" if home and record else title,
+        "home": home or (site and (f"{site}/index.html", "All notebooks")),
         "record": record,
+        "notes": notes,
         "answer": outputs.answer(node),
         "provenance": outputs.provenance(node),
     }
     body, _ = exporter.from_notebook_node(prepared, {"report": report})
-    return Page(_scrubbed(body), tuple(exporter.failed_formulas))
+    return Page(scrubbed(body), tuple(exporter.failed_formulas))
 
 
 def note(title: str, text: str) -> NotebookNode:
@@ -118,15 +132,19 @@ def index_page(entries: Sequence[Entry], docs: str | None = None) -> Page:
     docs : str, optional
         The address of the how-to pages, where they have been made.
     """
+    template, failed_formulas = escaping("overview.html.j2")
+    failed = sum(entry.record.error is not None for entry in entries)
+    body = template.render(rows=entries, failed=failed, docs=docs)
+    return Page(scrubbed(body), tuple(failed_formulas))
+
+
+def escaping(name: str) -> tuple[Template, list[str]]:
+    """Return a template that escapes what it is given, and where it notes lost formulas."""
     exporter = _Exporter(".", Path())
     environment = exporter.environment.overlay(
         autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    failed = sum(entry.record.error is not None for entry in entries)
-    body = environment.get_template("overview.html.j2").render(
-        rows=entries, failed=failed, docs=docs
-    )
-    return Page(_scrubbed(body), tuple(exporter.failed_formulas))
+    return environment.get_template(name), exporter.failed_formulas
 
 
 class _Renderer(markdown_mistune.IPythonRenderer):
@@ -167,7 +185,7 @@ class _Renderer(markdown_mistune.IPythonRenderer):
 class _Exporter(HTMLExporter):
     def __init__(self, site: str | None, folder: Path) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            template_name="report", extra_template_basedirs=[str(_TEMPLATES)]
+            template_name="report", extra_template_basedirs=[str(TEMPLATES)]
         )
         self._site, self._folder = site, folder
         self.failed_formulas: list[str] = []
@@ -220,7 +238,8 @@ def _prepared(node: NotebookNode) -> NotebookNode:
     return copy
 
 
-def _scrubbed(body: str) -> str:
+def scrubbed(body: str) -> str:
+    """Take this machine's paths out of a page."""
     # Not inside pictures: their letters are random enough to look like a short path now and then.
     parts = _DATA_URL.split(body)
     return "".join(part if i % 2 else scrub(part) for i, part in enumerate(parts))
