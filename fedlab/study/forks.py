@@ -112,7 +112,8 @@ class ForkServer:
         )
         self._numbers, self._forked = itertools.count(), dict[int, Forked]()
         self._lock, self._closing = threading.Lock(), False
-        self._say({"preload": list(preload)})
+        # On macOS, what has loaded the system's frameworks must not fork: there, runs import all.
+        self._say({"preload": [] if sys.platform == "darwin" else list(preload)})
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         #: Code that it has imported: by module, the path and a digest.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STALE, UNVERIFIED, MISSING = "stale", "unverified", "missing"
 _LIMIT_SECONDS = 3600.0
+_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Standing:
     status: str
     why: tuple[str, ...] = ()
     record: RunRecord | None = None
+
+    @property
+    def said(self) -> str:
+        """Why, in a line."""
+        more = len(self.why) - _REASONS
+        return "; ".join(self.why[:_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Study:
@@ -156,7 +163,7 @@ class Study:
         import pandas as pd
 
         rows = [
-            {"run": one.planned.id, "status": one.status, "why": "; ".join(one.why)}
+            {"run": one.planned.id, "status": one.status, "why": one.said}
             | {"seconds": one.record.seconds if one.record else None}
             | {name: results._cell(value) for name, value in one.planned.parameters.items()}
             for one in self.standing()

@@ -76,7 +76,8 @@ def plot_effects(effects: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) 
         name = f"{parameter}: {share:.0%}"
         series.setdefault(name, {})[f"{parameter} = {value}"] = Interval(*told)
     figure, ax, _ = plot_intervals(series, xlabel=xlabel, ax=ax)
-    ax.set_title("below: how much of the variance each explains", loc="left", fontsize="medium")
+    title = "below: how much of the variance each explains"
+    ax.set_title(title, loc="left", fontsize="medium", fontweight="normal")
     return figure, ax, effects
 
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +229,8 @@ def _versions(record: RunRecord) -> dict[str, str]:
 
 
 def _why(one: Standing) -> str:
-    return "; ".join(os.path.basename(why) if os.path.isabs(why) else why for why in one.why)
+    bare = (os.path.basename(why) if os.path.isabs(why) else why for why in one.why)
+    return replace(one, why=tuple(bare)).said
 
 
 # -- the index -----------------------------------------------------------------------------------
