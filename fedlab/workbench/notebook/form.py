@@ -108,9 +108,8 @@ class Form:
         """Return a sweep for ``fedlab sweep``, of these values and three seeds, to be widened."""
         if {"__main__", "<locals>"} & {*re.split("[:.]", self._names.get("function", ""))}:
             raise ParameterError("a sweep imports its function: put it at the top of a module")
-        grid = {name: [value] for name, value in self.values.items()}
-        seeded = [grid.pop(name) for name in ("seed", "seeds") if name in grid]
-        seeds = {"seeds": [0, 1, 2]} if seeded else {}
+        grid = {n: [value] for n, value in self.values.items() if n not in ("seed", "seeds")}
+        seeds = {"seeds": [0, 1, 2]} if len(grid) < len(self.parameters) else {}
         made = {**self._names, "grid": grid, **seeds, "workers": 2}
         return str(yaml.safe_dump(made, sort_keys=False, default_flow_style=None))
 

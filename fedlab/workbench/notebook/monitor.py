@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import html
 import itertools
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from IPython.display import display
 from ipywidgets import HTML, HBox, VBox
@@ -32,9 +33,12 @@ _SAVING, _DRAWING = 20, 4
 #: How much of a run the grid of devices shows, and of how many it has the names.
 _ROUNDS, _DEVICES, _NAMED = 40, 60, 20
 _BUTTONS = (("pause", "pause"), ("continue", "play"), ("stop", "stop"))
-_FILE = "run.checkpoint"
 
 _MONITORS: dict[Path, Monitor] = {}
+# A kernel that ends takes the names of its cells from under the thread: that is no failure. What is
+# registered last is called first, so before IPython's own.
+_ENDS = Event()
+atexit.register(_ENDS.set)
 
 
 def monitor(federation: Federation, rounds: int, folder: str | os.PathLike[str]) -> Monitor:
@@ -76,7 +80,7 @@ def monitor(federation: Federation, rounds: int, folder: str | os.PathLike[str])
     whole_number(rounds, "rounds", 1)
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
-    known, fresh = _MONITORS.get(place), not (place / _FILE).exists()
+    known, fresh = _MONITORS.get(place), not (place / "run.checkpoint").exists()
     if known is not None and known.running and known.federation is not federation:
         federation.load(known.path)  # refuses another run
     elif known is None or known.federation is not federation:
@@ -88,9 +92,7 @@ def monitor(federation: Federation, rounds: int, folder: str | os.PathLike[str])
         known.play_here()
         cells.show(*run_figure(federation, rounds))
         return known
-    if fresh:
-        known.proceed()
-    known.show()
+    (known.proceed if fresh else known.show)()
     display(known.box)  # type: ignore[no-untyped-call]
     return known
 
@@ -115,7 +117,7 @@ class Monitor:
     """
 
     def __init__(self, federation: Federation, folder: Path) -> None:
-        self.federation, self.rounds, self.path = federation, 0, folder / _FILE
+        self.federation, self.rounds, self.path = federation, 0, folder / "run.checkpoint"
         self._failed = folder / "error.txt"
         self.failure = self._failed.read_text("utf-8") if self._failed.exists() else ""
         self._wanted = "failed" if self.failure else "stopped"
@@ -217,7 +219,8 @@ class Monitor:
                 if time.monotonic() >= self._due:
                     self.show(drawn=True)
         except BaseException:
-            write_bytes(self._failed, traceback.format_exc().encode())
+            if not _ENDS.is_set():
+                write_bytes(self._failed, traceback.format_exc().encode())
             raise
         finally:
             self.federation.save(self.path)

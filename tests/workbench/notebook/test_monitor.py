@@ -256,6 +256,31 @@ def test_errors_of_the_thread_are_shown_and_kept(tmp_path, monkeypatch, whole):
     assert same(restarted.federation, whole)
 
 
+def test_a_kernel_that_ends_is_no_failure(tmp_path):
+    script = (
+        "import atexit, os, sys\n"
+        "from tests.workbench.notebook.test_monitor import *\n"
+        "def clear():\n"  # as IPython does, which registers it before anything is imported
+        "    del globals()['before']\n"
+        "    until(lambda: watched.failure)\n"
+        "    print(watched.failure)\n"
+        "atexit._clear()\n"
+        "atexit.register(clear)\n"
+        "atexit.register(module._ENDS.set)\n"
+        "cells.is_batch = lambda: False\n"
+        "before = Federation.round\n"
+        "Federation.round = lambda self: before(self)\n"
+        "watched = monitor(made(), 10**6, sys.argv[1])\n"
+        "until(lambda: watched.federation.round_number)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path.cwd(), capture_output=True
+    )
+    assert b"NameError: name 'before' is not defined" in ended.stdout
+    assert not (tmp_path / "error.txt").exists()
+    assert monitor(made(), ROUNDS, tmp_path).federation.round_number > 0
+
+
 def test_a_folder_that_another_kernel_runs_is_left_alone(tmp_path, monkeypatch):
     gate = Gate(monkeypatch)
     here = monitor(made(), ROUNDS, tmp_path)
