@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
@@ -77,6 +78,8 @@ def begin(extra: str | None = None) -> None:
 def is_batch() -> bool:
     """Whether nobody sits in front of this: papermill, nbclient, or no IPython at all.
 
+    Somebody sits in front of Voilà, which runs cells as nbclient does.
+
     Examples
     --------
     >>> is_batch()
@@ -86,9 +89,9 @@ def is_batch() -> bool:
         from IPython import get_ipython
     except ImportError:
         return True
-    shell = get_ipython()
+    kernel, server = getattr(get_ipython(), "kernel", None), os.environ.get("SERVER_SOFTWARE", "")
     # A front end that can be typed into says so with each cell; papermill and nbclient don't.
-    return not getattr(getattr(shell, "kernel", None), "_allow_stdin", False)
+    return not (getattr(kernel, "_allow_stdin", False) or server.startswith("voila/"))
 
 
 def show(figure: Figure, alt: str, main: bool = False, **values: Any) -> None:

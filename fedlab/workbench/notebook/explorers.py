@@ -59,13 +59,12 @@ def split_explorer(
         A cell that ends with it shows it; None in a batch run.
     """
     one_of(kind, SPLITS, "kind")
-    many, few = max(100, devices), max(k, len(np.unique(labels)))
     return widgets.controlled(
         partial(explored, labels, seed=seed),
         ("Dropdown", kind, {"options": [*SPLITS], "description": "split"}),
-        ("IntSlider", devices, {"min": 1, "max": many, "description": "devices"}),
+        ("IntSlider", devices, {"min": 1, "max": max(100, devices), "description": "devices"}),
         ("FloatLogSlider", alpha, {"min": -2, "max": 2, "description": "α"}),
-        ("IntSlider", k, {"min": 1, "max": few, "description": "k"}),
+        ("IntSlider", k, {"min": 1, "max": max(k, len(np.unique(labels))), "description": "k"}),
     )
 
 
@@ -96,19 +95,22 @@ def explored(
     pooled, guess = counts.sum(axis=0) / len(y), counts.max(axis=1).sum() / len(y)
     mixed, gini = 2 ** (-pooled @ np.log2(pooled) - bits), data.quantity_gini(sizes)
     measures = [
-        ("label distance", far, "share of its rows to relabel for the whole's mixture (Zhao 2018)"),
+        ("label distance", far, "part of a device's rows to relabel for it to be even (Zhao 2018)"),
         ("label divergence", bits, "bits that a row's label tells of its device (Lin 1991)"),
-        ("labels a device", mixed, "equally frequent ones, as mixed as its own (Jost 2006)"),
-        ("majority guess", guess, "accuracy of its commonest label (Goodman and Kruskal 1954)"),
+        ("labels a device", mixed, "equally frequent ones, as mixed as a device's (Jost 2006)"),
+        (
+            "majority guess",
+            guess,
+            "accuracy of a device's commonest label (Goodman and Kruskal 1954)",
+        ),
         ("size Gini", gini, "0 of equal sizes, near 1 if one has all (Gini 1912)"),
     ]
-    table = pd.DataFrame(measures, columns=["", "value", "of a device, on average"]).set_index("")
     said = (
         f"{split.how}: {sizes.min()} to {sizes.max()} rows each. Expected difficulty, by label "
         f"distance: {far:.2f}, of which chance alone would be {chance:.2f}. The larger, the more "
         "devices' models part; what that costs yours, only a run tells."
     )
-    return figure, said, table
+    return figure, said, pd.DataFrame(measures, columns=["", "value", "what it says"]).set_index("")
 
 
 def drill_down(

@@ -20,6 +20,7 @@ from fedlab.device.device import Device
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.figures.search import LEGEND, colours, plot_vectors
 from fedlab.workbench.notebook import cells, widgets
+from fedlab.workbench.report.outputs import FIGURE, KEY
 
 #: Asks the browser that shows it whether it can draw the map.
 _PROBE = """export default { render({ el }) {
@@ -86,12 +87,7 @@ class VectorMap:
     box: Any = None
 
     def __init__(
-        self,
-        indexes: Any,
-        by: str = "label",
-        method: str = "pca",
-        most: int = 50_000,
-        seed: int = 0,
+        self, indexes: Any, by: str = "label", method: str = "pca", most: int = 50000, seed: int = 0
     ) -> None:
         one_of(by, ("device", "label"), "by")
         one_of(method, ("pca", "umap"), "method")
@@ -100,12 +96,10 @@ class VectorMap:
         self.frame = _gathered(found, method, whole_number(most, "most", 3), seed)
         self.by = by if self.frame.label.notna().any() else "device"
         shown, rows = len(self.frame), sum(map(len, found.values()))
-        axes = "across: {}, up: {}".format(*self.frame.attrs["axes"])
-        self.alt = f"{shown:,} of {rows:,} vectors of {len(found)} devices, by {self.by}; {axes}."
-        if not cells.is_batch():
-            self._live()
-
-    def _live(self) -> None:
+        told = "across: {}, up: {}".format(*self.frame.attrs["axes"])
+        self.alt = f"{shown:,} of {rows:,} vectors of {len(found)} devices, by {self.by}; {told}."
+        if cells.is_batch():
+            return
         import anywidget
         import ipywidgets
 
@@ -114,6 +108,7 @@ class VectorMap:
         look = {"color_by": self.by, "color_map": palette, "axes_labels": axes, "height": 480}
         look |= {"tooltip": True, "tooltip_properties": ["device", "label", "key"]}
         look |= {"tooltip_histograms": False, "legend": len(palette) <= LEGEND}
+        look |= {"color_labeling": {"variable": self.by}}
         # Keys as text: a browser's numbers are exact up to 2**53 alone.
         self.scatter = jscatter.Scatter("x", "y", self.frame.astype({"key": str}), **look)
         probe = type("Probe", (anywidget.AnyWidget,), {"_esm": _PROBE, "_css": _SHOWN})()
@@ -144,7 +139,8 @@ class VectorMap:
         self.box.children[1].value = f"<p>A picture: this browser has no WebGL.</p>{picture}"
         # Where nothing runs any more, as in an exported page, the picture stands for the map.
         shown = {**self.box._repr_mimebundle_(), cells.PNG: face, "text/plain": self.alt}
-        display(shown, metadata={cells.PNG: {"alt": self.alt}}, raw=True)  # type: ignore[no-untyped-call]
+        notes = {KEY: {"role": FIGURE, "alt": self.alt}, cells.PNG: {"alt": self.alt}}
+        display(shown, metadata=notes, raw=True)  # type: ignore[no-untyped-call]
 
 
 vector_map = VectorMap

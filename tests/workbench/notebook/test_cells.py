@@ -75,6 +75,13 @@ def test_a_front_end_that_can_be_typed_into_is_live() -> None:
     assert found == {True: ["False", "'_live_bar'"], False: ["True", "'_log_lines'"]}
 
 
+def test_voila_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs cells as nbclient does, and says who it is in the kernel's environment."""
+    assert cells.is_batch()
+    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.8")
+    assert not cells.is_batch()
+
+
 def test_a_figure_is_shown_with_words_and_closed(shown: Shown) -> None:
     cells.show(lines(), alt="  It\n falls. ")
     data, metadata = shown[0]

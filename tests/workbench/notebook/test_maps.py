@@ -135,6 +135,7 @@ def test_what_is_shown_carries_a_picture_with_its_words(
     assert "application/vnd.jupyter.widget-view+json" in data
     assert data["image/png"].startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == chart.alt == data["text/plain"]
+    assert metadata["fedlab"] == {"role": "figure", "alt": chart.alt}
     page = chart.box.children[1].value
     assert "no WebGL" in page
     [source] = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
