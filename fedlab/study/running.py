@@ -223,7 +223,13 @@ def _placed(root: Path, name: str, fill: Callable[[Path], RunRecord]) -> RunReco
     """Fill a folder for a run's next attempt, write its record last, and move it to its place."""
     places = ((n, root / "runs" / f"{name}-{n}") for n in itertools.count(1))
     number, place = next((n, place) for n, place in places if not place.exists())
-    with atomic.making_folder(place) as folder:
-        record = replace(fill(folder), attempt=number)
-        record.write(folder)
+    try:
+        with atomic.making_folder(place) as folder:
+            record = replace(fill(folder), attempt=number)
+            record.write(folder)
+    except FileExistsError:
+        theirs = RunRecord.read(place)
+        if theirs is None or theirs.status != DONE:
+            raise
+        return theirs  # a worker that was taken for dead, or whose sweep was stopped, has done it
     return record

@@ -90,10 +90,12 @@ class Cluster:
             return subprocess.Popen(
                 [
                     *(sys.executable, "-m", f"distributed.cli.{module}", "--no-dashboard"),
-                    *("--host", "127.0.0.1", "--scheduler-file", str(self.file), *words),
+                    *("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"),
+                    *("--scheduler-file", str(self.file), *words),
                 ],
                 env=os.environ
                 | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{DEAD} s"}
+                | {"DASK_TEMPORARY_DIRECTORY": str(self.folder)}
                 | {"PYTHONPATH": str(ROOT)},
                 cwd=self.folder,
                 stdout=log,

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -406,6 +406,22 @@ def test_other_executors_give_the_same_frame(ran: Study, tmp_path: Path) -> None
     with ProcessPoolExecutor(2) as pool:
         study.run(executor=pool, workers=2)
     pd.testing.assert_frame_equal(study.frame(), ran.frame())
+
+
+def test_a_run_that_two_workers_do_at_once_is_done_once(tmp_path: Path) -> None:
+    class Twice(ThreadPoolExecutor):
+        """Takes a worker for dead that is not."""
+
+        def submit(self, *asked: Any) -> Any:  # type: ignore[override]
+            both = [super(Twice, self).submit(*asked) for _ in range(2)]
+            wait(both)
+            assert both[0].result() == both[1].result()
+            return both[1]
+
+    study = Study(work.trouble, tmp_path, grid(seconds=[0.2, 0.3]))
+    with Twice(2) as pool:
+        assert set(study.run(executor=pool).status) == {"done"}
+    assert [one.attempt for one in attempts(tmp_path)] == [1, 1]
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
