@@ -39,6 +39,14 @@ _UNSEEN = {
     "socket.connect": "it opened a connection",
     "sqlite3.connect": "it opened a database",
 }
+#: What only asks what machine this is: joblib does, and the module `platform`.
+_ASKED = ("uname", "lscpu", "sysctl")
+#: Who opens files in Python before native code reads them.
+_OPENERS = (
+    os.path.join("site-packages", "pandas", ""),
+    os.path.join("site-packages", "pyarrow", ""),
+    os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ""),
+)
 #: Modules that read files in native code, and whose readers are called by their own names.
 _NATIVE = ("pyarrow.dataset", "pyarrow.parquet", "h5py", "netCDF4", "duckdb", "polars")
 #: Files that are caches of what else is noted.
@@ -61,18 +69,13 @@ class Noted:
         Code that was imported before.
     owners : mapping of str to list of str
         Which distributions top-level modules belong to.
-    named : list of str
-        What the run itself is going to import, as far as anybody knows.
     caches : list of str
         Folders of what is kept, and could be made again.
     """
 
-    def __init__(
-        self, known: dict[str, list[str]], owners: Any, named: list[str], caches: list[str]
-    ) -> None:
+    def __init__(self, known: dict[str, list[str]], owners: Any, caches: list[str]) -> None:
         self._known, self._owners = known, owners
         self._began, self._busy = time.time_ns(), False
-        self._before = sys.modules.keys() - set(named)
         self._read: dict[str, tuple[int, ...]] = {}
         self._wrote: set[str] = set()
         self._unseen: set[str] = set()
@@ -124,10 +127,9 @@ class Noted:
             if path not in sources | self._wrote and not path.endswith(_CACHES)
             if not path.startswith(self._aside) and bool(held) == os.path.exists(path)
         }
+        self._unseen |= {f"{name} reads files in native code" for name in _READERS}
         tops = {name.partition(".")[0] for name in loaded}
         owners = {owner for top in tops for owner in self._owners.get(top, ())}
-        native = [n for n in _NATIVE if n in loaded and n not in self._before]
-        self._unseen |= {f"{name} reads files in native code" for name in native}
         return {
             "modules": modules,
             "files": files,
@@ -172,10 +174,27 @@ def _is_harmless(event: str, given: tuple[Any, ...]) -> bool:
         return not (isinstance(given[1], tuple) and given[1][0] not in ("127.0.0.1", "::1"))
     if event == "sqlite3.connect":
         return bool(given[0] == ":memory:")
-    # Another of these servers, whose runs are noted by themselves; module `platform`.
+    # Another of these servers notes its runs by itself.
     return event == "subprocess.Popen" and (
-        __file__ in given[1] or list(given[1]) == ["uname", "-p"]
+        __file__ in given[1] or os.path.basename(os.fsdecode(given[1][0])) in _ASKED
     )
+
+
+#: Modules that somebody has imported to read files in native code, here or before the fork.
+_READERS: set[str] = set()
+
+
+def _hear_import(event: str, given: tuple[Any, ...]) -> None:
+    if event == "import" and given[0] in _NATIVE and not _is_by_openers():
+        _READERS.add(given[0])
+
+
+def _is_by_openers() -> bool:
+    """Whether what imports a module right now opens files where that can be seen."""
+    frame = sys._getframe(2)
+    while frame is not None and "importlib" in frame.f_code.co_filename:
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and any(part in frame.f_code.co_filename for part in _OPENERS)
 
 
 def main() -> None:
@@ -193,7 +212,10 @@ def main() -> None:
     if first is None:
         return
     before = set(sys.modules)
+    sys.addaudithook(_hear_import)
     for name in first["preload"]:
+        if name in _NATIVE:  # whose import tells that it is used
+            continue
         with contextlib.suppress(Exception):  # the run will meet it, and say so
             importlib.import_module(name)
     installed = tuple({os.path.realpath(p) + os.sep for p in _installed()})
@@ -260,7 +282,7 @@ def _become(asked: dict[str, Any], known: dict[str, list[str]], owners: Any) -> 
             sys.modules["numpy"].random.seed()
         sys.path.insert(0, "")  # as for any script: what lies beside it can be imported
         run = _kernel(asked["kernel"]) if "kernel" in asked else _call(asked)
-        noted = Noted(known, owners, asked["named"], asked["caches"])
+        noted = Noted(known, owners, asked["caches"])
         run()
         with open(asked["trace"], "w", encoding="utf-8") as file:
             json.dump(noted.told(), file)

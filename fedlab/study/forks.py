@@ -7,6 +7,7 @@ process that has done so takes milliseconds, and shares nothing with its sibling
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -18,6 +19,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fedlab.files import atomic
 
 _SCRIPT = Path(__file__).with_name("forked.py")
 
@@ -137,8 +140,8 @@ class ForkServer:
         **asked
             ``kernel``, arguments of a Jupyter kernel, or ``call`` ("module:function") with its
             ``arguments``; ``cwd``, ``env``, ``log`` (a file for what it prints), and ``trace``, the
-            file in which it writes what it depended on; for that ``named``, the modules that it
-            imports by name, and ``caches``, folders of what could be made again.
+            file in which it writes what it depended on; for that ``caches``, folders of what could
+            be made again.
         """
         made, number = Forked(), next(self._numbers)
         with self._lock:
@@ -182,8 +185,12 @@ class ForkServer:
 
 @dataclass
 class _Kept:
-    """Servers for one purpose, the warmest last; how many use them; what a run has imported."""
+    """Servers for one purpose, the warmest last; how many use them; what a run has imported.
 
+    That is kept in a file as well, so that the first server of the next sweep is a warm one.
+    """
+
+    memory: Path
     servers: list[ForkServer] = field(default_factory=list)
     users: int = 0
     imported: Sequence[str] | None = None
@@ -205,7 +212,7 @@ class Servers:
 
     @contextlib.contextmanager
     def using(
-        self, purpose: Hashable, named: Sequence[str], environment: Mapping[str, str]
+        self, purpose: Hashable, named: Sequence[str], environment: Mapping[str, str], cache: Path
     ) -> Iterator[ForkServer]:
         """Yield the server for a purpose, with current code, made where there is none.
 
@@ -215,6 +222,8 @@ class Servers:
         named : sequence of str
             Modules to preload.
         environment : mapping
+        cache : Path
+            A folder that remembers what runs have imported.
 
         Raises
         ------
@@ -224,7 +233,9 @@ class Servers:
         with self._lock:
             if self._closed:
                 raise Stopped
-            kept = self._kept.setdefault(purpose, _Kept())
+            if purpose not in self._kept:
+                self._kept[purpose] = _remembered(cache, named)
+            kept = self._kept[purpose]
             known = kept.imported or ()
             # One that has old code, or little, stays for those that it has forked.
             cold = bool(known) and not kept.warm
@@ -244,6 +255,8 @@ class Servers:
             kept = self._kept.get(purpose)
             if kept is not None and kept.imported is None:
                 kept.imported = imported
+                with contextlib.suppress(OSError):  # then the next one begins cold
+                    atomic.write_bytes(kept.memory, json.dumps(imported).encode())
 
     def close(self) -> None:
         """End all servers, and whatever runs in them, for good."""
@@ -268,6 +281,14 @@ class Servers:
                 ended += self._kept.pop(name).servers
         for server in ended:
             server.close()
+
+
+def _remembered(cache: Path, named: Sequence[str]) -> _Kept:
+    known = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+    kept = _Kept(cache / f"imports-{known}.json")
+    with contextlib.suppress(OSError, ValueError):
+        kept.imported = [*map(str, json.loads(kept.memory.read_bytes()))]
+    return kept
 
 
 _SERVERS = dict[str, Servers]()

@@ -102,6 +102,7 @@ class Sweep:
     ) -> Iterator[Sweep]:
         """Yield a sweep; when the block is left, however, no process of its own stays behind."""
         threads, cache = max(1, cores() // workers), study.folder / ".cache"
+        cache.mkdir(parents=True, exist_ok=True)
         if executor is not None:
             # There, servers outlive this call: all studies have them together, so they stay few.
             yield cls(study, executor, Share(threads, limit, "", cache), workers, tell)

@@ -77,6 +77,8 @@ class Study:
     ------
     fedlab.study.parameters.ParameterError
         For an unknown parameter, or a value that doesn't fit, before anything is run.
+    FileNotFoundError
+        If a declared input is no file.
 
     Notes
     -----
@@ -106,6 +108,9 @@ class Study:
         self.target: Runnable = FunctionTarget.of(target) if callable(target) else target
         self.folder = Path(folder).absolute()
         self.inputs = None if inputs is None else tuple(os.path.abspath(path) for path in inputs)
+        for path in self.inputs or ():
+            if not os.path.isfile(path):
+                raise FileNotFoundError(f"inputs: {path} is no file; declare files that runs read")
         self._seeds = None if seeds is None else [*seeds]
         self._unwritten = dict[str, RunRecord]()
         planned = [self._planned(point, seed) for point in points for seed in self._each_seed()]

@@ -154,7 +154,7 @@ class FunctionTarget:
         )
         trace = folder / "told.json"
         with servers_of(share.owner).using(
-            (self.path, share), [module, "fedlab.study.calling"], environment
+            (self.path, share), [module, "fedlab.study.calling"], environment, share.cache
         ) as server:
             forked = server.fork(
                 call="fedlab.study.calling:call",
@@ -163,7 +163,6 @@ class FunctionTarget:
                 env=environment,
                 log=str(folder / LOG),
                 trace=str(trace),
-                named=[module],
                 caches=[str(share.cache), str(folder)],
             )
             try:

@@ -232,6 +232,17 @@ def test_a_declared_input_is_that_of_the_folder_where_it_was_declared(
     assert study.status().why.tolist() == [str(table)]
 
 
+def test_declared_inputs_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Study(work.trouble, tmp_path / "study", inputs=[tmp_path / "nowhere"])
+
+
+def test_the_next_sweep_begins_warm(ran: Study) -> None:
+    (memory,) = (ran.folder / ".cache").glob("imports-*.json")
+    assert "numpy" in json.loads(memory.read_bytes())
+    assert Study(work.curve, ran.folder, [{"alpha": 9.0}]).run().status.tolist() == ["done"]
+
+
 def test_one_byte_of_an_input_makes_exactly_its_runs_stale(tmp_path: Path) -> None:
     tables = [tmp_path / f"{name}.csv" for name in "ab"]
     for table in tables:

@@ -83,11 +83,10 @@ class WarmKernelManager(AsyncKernelManager):
 
     server: ForkServer
     scratch: Path
-    named: list[str]
     process: Forked | None = None
 
     @classmethod
-    def of(cls, server: ForkServer, scratch: Path, named: list[str]) -> WarmKernelManager:
+    def of(cls, server: ForkServer, scratch: Path) -> WarmKernelManager:
         """Return the manager of a kernel that `server` is going to fork."""
         name = _FORKS
         target = f"{ForkProvisioner.__module__}:{ForkProvisioner.__qualname__}"
@@ -96,7 +95,7 @@ class WarmKernelManager(AsyncKernelManager):
         manager = cls(
             kernel_spec_manager=WarmKernels(), connection_file=str(scratch / "kernel.json")
         )
-        manager.server, manager.scratch, manager.named = server, scratch, named
+        manager.server, manager.scratch = server, scratch
         return manager
 
     def fork(self, arguments: list[str], cwd: str, env: Mapping[str, str]) -> Forked:
@@ -107,7 +106,6 @@ class WarmKernelManager(AsyncKernelManager):
             env=dict(env),
             log=str(self.scratch / "log"),
             trace=str(self.scratch / "trace.json"),
-            named=self.named,
             caches=[
                 env["XDG_CACHE_HOME"],
                 str(self.scratch),

@@ -188,8 +188,9 @@ class NotebookRun:
         named, notebook = notebooks.imports(self._node), self._task.notebook
         # What is imported knows its folder for caches from then on.
         purpose = notebook, *(self._environment[n] for n in ("FEDLAB_THREADS", "XDG_CACHE_HOME"))
-        with self._servers.using(purpose, named, self._environment) as server:
-            manager = WarmKernelManager.of(server, scratch, named)
+        cache = Path(self._environment["XDG_CACHE_HOME"])
+        with self._servers.using(purpose, named, self._environment, cache) as server:
+            manager = WarmKernelManager.of(server, scratch)
             told = await self._in_kernel(manager, scratch)
         self._servers.warmed(purpose, told["imported"])
         return told
