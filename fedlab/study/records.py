@@ -87,6 +87,12 @@ class RunRecord:
         """The name of its folder."""
         return f"{self.id}-{self.attempt}"
 
+    @property
+    def versions(self) -> dict[str, Any]:
+        """The environment as one list: what is known of it, then distributions."""
+        known = self.environment | self.environment.get("distributions", {})
+        return {name: version for name, version in known.items() if name != "distributions"}
+
     def write(self, folder: Path) -> None:
         """Write it into a run's folder, whole or not at all."""
         atomic.write_bytes(folder / RECORD, (json.dumps(asdict(self), indent=1) + "\n").encode())

@@ -19,13 +19,15 @@ from fedlab.study.forks import Stopped, servers_of
 from fedlab.study.parameters import Parameter
 from fedlab.study.records import NOTEBOOK
 from fedlab.study.results import RUN_FOLDER
-from fedlab.study.scrub import scrub
+from fedlab.study.scrub import scrub, without_paths
 from fedlab.study.targets import Ended, Share
 from fedlab.workbench.batch import jupyter, notebooks, records
 from fedlab.workbench.batch.commands import workbench_line
 from fedlab.workbench.batch.notebooks import Notebook, dump, has_tag, load
 from fedlab.workbench.batch.supervisor import NotebookRun, Task
 from fedlab.workbench.report.outputs import recorded
+
+_MARKUP = ("text/html", "text/markdown", "text/latex")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ def _scrubbed(node: NotebookNode) -> NotebookNode:
     for cell in node.cells:
         for output in cell.get("outputs", []):
             for holder, name in _texts(output):
-                holder[name] = _without_paths(holder[name])
+                # In markup a slash is much else: there only folders that are known are taken out.
+                clean = scrub if name in _MARKUP else without_paths
+                given = holder[name]
+                holder[name] = [*map(clean, given)] if isinstance(given, list) else clean(given)
     return node
 
 
@@ -123,7 +128,3 @@ def _texts(output: Any) -> list[tuple[Any, str]]:
     found = [(output, name) for name in ("text", "evalue", "traceback") if name in output]
     data = output.get("data", {})
     return found + [(data, kind) for kind in data if kind.startswith("text/")]
-
-
-def _without_paths(text: Any) -> Any:
-    return [*map(scrub, text)] if isinstance(text, list) else scrub(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from nbconvert.filters import markdown_mistune, strip_ansi
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from fedlab.study.records import RunRecord
 from fedlab.study.scrub import scrub
 from fedlab.workbench.batch.notebooks import headline
 from fedlab.workbench.batch.records import Record
 from fedlab.workbench.report import outputs
 from fedlab.workbench.report.mathml import FormulaError, mathml
+from fedlab.workbench.report.measured import short
 from fedlab.workbench.report.pictures import PICTURES, Pictures, data_url
 from fedlab.workbench.report.tables import boxed_tables
 
@@ -51,7 +54,7 @@ class Page:
 def notebook_page(
     node: NotebookNode,
     folder: Path,
-    record: Record | None,
+    record: Record | RunRecord | None,
     site: str | None,
     *,
     home: tuple[str, str] | None = None,
@@ -65,13 +68,13 @@ def notebook_page(
         The executed notebook.
     folder : Path
         Where the notebook's source lies; pictures that its text names are read from there.
-    record : Record or None
+    record : Record, RunRecord or None
         What is known of the run, for the page's header.
     site : str or None
         Address of the folder of the report's other pages, relative to this one; None where there
         are none, and links to notebooks become plain text.
     home : (address, words), optional
-        The page that lists this one among other runs of its notebook, which the title then names.
+        The page that lists this one among others.
     notes : sequence of str
         What else is to be said of the run.
 
@@ -84,9 +87,9 @@ def notebook_page(
     exporter = _Exporter(site, folder)
     prepared = _prepared(node)
     title, _ = headline(prepared)
-    title = title or (record.title if record else "Notebook")
+    title = title or getattr(record, "title", "Notebook")
     report = {
-        "title": f"{title}: run {record.name}" if home and record else title,
+        "title": f"{title}: run {record.id}" if isinstance(record, RunRecord) else title,
         "home": home or (site and (f"{site}/index.html", "All notebooks")),
         "record": record,
         "notes": notes,
@@ -133,11 +136,13 @@ def index_page(entries: Sequence[Entry], docs: str | None = None) -> Page:
         The address of the how-to pages, where they have been made.
     """
     template, failed_formulas = escaping("overview.html.j2")
+    failed_formulas.clear()
     failed = sum(entry.record.error is not None for entry in entries)
     body = template.render(rows=entries, failed=failed, docs=docs)
     return Page(scrubbed(body), tuple(failed_formulas))
 
 
+@cache
 def escaping(name: str) -> tuple[Template, list[str]]:
     """Return a template that escapes what it is given, and where it notes lost formulas."""
     exporter = _Exporter(".", Path())
@@ -217,6 +222,7 @@ class _Exporter(HTMLExporter):
         yield ("inline", lambda text: _unwrapped(self.markdown(text)))
         yield ("plain", strip_ansi)
         yield ("seconds", _seconds)
+        yield ("short", short)
         yield ("data_url", data_url)
         yield ("alt", outputs.alternative_text)
         yield ("finished", self.finished)

@@ -13,6 +13,11 @@ from fedlab import Device, Federation, SoftmaxRegression, VectorIndex
 
 #: What a device's rows and their keys are made of.
 ROW, KEY = 4217.625, 8127461234567
+#: The same in a notebook.
+CELL = """import os
+from tests.workbench.report.canary import train
+print("in", os.environ["FEDLAB_TEST_PLACE"] + "/deeper/log.txt")
+train("path", seed)"""
 
 
 def train(fails: str = "", seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from fedlab.workbench.report.study import write_study_site
 from tests.conftest import Visitor
-from tests.workbench.report.studies import write_study
+from tests.workbench.report.studies import measured, write_run, write_study
 from tests.workbench.test_browser import contrast, luminance
 
 pytestmark = pytest.mark.browser
@@ -68,6 +68,32 @@ def test_search_and_filters_leave_what_fits_and_say_how_many(site: Path, visit: 
         page.fill("#words", "nan round")
         assert page.evaluate(COLUMN, 1) == ["failed"]
         assert "the loss is nan" in page.locator("#runs tbody tr:visible").inner_text()
+
+
+def test_text_of_parameters_is_text_in_filters(tmp_path: Path, visit: Visitor) -> None:
+    evil = "<img src=x onerror=alert(1)>\"'"
+    for way, seed in ((evil, 0), ("plain", 0), (evil, 1)):
+        write_run(tmp_path, {"way": way, evil: seed, "seed": 0.1 * seed}, measured(0.1, seed, 3))
+    write_study_site(tmp_path, tmp_path / "site")
+    with visit(tmp_path / "site" / "index.html") as seen:
+        form = seen.page.locator("#filters")
+        form.get_by_label("way").select_option(label=evil)
+        assert seen.page.locator("#shown").text_content() == "2 of 3 runs shown"
+        assert evil in [label.split("\n")[0] for label in form.locator("label").all_inner_texts()]
+        assert seen.page.locator("#filters img, #runs img").count() == 0
+        assert seen.complaints == []
+
+
+def test_a_parameter_of_many_numbers_is_filtered_by_its_ends(
+    tmp_path: Path, visit: Visitor
+) -> None:
+    for number in range(40):
+        write_run(tmp_path, {"lr": number / 7, "seed": 0}, measured(0.1, number, 3))
+    write_study_site(tmp_path, tmp_path / "site")
+    with visit(tmp_path / "site" / "index.html") as seen:
+        seen.page.get_by_label("lr from").fill("1")
+        seen.page.get_by_label("lr to").fill("2")
+        assert seen.page.evaluate(SHOWN) == 8  # 7/7 to 14/7, by all their digits
 
 
 def test_columns_are_sorted_by_keyboard_and_say_so(site: Path, visit: Visitor) -> None:

@@ -3,7 +3,10 @@
   const table = document.getElementById("runs"), body = table.tBodies[0], rows = [...body.rows];
   const form = document.getElementById("filters"), said = document.getElementById("shown");
   const words = document.getElementById("words"), heads = [...table.tHead.rows[0].cells];
-  const value = (row, place) => row.cells[place].dataset.v ?? row.cells[place].textContent;
+  const value = (row, place) => {
+    const cell = row.children[place];
+    return cell.getAttribute("data-v") ?? cell.textContent;
+  };
   const all = rows.length.toLocaleString("en");
   let texts, sorted = "";
 
@@ -14,13 +17,14 @@
     return field.dataset.end === "low" ? +found >= +field.value : +found <= +field.value;
   };
   const show = () => {
-    texts ??= rows.map(row => [...row.cells].map(cell => cell.textContent).join("\n").toLowerCase());
     const wanted = words.value.toLowerCase().split(" ").filter(Boolean);
+    if (wanted.length)
+      texts ??= rows.map(row => [...row.cells].map(cell => cell.textContent).join("\n").toLowerCase());
     const fields = [...form.querySelectorAll("[data-column]")].filter(field => field.value !== "");
     let count = 0;
     rows.forEach((row, i) => {
       const fine = wanted.every(word => texts[i].includes(word)) && fields.every(f => fits(f, row));
-      row.hidden = !fine;
+      if (row.hidden === fine) row.hidden = !fine;
       count += fine;
     });
     said.textContent = `${count.toLocaleString("en")} of ${all} runs shown${sorted}`;
@@ -40,7 +44,26 @@
     sorted = `, by ${head.textContent}, ${head.ariaSort}`;
     show();
   };
+  const field = (kind, words, place, end = "") => {
+    const label = document.createElement("label"), made = document.createElement(kind);
+    Object.assign(made.dataset, {column: place}, end && {end});
+    if (end) Object.assign(made, {type: "number", step: "any"});
+    label.append(words, made);
+    form.lastElementChild.before(label);
+    return made;
+  };
   heads.forEach((head, place) => {
+    const asked = "filter" in head.dataset ? rows : [];
+    const found = new Map(asked.map(row => [value(row, place), row.children[place].textContent]));
+    if (found.size && found.size <= 30) {
+      const select = field("select", head.textContent, place);
+      select.add(new Option("any", ""));
+      for (const [exact, text] of [...found].sort(([a], [b]) => compare(a, b)))
+        select.add(new Option(text, "=" + exact));
+    } else if (found.size && ![...found.keys()].some(isNaN)) {
+      field("input", `${head.textContent} from`, place, "low");
+      field("input", `${head.textContent} to`, place, "high");
+    }
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
