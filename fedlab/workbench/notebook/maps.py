@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ class VectorMap:
         The two directions of largest variance (Pearson, "On lines and planes of closest fit",
         1901), in which distances mean something; or UMAP (McInnes, Healy and Melville,
         arXiv:1802.03426), which keeps neighbours together: sizes of clusters, and distances between
-        them, say nothing there. It takes the package umap-learn.
+        them, say nothing there. It takes the extra ``umap``.
     most : int
         Points at most: of more rows, one in so many is shown, on each device alike.
     seed : int
@@ -186,11 +185,8 @@ def _gathered(found: Mapping[Any, Any], method: str, most: int, seed: int) -> pd
 def _projected(rows: Any, method: str, seed: int) -> tuple[Any, list[str]]:
     """Return where each row lies, (2, n), and what the directions are."""
     if method == "umap":
-        if find_spec("umap") is None:
-            raise ImportError("method='umap' takes umap-learn: pip install umap-learn")
-        from umap import UMAP
-
-        return UMAP(random_state=seed).fit_transform(rows).T, ["UMAP 1", "UMAP 2"]
+        umap: Any = imported("umap", "umap", "method='umap'")
+        return umap.UMAP(random_state=seed, n_jobs=1).fit_transform(rows).T, ["UMAP 1", "UMAP 2"]
     from sklearn.decomposition import PCA
 
     fitted = PCA(2, random_state=seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from types import ModuleType
 from typing import Any
 
 import matplotlib as mpl
@@ -152,30 +151,21 @@ def test_a_batch_run_leaves_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chart.box is chart.scatter is None
 
 
-def test_umap_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The door alone: it gets rows of length one, and the seed."""
-    asked: list[Any] = []
-
-    class UMAP:
-        def __init__(self, random_state: int) -> None:
-            asked.append(random_state)
-
-        def fit_transform(self, rows: np.ndarray) -> np.ndarray:
-            np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-            return rows[:, :2]
-
-    monkeypatch.setattr(maps, "find_spec", lambda name: name == "umap")
-    module = ModuleType("umap")
-    module.UMAP = UMAP  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "umap", module)
-    frame = vector_map(filled(20), method="umap", seed=7).frame
-    assert asked == [7]
+def test_umap_keeps_clouds_apart() -> None:
+    random = np.random.default_rng(0)
+    index = VectorIndex(16, "l2sq")
+    middles = np.repeat([[0.0], [9.0]], 40, axis=0)
+    index.add(middles + random.normal(size=(80, 16)), labels=np.repeat(["near", "far"], 40))
+    frame = vector_map(index, by="label", method="umap", seed=7).frame
     assert frame.attrs["axes"] == ["UMAP 1", "UMAP 2"]
+    places = frame.groupby("label", observed=True)[["x", "y"]]
+    apart = np.linalg.norm(places.mean().diff().iloc[1])
+    assert apart > 3 * places.std().to_numpy().max()
 
 
-def test_without_umap_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maps, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install umap-learn"):
+def test_without_umap_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ImportError, match="extra 'umap'"):
         vector_map(filled(20), method="umap")
 
 
