@@ -91,6 +91,10 @@ class Noted:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 self._opened(given[0], 0 if event == INPUT else given[2])
             self._busy = False
+        elif event == "os.rename":  # written aside and moved
+            source, target = (os.path.realpath(os.fsdecode(path)) for path in given[:2])
+            if source in self._wrote:
+                self._wrote.add(target)
         elif event in _UNSEEN and not _is_harmless(event, given):
             self._unseen.add(_UNSEEN[event])
 

@@ -232,6 +232,13 @@ def test_a_declared_input_is_that_of_the_folder_where_it_was_declared(
     assert study.status().why.tolist() == [str(table)]
 
 
+def test_what_a_run_has_written_itself_is_no_input(tmp_path: Path) -> None:
+    study = Study(work.rewrites, tmp_path / "study", [{"place": str(tmp_path / "own")}])
+    assert study.run().status.tolist() == ["done"]
+    (tmp_path / "own").unlink()
+    assert study.status().status.tolist() == ["done"]
+
+
 def test_declared_inputs_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Study(work.trouble, tmp_path / "study", inputs=[tmp_path / "nowhere"])

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from fedlab.federation.history import History, Report
+from fedlab.files import atomic
 from fedlab.study import watched
 
 STATE: list[int] = []
@@ -63,6 +64,14 @@ def keeps_state(number: int = 0) -> dict[str, int]:
 def reads(table: str = "", number: int = 0) -> dict[str, float]:
     """Read a file twice over: by pandas, and plainly."""
     return {"sum": float(pd.read_csv(table).x.sum() + len(Path(table).read_bytes()) + number)}
+
+
+def rewrites(place: str = "") -> dict[str, float]:
+    """Write a file as fedlab does, read it, and write it anew."""
+    for number in (1, 2):
+        atomic.write_bytes(place, bytes(number))
+        found = len(Path(place).read_bytes())
+    return {"found": found}
 
 
 def tuned(lr: float = 1.0, width: int = 3, kind: str = "a", seed: int = 0) -> History:
