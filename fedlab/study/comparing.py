@@ -326,7 +326,13 @@ def _levels(column: pd.Series[Any], most: float) -> Any:
 
 
 def _usable(table: pd.DataFrame, metrics: Sequence[str]) -> pd.Series[bool]:
-    return (table.status == "done") & table[[*metrics]].map(np.isfinite).all(axis=1)
+    """Tell which runs ended well, with all metrics, and were not ended early by a pruner."""
+    usable = (table.status == "done") & table[[*metrics]].map(np.isfinite).all(axis=1)
+    pruned = table.get("pruned")
+    if pruned is not None and pruned.notna().any():
+        _warn(f"{pruned.notna().sum()} of {len(table)} runs were pruned, and are left out")
+        usable &= pruned.isna()
+    return usable
 
 
 def _varied(table: pd.DataFrame) -> list[str]:

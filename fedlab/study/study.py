@@ -134,7 +134,11 @@ class Study:
             return [{"seed": seed} for seed in self._seeds]
         if "seeds" in names:
             return [{"seeds": [seed]} for seed in self._seeds]
-        raise ValueError(f"{self.target.name} has no parameter seed or seeds; it has {names}")
+        known = (
+            ", ".join(sorted(names))
+            or "none (a notebook declares them in a cell tagged `parameters`)"
+        )
+        raise ValueError(f"{self.target.name} has no parameter seed or seeds; it has {known}")
 
     def _planned(self, point: Point, seed: Mapping[str, Any]) -> Planned:
         parameters = self.target.parameters
@@ -161,6 +165,8 @@ class Study:
         if changed := [*changed, *NOW.changed(trace)]:
             return Standing(planned, STALE, tuple(changed), record)
         unseen = trace.unseen if self.inputs is None else []
+        if not unseen and (end := record.recorded.get("pruned")):
+            return Standing(planned, DONE, (f"pruned after round {end}",), record)
         return Standing(planned, UNVERIFIED if unseen else DONE, tuple(unseen), record)
 
     def status(self) -> pd.DataFrame:

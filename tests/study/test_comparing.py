@@ -437,3 +437,21 @@ def test_without_several_seeds_the_interval_is_over_runs():
         told = effects(table, "accuracy")
     low, high = stats.t.interval(0.95, 2, loc=1 + 1.6 / 3, scale=stats.sem([0.1, 0.5, 1.0]))
     assert (told.low[0], told.high[0]) == pytest.approx((low, high))
+
+
+def test_pruned_runs_are_left_out_and_that_is_said():
+    runs = [
+        (
+            {"lr": lr, "seed": seed},
+            {"pruned": 1.0} if lr == 0.5 and seed else {},
+            ("accuracy", [lr]),
+        )
+        for lr in (0.1, 0.5, 0.9)
+        for seed in (0, 1)
+    ]
+    table = finals(frame_of(runs))
+    with pytest.warns(UserWarning, match="1 of 6 runs were pruned, and are left out"):
+        told = best(table, "accuracy")
+    assert told.lr == 0.9
+    with pytest.warns(UserWarning, match="pruned"):
+        assert len(candidates(table, ["accuracy"])) == 2

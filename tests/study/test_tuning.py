@@ -104,6 +104,8 @@ def test_pruned_runs_end_where_the_pruner_says(ran: Tuning) -> None:
         for place, one in enumerate(generation):
             before[place % 2].append(curves[one.id])
     assert pruned > 0
+    why = ran.status().why
+    assert why.str.contains("pruned after round").sum() == pruned
 
 
 def test_failed_runs_are_told_as_such(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from fedlab.workbench.batch import notebooks
@@ -225,8 +226,13 @@ def _status(given: argparse.Namespace) -> int:
 
 def _say_status(table: pd.DataFrame) -> None:
     """Print which runs are not done, and why, and how many are what."""
-    for run, status, why in table[table.status != "done"][["run", "status", "why"]].to_numpy():
-        say(f"{run} {status}{f': {why}' if why else ''}\n", sys.stdout)
+    given = table.drop(columns=["run", "status", "why", "seconds"])
+    varied = given[[name for name in given if len(given[name].unique()) > 1]]
+    for place, (run, status, why) in enumerate(table[["run", "status", "why"]].to_numpy()):
+        if status != "done":
+            about = ", ".join(f"{name}={value}" for name, value in varied.iloc[place].items())
+            said = f"{run} ({about}) {status}{f': {why}' if why else ''}"
+            say(shorten(said, 200, placeholder=" ...") + "\n", sys.stdout)
     counts = table.status.value_counts().to_dict()
     say(", ".join(f"{count} {status!s}" for status, count in counts.items()) + "\n", sys.stdout)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TextIO
 
 import yaml
@@ -21,6 +22,7 @@ from fedlab.workbench.batch.terminal import say
 
 _POINTS = ("grid", "list", "random", "tune")
 _KEYS = ("notebook", "function", "fixed", "seeds", "inputs", "folder", "workers", "limit", *_POINTS)
+_WIDE = 160
 _RANDOM = {"space", "count", "seed"}
 
 
@@ -73,6 +75,8 @@ def read_study(
         except TypeError as error:
             raise ValueError(f"{path}: tune: {error}") from None
     points = _points(ways[0], given[ways[0]]) if ways else [{}]
+    if ways == ["grid"] and (twice := set(fixed).intersection(*points[:1])):
+        raise ValueError(f"{path.name} fixes {', '.join(sorted(twice))}, and varies it as well")
     return Study(target, place, [{**fixed, **point} for point in points], **about), how
 
 
@@ -155,6 +159,6 @@ def told_in(stream: TextIO) -> Told:
         total = sum(counts.values())
         ended = counts["done"] + counts["failed"]
         how = f"FAILED: {record.error}" if record.error else f"done in {record.seconds:.1f} s"
-        say(f"[{ended}/{total}] {record.id} {how.splitlines()[0]}\n", stream)
+        say(f"[{ended}/{total}] {record.id} {shorten(how, _WIDE, placeholder=' ...')}\n", stream)
 
     return tell

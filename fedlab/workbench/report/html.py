@@ -38,6 +38,7 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _CONTROL = '<p class="control">In the live notebook a control stands here{}</p>'
 _PRIORITY = ["text/html", "text/markdown", *PICTURES, "text/latex", "text/plain"]
 
+_ELSEWHERE = re.compile(r"[a-z]+:|#|//", re.I)
 _NOTEBOOK_LINK = re.compile(r"(?:\./)?([\w-]+)\.ipynb([#?].*)?")
 _HELD = re.compile(r"[(\[]?<math(?! [^>]*block)[^>]*>(?:(?!</math>).)*</math>[)\].,;:?!]*", re.S)
 _DATA_URL = re.compile(r'("data:image/[^"]*")')
@@ -170,7 +171,8 @@ class _Renderer(markdown_mistune.IPythonRenderer):
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         other = _NOTEBOOK_LINK.fullmatch(url)
-        if other and self._site is None:
+        # Beside a page without a site stands nothing.
+        if self._site is None and not _ELSEWHERE.match(url):
             return text
         address = f"{self._site}/{other[1]}.html{other[2] or ''}" if other else url
         return str(super().link(text, address, title))

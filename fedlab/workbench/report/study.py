@@ -240,7 +240,9 @@ def _figures(
     with matplotlib.style.context(STYLE):
         if by_round:
             drawn = next((name for name in metrics if name in by_round), by_round[0])
-            title = f"{drawn.replace('_', ' ')} by round, by {way}"
+            rest = [*varied.index.drop(way, errors="ignore")]
+            also = f", mean over {', '.join(rest)} as well" if rest else ""
+            title = f"{drawn.replace('_', ' ')} by round, by {way}{also}"
             lines = frame if way in frame else frame.assign(**{way: ""})
             yield figure(title, "rounds", lambda: plot_contest(lines, way, drawn, over=over))
         if metrics and len(varied):

@@ -157,6 +157,7 @@ def test_other_ways_to_give_points(place: Path) -> None:
         ({**GOOD, "list": [{}]}, "give one of them"),
         ({**GOOD, "grid": {"alpha": 1}}, "alpha is 1; give a list"),
         ({**GOOD, "grid": [1]}, "give values by name"),
+        ({**GOOD, "fixed": {"alpha": 2}}, "fixes alpha, and varies it as well"),
         ({**GOOD, "grid": {"alpa": [1]}}, "did you mean alpha"),
         ({**GOOD, "grid": {"alpha": ["much"]}}, "'much'"),
         ({"notebook": "20_count.ipynb", "list": {"alpha": 1}}, "give a list of points"),
@@ -186,6 +187,7 @@ def test_sweep_and_status(
     assert cli.main(["sweep", path]) == 1
     said = capsys.readouterr().out
     assert "FAILED: ValueError" in said
+    assert "(fail=True) failed: ValueError" in said
     assert "1 failed" in said
     assert "1 done" in said
     given["grid"] = {"fail": [False]}

@@ -107,7 +107,7 @@ def test_figures_have_words_and_their_data(site: Path) -> None:
     made = soup(site / "index.html")
     titles = [title.text for title in made.select(".comparison h3")]
     assert titles == [
-        "test accuracy by round, by algorithm",
+        "test accuracy by round, by algorithm, mean over alpha as well",
         "test accuracy by parameter",
         "test accuracy against bytes",
     ]
@@ -128,7 +128,7 @@ def test_the_caller_may_say_what_counts(site: Path, tmp_path: Path) -> None:
     write_study_site(site.parent, tmp_path, by="algorithm", better={"final": "higher"})
     titles = [title.text for title in soup(tmp_path / "index.html").select(".comparison h3")]
     assert titles == [
-        "test accuracy by round, by algorithm",
+        "test accuracy by round, by algorithm, mean over alpha as well",
         "final by parameter",
     ]
     for wrong in ({"by": "nobody"}, {"better": {"nothing": "higher"}}):
