@@ -169,9 +169,11 @@ def compare(
     trials = (table if spent is None else spent)[by].value_counts()
     told = told.assign(seeds=len(values), trials=trials.reindex(told.index))
     if len(set(told.trials)) > 1:
-        _warn(f"contestants took unequal numbers of runs: {told.trials.to_dict()}")
+        took = ", ".join(f"{name} {count}" for name, count in told.trials.items())
+        _warn(f"contestants took unequal numbers of runs: {took}")
     if len(needed := told["seeds needed"][told.verdict == UNDECIDED]):
-        _warn(f"{len(values)} seeds are too few to tell by {metric}; needed: {needed.to_dict()}")
+        wanted = ", ".join(f"{count:g} for {name}" for name, count in needed.items())
+        _warn(f"{len(values)} seeds are too few to tell by {metric}; needed: {wanted}")
     return told
 
 

@@ -251,9 +251,7 @@ def test_unequal_trials_are_warned_of():
     table = table_of(noisy, way=list(GAIN), alpha=[0.1, 1.0], seed=range(5))
     spent = table[(table.way == "scaffold") | (table.alpha == 1.0)]
     fair = table[table.alpha == 1.0]
-    with pytest.warns(
-        UserWarning, match=r"unequal numbers of runs: \{'fedavg': 5, 'scaffold': 10\}"
-    ):
+    with pytest.warns(UserWarning, match=r"unequal numbers of runs: fedavg 5, scaffold 10"):
         told = compare(fair, "way", "accuracy", spent=spent)
     assert told.trials.to_dict() == {"fedavg": 5, "scaffold": 10}
 
@@ -265,7 +263,7 @@ def test_too_few_seeds_are_warned_of_with_the_number_needed():
         seed=range(3),
     )
     with pytest.warns(
-        UserWarning, match=r"3 seeds are too few to tell by accuracy; needed: {'b': "
+        UserWarning, match=r"3 seeds are too few to tell by accuracy; needed: \d+ for b"
     ):
         told = compare(table, "way", "accuracy")
     assert told.loc["b", "verdict"] == "these seeds can't tell"
