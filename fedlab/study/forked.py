@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -26,8 +27,6 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
-#: The event by which code says that a file matters which it reads natively, or found missing.
-INPUT = "fedlab.input"
 #: What these events start, or reach, can't be seen from here.
 _UNSEEN = {
     "subprocess.Popen": "it started a process",
@@ -79,17 +78,16 @@ class Noted:
         self._read: dict[str, tuple[int, ...]] = {}
         self._wrote: set[str] = set()
         self._unseen: set[str] = set()
-        self._installed = tuple({os.path.realpath(p) + os.sep for p in _installed()})
-        self._aside = self._installed + tuple(os.path.realpath(p) + os.sep for p in caches)
+        self._aside = _installed() + tuple(os.path.realpath(p) + os.sep for p in caches)
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, given: tuple[Any, ...]) -> None:
         if self._busy:
             return
-        if event in ("open", INPUT):
+        if event == "open":
             self._busy = True
             with contextlib.suppress(OSError, ValueError, TypeError):
-                self._opened(given[0], 0 if event == INPUT else given[2])
+                self._opened(given[0], given[2])
             self._busy = False
         elif event == "os.rename":  # written aside and moved
             source, target = (os.path.realpath(os.fsdecode(path)) for path in given[:2])
@@ -120,7 +118,7 @@ class Noted:
         """Return modules with digests, files as they were, distributions' versions, and doubts."""
         self._busy = True
         loaded = dict(sys.modules)
-        modules = _sources(loaded, self._installed, self._known)
+        modules = _sources(loaded, self._known)
         for name, (path, _) in modules.items():
             if name not in self._known and os.stat(path).st_mtime_ns > self._began:
                 self._unseen.add(f"{name} changed while it ran")
@@ -144,19 +142,19 @@ class Noted:
         }
 
 
-def _installed() -> Iterator[str]:
-    """Yield where Python and its packages are: their versions say what is there."""
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """Return where Python and its packages are: their versions say what is there."""
     import site
     import sysconfig
 
-    yield from (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    yield from (*site.getsitepackages(), site.getusersitepackages())
-    yield from ("/proc", "/sys", "/dev", "/etc", "/usr/share")
+    places = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places += [*site.getsitepackages(), site.getusersitepackages()]
+    places += ["/proc", "/sys", "/dev", "/etc", "/usr/share"]
+    return tuple({os.path.realpath(place) + os.sep for place in places})
 
 
-def _sources(
-    loaded: Any, installed: tuple[str, ...], known: dict[str, list[str]]
-) -> dict[str, list[str]]:
+def _sources(loaded: Any, known: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return path and digest of each module that is of no installed package."""
     found = {}
     for name, module in loaded.items():
@@ -166,7 +164,7 @@ def _sources(
         path = os.path.realpath(path)
         if name in known:
             found[name] = known[name]
-        elif name != "__main__" and not path.startswith(installed) and os.path.isfile(path):
+        elif name != "__main__" and not path.startswith(_installed()) and os.path.isfile(path):
             with open(path, "rb") as file:
                 found[name] = [path, code_digest(file.read())]
     return found
@@ -222,9 +220,8 @@ def main() -> None:
             continue
         with contextlib.suppress(Exception):  # the run will meet it, and say so
             importlib.import_module(name)
-    installed = tuple({os.path.realpath(p) + os.sep for p in _installed()})
     loaded = {n: m for n, m in list(sys.modules.items()) if n not in before}
-    known = _sources(loaded, installed, {})
+    known = _sources(loaded, {})
     owners = metadata.packages_distributions()
     print(json.dumps({"known": known}), file=answers)
     for asked in lines:

@@ -118,7 +118,12 @@ def run_id(target: str, parameters: Mapping[str, Any]) -> str:
     'a4b44bed4735'
     """
     known = json.dumps([target, parameters], sort_keys=True)
-    return hashlib.sha256(known.encode()).hexdigest()[:12]
+    return sha256(known.encode())[:12]
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def written(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ A row is a measurement: run, its parameters, then round, who, metric, value.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -18,7 +17,7 @@ import numpy as np
 
 from fedlab.core.extras import imported
 from fedlab.files import atomic
-from fedlab.study.records import DONE, FAILED, RESULTS, RunRecord, latest
+from fedlab.study.records import DONE, FAILED, RESULTS, RunRecord, latest, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,7 +183,7 @@ def load_runs(folder: str | os.PathLike[str], ids: Sequence[str] | None = None) 
     for number, one in enumerate(records):
         path = Path(folder) / "runs" / one.folder / RESULTS
         content = path.read_bytes() if one.status == DONE and path.is_file() else b""
-        if one.status == DONE and _sha256(content) != one.digests.get(RESULTS):
+        if one.status == DONE and sha256(content) != one.digests.get(RESULTS):
             errors[number] = "its results are not as it left them"
         whole = one.status == DONE and not errors[number]
         # Small files: threads, and what `read_table` does for sets of files, take most of the time.
@@ -200,7 +199,9 @@ def load_runs(folder: str | os.PathLike[str], ids: Sequence[str] | None = None) 
         "run": [one.id for one in records],
         "status": [FAILED if error else DONE for error in errors],
         "error": errors,
-    } | {n: [_cell(one.parameters.get(n)) for one in records] for n in names if n not in measured}
+    } | {
+        n: [in_table(one.parameters.get(n)) for one in records] for n in names if n not in measured
+    }
     about = pd.DataFrame(columns).astype({"run": "category", "status": "category"})
     left = about.take(which).reset_index(drop=True)
     frame: pd.DataFrame = pd.concat([left, measured.astype({"round": "Int64"})], axis=1)
@@ -264,14 +265,11 @@ def _said(record: RunRecord) -> str | None:
     return str(record.error) if record.error else None
 
 
-def _cell(value: Any) -> Any:
+def in_table(value: Any) -> Any:
+    """Return a parameter's value as a frame has it: lists as texts."""
     return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of those files of a run that are there."""
-    return {n: _sha256((folder / n).read_bytes()) for n in names if (folder / n).is_file()}
+    return {n: sha256((folder / n).read_bytes()) for n in names if (folder / n).is_file()}

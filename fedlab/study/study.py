@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fedlab.core.validation import positive, whole_number
 from fedlab.files import atomic
 from fedlab.study import results
-from fedlab.study.forked import INPUT
 from fedlab.study.parameters import bind
 from fedlab.study.points import Point
 from fedlab.study.records import (
@@ -176,7 +174,7 @@ class Study:
         rows = [
             {"run": one.planned.id, "status": one.status, "why": one.said}
             | {"seconds": one.record.seconds if one.record else None}
-            | {name: results._cell(value) for name, value in one.planned.parameters.items()}
+            | {name: results.in_table(value) for name, value in one.planned.parameters.items()}
             for one in self.standing()
         ]
         return pd.DataFrame(rows)
@@ -228,16 +226,7 @@ class Study:
                 stand = self.standing(generation)
                 due = [one.planned for one in stand if fresh or one.status != DONE]
                 self._unwritten |= sweep.run(due, len(stand) - len(due))
-        self._tell_whoever_notes()
         return self.status()
-
-    def _tell_whoever_notes(self) -> None:
-        """Where this is part of a run of another study, that depends on what its runs do."""
-        for record in latest(self.folder).values():
-            trace = read_trace(self.folder / "runs" / record.folder)
-            if trace is not None:
-                for path in {*trace.files, *(path for path, _ in trace.modules.values())}:
-                    sys.audit(INPUT, path)
 
     def generations(self) -> Iterator[Sequence[Planned]]:
         """Yield runs that can be told before any of them has begun: here, all of them."""

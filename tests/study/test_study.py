@@ -239,6 +239,18 @@ def test_what_a_run_has_written_itself_is_no_input(tmp_path: Path) -> None:
     assert study.status().status.tolist() == ["done"]
 
 
+def test_a_study_within_a_run_depends_on_what_its_own_runs_read(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("x\n1\n")
+    place = str(tmp_path / "inner")
+    study = Study(work.sweeps, tmp_path / "study", [{"table": str(table), "place": place}])
+    assert study.run().status.tolist() == ["done"]
+    table.write_text("x\n2\n")
+    status = study.status()
+    assert status.status.tolist() == ["stale"]
+    assert status.why.tolist() == [str(table)]
+
+
 def test_declared_inputs_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Study(work.trouble, tmp_path / "study", inputs=[tmp_path / "nowhere"])
@@ -356,6 +368,14 @@ def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def at_work(folder: Path, mark: Path) -> tuple[subprocess.Popen[str], int]:
+    """Start a sweep whose one run takes ten minutes; return it, and the number of its run."""
+    points = f"kind=['none'], seconds=[600.0], place=[{str(mark)!r}]"
+    sweep = start(folder, "trouble", points)
+    wait_until(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    return sweep, int(mark.read_text())
+
+
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     points = "alpha=[0.5 * n for n in range(12)], rounds=[2]"
     for number in (2, 5):
@@ -383,10 +403,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_killed_sweep_takes_its_runs_along_and_holds_no_lock(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    points = f"kind=['none'], seconds=[600.0], place=[{str(mark)!r}]"
-    sweep = start(tmp_path / "study", "trouble", points)
-    wait_until(mark.exists)
-    (number,) = map(int, mark.read_text().split())
+    sweep, number = at_work(tmp_path / "study", mark)
     mine = Study(work.trouble, tmp_path / "study", [{"place": str(mark)}])
     with pytest.raises(BlockingIOError, match="another process"):
         mine.run()
@@ -400,10 +417,7 @@ def test_a_killed_sweep_takes_its_runs_along_and_holds_no_lock(tmp_path: Path) -
 
 def test_an_interrupt_leaves_nothing_half_done(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    points = f"kind=['none'], seconds=[600.0], place=[{str(mark)!r}]"
-    sweep = start(tmp_path / "study", "trouble", points)
-    wait_until(mark.exists)
-    (number,) = map(int, mark.read_text().split())
+    sweep, number = at_work(tmp_path / "study", mark)
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(30) != 0
     assert gone(number)

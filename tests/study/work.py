@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fedlab.federation.history import History, Report
 from fedlab.files import atomic
-from fedlab.study import watched
+from fedlab.study import Study, watched
 
 STATE: list[int] = []
 
@@ -72,6 +72,13 @@ def rewrites(place: str = "") -> dict[str, float]:
         atomic.write_bytes(place, bytes(number))
         found = len(Path(place).read_bytes())
     return {"found": found}
+
+
+def sweeps(table: str = "", place: str = "") -> dict[str, float]:
+    """Run a study of its own."""
+    study = Study(reads, place, [{"table": table}])
+    study.run(workers=1)
+    return {"sum": study.frame().value.sum()}
 
 
 def tuned(lr: float = 1.0, width: int = 3, kind: str = "a", seed: int = 0) -> History:

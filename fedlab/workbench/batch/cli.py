@@ -194,13 +194,9 @@ def _report_study(given: argparse.Namespace) -> int:
     from fedlab.workbench.batch.studies import read_study
     from fedlab.workbench.report.study import write_study_site
 
-    if given.study.is_dir():
-        folder = given.study / "site"
-        _warn(write_study_site(given.study, folder))
-    else:
-        study, _ = read_study(given.study)
-        folder = study.folder / "site"
-        _warn(write_study_site(study, folder))
+    study = given.study if given.study.is_dir() else read_study(given.study)[0]
+    folder = getattr(study, "folder", given.study) / "site"
+    _warn(write_study_site(study, folder))
     say(f"the report: {folder / 'index.html'}\n", sys.stdout)
     return FINE
 
@@ -282,7 +278,8 @@ def _make_page(given: argparse.Namespace, run: Run, settings: Settings, record: 
 
 
 def _html(given: argparse.Namespace) -> int:
-    from fedlab.workbench.batch.records import Record, sha256
+    from fedlab.study.records import sha256
+    from fedlab.workbench.batch.records import Record
     from fedlab.workbench.report.pages import write_page
 
     page = given.notebook.with_suffix(".html")

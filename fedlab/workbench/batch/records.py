@@ -6,7 +6,6 @@ record stands, belongs to the same inputs, and its executed notebook has the dig
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlab.files import atomic
-from fedlab.study.records import Failure
+from fedlab.study.records import Failure, sha256
 from fedlab.study.trace import Trace
 from fedlab.workbench.batch.notebooks import Notebook, load
 
@@ -93,8 +92,3 @@ def source_digest(notebook: Notebook) -> str:
 def digest(part: object) -> str:
     """Digest a value that JSON can write."""
     return sha256(json.dumps(part, sort_keys=True).encode())
-
-
-def sha256(content: bytes) -> str:
-    """Hexadecimal SHA-256 of `content`."""
-    return hashlib.sha256(content).hexdigest()

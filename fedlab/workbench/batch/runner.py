@@ -24,7 +24,7 @@ from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
 from fedlab.study.parameters import bind
-from fedlab.study.records import Failure, written
+from fedlab.study.records import Failure, sha256, written
 from fedlab.study.trace import Now
 from fedlab.training import prepare
 from fedlab.workbench.batch import jupyter, records
@@ -94,7 +94,7 @@ class Run:
         """A folder's name for this run: the same for the same values."""
         if not self.values:
             return self.notebook.name
-        return f"{self.notebook.name}-{records.sha256(json.dumps(self.values).encode())[:8]}"
+        return f"{self.notebook.name}-{sha256(json.dumps(self.values).encode())[:8]}"
 
     def commands(self) -> tuple[str, str]:
         """The lines that reproduce this run: the workbench's, and plain papermill's."""
@@ -241,7 +241,7 @@ def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
     if not record or record.status != "completed" or (record.lacks and not missing(record.lacks)):
         return False
     executed = executed_path(folder, record.name)
-    return executed.is_file() and records.sha256(executed.read_bytes()) == record.executed_digest
+    return executed.is_file() and sha256(executed.read_bytes()) == record.executed_digest
 
 
 def _outcomes(
@@ -295,7 +295,7 @@ def _keep(
         started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
         seconds=outcome.seconds,
         cells=outcome.cells,
-        executed_digest=records.sha256(content),
+        executed_digest=sha256(content),
         versions=records.versions(),
         command=own,
         papermill=plain,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
@@ -133,10 +134,8 @@ def _space(given: Any) -> Space:
 
 def _number(value: Any, name: str) -> Any:
     if isinstance(value, str):  # to YAML, 1e-3 is a text
-        try:
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r}; give a number")
     return value

@@ -30,12 +30,9 @@ from fedlab.workbench.report.outputs import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from fedlab.data import Origin
-    from fedlab.federation.federation import Federation
-    from fedlab.federation.history import History
 
 #: The style sheet of all figures.
 STYLE = Path(__file__).with_name("fedlab.mplstyle")
@@ -180,16 +177,8 @@ def record(**values: Any) -> None:
     _display({"text/plain": f"recorded: {said}"}, {KEY: {"role": RECORD, "values": taken}})
 
 
-def keep(given: Federation | History | pd.DataFrame, **about: Any) -> None:
-    """Keep measurements of a run, where `fedlab.load_runs` finds them (see `fedlab.study.keep`).
-
-    Parameters
-    ----------
-    given : Federation, History or DataFrame
-    **about
-        Further columns with one value each, such as ``algorithm="fedprox"``.
-    """
-    results.keep(given, **about)
+#: Puts measurements of a run where `fedlab.load_runs` finds them.
+keep = results.keep
 
 
 def contents(groups: Mapping[str, Sequence[str]] | None = None) -> None:
