@@ -27,6 +27,18 @@ _WIDE = 160
 _RANDOM = {"space", "count", "seed"}
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Plain values only, and no name twice: YAML itself would keep the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(twice)} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_study(
     study: Path | Mapping[str, Any], beside: str | os.PathLike[str] = "."
 ) -> tuple[Study, dict[str, Any]]:
@@ -83,7 +95,7 @@ def read_study(
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, dict):

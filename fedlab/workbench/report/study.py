@@ -96,9 +96,6 @@ def write_study_site(
     title = study.target.name if isinstance(study, Study) else names[0]
     index, place = _index(runs, frame, title, by, better), Path(folder) / "runs"
     place.mkdir(parents=True, exist_ok=True)
-    for path in place.glob("*.html"):  # of runs that may be no part of it any more
-        if re.fullmatch(r"[0-9a-f]{12}", path.stem):
-            path.unlink()
     notebook = getattr(getattr(study, "target", None), "notebook", None)
     beside = notebook.path.parent if notebook else source
     told = frame[["run", *list(frame)[list(frame).index("round") :]]]
@@ -111,6 +108,10 @@ def write_study_site(
                 origin = source / "runs" / record.folder
                 page = _run_page(one, record, origin, rows, beside)
                 written.append(pool.submit(_write, place / f"{record.id}.html", *page))
+    ours = {one.record.id for one in runs if one.record}
+    for path in place.glob("*.html"):  # of runs that are no part of it any more
+        if re.fullmatch(r"[0-9a-f]{12}", path.stem) and path.stem not in ours:
+            path.unlink()
     return tuple(reason for each in written for reason in each.result())
 
 

@@ -151,6 +151,7 @@ def test_other_ways_to_give_points(place: Path) -> None:
     [
         ("a: [", "is no YAML"),
         ("3", "holds no study"),
+        ("notebook: 20_count.ipynb\ngrid: {alpha: [1], alpha: [2]}", "alpha stands twice.* line 2"),
         ({**GOOD, "seedz": [1]}, "'seedz'; allowed are: .*seeds"),
         ({**GOOD, "function": "a:b"}, "and not both"),
         ({"grid": {}}, "must name a notebook or a function"),
