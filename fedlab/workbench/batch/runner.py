@@ -145,8 +145,8 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
 #: How what `check` says begins where nothing differs.
 SAME = "the same results twice"
 _TIMED = "wall-time"
-# pandas names each styled table at random.
-_STYLER = re.compile(r"T_[0-9a-f]{5}")
+# pandas names each styled table at random; an object's own text is often where it lies in memory.
+_ANEW = re.compile(r"T_[0-9a-f]{5}| at 0x[0-9a-f]+")
 
 
 def check(run: Run, settings: Settings, progress: Progress) -> Record:
@@ -186,7 +186,7 @@ def differing(one: NotebookNode, other: NotebookNode) -> str:
             continue
         first, second = (
             [
-                _STYLER.sub("", json.dumps(output | {"execution_count": None}))
+                _ANEW.sub("", json.dumps(output | {"execution_count": None}))
                 for output in node.cells[index].outputs
                 if output.get("name") != "stderr"  # what is said on the way
             ]

@@ -205,6 +205,7 @@ OTHER = notebook(
     "import os\nprint(os.getpid())",
     parameters="x: int = 1",
 )
+STYLED = notebook("# S\n\nHow?", "import pandas as pd\npd.DataFrame({'x': [1]}).style", "object()")
 THREADS = notebook("# T\n\nHow many?", "import os\nos.environ['OMP_NUM_THREADS']")
 
 
@@ -212,6 +213,7 @@ THREADS = notebook("# T\n\nHow many?", "import os\nos.environ['OMP_NUM_THREADS']
     ("node", "said"),
     [
         (SAME, "the same results twice, with 1 and "),
+        (STYLED, "the same results twice, with 1 and "),
         (OTHER, "cell 3 gave something else the second time: Sets"),
         (THREADS, "cell 1 gave something else the second time"),
     ],
