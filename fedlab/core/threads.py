@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -140,6 +140,35 @@ def share(parts: Iterable[T], do: Callable[[T], None], threads: int) -> None:
         for helper in helpers:
             if not helper.cancel():  # it has begun
                 helper.result()
+
+
+class ReadWriteLock:
+    """Many threads may read at once; one that writes is alone, and no reader overtakes it.
+
+    A thread that reads must not ask to read again, nor to write, before it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._gate, self._left, self._readers = Lock(), Condition(), 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep writers out of the block."""
+        with self._gate, self._left:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._left:
+                self._readers -= 1
+                self._left.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep everybody out of the block."""
+        with self._gate, self._left:
+            self._left.wait_for(lambda: not self._readers)
+            yield
 
 
 @cache

@@ -4,6 +4,7 @@ from fedlab.index.answers import Hits, Neighbourhoods
 from fedlab.index.certificate import Certificate, CertificateError, content_hash
 from fedlab.index.file import IndexFileError
 from fedlab.index.filters import FilterError
+from fedlab.index.state import Upserted
 from fedlab.index.vectorindex import VectorIndex
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Hits",
     "IndexFileError",
     "Neighbourhoods",
+    "Upserted",
     "VectorIndex",
     "content_hash",
 ]

@@ -165,6 +165,8 @@ class Lookup:
         graph : Proposer
             What the engine built over the table's rows.
         """
+        if self.empty:
+            return self.unanswered(self.engine.name)
         k, queries = min(self.k, self.held), self.queries
         rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
         # More candidates than k: what compression put out of order is put right by measuring.

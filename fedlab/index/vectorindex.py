@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.core.threads import spare_threads
+from fedlab.core.threads import ReadWriteLock, spare_threads
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import one_of, read_only, require, whole_number, whole_or_none
 from fedlab.files import atomic
 from fedlab.files.atomic import Linked
 from fedlab.files.keys import Key, Sealer
-from fedlab.index import file, ingest
+from fedlab.index import file
 from fedlab.index import metadata as about
 from fedlab.index.answers import Hits, Neighbourhoods
 from fedlab.index.certificate import Certificate, Holder, OldMemory, certify, content_hash
@@ -34,6 +35,7 @@ from fedlab.index.ingest import KEY_LIMIT, as_keys, as_lengths, as_vectors
 from fedlab.index.planner import Lookup
 from fedlab.index.radius import as_radius, within
 from fedlab.index.scan import METRICS, Nearest, Queries, scan
+from fedlab.index.state import State, Upserted
 from fedlab.index.table import RowTable
 from fedlab.index.texts import as_texts, plain
 
@@ -52,7 +54,9 @@ _QUERIES_A_THREAD = 8
 class VectorIndex(Holder):
     """Vectors with keys, labels and metadata, searched by nearness.
 
-    Many threads may search at once; one that adds or removes rows must be alone.
+    Many threads may search, read and write at once. Each call works on the rows as they are between
+    two writes, whatever others write meanwhile; `view` keeps them so for several calls. Writes wait
+    for one another, and for a graph that is being built.
 
     Parameters
     ----------
@@ -95,15 +99,28 @@ class VectorIndex(Holder):
         require(engine, "engine", "name", "searching", "suits", "proposer", "library")
         engine.suits(self.dimensions, metric)
         self.engine: Engine = engine
-        self._table = file.empty_table(self.dimensions, dtype)
+        self._state = State(file.empty_table(self.dimensions, dtype))
         #: How often the index was saved, by this object and by those it was opened from.
         self.generation = 0
         #: Files that had other names when this object was saved over them.
         self.linked: tuple[Linked, ...] = ()
-        self._next_key = 0
-        self._edits = 0
-        self._graph: Proposer | None = None
-        self._building = Lock()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        # Held by who assigns a state; by who saves; and of the engine's library's own memory, by
+        # who reads it and by who extends it.
+        self._assigning, self._saving, self._library = RLock(), Lock(), ReadWriteLock()
+
+    def _writing(self) -> AbstractContextManager[Any]:
+        return self._assigning
+
+    @property
+    def _table(self) -> RowTable:
+        return self._state.table
+
+    @property
+    def _graph(self) -> Proposer | None:
+        return self._state.graph
 
     # -- what is in it -----------------------------------------------------------------------
 
@@ -145,7 +162,8 @@ class VectorIndex(Holder):
 
         It has no columns if the rows have no metadata.
         """
-        return about.frame_of(self.keys, about.metadata_in(self._table.columns))
+        columns = self._table.columns
+        return about.frame_of(columns["keys"], about.metadata_in(columns))
 
     @property
     def vectors(self) -> F32:
@@ -161,9 +179,10 @@ class VectorIndex(Holder):
         """Yield every array that the index keeps alive, by name: columns, room to spare beside
         them, and what the graph borrowed. An array may come twice, or be part of another.
         """
-        for name, array in self.memory():
+        table, graph = self._state[:2]
+        for name, array in table.buffers():
             yield f"the buffer of {name}", array
-        for array in self._graph.borrowed if self._graph else ():
+        for array in graph.borrowed if graph else ():
             yield "a buffer that the graph borrowed", array
 
     def memory(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -172,12 +191,14 @@ class VectorIndex(Holder):
 
     def graph_bytes(self) -> bytes | None:
         """Return the graph as bytes; None if there is none, or if its engine can't tell them."""
-        return self._graph.to_bytes() if self._graph else None
+        with self._library.reading():
+            graph = self._graph
+            return graph.to_bytes() if graph else None
 
     @property
     def edits(self) -> int:
-        """How often rows were added or removed: who derives something from them compares it."""
-        return self._edits
+        """How often rows came, changed or went: who derives something from them compares it."""
+        return self._state.edits
 
     @property
     def has_graph(self) -> bool:
@@ -190,17 +211,20 @@ class VectorIndex(Holder):
     @property
     def nbytes(self) -> int:
         """Bytes of rows, lengths, keys, labels, metadata, and of the graph if it stands."""
-        graph = self._graph
-        return self._table.nbytes + (graph.nbytes_beside(self._table) if graph else 0)
+        with self._library.reading():
+            table, graph = self._state[:2]
+            return table.nbytes + (graph.nbytes_beside(table) if graph else 0)
 
     def __getstate__(self) -> dict[str, Any]:
         # For copies and for other processes: a graph can't go along, and is rebuilt.
-        state = {**self.__dict__, "_table": self._table.slice(0, len(self)), "_graph": None}
-        del state["_building"]
-        return state
+        state, locks = self._state, ("_assigning", "_saving", "_library")
+        state = state._replace(table=state.table.slice(0, state.table.rows), graph=None)
+        kept = {name: value for name, value in vars(self).items() if name not in locks}
+        return kept | {"_state": state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _building=Lock())
+        vars(self).update(state)
+        self._make_locks()
 
     # -- rows in, rows out -------------------------------------------------------------------
 
@@ -237,21 +261,63 @@ class VectorIndex(Holder):
         ValueError, TypeError
             If anything is refused; the index is then as it was.
         """
+        return self._put(vectors, keys, labels, metadata, replacing=False)[0]
+
+    def upsert(
+        self,
+        vectors: ArrayLike,
+        keys: ArrayLike,
+        labels: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
+    ) -> Upserted:
+        """Add rows, in the place of those that have their keys: all of them, or none.
+
+        The index is then as if those had been removed (see `remove`, also for what a graph still
+        holds) and all rows been added, at once: they stand last, in the order given. A device that
+        holds a key out goes on doing so.
+
+        Parameters
+        ----------
+        vectors, keys, labels, metadata
+            As for `add`; keys may be in the index.
+
+        Returns
+        -------
+        Upserted
+            Which keys were new, and which rows were replaced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If anything is refused; the index is then as it was.
+
+        Examples
+        --------
+        >>> index = VectorIndex(2)
+        >>> keys = index.add([[1.0, 0.0], [0.0, 1.0]])
+        >>> index.upsert([[3.0, 4.0], [5.0, 6.0]], keys=[0, 7])
+        Upserted(added=array([7], dtype=uint64), replaced=array([0], dtype=uint64))
+        >>> index.keys, index.get([0])
+        (array([1, 0, 7], dtype=uint64), array([[3., 4.]], dtype=float32))
+        """
+        new, stood = self._put(vectors, as_keys(keys), labels, metadata, replacing=True)
+        return Upserted(new[stood < 0], new[stood >= 0])
+
+    def _put(
+        self,
+        vectors: ArrayLike,
+        keys: ArrayLike | None,
+        labels: ArrayLike | None,
+        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None,
+        replacing: bool,
+    ) -> tuple[U64, Places]:
         rows = as_vectors(vectors, self.dimensions, "vectors")
-        new_keys = ingest.keys_for(len(rows), keys, self._table, self._next_key)
-        block = {**encode(rows, self.dtype), "keys": new_keys}
-        block["squares"] = as_lengths(
-            RowTable(block, dimensions=self.dimensions).decoded(), self.metric, "vectors"
-        )
-        if not len(rows):
-            return new_keys
-        block |= ingest.labels_for(len(rows), labels, self._table)
-        block |= about.added(self._table.columns if len(self) else None, metadata, len(rows))
-        table = self._table.appended(block)
-        next_key = max(self._next_key, int(new_keys.max()) + 1)
-        # No call stands between these, so an interrupt can't fall there.
-        self._table, self._next_key, self._edits = table, next_key, self._edits + 1
-        return np.array(new_keys)
+        block = encode(rows, self.dtype)
+        decoded = RowTable(block, dimensions=self.dimensions).decoded()
+        block["squares"] = as_lengths(decoded, self.metric, "vectors")
+        with self._writing():
+            self._state, new, stood = self._state.put(block, keys, labels, metadata, replacing)
+        return np.array(new), stood
 
     def get(self, keys: ArrayLike) -> F32:
         """Return the rows of `keys`, decoded, (n, d): as near to what was put in as `dtype` allows.
@@ -261,7 +327,8 @@ class VectorIndex(Holder):
         KeyError
             If a key is not in the index.
         """
-        return self._table.decoded(self._present(keys))
+        state = self._state
+        return state.table.decoded(state.places(keys))
 
     def labels_of(self, keys: ArrayLike) -> NDArray[Any]:
         """Return the labels of `keys`, (n,).
@@ -271,10 +338,11 @@ class VectorIndex(Holder):
         KeyError
             If a key is not in the index, or its rows have no labels.
         """
-        rows = self._present(keys)
-        if "labels" not in self._table.columns:
+        state = self._state
+        rows = state.places(keys)
+        if "labels" not in state.table.columns:
             raise KeyError("the rows of this index have no labels; add them with labels=")
-        return plain(self._table.columns["labels"][rows])
+        return plain(state.table.columns["labels"][rows])
 
     def metadata_of(self, keys: ArrayLike) -> pd.DataFrame:
         """Return the metadata of `keys`, a row a key, with the keys as index.
@@ -284,11 +352,12 @@ class VectorIndex(Holder):
         KeyError
             If a key is not in the index, or its rows have no metadata.
         """
-        rows = self._present(keys)
-        columns = about.metadata_in(self._table.columns)
+        state = self._state
+        rows, stored = state.places(keys), state.table.columns
+        columns = about.metadata_in(stored)
         if not columns:
             raise KeyError("the rows of this index have no metadata; add them with metadata=")
-        return about.frame_of(self.keys[rows], {n: part[rows] for n, part in columns.items()})
+        return about.frame_of(stored["keys"][rows], {n: part[rows] for n, part in columns.items()})
 
     def remove(self, keys: ArrayLike) -> int:
         """Remove rows, and return how many.
@@ -301,19 +370,11 @@ class VectorIndex(Holder):
         KeyError
             If a key is not in the index; nothing is removed then.
         """
-        gone = self._present(keys)
-        kept = np.ones(len(self), np.bool_)
-        kept[gone] = False
-        if kept.all():
-            return 0
-        table = self._table.kept(kept)
-        graph = self._graph
-        if graph is not None:
-            graph.missing(self._table)  # a graph that was loaded must tell its rows apart first
-            graph = graph.without(kept)
-        # No call stands between these, so an interrupt can't fall there.
-        self._table, self._graph, self._edits = table, graph, self._edits + 1
-        return int(len(kept) - table.rows)
+        with self._writing():
+            gone = self._state.places(keys)
+            if len(gone):
+                self._state = self._state.without(gone)
+        return len(np.unique(gone))
 
     def erase(self, keys: ArrayLike, key: Key | None = None) -> Certificate:
         """Remove rows so that the index holds none of their bytes any more, and certify it.
@@ -337,31 +398,31 @@ class VectorIndex(Holder):
         KeyError
             If a key is not in the index; nothing is erased then.
         """
-        kept = np.ones(len(self), np.bool_)
-        kept[self._present(keys)] = False
-        erased = self.keys[~kept]
-        before, memory = (len(self), content_hash(self, key)), OldMemory(self)
-        table = self._table.kept(kept)
-        # No call stands between these, so an interrupt can't fall there.
-        self._table, self._graph, self._edits = table, None, self._edits + 1
-        return certify(self, erased, before, memory, key)
+        with self._writing():
+            gone = np.unique(self._state.places(keys))
+            erased = self.keys[gone]
+            before, memory = (len(self), content_hash(self, key)), OldMemory(self)
+            self._state = self._state._replace(graph=None).without(gone)
+            return certify(self, erased, before, memory, key)
 
     def let_go(self) -> None:
         """Move the rows into memory of the index's own, and so let go of what it shared."""
-        table = self._table.kept(np.ones(len(self), np.bool_))
-        self._table, self._graph, self._edits = table, None, self._edits + 1
+        with self._writing():
+            self._state = self._state._replace(graph=None).without(np.empty(0, np.intp))
 
-    def view(self, start: int, stop: int) -> VectorIndex:
+    def view(self, start: int = 0, stop: int | None = None) -> VectorIndex:
         """Return an index over rows `start` ... `stop` - 1 of this one, without a copy.
 
         It answers as an index that owns these rows would, bit for bit. What is later added to it or
-        removed from it changes neither this index nor other views.
+        removed from it changes neither this index nor other views, nor does what others write to
+        this index change the view. By default it is a view of all rows as they are now.
         """
-        whole_number(start, "start", 0, len(self))
-        whole_number(stop, "stop", start, len(self))
+        state = self._state
+        whole_number(start, "start", 0, state.table.rows)
+        stop = state.table.rows if stop is None else stop
+        whole_number(stop, "stop", start, state.table.rows)
         part = VectorIndex(self.dimensions, self.metric, self.dtype, self.engine)
-        part._table = self._table.slice(start, stop)
-        part._next_key = self._next_key
+        part._state = State(state.table.slice(start, stop), next_key=state.next_key)
         return part
 
     @classmethod
@@ -420,21 +481,15 @@ class VectorIndex(Holder):
                 raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
         if wrong := [name for name, column in columns.items() if len(column) != rows]:
             raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
-        index._table = RowTable(as_texts(columns), dimensions=index.dimensions)
         largest = int(columns["keys"].max(initial=0)) + 1 if rows else 0
-        index._next_key = max(whole_number(next_key, "next_key", 0), largest)
+        next_key = max(whole_number(next_key, "next_key", 0), largest)
+        table = RowTable(as_texts(columns), dimensions=index.dimensions)
+        index._state = State(table, next_key=next_key)
         return index
 
     def rows_of(self, keys: ArrayLike) -> Places:
         """Return in which row each key stands, -1 where it is not in the index."""
         return self._table.rows_of(as_keys(keys))
-
-    def _present(self, keys: ArrayLike) -> Places:
-        wanted = as_keys(keys)
-        rows = self._table.rows_of(wanted)
-        if (rows < 0).any():
-            raise KeyError(f"keys {ingest.some(wanted[rows < 0])} are not in the index")
-        return rows
 
     # -- search ------------------------------------------------------------------------------
 
@@ -484,15 +539,21 @@ class VectorIndex(Holder):
         if threads is None:
             threads = spare_threads(len(asked) // _QUERIES_A_THREAD)
         whole_number(threads, "threads", 1, 1024)
-        chosen = None if where is None else np.flatnonzero(self.passing(where))
-        if chosen is not None and len(chosen) == len(self):
-            chosen = None
-        lookup = Lookup(self._table, self.engine, self.metric, asked, k, chosen, threads)
-        if exact or (exact is None and not lookup.graph_pays(self._graph)):
-            return lookup.scanned()
-        if lookup.empty:
-            return lookup.unanswered(self.engine.name)
-        return lookup.walked(self._standing_graph())
+        state = self._state
+
+        def lookup(table: RowTable) -> Lookup:
+            chosen = None if where is None else np.flatnonzero(_passing(table, where))
+            if chosen is not None and len(chosen) == table.rows:
+                chosen = None
+            return Lookup(table, self.engine, self.metric, asked, k, chosen, threads)
+
+        found = lookup(state.table)
+        if exact or (exact is None and not found.graph_pays(state.graph)):
+            return found.scanned()
+        if found.empty:
+            return found.unanswered(self.engine.name)
+        with self._with_graph() as (table, graph):
+            return (found if table is state.table else lookup(table)).walked(graph)
 
     def within(
         self,
@@ -540,12 +601,11 @@ class VectorIndex(Holder):
         radius = as_radius(radius, self.metric)
         limit = whole_or_none(limit, "limit", 1)
         asked = self._checked(queries)
-        chosen = np.arange(len(self)) if where is None else np.flatnonzero(self.passing(where))
-        totals, counts, rows, distances = within(
-            self._table, chosen, asked, radius, limit, self.metric
-        )
+        table = self._table
+        chosen = np.arange(table.rows) if where is None else np.flatnonzero(_passing(table, where))
+        totals, counts, rows, distances = within(table, chosen, asked, radius, limit, self.metric)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return Neighbourhoods(offsets, self.keys[rows], distances, totals)
+        return Neighbourhoods(offsets, table.columns["keys"][rows], distances, totals)
 
     def passing(self, where: ArrayLike | str) -> Bool:
         """Return which rows pass a filter, (n,), as `search` takes it.
@@ -557,12 +617,7 @@ class VectorIndex(Holder):
         ValueError, TypeError
             If a mask has another length or type.
         """
-        from fedlab.index import filters
-
-        stored = self._table.columns
-        label = {"label": stored["labels"]} if "labels" in stored else {}
-        columns = {"key": self.keys, **label, **about.metadata_in(stored)}
-        return np.array(filters.passing(where, columns, len(self)))
+        return _passing(self._table, where)
 
     def _checked(self, queries: ArrayLike) -> F32:
         asked = as_vectors(queries, self.dimensions, "queries")
@@ -579,7 +634,8 @@ class VectorIndex(Holder):
                 f"queries of {queries.wide.shape[1]} numbers for {queries.metric} were given; this "
                 f"index holds {self.dimensions} for {self.metric}"
             )
-        return scan(self._table, queries, min(k, len(self)))
+        table = self._table
+        return scan(table, queries, min(k, table.rows))
 
     def build_graph(self, threads: int = 1) -> None:
         """Build the graph, or bring it up to date; a search that uses it does so by itself.
@@ -596,7 +652,8 @@ class VectorIndex(Holder):
         ImportError
             If the engine's library is not installed.
         """
-        self._standing_graph(whole_number(threads, "threads", 1, 1024))
+        with self._writing():
+            self._extend_graph(whole_number(threads, "threads", 1, 1024))
 
     def tune(self, **settings: int) -> None:
         """Change those settings of the engine that a search reads, and build nothing anew.
@@ -621,18 +678,35 @@ class VectorIndex(Holder):
                 f"{', '.join(engine.searching) or 'no setting'}: make another index for the rest"
             )
         engine = replace(engine, **settings)
-        if self._graph is not None:
-            self._graph.tune(engine)
-        self.engine = engine
+        with self._writing(), self._library.writing():
+            if self._graph is not None:
+                self._graph.tune(engine)
+            self.engine = engine
 
-    def _standing_graph(self, threads: int = 1) -> Proposer:
-        with self._building:
-            graph = self._graph
-            if graph is None or graph.worn:
-                graph = self.engine.proposer(self.dimensions, self.metric, self.dtype)
-            graph.extend(self._table, threads)
-            self._graph = graph
-            return graph
+    @contextmanager
+    def _with_graph(self) -> Iterator[tuple[RowTable, Proposer]]:
+        """Yield rows and a graph that has all of them; nobody extends that in the block."""
+        with ExitStack() as held:
+            held.enter_context(self._library.reading())
+            if not (state := self._state).ready:
+                held.close()
+                with self._writing():
+                    self._extend_graph()
+                    state = self._state
+                    held.enter_context(self._library.reading())
+            assert state.graph is not None
+            yield state.table, state.graph
+
+    def _extend_graph(self, threads: int = 1) -> None:
+        """Build a graph over all rows, or bring it up to date; for who may write."""
+        table, graph = self._state[:2]
+        if graph is None or graph.worn:
+            graph = self.engine.proposer(self.dimensions, self.metric, self.dtype)
+            graph.extend(table, threads)
+        elif graph.missing(table):
+            with self._library.writing():
+                graph.extend(table, threads)
+        self._state = self._state._replace(graph=graph)
 
     # -- files -------------------------------------------------------------------------------
 
@@ -657,20 +731,25 @@ class VectorIndex(Holder):
             Whether to build the graph anew, before the file is written, where it remembers removed
             rows or isn't there: whoever opens the file then need not. It shows its progress.
         """
-        if rebuild:
-            if self._graph is not None and not self._graph.whole:
-                self._graph = None
-            self.build_graph()
-        stored = file.Stored(
-            **self._kind(),
-            table=self._table,
-            graph=self._graph,
-            next_key=self._next_key,
-            generation=self.generation + 1,
-        )
-        linked = atomic.linked(path)
-        file.write(path, stored, key)
-        self.generation, self.linked = self.generation + 1, self.linked + linked
+        with self._saving:
+            if rebuild:
+                with self._writing():
+                    if self._graph is not None and not self._graph.whole:
+                        self._state = self._state._replace(graph=None)
+                    self._extend_graph()
+            linked = atomic.linked(path)
+            with self._library.reading():
+                table, graph, next_key, _ = self._state
+                generation = self.generation + 1
+                stored = file.Stored(
+                    **self._kind(),
+                    table=table,
+                    graph=graph,
+                    next_key=next_key,
+                    generation=generation,
+                )
+                file.write(path, stored, key)
+            self.generation, self.linked = generation, self.linked + linked
 
     def _kind(self) -> dict[str, Any]:
         kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
@@ -708,6 +787,15 @@ class VectorIndex(Holder):
         """
         stored = file.read(path, key, at_least)
         index = cls(stored.dimensions, stored.metric, stored.dtype, stored.engine)
-        index.generation, index._next_key = stored.generation, stored.next_key
-        index._table, index._graph = stored.table, stored.graph
+        index.generation = stored.generation
+        index._state = State(stored.table, stored.graph, stored.next_key)
         return index
+
+
+def _passing(table: RowTable, where: ArrayLike | str) -> Bool:
+    from fedlab.index import filters
+
+    stored = table.columns
+    label = {"label": stored["labels"]} if "labels" in stored else {}
+    columns = {"key": stored["keys"], **label, **about.metadata_in(stored)}
+    return np.array(filters.passing(where, columns, table.rows))
