@@ -122,7 +122,7 @@ def share(parts: Iterable[T], do: Callable[[T], None], threads: int) -> None:
 
     Where one raises, no further part is begun, and it is raised when the others have ended.
     """
-    waiting = deque(parts)
+    waiting, doing = deque(parts), [do]
 
     def work() -> None:
         while True:
@@ -130,7 +130,7 @@ def share(parts: Iterable[T], do: Callable[[T], None], threads: int) -> None:
                 part = waiting.popleft()
             except IndexError:  # another thread took the last one
                 return
-            do(part)
+            doing[0](part)
 
     helpers = [_pool(threads - 1).submit(work) for _ in range(min(threads, len(waiting)) - 1)]
     try:
@@ -140,6 +140,7 @@ def share(parts: Iterable[T], do: Callable[[T], None], threads: int) -> None:
         for helper in helpers:
             if not helper.cancel():  # it has begun
                 helper.result()
+        doing.clear()  # a helper that never began stays queued, and must not keep what `do` holds
 
 
 class ReadWriteLock:

@@ -192,10 +192,13 @@ class Device(Holder):
             self._known = edits, {}
         known = self._known[1]
         if part not in known:
-            chosen = self._split()[part] if part or len(self._held_out) else None
-            rows = Rows(self.index.vectors, self.labels, chosen)
-            if self.index.dtype != "f32":
-                return rows  # decoded for this once: to keep it would undo the compression
+            # One state of the index, whatever others write to it meanwhile; a mapped one has one.
+            now = Device(self.id, self.index if self.index.mapped else self.index.view())
+            now._held_out = self._held_out
+            chosen = now._split()[part] if part or len(self._held_out) else None
+            rows = Rows(now.index.vectors, now.labels, chosen)
+            if self.index.dtype != "f32" or self.index.mapped:
+                return rows  # decoded or read for this once: to keep it would undo the compression
             known[part] = rows
         return known[part]
 

@@ -33,7 +33,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -47,16 +47,17 @@ from numpy.typing import NDArray
 from fedlab.core.threads import share, usable_threads
 from fedlab.core.validation import read_only, whole_number
 from fedlab.files.atomic import replacing
+from fedlab.files.blocks import BLOCK, FileArray, OpenFile
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, Unsealed, is_sealed, sealed
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[np.generic] | FileArray]
 
 _VERSION = 3
 _PRELUDE = struct.Struct("<8sIIQ")
 _LARGEST_HEADER = 1 << 20
 _DIGEST = 32
-_PIECE = 1 << 20
+_PIECE = BLOCK
 #: Bytes are read by one thread at a time; so many are enough to take digests meanwhile.
 _THREADS = 4
 # Text of the other byte order: fedlab once wrote it as it was given.
@@ -111,15 +112,25 @@ class FileKind:
             sealed(file, sealer) if sealer else nullcontext(file) as out,
         ):
             out.write(head + hashlib.sha256(head).digest())
-            for piece in (piece for array in arrays.values() for piece in _pieces(array)):
+            for piece in (piece for array in arrays.values() for piece in pieces(array)):
                 digests.update(hashlib.sha256(piece).digest())
                 out.write(piece)
             out.write(digests.digest())
 
     def read(
-        self, path: str | os.PathLike[str], sealer: Sealer | None = None
-    ) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        self,
+        path: str | os.PathLike[str],
+        sealer: Sealer | None = None,
+        left: Collection[str] = (),
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a file: its parameters, and its arrays, each in memory of its own, read-only.
+
+        Parameters
+        ----------
+        path : path-like
+        sealer : Key or Passphrase, optional
+        left : names
+            Of arrays that stay in the file: each comes as a `FileArray`. They are checked, too.
 
         Raises
         ------
@@ -136,10 +147,12 @@ class FileKind:
             raise self.error(f"{name} is sealed; give the key that it was sealed under")
         try:
             with open(path, "rb") as file:
+                known = OpenFile(file, path, self.error) if left else None
                 if sealer is None:
-                    return self._read(file, os.fstat(file.fileno()).st_size, True, name)
-                source = Unsealed(file, sealer, name)
-                found = self._read(source, source.size, False, name)
+                    size = os.fstat(file.fileno()).st_size
+                    return self._read(file, size, name, left, known)
+                source = Unsealed(file, sealer, name, again=bool(left))
+                found = self._read(source, source.size, name, left, known)
                 source.finish()
                 return found
         except SealError as error:
@@ -148,8 +161,9 @@ class FileKind:
             raise self.error(f"{name} is torn: it ended while it was read") from error
 
     def _read(
-        self, source: _Source, size: int, hashed: bool, name: str
-    ) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        self, source: _Source, size: int, name: str, left: Collection[str], known: OpenFile | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        hashed = not isinstance(source, Unsealed)
         prelude = _bytes_from(source, min(_PRELUDE.size, size))
         version, header_size, body_size = self._check_sizes(prelude, size, name)
         head = prelude + _bytes_from(source, header_size)
@@ -170,20 +184,28 @@ class FileKind:
         try:
             header = json.loads(head[_PRELUDE.size :])
             parameters = dict(header["parameters"])
-            arrays = _empty(header["arrays"], body_size)
+            arrays = _empty(header["arrays"], body_size, left)
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise self.error(
                 f"{name} has a header that describes no {self.noun} ({error}); build it anew"
             ) from error
-        pieces = [piece for array in arrays.values() for piece in _pieces(array)]
-        digests = _filled(source, pieces, hashed and version > 1)
+        if left and version == 1:
+            raise self.error(f"{name} has version 1, which is read whole only; save it anew")
+        rooms = [room for array in arrays.values() for room in _rooms(array)]
+        digests = _filled(source, rooms, hashed and version > 1)
         if version > 1:
-            wanted = _bytes_from(source, _DIGEST)
-            self._check(
-                wanted, hashlib.sha256(first + digests).digest() if hashed else wanted, name
-            )
-        native = ((n, a.astype(a.dtype.newbyteorder("="), copy=False)) for n, a in arrays.items())
-        return parameters, {name: read_only(array) for name, array in native}
+            wanted, found = _bytes_from(source, _DIGEST), first + b"".join(digests)
+            self._check(wanted, hashlib.sha256(found).digest() if hashed else wanted, name)
+        start, place = len(head) + _DIGEST, 0
+        for what, array in arrays.items():
+            stop = place + -(-array.nbytes // _PIECE)
+            if isinstance(array, FileArray) and known:
+                array.left_in(known, start, digests[place:stop] if hashed else source)
+            else:
+                native = array.astype(array.dtype.newbyteorder("="), copy=False)
+                arrays[what] = read_only(native)
+            start, place = start + array.nbytes, stop
+        return parameters, arrays
 
     def _check(self, said: bytes, found: bytes, name: str) -> None:
         if not hmac.compare_digest(said, found):
@@ -231,28 +253,40 @@ def _bytes_from(source: _Source, count: int) -> bytes:
     return bytes(content)
 
 
-def _pieces(array: NDArray[np.generic]) -> Iterator[memoryview]:
+def pieces(array: NDArray[np.generic] | FileArray) -> Iterator[memoryview]:
+    """Yield an array's bytes, 1 MiB at a time."""
+    if isinstance(array, FileArray):
+        return array.pieces()
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     return (content[start : start + _PIECE] for start in range(0, len(content), _PIECE))
 
 
-def _filled(source: _Source, pieces: list[memoryview], hashed: bool) -> bytes:
-    """Fill pieces from a source, and return their digests, one after another, if asked for."""
-    digests = [b""] * len(pieces)
-    waiting, turn = iter(enumerate(pieces)), Lock()
+def _rooms(array: NDArray[np.generic] | FileArray) -> Iterator[memoryview | int]:
+    """Return where an array's pieces are to be read to; of one that is left, how long they are."""
+    if isinstance(array, FileArray):
+        size = array.nbytes
+        return (min(_PIECE, size - start) for start in range(0, size, _PIECE))
+    return pieces(array)
 
-    def fill(_: memoryview) -> None:
+
+def _filled(source: _Source, rooms: list[memoryview | int], hashed: bool) -> list[bytes]:
+    """Fill pieces from a source, and return the digest of each, if asked for."""
+    digests = [b""] * len(rooms)
+    waiting, turn = iter(enumerate(rooms)), Lock()
+
+    def fill(_: memoryview | int) -> None:
         with turn:
-            place, piece = next(waiting)
+            place, room = next(waiting)
+            piece = memoryview(bytearray(room)) if isinstance(room, int) else room
             _read_into(source, piece)
         if hashed:
             digests[place] = hashlib.sha256(piece).digest()
 
-    share(pieces, fill, min(usable_threads(), _THREADS) if hashed else 1)
-    return b"".join(digests)
+    share(rooms, fill, min(usable_threads(), _THREADS) if hashed else 1)
+    return digests
 
 
-def _empty(described: list[dict[str, Any]], size: int) -> dict[str, NDArray[np.generic]]:
+def _empty(described: list[dict[str, Any]], size: int, left: Collection[str]) -> dict[str, Any]:
     """Return arrays to be filled, as a header describes them, of `size` bytes together."""
     kinds: dict[str, tuple[np.dtype[np.generic], tuple[int, ...]]] = {}
     for entry in described:
@@ -266,4 +300,7 @@ def _empty(described: list[dict[str, Any]], size: int) -> dict[str, NDArray[np.g
     total = sum(math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values())
     if total != size:
         raise ValueError(f"arrays of {total} bytes, where there are {size}")
-    return {name: np.empty(shape, dtype) for name, (dtype, shape) in kinds.items()}
+    return {
+        name: FileArray(dtype, shape) if name in left else np.empty(shape, dtype)
+        for name, (dtype, shape) in kinds.items()
+    }

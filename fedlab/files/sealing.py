@@ -21,7 +21,7 @@ import hmac
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -159,6 +159,8 @@ class Unsealed:
     sealer : Key or Passphrase
     name : str
         What errors call the file.
+    again : bool
+        Whether chunks may be asked for again: then 52 bytes are kept of each.
 
     Attributes
     ----------
@@ -166,11 +168,12 @@ class Unsealed:
         Bytes that it holds, if it is whole.
     """
 
-    def __init__(self, file: BinaryIO, sealer: Sealer, name: str) -> None:
-        begun = _begun(file, sealer, name)
-        stream = os.fstat(file.fileno()).st_size - len(begun[0]) - _STREAM
+    def __init__(self, file: BinaryIO, sealer: Sealer, name: str, again: bool = False) -> None:
+        self._before, _, self._name = begun = _begun(file, sealer, name)
+        stream = os.fstat(file.fileno()).st_size - len(self._before) - _STREAM
         self.size = stream - _MORE * -(-stream // (_CHUNK + _MORE))
-        self._chunks = _chunks(file, *begun)
+        self._states: list[bytes] | None = [] if again else None
+        self._chunks = _chunks(file, *begun, self._states)
         self._at_hand = memoryview(b"")
 
     def readinto(self, buffer: memoryview) -> int:
@@ -185,6 +188,22 @@ class Unsealed:
         """Raise SealError unless all was read, and the file ends there."""
         if len(self._at_hand) or any(map(len, self._chunks)):
             raise SealError("a sealed file holds more than it says")
+
+    def again(self, number: int, read: Callable[[int, int], bytes]) -> bytes:
+        """Return a chunk that was read before, by itself: `read` takes a place and a size.
+
+        A chunk opens in the state that the stream had before it, and in no other.
+        """
+        from nacl import bindings as sodium
+
+        assert self._states is not None, "no state was kept"
+        state = sodium.crypto_secretstream_xchacha20poly1305_state()
+        unused = bytes(_STREAM), bytes(KEY_SIZE)  # both are part of the state that follows
+        sodium.crypto_secretstream_xchacha20poly1305_init_pull(state, *unused)
+        state.statebuf[0 : len(state.statebuf)] = self._states[number]  # type: ignore[index]
+        size = _CHUNK + _MORE
+        chunk = read(len(self._before) + _STREAM + number * size, size)
+        return _opened(state, chunk, self._before, self._name)[0]
 
 
 def unsealed_chunks(path: str | os.PathLike[str], sealer: Sealer) -> Iterator[bytes]:
@@ -253,8 +272,24 @@ def _ways(passphrase: Passphrase, how: dict[str, Any]) -> Iterator[Key]:
     return (_derived(form, how) for form in forms)
 
 
-def _chunks(file: BinaryIO, before: bytes, key: Key, name: str) -> Iterator[bytes]:
-    """Yield a stream's chunks as they open; raise SealError at the first one that doesn't."""
+def _opened(state: Any, chunk: bytes, before: bytes, name: str) -> tuple[bytes, int]:
+    from nacl import bindings as sodium
+
+    try:
+        return sodium.crypto_secretstream_xchacha20poly1305_pull(state, chunk, before)
+    except Exception as error:  # PyNaCl's own kinds, which differ from version to version
+        raise SealError(
+            f"{name} is altered or torn: a chunk does not open; restore it from a copy"
+        ) from error
+
+
+def _chunks(
+    file: BinaryIO, before: bytes, key: Key, name: str, states: list[bytes] | None = None
+) -> Iterator[bytes]:
+    """Yield a stream's chunks as they open; raise SealError at the first one that doesn't.
+
+    What the stream's state was before each chunk goes to `states`.
+    """
     from nacl import bindings as sodium
 
     state = sodium.crypto_secretstream_xchacha20poly1305_state()
@@ -264,12 +299,9 @@ def _chunks(file: BinaryIO, before: bytes, key: Key, name: str) -> Iterator[byte
     while chunk:
         if last:
             raise SealError(f"{name} is altered: something stands behind its end")
-        try:
-            part, tag = sodium.crypto_secretstream_xchacha20poly1305_pull(state, chunk, before)
-        except Exception as error:  # PyNaCl's own kinds, which differ from version to version
-            raise SealError(
-                f"{name} is altered or torn: a chunk does not open; restore it from a copy"
-            ) from error
+        if states is not None:
+            states.append(bytes(state.statebuf))
+        part, tag = _opened(state, chunk, before, name)
         last = tag == sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
         yield part
         chunk = file.read(_CHUNK + _MORE)

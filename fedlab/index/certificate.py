@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fedlab._version import __version__
 from fedlab.core.typing import U64
+from fedlab.files.arrays import pieces
 from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
 from fedlab.index.engines import ENGINES, settings_of
@@ -180,7 +181,8 @@ def content_hash(index: _Index, key: Key | None = None) -> str:
             [*flat({"": TextColumn.of(column)}).values()] if column.dtype.kind == "T" else [column]
         )
         for part in parts:
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            for piece in pieces(part):
+                digest.update(piece)
     return digest.hexdigest()
 
 

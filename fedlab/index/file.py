@@ -77,10 +77,15 @@ def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> N
     INDEX.write(path, parameters, arrays, key)
 
 
-def read(path: str | os.PathLike[str], key: Sealer | None, at_least: int) -> Stored:
-    """Read an index; see `VectorIndex.open`."""
+def read(
+    path: str | os.PathLike[str], key: Sealer | None, at_least: int, mapped: bool = False
+) -> Stored:
+    """Read an index, its codes only where they are asked for if it is mapped.
+
+    See `VectorIndex.open`.
+    """
     whole_number(at_least, "at_least", 0)
-    parameters, arrays = INDEX.read(path, key)
+    parameters, arrays = INDEX.read(path, key, ("codes", "graph") if mapped else ())
     try:
         stored = _checked(parameters, dict(arrays))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -112,7 +117,9 @@ def _checked(parameters: dict[str, Any], arrays: Columns) -> Stored:
     if table.rows and next_key <= table.columns["keys"].max():
         raise ValueError(f"next_key is {next_key}, the largest key {table.columns['keys'].max()}")
     kind = dimensions, metric, dtype
-    graph = None if content is None else _graph(content, engine, writer, kind, table.rows)
+    if table.mapped or content is None:
+        return Stored(*kind, engine, table, None, next_key, generation)
+    graph = _graph(content, engine, writer, kind, table.rows)
     return Stored(*kind, engine, table, graph, next_key, generation)
 
 
@@ -163,7 +170,7 @@ def _checked_table(
     if not (keys[1:] > keys[:-1]).all() and len(np.unique(keys)) < rows:
         raise ValueError("the same key twice")
     table = RowTable(columns, dimensions=dimensions)
-    step = max(1, _MANY // dimensions)
+    step = max(1, (16 if table.mapped else 1) * _MANY // dimensions)
     squares = np.empty(rows, np.float32)
 
     def measure(start: int) -> None:

@@ -142,6 +142,8 @@ class Lookup:
 
     def graph_pays(self, graph: Proposer | None) -> bool:
         """Say whether the engine should answer: its graph stands, or pays (see above)."""
+        if self.table.mapped:
+            return False
         missing = self.table.rows
         if graph is not None and not graph.worn:
             missing = graph.missing(self.table)

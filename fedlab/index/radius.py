@@ -101,10 +101,10 @@ def _within_of_few(
     """Return what is within the radius of a few queries, and add up how many are in `totals`."""
     found: list[Found] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     held = 0
-    for start, block in _blocks(table, chosen, queries.shape[1]):
+    for part, block in _blocks(table, chosen):
         for who, place, distance in _close(block, queries, radius, metric):
             totals += np.bincount(who, minlength=len(totals))
-            found.append((who, chosen[start + place], distance))
+            found.append((who, part[place], distance))
             held += len(who)
             answer = int((totals if limit is None else np.minimum(totals, limit)).sum())
             if held > 2 * answer + _HELD:

@@ -202,6 +202,8 @@ def scan(table: RowTable, queries: Queries, k: int, threads: int = 1) -> Nearest
 
     Threads share the queries. BLAS has one thread meanwhile: it would fight with its like.
     """
+    if table.mapped:
+        return _scan_blocks(_blocks(table, range(table.rows)), queries, k, threads)
     found = Nearest.empty(len(queries), k)
     if not k:
         return found
@@ -300,27 +302,34 @@ def nearest_chosen(
     rows, distances : (q, k) arrays
         As `fedlab.index.scan.ranked` gives them.
     """
-    rows, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
-    for start, block in _blocks(table, chosen, queries.shape[1]):
-        places, measured = nearest(block, queries, min(k, block.rows), metric, threads)
-        near = np.concatenate([rows, chosen[start + places]], axis=1)
-        if block.rows == len(chosen):
-            return near, measured
-        who = np.repeat(np.arange(len(queries)), near.shape[1])
-        width = min(k, near.shape[1])
-        rows, distances = ranked(table, queries, who, near.ravel(), width, metric)
-    return rows, distances
+    found = _scan_blocks(_blocks(table, chosen), Queries.of(queries, metric), k, threads)
+    return found.rows, found.distances
 
 
-def _blocks(table: RowTable, chosen: I64, dimensions: int) -> Iterator[tuple[int, RowTable]]:
-    """Yield where each block begins among the chosen rows, and its rows as a table."""
-    step = max(1, _GATHERED // dimensions)
+def _scan_blocks(
+    blocks: Iterator[tuple[Any, RowTable]], queries: Queries, k: int, threads: int
+) -> Nearest:
+    """Return the k nearest rows of blocks that come one after another with their rows' numbers."""
+    found = Nearest.empty(len(queries), 0)
+    for part, block in blocks:
+        near = scan(block, queries, min(k, block.rows), threads)
+        near = replace(near, rows=np.asarray(part)[near.rows])
+        pairs = zip(found.heaps, near.heaps, strict=True)
+        columns = [np.concatenate(pair, axis=1) for pair in pairs]
+        order = np.lexsort((columns[1], columns[0]))[:, :k]
+        found = Nearest(*(np.take_along_axis(column, order, axis=1) for column in columns))
+    return found
+
+
+def _blocks(table: RowTable, chosen: Any) -> Iterator[tuple[Any, RowTable]]:
+    """Yield the chosen rows' numbers, an array or a range, and those rows as a table, by blocks."""
+    step = max(1, _GATHERED // (table.dimensions or 1))
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
         first, last = int(part[0]), int(part[-1])
         if last - first + 1 == len(part):
-            yield start, table.slice(first, last + 1)
+            yield part, table.slice(first, last + 1)
         else:
             names = [name for name in _SCANNED if name in table.columns]
             columns = {name: table.columns[name][part] for name in names}
-            yield start, replace(table, columns=columns, _room=None)
+            yield part, replace(table, columns=columns, _room=None)

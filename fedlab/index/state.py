@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,9 +14,6 @@ from fedlab.index.encoding import Columns
 from fedlab.index.engines import Proposer
 from fedlab.index.ingest import as_keys
 from fedlab.index.table import RowTable
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Upserted(NamedTuple):
@@ -67,21 +63,25 @@ class State(NamedTuple):
         return State(self.table.kept(kept), graph, self.next_key, self.edits + 1)
 
     def put(
-        self,
-        block: Columns,
-        keys: ArrayLike | None,
-        labels: ArrayLike | None,
-        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None,
-        replacing: bool,
+        self, block: Columns, beside: tuple[Any, ...], replacing: bool
     ) -> tuple[State, U64, Places]:
         """Return the state with rows added, their keys, and where those stood that it replaced.
+
+        Parameters
+        ----------
+        block : dict of arrays
+            The rows as they are stored, with their squared lengths.
+        beside : tuple
+            Keys, labels and metadata, as `VectorIndex.add` takes them.
+        replacing : bool
+            Whether keys may be in the table.
 
         Raises
         ------
         ValueError, TypeError
             If anything is refused: keys, labels or metadata.
         """
-        rows, table = len(block["codes"]), self.table
+        (keys, labels, metadata), rows, table = beside, len(block["codes"]), self.table
         known = (table.slice(0, 0), 0) if replacing else (table, self.next_key)
         new = ingest.keys_for(rows, keys, *known)
         stood = table.rows_of(new) if replacing else np.full(rows, -1)

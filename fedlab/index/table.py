@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import read_only
+from fedlab.files.blocks import FileArray
 from fedlab.index.encoding import DTYPES, Columns, decode
 from fedlab.index.texts import TextColumn, alone, as_texts, flat, folded
 
@@ -48,6 +49,11 @@ class RowTable:
         return len(self.columns["codes"])
 
     @property
+    def mapped(self) -> bool:
+        """Whether the codes stay in a file: what asks for some of them reads them there."""
+        return isinstance(self.columns["codes"], FileArray)
+
+    @property
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self.columns.values())
 
@@ -76,7 +82,8 @@ class RowTable:
         """Yield each column's memory by name: the column, and the buffer that has room to spare."""
         for columns in (self.columns, folded(self._room.buffers) if self._room else {}):
             for name, column in columns.items():
-                yield from ((name, part) for part in flat({name: column}).values())
+                if not isinstance(column, FileArray):
+                    yield from ((name, part) for part in flat({name: column}).values())
 
     def decoded(self, rows: slice | NDArray[np.integer] = slice(None)) -> F32:
         """Return rows as float32, (n, d); under f32 a slice is a view."""
@@ -86,7 +93,7 @@ class RowTable:
         return decode(codes, part, self.dimensions)
 
     def slice(self, start: int, stop: int) -> RowTable:
-        """Return rows `start` ... `stop` - 1 as a table over the same memory."""
+        """Return rows `start` ... `stop` - 1 as a table over the same memory, once it is read."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         return RowTable(columns, dimensions=self.dimensions)
 

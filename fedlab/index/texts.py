@@ -169,7 +169,7 @@ def as_texts(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(column: Any) -> NDArray[Any]:
-    """Return a column as an array."""
+    """Return a column as an array, or as it is where it stays in a file."""
     return column.decoded() if isinstance(column, TextColumn) else column
 
 

@@ -24,6 +24,7 @@ from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import one_of, read_only, require, whole_number, whole_or_none
 from fedlab.files import atomic
 from fedlab.files.atomic import Linked
+from fedlab.files.blocks import FileArray
 from fedlab.files.keys import Key, Sealer
 from fedlab.index import file
 from fedlab.index import metadata as about
@@ -167,22 +168,29 @@ class VectorIndex(Holder):
 
     @property
     def vectors(self) -> F32:
-        """(n, d) decoded rows in their order, read-only; a view where they are stored as f32."""
+        """(n, d) decoded rows in their order, read-only; a view where they are stored as f32.
+
+        Of a mapped index all rows are read.
+        """
         return read_only(self._table.decoded())
 
     @property
     def columns(self) -> Columns:
-        """Rows as they are stored, with keys, labels and metadata, each (n, ...) and read-only."""
-        return {name: read_only(plain(column)) for name, column in self._table.columns.items()}
+        """Rows as they are stored, with keys, labels and metadata, each (n, ...) and read-only.
+
+        Of a mapped index, ``codes`` is a `fedlab.files.blocks.FileArray`: it reads what is asked
+        of it, such as ``codes[:100]``.
+        """
+        columns = {name: plain(column) for name, column in self._table.columns.items()}
+        return {n: c if isinstance(c, FileArray) else read_only(c) for n, c in columns.items()}
 
     def buffers(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
         """Yield every array that the index keeps alive, by name: columns, room to spare beside
         them, and what the graph borrowed. An array may come twice, or be part of another.
         """
-        table, graph = self._state[:2]
-        for name, array in table.buffers():
+        for name, array in self.memory():
             yield f"the buffer of {name}", array
-        for array in graph.borrowed if graph else ():
+        for array in graph.borrowed if (graph := self._graph) else ():
             yield "a buffer that the graph borrowed", array
 
     def memory(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -201,6 +209,11 @@ class VectorIndex(Holder):
         return self._state.edits
 
     @property
+    def mapped(self) -> bool:
+        """Whether its rows stay in a file (see `fedlab.index.mapped`)."""
+        return self._table.mapped
+
+    @property
     def has_graph(self) -> bool:
         """Whether the engine's graph stands (or its lists, or trees, as the engine may be).
 
@@ -211,16 +224,14 @@ class VectorIndex(Holder):
     @property
     def nbytes(self) -> int:
         """Bytes of rows, lengths, keys, labels, metadata, and of the graph if it stands."""
-        with self._library.reading():
-            table, graph = self._state[:2]
-            return table.nbytes + (graph.nbytes_beside(table) if graph else 0)
+        table, graph = self._state[:2]
+        return table.nbytes + (graph.nbytes_beside(table) if graph else 0)
 
     def __getstate__(self) -> dict[str, Any]:
         # For copies and for other processes: a graph can't go along, and is rebuilt.
-        state, locks = self._state, ("_assigning", "_saving", "_library")
-        state = state._replace(table=state.table.slice(0, state.table.rows), graph=None)
-        kept = {name: value for name, value in vars(self).items() if name not in locks}
-        return kept | {"_state": state}
+        table, _, *others = self._state
+        state = State(table.slice(0, table.rows), None, *others)
+        return vars(self) | {"_state": state, "_assigning": 0, "_saving": 0, "_library": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -303,20 +314,13 @@ class VectorIndex(Holder):
         new, stood = self._put(vectors, as_keys(keys), labels, metadata, replacing=True)
         return Upserted(new[stood < 0], new[stood >= 0])
 
-    def _put(
-        self,
-        vectors: ArrayLike,
-        keys: ArrayLike | None,
-        labels: ArrayLike | None,
-        metadata: pd.DataFrame | Mapping[str, ArrayLike] | None,
-        replacing: bool,
-    ) -> tuple[U64, Places]:
+    def _put(self, vectors: ArrayLike, *beside: Any, replacing: bool) -> tuple[U64, Places]:
         rows = as_vectors(vectors, self.dimensions, "vectors")
         block = encode(rows, self.dtype)
         decoded = RowTable(block, dimensions=self.dimensions).decoded()
         block["squares"] = as_lengths(decoded, self.metric, "vectors")
         with self._writing():
-            self._state, new, stood = self._state.put(block, keys, labels, metadata, replacing)
+            self._state, new, stood = self._state.put(block, beside, replacing)
         return np.array(new), stood
 
     def get(self, keys: ArrayLike) -> F32:
@@ -465,6 +469,7 @@ class VectorIndex(Holder):
         array([[0]], dtype=uint64)
         """
         index = cls(dimensions, metric, dtype, engine)
+        columns = {name: np.asarray(column) for name, column in columns.items()}
         empty, rows = index._table.columns, len(columns.get("keys", ()))
         for name, like in empty.items():
             if name not in columns:
@@ -757,7 +762,12 @@ class VectorIndex(Holder):
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], key: Sealer | None = None, *, at_least: int = 0
+        cls,
+        path: str | os.PathLike[str],
+        key: Sealer | None = None,
+        *,
+        at_least: int = 0,
+        mapped: bool = False,
     ) -> VectorIndex:
         """Read an index that `save` wrote.
 
@@ -770,6 +780,9 @@ class VectorIndex(Holder):
             The generation that the file must have at least: `generation` counts how often an index
             was saved. Somebody who puts an older file in its place,
             sealed under the same key, is noticed by whoever keeps the number elsewhere.
+        mapped : bool
+            Whether rows stay in the file, which may then be larger than memory; see
+            `fedlab.index.mapped`.
 
         Raises
         ------
@@ -785,7 +798,9 @@ class VectorIndex(Holder):
             If another version of the engine's library wrote the graph; it is left out, and rebuilt
             when used.
         """
-        stored = file.read(path, key, at_least)
+        if mapped:
+            from fedlab.index.mapped import MappedIndex as cls
+        stored = file.read(path, key, at_least, mapped)
         index = cls(stored.dimensions, stored.metric, stored.dtype, stored.engine)
         index.generation = stored.generation
         index._state = State(stored.table, stored.graph, stored.next_key)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlab.device import Device
 from fedlab.index.engines import HNSW, Annoy, FaissFlat, FaissHNSW
 from fedlab.index.vectorindex import VectorIndex
 
@@ -72,7 +73,7 @@ def check(state: dict[int, int], before: dict[int, int]) -> dict[int, int]:
 
 def readers(index: VectorIndex, folder: Path) -> dict[str, Callable[[], dict[int, int]]]:
     """Ways to see a whole state: all rows' keys, and what tells their versions."""
-    origin, most = np.zeros((1, 2)), 10 * PAIRS
+    origin, most, device = np.zeros((1, 2)), 10 * PAIRS, Device("ward", index)
 
     def searched(exact: bool | None, where: str | None = None) -> dict[int, int]:
         hits = index.search(origin, most, exact=exact, where=where)
@@ -98,6 +99,12 @@ def readers(index: VectorIndex, folder: Path) -> dict[str, Callable[[], dict[int
         assert found == dict(zip(list(opened), opened.labels_of(opened.keys).tolist(), strict=True))
         return found
 
+    def trained() -> dict[int, int]:
+        (x, y), held = device.training(), device.holding_out([])
+        np.testing.assert_array_equal(x[:, 1], y)
+        assert len(held.training()[0]) > 0
+        return dict(zip(x[:, 0].astype(int).tolist(), y.tolist(), strict=True))
+
     def told() -> dict[int, int]:
         frame = index.metadata
         return {key: int(text[1:]) for key, text in frame.text.items()}
@@ -110,6 +117,7 @@ def readers(index: VectorIndex, folder: Path) -> dict[str, Callable[[], dict[int
         "view": viewed,
         "save": saved,
         "metadata": told,
+        "training": trained,
     }
 
 
