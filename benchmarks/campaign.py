@@ -3,6 +3,10 @@
 Each trial alters a saved index at a place drawn from one stratum, and opens it in a fork: it must
 be refused with `IndexFileError`. A crash, another error, or an index that opens is a failure. An
 unaltered file is opened now and then as control; it must open.
+
+With ``--mapped`` the unaltered file is opened as one whose rows stay in it, and is then altered in
+its place, before its rows are read: they must be the same (where the alteration lies elsewhere), or
+be refused.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.files import cut, flipped, spliced
 
-OPENED, REFUSED, WRONG_ERROR = 10, 11, 12
+OPENED, REFUSED, WRONG_ERROR, OTHER_ROWS = 10, 11, 12, 13
 _CHUNK = (1 << 20) + 17
 
 Draw = np.random.Generator
@@ -77,15 +81,20 @@ class Campaign:
             **{f"plain: {name}": (False, how) for name, how in _shared(self.plain).items()},
         }
 
-    def run(self, folder: Path, trials: int, seed: int = 0) -> dict[str, Counter[str]]:
+    def run(
+        self, folder: Path, trials: int, seed: int = 0, mapped: bool = False
+    ) -> dict[str, Counter[str]]:
         """Return, by stratum, how many trials ended in which way."""
         counts: dict[str, Counter[str]] = {}
         for number, (name, sealed, key, content) in enumerate(self._trials(trials, seed)):
             if number % 50 == 0:
                 for good, whose in ((self.sealed[0], self.key), (self.plain[0], None)):
-                    how = _opened_in_a_fork(folder / "control", good, whose)
+                    how = _opened_in_a_fork(
+                        folder / "control", good, whose, good if mapped else None
+                    )
                     counts.setdefault("control", Counter())[how] += 1
-            how = _opened_in_a_fork(folder / "altered", content, key if sealed else None)
+            before = (self.sealed if sealed else self.plain)[0] if mapped else None
+            how = _opened_in_a_fork(folder / "altered", content, key if sealed else None, before)
             counts.setdefault(name, Counter())[how] += 1
         return counts
 
@@ -167,16 +176,24 @@ def _chunks(files: tuple[bytes, bytes]) -> dict[str, Corruption]:
     }
 
 
-def _opened_in_a_fork(path: Path, content: bytes, key: Key | None) -> str:
-    """Open a file in a child, search it if it opens, and say how the child ended."""
-    path.write_bytes(content)
+def _opened_in_a_fork(path: Path, content: bytes, key: Key | None, before: bytes | None) -> str:
+    """Open a file in a child, search it if it opens, and say how the child ended.
+
+    Where it had other content `before`, that is opened mapped, and it changes then.
+    """
+    path.write_bytes(content if before is None else before)
     child = os.fork()
     if not child:
         status = WRONG_ERROR
         try:
-            index = VectorIndex.open(path, key)
-            index.search(index.vectors[:3], k=5, exact=False)
-            status = OPENED
+            index = VectorIndex.open(path, key, mapped=before is not None)
+            rows = index.vectors
+            if before is None:
+                index.search(rows[:3], k=5, exact=False)
+            else:
+                path.write_bytes(content)  # the same file still, of other content
+            same = np.array_equal(rows, index.vectors)
+            status = OPENED if same else OTHER_ROWS
         except IndexFileError:
             status = REFUSED
         finally:
@@ -185,6 +202,7 @@ def _opened_in_a_fork(path: Path, content: bytes, key: Key | None) -> str:
     if os.WIFSIGNALED(how):
         return f"crashed with signal {os.WTERMSIG(how)}"
     names = {OPENED: "opened", REFUSED: "refused", WRONG_ERROR: "ended with another error"}
+    names[OTHER_ROWS] = "gave other rows"
     return names.get(os.WEXITSTATUS(how), f"ended with status {os.WEXITSTATUS(how)}")
 
 
@@ -193,18 +211,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks corrupt", description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, help="corrupted files (10000)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mapped", action="store_true", help="alter files that are open, mapped")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        counts = Campaign.of(folder).run(folder, given.trials, given.seed)
+        counts = Campaign.of(folder).run(folder, given.trials, given.seed, given.mapped)
     width = max(map(len, counts))
     for stratum, ends in counts.items():
         said = ", ".join(f"{count:,} {how}" for how, count in ends.items())
         print(f"{stratum:<{width}}  {said}")
     control = counts.pop("control")
-    bad = sum(sum(ends.values()) - ends["refused"] for ends in counts.values())
+    good = ("refused", "opened") if given.mapped else ("refused",)
+    bad = sum(count for ends in counts.values() for how, count in ends.items() if how not in good)
     wrong_control = sum(control.values()) - control["opened"]
-    print(f"{given.trials:,} corruptions: {bad} not refused; control: {wrong_control} not opened")
+    what = "not refused, with other rows" if given.mapped else "not refused"
+    print(f"{given.trials:,} corruptions: {bad} {what}; control: {wrong_control} not opened")
     return int(bad > 0 or wrong_control > 0)
 
 

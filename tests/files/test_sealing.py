@@ -187,6 +187,15 @@ def test_a_share_of_the_campaign_ends_without_a_crash_and_with_nothing_opened(tm
     assert len(counts) == 22
 
 
+@posix
+@pytest.mark.slow
+def test_a_share_of_the_campaign_on_files_that_are_open_gives_the_same_rows_or_none(tmp_path):
+    counts = Campaign.of(tmp_path, rows=20_000).run(tmp_path, 66, seed=2, mapped=True)
+    assert set(counts.pop("control")) == {"opened"}
+    assert {how for ends in counts.values() for how in ends} == {"refused", "opened"}, counts
+    assert sum(ends["refused"] for ends in counts.values()) > 33
+
+
 PHRASES = [
     "çédille sur un été",
     "Schlüssel für Zoë",
