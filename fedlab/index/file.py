@@ -58,6 +58,31 @@ def empty_table(dimensions: int, dtype: str) -> RowTable:
     return RowTable(columns, dimensions=dimensions)
 
 
+def table_over(given: Mapping[str, Any], dimensions: int, dtype: str) -> RowTable:
+    """Return columns as a table, where they lie; see `VectorIndex.over`."""
+    empty, columns = (
+        empty_table(dimensions, dtype).columns,
+        {n: np.asarray(c) for n, c in given.items()},
+    )
+    rows = len(columns.get("keys", ()))
+    for name, like in empty.items():
+        if name not in columns:
+            raise ValueError(f"there is no column {name!r}; {', '.join(empty)} are needed")
+        column = columns[name]
+        if (column.dtype, column.shape[1:]) != (like.dtype, like.shape[1:]):
+            raise ValueError(
+                f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
+                f"shape {(rows, *like.shape[1:])} is needed"
+            )
+    for name in columns.keys() - empty.keys():
+        kind = columns[name].dtype
+        if kind.str[:2] != "<U" and kind.kind != "T" and kind not in about.BESIDE:
+            raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
+    if wrong := [name for name, column in columns.items() if len(column) != rows]:
+        raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
+    return RowTable(as_texts(columns), dimensions=dimensions)
+
+
 def write(path: str | os.PathLike[str], stored: Stored, key: Sealer | None) -> None:
     """Write an index, whole or not at all; see `VectorIndex.save`."""
     columns = flat(alone(stored.table.columns))

@@ -4,8 +4,9 @@
 as always, and measures the rows. In memory stay keys and squared lengths (12 bytes a row), scales
 of i8 and b1 (4), labels and metadata. Rows are read when they are asked for, in blocks of 1 MiB,
 and every block is checked again, by its digest or by its seal, so that a file that was altered, cut
-short, replaced or removed meanwhile raises `IndexFileError`. Nothing is kept, and of a sealed file
-nothing is ever written in the clear.
+short, replaced or removed meanwhile raises `IndexFileError`. A search holds some 100 MB of them at
+a time, and keeps none; of a sealed file nothing is ever written in the clear. So a search takes as
+long as reading and checking the file does: ask many queries at once.
 
 The exact scan, `within`, filters, `get` and `save` answer with the bits of an index in memory, from
 any number of threads. `vectors` reads all rows, and so does a device that trains on them, for as

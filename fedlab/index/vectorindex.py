@@ -38,7 +38,7 @@ from fedlab.index.radius import as_radius, within
 from fedlab.index.scan import METRICS, Nearest, Queries, scan
 from fedlab.index.state import State, Upserted
 from fedlab.index.table import RowTable
-from fedlab.index.texts import as_texts, plain
+from fedlab.index.texts import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -469,27 +469,9 @@ class VectorIndex(Holder):
         array([[0]], dtype=uint64)
         """
         index = cls(dimensions, metric, dtype, engine)
-        columns = {name: np.asarray(column) for name, column in columns.items()}
-        empty, rows = index._table.columns, len(columns.get("keys", ()))
-        for name, like in empty.items():
-            if name not in columns:
-                raise ValueError(f"there is no column {name!r}; {', '.join(empty)} are needed")
-            column = columns[name]
-            if (column.dtype, column.shape[1:]) != (like.dtype, like.shape[1:]):
-                raise ValueError(
-                    f"{name} has {column.dtype} of shape {column.shape}; (n, ...) {like.dtype} of "
-                    f"shape {(rows, *like.shape[1:])} is needed"
-                )
-        for name in columns.keys() - empty.keys():
-            kind = columns[name].dtype
-            if kind.str[:2] != "<U" and kind.kind != "T" and kind not in about.BESIDE:
-                raise ValueError(f"{name} has {kind.str}; give it as an index's `columns` do")
-        if wrong := [name for name, column in columns.items() if len(column) != rows]:
-            raise ValueError(f"{', '.join(wrong)}: of another length than the {rows} keys")
-        largest = int(columns["keys"].max(initial=0)) + 1 if rows else 0
-        next_key = max(whole_number(next_key, "next_key", 0), largest)
-        table = RowTable(as_texts(columns), dimensions=index.dimensions)
-        index._state = State(table, next_key=next_key)
+        table = file.table_over(columns, index.dimensions, dtype)
+        largest = int(table.columns["keys"].max(initial=0)) + 1 if table.rows else 0
+        index._state = State(table, next_key=max(whole_number(next_key, "next_key", 0), largest))
         return index
 
     def rows_of(self, keys: ArrayLike) -> Places:

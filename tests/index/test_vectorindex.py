@@ -666,7 +666,7 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("operation", ["add", "remove", "build"])
+@pytest.mark.parametrize("operation", ["add", "upsert", "remove", "build"])
 def test_an_interrupt_on_any_line_leaves_the_old_index_or_the_new(
     operation: str, tmp_path: Path
 ) -> None:
@@ -682,6 +682,7 @@ def test_an_interrupt_on_any_line_leaves_the_old_index_or_the_new(
 
     calls: dict[str, Callable[[VectorIndex], object]] = {
         "add": lambda index: index.add(rows[50:], labels=np.arange(10) / 2),
+        "upsert": lambda index: index.upsert(rows[50:], range(27, 37), labels=np.arange(10) / 2),
         "remove": lambda index: index.remove([1, 3, 35]),
         "build": lambda index: index.build_graph(),
     }
