@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedlab import Federation, LocalSGD
 from fedlab.device import Device
 from fedlab.erasure import Fingerprints, audit_erasure
 from fedlab.files.keys import Key, Passphrase
@@ -23,6 +24,8 @@ from fedlab.index.certificate import content_hash
 from fedlab.index.file import IndexFileError
 from fedlab.index.scan import Queries
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.models import SoftmaxRegression
+from fedlab.search import FederatedSearch
 from tests.helpers import DTYPES, METRICS, clustered, content, filled, normal, run_child
 from tests.index.test_file import DAMAGE, FORGED, labelled, parts_of, sealed
 
@@ -164,6 +167,29 @@ def test_a_device_learns_from_a_mapped_index(opened: Any, key: Key | None) -> No
     assert one.class_counts() == other.class_counts()
     # Rows that were read for this once aren't kept.
     assert not any(array.ndim == 2 for _, array in other.buffers())
+
+
+def test_devices_over_mapped_indexes_learn_and_search_together(tmp_path: Path) -> None:
+    held, mapped = [], []
+    for number in range(3):
+        index = VectorIndex(12, "cosine", "f16")
+        rows = clustered(80, 12, seed=number)
+        index.add(rows, keys=np.arange(80) + 100 * number, labels=np.arange(80) % 3)
+        index.save(tmp_path / f"{number}.index", KEY)
+        held.append(Device(number, index))
+        opened = VectorIndex.open(tmp_path / f"{number}.index", KEY, mapped=True)
+        mapped.append(Device(number, opened))
+    queries = normal(4, 12, seed=9)
+    one, other = (FederatedSearch(devices).search(queries, k=5) for devices in (held, mapped))
+    np.testing.assert_array_equal(one.keys, other.keys)
+    np.testing.assert_array_equal(one.distances, other.distances)
+    trained = []
+    for devices in (held, mapped):
+        local = LocalSGD(learning_rate=0.1)
+        federation = Federation(devices, SoftmaxRegression(12, 3), local=local, seed=0)
+        federation.run(2)
+        trained.append(federation.parameters)
+    np.testing.assert_array_equal(*trained)
 
 
 def test_sizes_never_ask_it_for_a_graph(large: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,3 +486,4 @@ def test_a_file_larger_than_memory_is_searched(key: Key | None, tmp_path: Path) 
         key.write(tmp_path / "key")
     said = run_child(LIMITED, path, tmp_path / "key" if key else "none", str(200 << 20))
     assert said.split("\n")[:2] == ["MemoryError", f"{expected} {rows}"]
+    path.unlink()  # pytest would keep it for a while
