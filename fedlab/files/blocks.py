@@ -95,7 +95,12 @@ class FileArray:
         how : Unsealed, or list of bytes
             Who read all of a sealed file before; of another, the digests of the array's blocks.
         """
-        self.file, self._start, self._how = file, start, how
+        self._file, self._start, self._how = file, start, how
+
+    @property
+    def path(self) -> str:
+        """Where its file stands."""
+        return self._file.path
 
     def __len__(self) -> int:
         rows, *_ = self.shape
@@ -148,11 +153,11 @@ class FileArray:
     def _block(self, number: int) -> bytes:
         if isinstance(self._how, Unsealed):
             try:
-                return self._how.again(number, self.file.read)
+                return self._how.again(number, self._file.read)
             except SealError as error:
-                raise self.file.refused("was altered") from error
+                raise self._file.refused("was altered") from error
         begin = number * BLOCK
-        content = self.file.read(self._start + begin, min(BLOCK, self.nbytes - begin))
+        content = self._file.read(self._start + begin, min(BLOCK, self.nbytes - begin))
         if sha256(content).digest() != self._how[number]:
-            raise self.file.refused("was altered")
+            raise self._file.refused("was altered")
         return content

@@ -113,6 +113,14 @@ class VectorIndex(Holder):
         self._assigning, self._saving, self._library = RLock(), Lock(), ReadWriteLock()
 
     def _writing(self) -> AbstractContextManager[Any]:
+        if self.mapped:
+            path = self._table.columns["codes"].path
+            raise ValueError(
+                f"this index is mapped: its rows are read from {path}, "
+                "and it can't be changed, searched by a graph (exact=False) or copied to another "
+                "process; open the file without mapped=True, or take rows into memory by "
+                "view(start, stop)"
+            )
         return self._assigning
 
     @property
@@ -210,7 +218,7 @@ class VectorIndex(Holder):
 
     @property
     def mapped(self) -> bool:
-        """Whether its rows stay in a file (see `fedlab.index.mapped`)."""
+        """Whether its rows stay in a file (see `open`)."""
         return self._table.mapped
 
     @property
@@ -229,7 +237,8 @@ class VectorIndex(Holder):
 
     def __getstate__(self) -> dict[str, Any]:
         # For copies and for other processes: a graph can't go along, and is rebuilt.
-        table, _, *others = self._state
+        with self._writing():
+            table, _, *others = self._state
         state = State(table.slice(0, table.rows), None, *others)
         return vars(self) | {"_state": state, "_assigning": 0, "_saving": 0, "_library": 0}
 
@@ -706,7 +715,8 @@ class VectorIndex(Holder):
         replaced; other names of the old file (hard links) keep it, and are kept in `linked` for
         the audit of an erasure. A graph that remembers removed rows is left out, since it would
         take their bytes along, and so is what an engine can't turn into bytes; it is rebuilt when
-        it is used, or now with `rebuild`.
+        it is used, or now with `rebuild`. A mapped index that is saved over its own file reads that
+        from then on, and leaves a graph out.
 
         Parameters
         ----------
@@ -737,6 +747,9 @@ class VectorIndex(Holder):
                 )
                 file.write(path, stored, key)
             self.generation, self.linked = generation, self.linked + linked
+            if table.mapped and os.path.realpath(path) == table.columns["codes"].path:
+                table = file.read(path, key, generation, mapped=True).table
+                self._state = State(table, next_key=next_key)
 
     def _kind(self) -> dict[str, Any]:
         kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
@@ -763,8 +776,7 @@ class VectorIndex(Holder):
             was saved. Somebody who puts an older file in its place,
             sealed under the same key, is noticed by whoever keeps the number elsewhere.
         mapped : bool
-            Whether rows stay in the file, which may then be larger than memory; see
-            `fedlab.index.mapped`.
+            Whether rows stay in the file, which may then be larger than memory (see below).
 
         Raises
         ------
@@ -779,9 +791,34 @@ class VectorIndex(Holder):
         UserWarning
             If another version of the engine's library wrote the graph; it is left out, and rebuilt
             when used.
+
+        Notes
+        -----
+        A mapped file is read twice, in constant memory: every byte is checked as always, and rows
+        are measured. In memory stay keys and squared lengths (12 bytes a row), scales of i8 and b1
+        (4), labels and metadata. Rows are read when they are asked for, in blocks of 1 MiB, and
+        every block is checked again, by its digest or by its seal: a file that was altered, cut
+        short, replaced or removed meanwhile raises `IndexFileError`. A search holds 64 MB of rows
+        at a time, and keeps none; of a sealed file nothing is ever written in the clear.
+
+        The exact scan, `within`, filters, `get` and `save` answer with the bits of an index in
+        memory, from any number of threads. `vectors` reads all rows, and so does a device that
+        trains on them, for as long as it does; `view` reads a part into an index in memory that may
+        be changed. The mapped index may not, and has no graph: the one in the file is left there.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ward.index")
+        >>> index = VectorIndex(2)
+        >>> keys = index.add([[1.0, 0.0], [0.0, 1.0]])
+        >>> index.save(path)
+        >>> mapped = VectorIndex.open(path, mapped=True)
+        >>> mapped.search([0.9, 0.1], k=1).keys
+        array([[0]], dtype=uint64)
+        >>> mapped.view().add([[1.0, 1.0]])
+        array([2], dtype=uint64)
         """
-        if mapped:
-            from fedlab.index.mapped import MappedIndex as cls
         stored = file.read(path, key, at_least, mapped)
         index = cls(stored.dimensions, stored.metric, stored.dtype, stored.engine)
         index.generation = stored.generation
