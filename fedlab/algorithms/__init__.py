@@ -21,6 +21,7 @@ from fedlab.algorithms.knn_per import KNNPer, Memory
 from fedlab.algorithms.lora import FedExLoRA, FFALoRA, FlexLoRA, FLoRA
 from fedlab.algorithms.moon import MOON
 from fedlab.algorithms.personal import Alone, FineTuned
+from fedlab.algorithms.pfedrec import PFedRec
 from fedlab.algorithms.qffl import QFFL
 from fedlab.algorithms.scaffold import Scaffold
 from fedlab.algorithms.shared_parts import FedBN, FedPer, FedRep
@@ -53,6 +54,7 @@ __all__ = [
     "FlexLoRA",
     "KNNPer",
     "Memory",
+    "PFedRec",
     "Scaffold",
     "Stateless",
     "TextMemory",
@@ -74,7 +76,20 @@ class WithServer:
 
 _KINDS: tuple[Any, ...] = (
     *(FedAvg, FedProx, Scaffold, FedNova, FedDyn, QFFL, AFL, FineTuned, Alone, Ditto, APFL),
-    *(FedPer, FedRep, FedBN, IFCA, FFALoRA, FLoRA, FedExLoRA, FlexLoRA, MOON, FedProto, FedDBE),
+    *(
+        FedPer,
+        FedRep,
+        FedBN,
+        PFedRec,
+        IFCA,
+        FFALoRA,
+        FLoRA,
+        FedExLoRA,
+        FlexLoRA,
+        MOON,
+        FedProto,
+        FedDBE,
+    ),
 )
 _ALGORITHMS: dict[str, Any] = {kind.__name__.lower(): kind() for kind in _KINDS}
 #: What papers name in one word: federated averaging, and what the server does.

@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     PRIVATE_ROWS = 60
     GRAPH = 70
     STUDY = 80
+    CANDIDATES = 90
 
 
 def address_of(name: int | str) -> int:

@@ -22,6 +22,7 @@ from fedlab.data.loading.loaders import (
     load_mnist5k,
 )
 from fedlab.data.loading.pull import pull, verify
+from fedlab.data.loading.ratings import Ratings, load_movielens, load_ratings
 from fedlab.data.loading.registry import (
     DataChanged,
     DataError,
@@ -71,6 +72,7 @@ __all__ = [
     "Pretrained",
     "Projection",
     "ProjectionLoss",
+    "Ratings",
     "Source",
     "Synthetic",
     "Table",
@@ -103,7 +105,9 @@ __all__ = [
     "load_images",
     "load_minilm",
     "load_mnist5k",
+    "load_movielens",
     "load_newsgroups",
+    "load_ratings",
     "load_reuters",
     "load_smollm2",
     "load_words",

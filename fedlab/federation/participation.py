@@ -96,6 +96,8 @@ class Participation:
         if known is None:  # as most are, in a round of many devices
             self._changes[place] = [_Change(round, keys, _NONE)]
             return
+        if np.array_equal(keys, known):
+            return
         came, went = np.setdiff1d(keys, known), np.setdiff1d(known, keys)
         if len(came) or len(went):
             self._changes[place].append(_Change(round, came, went))

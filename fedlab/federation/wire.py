@@ -64,7 +64,13 @@ class Wire:
                 continue
             travels, layouts[name] = self.travels(name), self.layout
             if travels is not None:
-                blocks[name] = np.ascontiguousarray(block[:, travels])
+                first, last = np.flatnonzero(travels)[[0, -1]]
+                piece = slice(first, last + 1)
+                blocks[name] = (
+                    np.ascontiguousarray(block[:, piece])  # one stretch is copied at once
+                    if travels[piece].all()
+                    else block.compress(travels, axis=1)
+                )
                 layouts[name] = self.layout.part(travels)
         if buffers is not None:
             blocks[BUFFERS] = buffers

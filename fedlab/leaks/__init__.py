@@ -29,7 +29,7 @@ from fedlab.leaks.defences import (
     Undefended,
 )
 from fedlab.leaks.meter import ATTACKS, DEFENCES, leak_summary, leak_table, measure_leaks
-from fedlab.leaks.models import Overheard, membership_auc, row_from_change
+from fedlab.leaks.models import Overheard, chosen_auc, membership_auc, row_from_change
 from fedlab.leaks.scene import Scene
 from fedlab.leaks.trilateration import Prior, trilaterate
 
@@ -54,6 +54,7 @@ __all__ = [
     "Shares",
     "Trilateration",
     "Undefended",
+    "chosen_auc",
     "leak_summary",
     "leak_table",
     "measure_leaks",

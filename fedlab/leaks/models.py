@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fedlab.core.typing import F64, Array
+from fedlab.core.typing import F64, Array, Bool
 from fedlab.device.states import DeviceStates
 from fedlab.leaks.attacks import separation
 from fedlab.models.base import Model
@@ -88,6 +89,43 @@ def membership_auc(
 
     harder = 0.0 if reference is None else losses(reference)
     return separation(harder - losses(parameters), len(members))
+
+
+def chosen_auc(
+    vectors: Array, chosen: ArrayLike, expected: ArrayLike = 0.0, among: Bool | None = None
+) -> float:
+    """Return how well the change of items' vectors tells which a user chose: AUC, 0.5 by chance.
+
+    In a step, the bias of an item that was chosen rises, that of one drawn as a negative falls, and
+    those of all others stay: negatives are no cover. Of a sum over users, what is told is what
+    rises more than expected.
+
+    Parameters
+    ----------
+    vectors : (items, n) array
+        Their change, biases last (see `fedlab.models.MatrixFactorisation`).
+    chosen : (c,) ints
+        Items of the user who is attacked.
+    expected : (items,) array, optional
+        How much the biases would move without that user: by other rounds, say.
+    among : (items,) mask, optional
+        The candidates; by default all items.
+
+    Source: Chai et al., "Secure federated matrix factorization", IEEE Intelligent Systems 2021,
+    for what gradients tell of ratings; Yuan et al., "Interaction-level membership inference attack
+    against federated recommender systems", WWW 2023.
+
+    Examples
+    --------
+    >>> chosen_auc(np.array([[0.0, 0.0], [0.1, 0.3], [0.2, -0.2]]), chosen=[1])
+    1.0
+    """
+    rises = np.asarray(vectors, np.float64)[:, -1] - np.asarray(expected, np.float64)
+    candidates = np.ones(len(rises), np.bool_) if among is None else among
+    members = np.zeros(len(rises), np.bool_)
+    members[np.asarray(chosen)] = True
+    inside, outside = rises[members & candidates], rises[~members & candidates]
+    return separation(np.concatenate([inside, outside]), len(inside))
 
 
 def row_from_change(weights: Array, bias: Array) -> F64:

@@ -46,8 +46,10 @@ class RowChoice(Protocol):
     that each device receives for it in each round, such as queries.
     """
 
-    def choose(self, device: Device, given: Given) -> Places | None:
+    def choose(self, device: Device, given: Given) -> Places | Rows | None:
         """Return places among the device's training rows, (r,); they may repeat. None for all.
+
+        Or rows to train on instead, such as its own with others that it has drawn (`Negatives`).
 
         The device shows what rules before this one have left.
         """
@@ -60,7 +62,7 @@ class Chosen(Device):
     def __init__(self, device: Device, rule: RowChoice, *given: Any) -> None:
         self.id, self._of, self._rule, self._given = device.id, device, rule, given
         self._held_out, self._places, self._known = device._held_out, None, None
-        self._found: tuple[int, Places | None] | None = None
+        self._found: tuple[int, Places | Rows | None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("index", "profile"):
@@ -74,26 +76,33 @@ class Chosen(Device):
 
     @property
     def training_keys(self) -> U64:
-        """(r,) keys of the rows that were chosen, in the order of `training`, read-only."""
+        """(r,) keys of the rows that were chosen, in the order of `training`, read-only.
+
+        Where others are shown instead, of those that it would have trained on.
+        """
         chosen = self.training_rows().chosen
+        if self._found is not None and isinstance(self._found[1], Rows):
+            return self._of.training_keys
         return self.index.keys if chosen is None else read_only(self.index.keys[chosen])
 
     def training_rows(self) -> Rows:
-        """Return the rows that were chosen."""
+        """Return the rows that were chosen, or are shown instead."""
         held, edits = self._of.training_rows(), self.index.edits
         if self._found is None or self._found[0] != edits:
             self._found = edits, self._asked(len(held)) if len(held) else None
         places = self._found[1]
         if places is None:
             return held
+        if isinstance(places, Rows):
+            return places
         return Rows(held.x, held.y, places if held.chosen is None else held.chosen[places])
 
-    def _asked(self, rows: int) -> Places | None:
+    def _asked(self, rows: int) -> Places | Rows | None:
         model, parameters, address = self._given
         draw = generator(purpose=Purpose.ROWS, device=self.id, **address)
         given = self._rule.choose(self._of, Given(model, parameters, draw))
-        if given is None:
-            return None
+        if given is None or isinstance(given, Rows):
+            return given
         places = np.asarray(given)
         whole = places.ndim == 1 and places.dtype.kind in "iu" and len(places) > 0
         if not whole or not 0 <= places.min() <= places.max() < rows:

@@ -236,14 +236,16 @@ def _trained(
             good[list(done.aside)] = False
         error, epochs = error or done.error, epochs + passes
         changes = done.changes
-        if phase.keep is not None or len(phases) > 1 or phase.observe is not None:
+        if len(phases) > 1 or phase.observe is not None or (phase.keep and phase.stays is None):
             end = given.start + changes
         if phase.vectors > 1:
             first = model.layout.size
             changes, rest = changes[:, :first], end[:, first:] if end is not None else None
             end = None if end is None else end[:, :first]
-        else:
-            rest = end if phase.stays is None or end is None else end[:, phase.stays]
+        elif phase.keep is None or phase.stays is None:
+            rest = end
+        else:  # a few of many numbers, it may be: the others are not added up for it
+            rest = given.start[..., phase.stays] + changes.compress(phase.stays, axis=1)
         if phase.observe is not None and end is not None:
             start = np.broadcast_to(given.start, (len(places), given.start.shape[-1]))
             seen, failed = _observed(ready, model, places, good, phase.observe, start, end)

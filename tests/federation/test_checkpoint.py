@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
     *("fedavg", "fedavgm", "fedprox", "scaffold", "fednova", "fedadam", "fedyogi", "fedadagrad"),
     *("feddyn", "qffl", "afl", "finetuned", "alone", "ditto", "apfl", "fedper", "fedrep", "ifca"),
-    *("moon", "fedproto", "feddbe"),
+    *("pfedrec", "moon", "fedproto", "feddbe"),
 )
 ALGORITHMS: dict[str, Any] = {name: by_name(name) for name in NAMES} | {
     "fedbn": FedBN(keep=("bias1",)),

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fedlab import MLP, Device, Federation, LocalSGD, SoftmaxRegression, VectorIndex
+from fedlab.algorithms import FedPer
 from fedlab.fleet import Poisson
-from fedlab.leaks import Overheard, membership_auc, row_from_change
-from fedlab.models import LinearRegression
+from fedlab.leaks import Overheard, chosen_auc, membership_auc, row_from_change
+from fedlab.models import LinearRegression, MatrixFactorisation
+from fedlab.training.negatives import Negatives
 from fedlab.updates import ChainError, ClipNorm, FixedPoint, LocalNoise, PrivateMean, SecureSum
 
 DRAW = np.random.default_rng(5)
@@ -129,3 +131,38 @@ def test_behind_masks_there_is_nothing_to_overhear() -> None:
     parts = [ClipNorm(1.0), FixedPoint(1.0), SecureSum(), Overheard()]
     with pytest.raises(ChainError, match="Overheard"):
         Federation(devices, SoftmaxRegression(5, 2), updates=parts)
+
+
+def test_what_a_user_chose_is_read_off_one_update_and_hides_in_a_sum() -> None:
+    """With a step on each row, biases of chosen items rise, of negatives fall, others stay."""
+    draw, items = np.random.default_rng(0), 60
+    model = MatrixFactorisation(items, 4)
+    fleet = []
+    for user in range(40):
+        index = VectorIndex(1, "l2sq")
+        chosen = draw.permutation(items)[:10].astype(np.float32)
+        index.add(chosen[:, None], labels=[1] * 10)
+        fleet.append(Device(user, index))
+    ear = Overheard()
+    given = {"algorithm": FedPer(("user*",)), "rows": Negatives(items), "updates": [ear]}
+    Federation(fleet, model, local=LocalSGD(batch_size=4), weights="uniform", **given).round()
+    changes = {p: c.reshape(items, 5) for p, c in ear.changes.items()}
+    whole = sum(changes.values())
+    one, blind, summed, least = [], [], [], []
+    for place, change in changes.items():
+        mine = fleet[place].training()[0].ravel().astype(int)
+        one.append(chosen_auc(change, mine))
+        expected = (whole - change)[:, -1] * 40 / 39
+        blind.append(chosen_auc(whole, mine))
+        summed.append(chosen_auc(whole, mine, expected))
+        least.append(chosen_auc(whole - change, mine))
+    assert min(one) > 0.98
+    assert np.mean(least) == pytest.approx(0.5, abs=0.05)  # nothing of its own
+    assert 0.55 < np.mean(blind) < 0.75
+    assert np.mean(summed) > 0.98  # who knows all others knows the last
+
+
+def test_only_candidates_count() -> None:
+    vectors = np.array([[0.3], [0.2], [-0.1], [0.9]])
+    assert chosen_auc(vectors, [0], among=np.array([True, True, True, False])) == 1.0
+    assert chosen_auc(vectors, [0]) == pytest.approx(2 / 3)

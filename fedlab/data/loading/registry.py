@@ -156,7 +156,7 @@ def sources() -> Mapping[str, Source]:
     --------
     >>> sorted(sources())
     ['breast_cancer', 'diabetes', 'digits', 'glove', 'heart', 'icd10', 'minilm', 'mnist5k', \
-'newsgroups', 'reuters', 'smollm2']
+'movielens', 'newsgroups', 'reuters', 'smollm2']
     """
     packaged = _HERE.with_name("sources.toml")  # stands there in an installed wheel only
     path = packaged if packaged.is_file() else _CHECKOUT / "data" / "sources.toml"

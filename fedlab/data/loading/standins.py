@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 def load_images() -> Dataset:
     """Load MNIST-5k, or else scikit-learn's smaller digits, with a warning."""
-    return _either(load_mnist5k, load_digits, "1,797 digits of 8 x 8 pixels")
+    return either(load_mnist5k, load_digits, "1,797 digits of 8 x 8 pixels")
 
 
 def load_words(rows: int) -> WordVectors:
@@ -50,13 +50,13 @@ def load_words(rows: int) -> WordVectors:
         return WordVectors(names[:rows], digits.x[:rows].copy(), digits.origin)
 
     what = "at most 1,797 images of digits, named like words"
-    return _either(lambda: load_glove(rows), named, what)
+    return either(lambda: load_glove(rows), named, what)
 
 
 def load_clinics() -> Table:
     """Load UCI heart with its four hospitals, or else breast tumours dealt to four made-up ones."""
     what = "569 breast tumours, dealt to four made-up hospitals with unlike shares of ill"
-    return _either(load_heart, _made_up_clinics, what)
+    return either(load_heart, _made_up_clinics, what)
 
 
 def _made_up_clinics() -> Table:
@@ -73,7 +73,7 @@ def _made_up_clinics() -> Table:
     return Table(frame, "disease", "hospital", tumours.features, (), target, tumours.origin)
 
 
-def _either(load: Callable[[], T], other: Callable[[], T], what: str) -> T:
+def either(load: Callable[[], T], other: Callable[[], T], what: str) -> T:
     """Return what one function loads, or else, with a warning, what another one does."""
     try:
         return load()

@@ -1,0 +1,111 @@
+"""How good recommendations are, where of each user one item is held out: its rank, among which.
+
+A rank counts from 1; of equal scores the held-out item stands last, so that a constant finds
+nothing. The mean of `hits` is HR@k, that of `gains` nDCG@k.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlab.core.randomness import Purpose, generator
+from fedlab.core.typing import F64, I64, Bool
+from fedlab.core.validation import whole_number
+
+
+def full_ranks(scores: F64, item: I64, free: Bool) -> I64:
+    """Return the rank of each user's item among all that are free, (u,).
+
+    Parameters
+    ----------
+    scores : (u, items) array
+    item : (u,) ints
+        The one that was held out.
+    free : (u, items) mask
+        What may be recommended: what the user had before is not.
+
+    Examples
+    --------
+    >>> full_ranks(np.array([[3.0, 2.0, 1.0, 2.0]]), np.array([1]), np.array([[0, 1, 1, 1]]) > 0)
+    array([2])
+    """
+    own = np.take_along_axis(scores, item[:, None], axis=1)
+    others = free & (np.arange(scores.shape[1]) != item[:, None])
+    return np.asarray(1 + ((scores >= own) & others).sum(axis=1))
+
+
+def sampled_ranks(scores: F64, item: I64, free: Bool, count: int = 99, seed: int = 0) -> I64:
+    """Return ranks among the item and `count` others alone, drawn without replacement, (u,).
+
+    See `full_ranks` for the arguments. `sampled_hits` tells what to expect of it.
+    """
+    few = np.zeros(free.shape, np.bool_)
+    for user, wanted in enumerate(item.tolist()):
+        others = np.flatnonzero(free[user])
+        others = others[others != wanted]
+        whole_number(count, "count", 1, len(others))
+        draw = generator(seed, Purpose.CANDIDATES, device=user)
+        few[user, draw.choice(others, count, replace=False)] = True
+    return full_ranks(scores, item, few)
+
+
+def sampled_hits(ranks: ArrayLike, candidates: ArrayLike, count: int = 99, k: int = 10) -> F64:
+    """Return the chance that an item of some full rank is among the first k of a sample.
+
+    Parameters
+    ----------
+    ranks : (u,) ints
+        Among all that are free.
+    candidates : int or (u,) ints
+        How many are free, besides the item.
+    count, k : int
+
+    Source: Krichene and Rendle, "On sampled metrics for item recommendation", KDD 2020, section 4;
+    drawn without replacement the law is hypergeometric.
+
+    Examples
+    --------
+    >>> sampled_hits([1, 50, 168, 500], 1600).round(2)
+    array([1. , 1. , 0.4, 0. ])
+    """
+    from scipy.stats import hypergeom
+
+    above = np.asarray(ranks) - 1
+    return np.asarray(hypergeom.cdf(k - 1, np.asarray(candidates), above, count))
+
+
+def hits(ranks: I64, k: int = 10) -> F64:
+    """Return 1 where the item is among the first k, else 0, (u,)."""
+    return np.asarray(ranks <= k, np.float64)
+
+
+def gains(ranks: I64, k: int = 10) -> F64:
+    """Return 1 / log2(1 + rank) where the item is among the first k, else 0, (u,): its nDCG@k."""
+    return np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0)
+
+
+def firsts(scores: F64, free: Bool, k: int = 10) -> I64:
+    """Return the k items of the highest scores, among those that are free, (u, k)."""
+    return np.argsort(np.where(free, -scores, np.inf), axis=1, kind="stable")[:, :k]
+
+
+def catalogue_use(lists: I64, counts: I64) -> dict[str, float]:
+    """Return ``coverage``, the share of items in any list, and the lists' ``popularity``.
+
+    The latter is how often listed items were chosen before, by how often items were on average: 1
+    is no bias towards the popular ones.
+
+    Parameters
+    ----------
+    lists : (u, k) ints
+    counts : (items,) ints
+        How often each item was chosen.
+
+    Examples
+    --------
+    >>> catalogue_use(np.array([[0, 1], [0, 2]]), np.array([6, 3, 3, 0]))
+    {'coverage': 0.75, 'popularity': 1.5}
+    """
+    popularity = counts[lists].mean() / counts.mean()
+    return {"coverage": len(np.unique(lists)) / len(counts), "popularity": float(popularity)}

@@ -1,0 +1,92 @@
+"""Ranks of held-out items: by hand, against other implementations, and the law of samples."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from sklearn.metrics import ndcg_score
+
+from fedlab import VectorIndex
+from fedlab.metrics import judge
+from fedlab.metrics.ranking import (
+    catalogue_use,
+    firsts,
+    full_ranks,
+    gains,
+    hits,
+    sampled_hits,
+    sampled_ranks,
+)
+
+DRAW = np.random.default_rng(0)
+SCORES = DRAW.normal(size=(40, 60))
+ITEM = DRAW.integers(0, 60, 40)
+FREE = DRAW.random((40, 60)) < 0.7
+FREE[np.arange(40), ITEM] = True
+
+
+def test_ranks_by_hand():
+    scores = np.array([[5.0, 4, 3, 2, 1], [5, 4, 3, 2, 1]])
+    free = np.array([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]) > 0
+    ranks = full_ranks(scores, np.array([2, 4]), free)
+    assert ranks.tolist() == [2, 5]  # of the first user, item 0 is not free
+    assert hits(ranks, 4).tolist() == [1, 0]
+    np.testing.assert_allclose(gains(ranks, 4), [1 / np.log2(3), 0])
+
+
+def test_a_constant_finds_nothing():
+    assert full_ranks(np.zeros((1, 5)), np.array([0]), np.ones((1, 5)) > 0).tolist() == [5]
+
+
+def test_they_agree_with_other_implementations():
+    ranks, lists = full_ranks(SCORES, ITEM, FREE), firsts(SCORES, FREE)
+    judged = judge(lists, [{one} for one in ITEM.tolist()])
+    np.testing.assert_allclose(hits(ranks), judged.success())
+    np.testing.assert_allclose(gains(ranks), judged.ndcg())
+    for user, wanted in enumerate(ITEM):
+        truth = (np.flatnonzero(FREE[user]) == wanted)[None]
+        theirs = ndcg_score(truth, SCORES[user, FREE[user]][None], k=10)
+        assert gains(ranks)[user] == pytest.approx(theirs)
+
+
+def test_samples_follow_the_law():
+    """The mean over many samples is what the hypergeometric law says of the full ranks."""
+    ranks = full_ranks(SCORES, ITEM, FREE)
+    told = sampled_hits(ranks, FREE.sum(axis=1) - 1, 15, 5)
+    found = [hits(sampled_ranks(SCORES, ITEM, FREE, 15, seed), 5) for seed in range(300)]
+    error = np.sqrt(told * (1 - told) / 300)
+    assert (np.abs(np.mean(found, axis=0) - told) <= 4 * error + 1e-9).all()
+    assert told.mean() > hits(ranks, 5).mean() + 0.15  # a sample flatters
+
+
+def test_the_law_by_counting():
+    """Rank 4 of 8: 3 of 7 others lie above; samples of 3 in which fewer than 2 of them are."""
+    samples = [sum(one < 3 for one in sample) < 2 for sample in combinations(range(7), 3)]
+    assert sampled_hits(4, 7, count=3, k=2) == pytest.approx(np.mean(samples))
+
+
+def test_a_sample_of_all_is_the_full_ranking():
+    everything = np.ones((40, 60), bool)
+    sampled = sampled_ranks(SCORES, ITEM, everything, 59, seed=5)
+    assert (sampled == full_ranks(SCORES, ITEM, everything)).all()
+    with pytest.raises(ValueError, match="count"):
+        sampled_ranks(SCORES, ITEM, everything, 60)
+
+
+def test_use_of_the_catalogue_by_hand():
+    told = catalogue_use(np.array([[0, 1], [0, 2]]), np.array([6, 3, 3, 0]))
+    assert told == {"coverage": 0.75, "popularity": 1.5}
+
+
+def test_an_index_of_items_gives_the_same_lists():
+    """A user's vector asks the items' index, and what was seen is filtered out."""
+    items = DRAW.normal(size=(60, 9)).astype(np.float32)
+    users = DRAW.normal(size=(40, 9)).astype(np.float32)
+    index = VectorIndex(9, "inner")
+    index.add(items, keys=np.arange(60))
+    lists = firsts(users @ items.T, FREE)
+    for user in range(40):
+        found = index.search(users[user], 10, where=FREE[user])
+        assert found.keys.ravel().tolist() == lists[user].tolist()
