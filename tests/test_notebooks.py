@@ -105,6 +105,15 @@ SMALL = {
         "rounds": 1,
         "stories": [32, 1],
     },
+    "17_recommend_without_sharing_ratings": {
+        "seeds": [0, 1],
+        "users": 120,
+        "strangers": 20,
+        "cohort": 30,
+        "rounds": 3,
+        "passes": 1,
+        "sums": [1, 3, 10],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ from fedlab.models import AdditiveFactorisation, MatrixFactorisation
 from fedlab.training import Phase, train_cohort, train_device
 from fedlab.training.choice import Chosen
 from fedlab.training.negatives import Negatives
+from fedlab.updates import ClipNorm, FixedPoint, SecureSum
 
 ITEMS = 9
 LIKES = MatrixFactorisation(ITEMS, 3, l2=0.01)
@@ -207,3 +208,15 @@ def test_strangers_fit_their_vector_alone_to_items_that_stay(fleet):
     for own in federation.personal_parameters(fleet[3:]):
         assert (own[items] == federation.parameters[items]).all()
         assert (own[~items] != federation.parameters[~items]).all()
+
+
+def test_items_learn_the_same_behind_masks(fleet):
+    """A secure sum hides each update, and leaves the mean, up to its rounding."""
+    clip = ClipNorm(1.0)
+    masks = [clip, FixedPoint(1.0, bits=32), SecureSum()]
+    plain, hidden = (
+        federated(fleet, FedPer(("user*",)), updates=stages) for stages in ([clip], masks)
+    )
+    plain.run(2)
+    hidden.run(2)
+    np.testing.assert_allclose(hidden.parameters, plain.parameters, atol=1e-6)
