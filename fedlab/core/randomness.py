@@ -50,6 +50,8 @@ class Purpose(IntEnum):
     PRIVATE_ROWS = 60
     GRAPH = 70
     STUDY = 80
+    VALIDATORS = 90
+    FEDEX = 91
 
 
 def address_of(name: int | str) -> int:
