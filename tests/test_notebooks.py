@@ -105,6 +105,15 @@ SMALL = {
         "rounds": 1,
         "stories": [32, 1],
     },
+    "18_tune_the_federation": {
+        "devices": 12,
+        "cohort": 4,
+        "rounds": 24,
+        "each": 3,
+        "judges": [1, 12],
+        "epsilons": [10.0],
+        "seeds": [0, 1],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -23,7 +23,7 @@ from fedlab.core.settings import described
 from fedlab.core.validation import of_kind, one_of, positive, whole_number
 from fedlab.study.judging import CLOSE, Validators, finalists, guessed, resampled
 from fedlab.study.points import Point, Range, Space, drawn, grid
-from fedlab.study.trials import Search, Trial, brackets
+from fedlab.study.trials import Trial, Trials, brackets
 from fedlab.study.tuning import distribution
 
 if TYPE_CHECKING:
@@ -174,14 +174,14 @@ def tuned(
     points = points or drawn(space, needed, seed)
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
-    search = Search(make, bytes, judges, seed, sum(map(len, plan)), folder)
+    search = Trials(make, bytes, judges, seed, sum(map(len, plan)), folder)
     if way == "fedex":
         return _ended(search, rounds, _shared(search, points, rounds))
     search.run(plan, _asked(space, judges, seed) if way == "tpe" else _given(points))
     return _ended(search, rounds)
 
 
-def _ended(search: Search, rounds: int, probabilities: Any = None) -> Tuned:
+def _ended(search: Trials, rounds: int, probabilities: Any = None) -> Tuned:
     """Compare the best trials, and let the best one go on with what is left."""
     import pandas as pd
 
@@ -217,7 +217,7 @@ def _ended(search: Search, rounds: int, probabilities: Any = None) -> Tuned:
     return Tuned(best.point, best.federation, table, told, epsilon, probabilities)
 
 
-def _shared(search: Search, points: list[Point], rounds: int) -> pd.DataFrame:
+def _shared(search: Trials, points: list[Point], rounds: int) -> pd.DataFrame:
     """Train in one run by FedEx; return how probable it found each point."""
     import pandas as pd
 

@@ -82,7 +82,7 @@ class Trial:
 
 
 @dataclass(eq=False)
-class Search:
+class Trials:
     """Trials that share a budget, each with files of its own in a folder, if there is one."""
 
     make: Callable[..., Any]
