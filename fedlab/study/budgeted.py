@@ -153,10 +153,7 @@ def tuned(
     judges = Validators() if judges is None else judges
     of_kind(judges, Validators, "judges")
     if folder is not None and judges.epsilon is not None and not judges.simulated:
-        raise ValueError(
-            "judgements that are made again have other noise, and cost epsilon again: "
-            "give epsilon or a folder"
-        )
+        raise ValueError("to judge again costs epsilon again: give epsilon, or a folder")
     if taken := sorted({*space} & {*_COLUMNS}):
         raise ValueError(f"{', '.join(taken)} of the space name columns of the table; rename them")
     ranges = any(isinstance(given, Range) for given in space.values())
@@ -164,9 +161,8 @@ def tuned(
     share = rounds if way == "fedex" else rounds // (len(points) if way == "grid" else 16) or 1
     each = whole_number(each or share, "each", 1)
     plan = brackets(way, rounds, each, eta, len(points) or rounds)
-    if not plan or (way == "grid" and len(plan) < len(points)):
-        trials = len(points) if way == "grid" else 1
-        raise ValueError(f"{trials} trials of {each} rounds take more than the {rounds} given")
+    if len(plan) < (least := len(points) if way == "grid" else 1):
+        raise ValueError(f"{least} trials of {each} rounds take more than the {rounds} given")
     if points and way != "grid":
         order = generator(seed, Purpose.STUDY, part=1).permutation(len(points))
         points = [points[n] for n in order.tolist()]
@@ -206,7 +202,7 @@ def _ended(search: Trials, rounds: int, probabilities: Any = None) -> Tuned:
         draws = guessed(values, count, np.array([t.epsilon for t in able]), search.seed)
     best = able[0]
     search.train(best, best.rounds + rounds - sum(trial.rounds for trial in trials))
-    best.ended = "best"
+    best.ended = best.ended or "best"
     for trial in trials:
         trial.ended = trial.ended or ("finished" if trial.judged else "stopped")
     rows = [{**t.point, **{name: getattr(t, name) for name in _COLUMNS}} for t in trials]
@@ -223,8 +219,8 @@ def _shared(search: Trials, points: list[Point], rounds: int) -> pd.DataFrame:
 
     if search.judges.epsilon or {*points[0]} != {"learning_rate", "epochs"}:
         raise ValueError(
-            "FedEx tunes learning_rate and epochs, and reads the errors of single devices; "
-            f"{', '.join(points[0])} and epsilon={search.judges.epsilon} take another way"
+            "FedEx tunes learning_rate and epochs, both, and reads the errors of single devices; "
+            f"{', '.join(points[0])} with epsilon={search.judges.epsilon} take another way"
         )
     rates = tuple(point["learning_rate"] / points[0]["learning_rate"] for point in points)
     method = FedEx(rates, tuple(point["epochs"] for point in points), seed=search.seed)

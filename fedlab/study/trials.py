@@ -130,7 +130,7 @@ class Trials:
             return
         federation, before = trial.federation, trial.rounds
         path = self.folder and os.path.join(self.folder, f"trial-{trial.number:04d}-{until:06d}")
-        if path and os.path.exists(path):
+        if path and os.path.exists(path):  # as it was when it was judged here
             federation.load(path)
             trial.bytes = math.fsum(v for m in _BYTES for _, v in federation.history.points(m))
             trial.rounds = until

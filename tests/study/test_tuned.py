@@ -289,7 +289,7 @@ def test_a_search_in_which_all_fail_says_why(devices):
         ({"space": {"learning_rate": Range(0.1, 1.0)}, "way": "grid"}, "give a list"),
         ({"space": {"learning_rate": [0.1, 1.0]}, "way": "fedex"}, "FedEx tunes"),
         ({"way": "fedex", "epsilon": 1.0}, "FedEx tunes"),
-        ({"epsilon": 1.0, "folder": "here"}, "epsilon or a folder"),
+        ({"epsilon": 1.0, "folder": "here"}, "give epsilon, or a folder"),
     ],
 )
 def test_what_can_not_be_done_is_refused_before_anything_is_made(given, said):
