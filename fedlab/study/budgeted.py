@@ -21,6 +21,7 @@ from fedlab.core.extras import imported
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.settings import described
 from fedlab.core.validation import of_kind, one_of, positive, whole_number
+from fedlab.privacy.mechanisms import Budget
 from fedlab.study.judging import CLOSE, Validators, finalists, guessed, resampled
 from fedlab.study.points import Point, Range, Space, drawn, grid
 from fedlab.study.trials import Trial, Trials, brackets
@@ -170,10 +171,12 @@ def tuned(
     points = points or drawn(space, needed, seed)
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
-    search = Trials(make, bytes, judges, seed, sum(map(len, plan)), folder)
+    budget = Budget(judges.epsilon or 0.0)
+    search = Trials(make, bytes, judges, seed, sum(map(len, plan)), folder, budget)
     if way == "fedex":
         return _ended(search, rounds, _shared(search, points, rounds))
-    search.run(plan, _asked(space, judges, seed) if way == "tpe" else _given(points))
+    turns = itertools.cycle(points)
+    search.run(plan, _asked(space, judges, seed).send if way == "tpe" else lambda _: next(turns))
     return _ended(search, rounds)
 
 
@@ -230,11 +233,6 @@ def _shared(search: Trials, points: list[Point], rounds: int) -> pd.DataFrame:
     if not trial.ended:
         search.judge([trial], 1, 1)
     return pd.DataFrame(points).assign(probability=theta)
-
-
-def _given(points: list[Point]) -> Generator[Point, float | None, None]:
-    for number in itertools.count():
-        yield points[number % len(points)]
 
 
 def _asked(space: Space, judges: Validators, seed: int) -> Generator[Point, float | None, None]:

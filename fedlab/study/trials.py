@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,18 +91,16 @@ class Trials:
     seed: int
     selections: int
     folder: str | os.PathLike[str] | None
+    budget: Budget
     trials: list[Trial] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.budget = Budget(self.judges.epsilon or 0.0)
-
-    def run(self, plan: list[Bracket], points: Generator[Point, float | None, None]) -> None:
+    def run(self, plan: list[Bracket], pick: Callable[[float | None], Point]) -> None:
         """Go through brackets; the next point may depend on the value that was told last."""
         value: float | None = None
         for bracket in plan:
             if self.spent:
                 break
-            alive = [self.begin(points.send(value)) for _ in range(bracket[0][0])]
+            alive = [self.begin(pick(value)) for _ in range(bracket[0][0])]
             kept = [count for count, _ in bracket[1:]] + [bracket[-1][0]]
             for level, (count, reached) in enumerate(bracket):
                 for trial in alive:
