@@ -64,6 +64,7 @@ class World:
         parts = dirichlet(mnist.y, devices=devices, alpha=alpha, seed=seed, min_rows=4)
         self.devices = [one.hold_out(0.3, seed=seed) for one in spread(mnist, parts)]
         self.seed, self.cohort, self.bank = seed, cohort, dict[Any, Any]()
+        self.inputs = mnist.x.shape[1]
         self.truth = {}
         for point in grid(**SPACE):
             federation = self.make(**point)
@@ -81,7 +82,7 @@ class World:
         local = LocalSGD(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size)
         about: dict[str, Any] = {"local": local, "server": SGD(server_rate), "cohort": self.cohort}
         about |= {"seed": self.seed, "evaluate_every": 10_000, "weights": "uniform"}
-        model = SoftmaxRegression(784, 10)
+        model = SoftmaxRegression(self.inputs, 10)
         if algorithm != "fedavg":
             return Federation(self.devices, model, algorithm=algorithm, **about)
         federation = Remembered(self.devices, model, **about)
