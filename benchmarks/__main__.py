@@ -28,6 +28,7 @@ from benchmarks import (
     search,
     secure,
     studies,
+    tuning,
 )
 from benchmarks.field import CONTESTANTS
 from benchmarks.measure import Measured, measure, present
@@ -50,6 +51,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "corrupt": ("open corrupted indexes", campaign.main),
     "kill": ("kill saves, and open what they leave", kills.main),
     "studies": ("kill studies, and time them", studies.main),
+    "tuning": ("tune under noise of evaluation, by all ways", tuning.main),
     "bits": ("compare results with another revision's, bit for bit", bits.main),
 }
 

@@ -114,6 +114,15 @@ SMALL = {
         "passes": 1,
         "sums": [1, 3, 10],
     },
+    "18_tune_the_federation": {
+        "devices": 12,
+        "cohort": 4,
+        "rounds": 24,
+        "each": 3,
+        "judges": [1, 12],
+        "epsilons": [10.0],
+        "seeds": [0, 1],
+    },
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

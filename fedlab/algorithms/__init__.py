@@ -12,6 +12,7 @@ from fedlab.algorithms.ditto import Ditto
 from fedlab.algorithms.fedavg import FedAvg
 from fedlab.algorithms.feddbe import FedDBE
 from fedlab.algorithms.feddyn import FedDyn
+from fedlab.algorithms.fedex import FedEx
 from fedlab.algorithms.fednova import FedNova
 from fedlab.algorithms.fedproto import FedProto
 from fedlab.algorithms.fedprox import FedProx
@@ -44,6 +45,7 @@ __all__ = [
     "FedBN",
     "FedDBE",
     "FedDyn",
+    "FedEx",
     "FedExLoRA",
     "FedNova",
     "FedPer",

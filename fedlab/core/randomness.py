@@ -50,7 +50,9 @@ class Purpose(IntEnum):
     PRIVATE_ROWS = 60
     GRAPH = 70
     STUDY = 80
-    CANDIDATES = 90
+    VALIDATORS = 90
+    FEDEX = 91
+    CANDIDATES = 92
 
 
 def address_of(name: int | str) -> int:

@@ -74,7 +74,7 @@ class Tuning(Study):
     ) -> None:
         self._optuna: Any = imported("optuna", "tuning", "a study that tunes")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
-        self._space = {name: _distribution(self._optuna, given) for name, given in space.items()}
+        self._space = {name: distribution(self._optuna, given) for name, given in space.items()}
         self._trials = whole_number(trials, "trials", 1)
         self._generation = whole_number(generation, "generation", 1)
         up = known(better, ("higher", "lower"), "way to be better") == "higher"
@@ -154,7 +154,8 @@ def _named(
     return name, {**more, **settings}
 
 
-def _distribution(optuna: Any, given: Any) -> Any:
+def distribution(optuna: Any, given: Any) -> Any:
+    """Return what Optuna picks from for a range, or a list."""
     distributions = optuna.distributions
     if not isinstance(given, Range):
         return distributions.CategoricalDistribution(list(given))

@@ -31,7 +31,7 @@ from fedlab.training.trainer import (
     reason,
     trainer_for,
 )
-from fedlab.training.work import Observe, Phase, Work, phases_of
+from fedlab.training.work import Phase, Work, phases_of
 
 #: Bytes of all changes that are held at once; and where a cohort has to come whole.
 HELD, ALL = 1 << 28, 1 << 62
@@ -224,10 +224,10 @@ def _trained(
         assert given.start is not None
         passes, turn = mine.epochs, mine
         if phase.epochs is not None:
-            passes = np.full(len(places), phase.epochs)
-        if len(phases) > 1 or phase.epochs is not None or phase.rate != 1:
-            turn = replace(mine, epochs=passes, begun=epochs, rates=mine.rates * phase.rate)
-        if phase.epochs == 0 or not len(places):
+            passes = np.full(len(places), given.epochs)
+        if len(phases) > 1 or phase.epochs is not None or np.ndim(given.rate) or given.rate != 1:
+            turn = replace(mine, epochs=passes, begun=epochs, rates=mine.rates * given.rate)
+        if not passes.any():
             done = _idle(given.start, len(places))
         else:
             done = trainer.train(ready, places, given, replace(job, order=turn))
@@ -248,7 +248,7 @@ def _trained(
             rest = given.start[..., phase.stays] + changes.compress(phase.stays, axis=1)
         if phase.observe is not None and end is not None:
             start = np.broadcast_to(given.start, (len(places), given.start.shape[-1]))
-            seen, failed = _observed(ready, model, places, good, phase.observe, start, end)
+            seen, failed = _observed(ready, model, places, good, phase, start, end)
             set_aside(failed)
             for name, column in seen.items():
                 (blocks if column.ndim == 2 else stats)[name] = column
@@ -311,16 +311,21 @@ def _observed(
     model: Model,
     places: Places,
     good: Bool,
-    observe: Observe,
+    phase: Phase,
     starts: Array,
     ends: Array,
 ) -> tuple[dict[str, Array], dict[int, Exception]]:
     """Return what devices observe of their rows, a row for each, and who failed."""
     seen, failed = dict[int, Mapping[str, Any]](), dict[int, Exception]()
+    assert phase.observe is not None
     for one in np.flatnonzero(good).tolist():
         try:
-            x, y = ready.devices[places[one]].training_rows().gathered()
-            found = observe(model, read_only(starts[one]), read_only(ends[one]), x, y)
+            device = ready.devices[places[one]]
+            rows = device.held_out_rows() if phase.held_out else device.training_rows()
+            if not len(rows):
+                raise ValueError("it holds no rows out; use Device.hold_out first")
+            x, y = rows.gathered()
+            found = phase.observe(model, read_only(starts[one]), read_only(ends[one]), x, y)
             seen[one] = {name: np.asarray(value, np.float64) for name, value in found.items()}
         except Exception as error:
             failed[one] = error

@@ -80,9 +80,10 @@ class Phase:
         Parameters that never leave the device: their change is not sent.
     objective : Objective, optional
         What is minimised, if not the model's loss.
-    epochs : int, optional
-        Passes over a device's rows, if not those of the local training; 0 trains nothing.
-    rate : float
+    epochs : int or (m,) array, optional
+        Passes over a device's rows, if not those of the local training; 0 trains nothing (and is
+        for all devices).
+    rate : float or (m,) array
         Times the step size of the local training.
     gradient : bool
         Whether devices also send the gradient of their whole loss at the start, as the block
@@ -94,6 +95,8 @@ class Phase:
         `fedlab.device.states.DeviceStates`): of what stays, if anything does; else all of it.
     observe : Observe, optional
         What a device computes of its training rows after the phase, to be sent.
+    held_out : bool
+        Whether it computes that of the rows that it holds out instead.
     received : int, optional
         Bytes that each device receives, where not all of the arrays above travel.
     """
@@ -107,12 +110,13 @@ class Phase:
     trained: Bool | None = None
     stays: Bool | None = None
     objective: Objective | None = None
-    epochs: int | None = None
-    rate: float = 1.0
+    epochs: int | Any = None
+    rate: float | Any = 1.0
     gradient: bool = False
     send: str | None = "change"
     keep: str | None = None
     observe: Observe | None = None
+    held_out: bool = False
     received: int | None = None
 
     @property
@@ -164,8 +168,10 @@ class Phase:
                         f"truth values of shape {(size,)} are needed"
                     )
         not_negative(**{"a phase's mu": self.mu})
-        positive(**{"a phase's rate": self.rate})
-        whole_or_none(self.epochs, "a phase's epochs", 0)
+        for rate in np.atleast_1d(self.rate).tolist():
+            positive(**{"a phase's rate": rate})
+        for passes in np.atleast_1d(self.epochs).tolist():
+            whole_or_none(passes, "a phase's epochs", min(np.ndim(self.epochs), 1))
         return replace(self, **arrays)
 
     @property
@@ -180,8 +186,10 @@ class Phase:
             return array if array is None or array.ndim == 1 else array[places]
 
         objective = self.objective
+        own = {n: c[places] for n in ("epochs", "rate") if np.ndim(c := getattr(self, n))}
         return replace(
             self,
+            **own,
             start=those(self.start),
             anchor=those(self.anchor),
             offset=those(self.offset),

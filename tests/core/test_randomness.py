@@ -62,6 +62,9 @@ def test_published_numbers_stand() -> None:
         "PRIVATE_ROWS": 60,
         "GRAPH": 70,
         "STUDY": 80,
+        "VALIDATORS": 90,
+        "FEDEX": 91,
+        "CANDIDATES": 92,
     }
     drawn = generator(0, Purpose.BATCHES, round=3, device="Cleveland").random(2)
     np.testing.assert_array_equal(drawn.round(8), [0.74185022, 0.7655658])

@@ -29,7 +29,7 @@ from fedlab import (
     VectorIndex,
     write_population,
 )
-from fedlab.algorithms import FedBN, FedNova, Scaffold, Stateless, by_name
+from fedlab.algorithms import FedBN, FedEx, FedNova, Scaffold, Stateless, by_name
 from fedlab.algorithms import __all__ as public
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import CHECKPOINT, Checkpoint, CheckpointError
@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, Any] = {name: by_name(name) for name in NAMES} | {
     "fedbn": FedBN(keep=("bias1",)),
     "scaffold, option 1": Scaffold(option=1),
     "fednova with momentum": FedNova(momentum=0.9),
+    "fedex": FedEx(rates=(0.1, 1.0, 3.0), epochs=(1, 2, 3)),
 }
 
 
