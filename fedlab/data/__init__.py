@@ -52,14 +52,13 @@ from fedlab.data.partitions.partition import (
 from fedlab.data.partitions.schemes import by_classes, by_quantity, dirichlet, shards
 from fedlab.data.partitions.synthetic import Synthetic, synthetic, synthetic_iid
 from fedlab.data.stores.opening import open_vectors
-from fedlab.data.stores.source import Batch, VectorSource
+from fedlab.data.stores.source import VectorSource
 from fedlab.data.tables.preparation import ColumnSums, Preparation
 from fedlab.data.tables.reading import read_table, read_vectors
 from fedlab.data.tables.targets import Target
 from fedlab.data.tables.values import Dataset, Table, WordVectors
 
 __all__ = [
-    "Batch",
     "ColumnSums",
     "DataChanged",
     "DataError",

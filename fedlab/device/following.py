@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from fedlab.index.file import IndexFileError
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 _NOTE = FileKind(b"FEDLABFW", "note of what an index follows", IndexFileError)
-#: While it is filled, an index is saved so often that saving takes at most this share of the time.
-_SAVING = 0.1
 
 
 @dataclass(frozen=True)
@@ -90,38 +88,39 @@ def follow(
     Followed(added=0, changed=1, removed=1)
     """
     not_negative(overlap=overlap)
-    target = Path(path)
-    beside = target.with_name(target.name + ".followed")
-    digest = hashlib.sha256(repr([source.store.name, source.used]).encode()).hexdigest()
-    note: dict[str, Any] = {}
+    target, noted = Path(path), Path(f"{os.fspath(path)}.followed")
+    described = source.store.name, replace(source, changed=None).used
+    note: dict[str, Any] = {"source": hashlib.sha256(repr(described).encode()).hexdigest()}
     if target.exists():
-        note = _NOTE.read(beside, key)[0] if beside.exists() else {}
-        if note.get("source") != digest:
-            said = f"{target.name} does not follow {source.store.name} with {source.used}"
-            raise ValueError(f"{said}; give another path, or remove it and its .followed")
         index = VectorIndex.open(target, key)
-        if index.generation < note.get("generation", 0):  # an older one was put back
-            note = {}
+        found: dict[str, Any] = _NOTE.read(noted, key)[0] if noted.exists() else {}
+        if found.get("source") != note["source"]:
+            said = f"{target.name} does not follow {described[0]} with {described[1]}"
+            raise ValueError(f"{said}; give another path, or remove it and its .followed")
+        if index.generation >= found.get("generation", 0):  # else an older one was put back
+            note = found
     else:
-        told: Any = source.store.metric or "cosine"
-        index = VectorIndex(source.dimensions, metric or told, dtype)
+        told: Any = metric or source.store.metric or "cosine"
+        index = VectorIndex(source.dimensions, told, dtype)
     added = changed = 0
-    with source.reading() as now:
+    with source.store.reading() as store:
+        now = replace(source, store=store)
         keys, latest = now.all_keys()
         if len(np.unique(keys)) < len(keys):
             raise ValueError(f"{source.store.name} holds a key twice")
-        after, since = note.get("after"), _since(note.get("mark"), overlap)
-        coming = note["coming"] if after is not None else _mark(latest)
-        noted = {"source": digest, "mark": note.get("mark"), "coming": coming}
+        after, since = note.get("after"), note.get("mark")
+        if isinstance(since, dict):
+            since = datetime.fromisoformat(since["time"]) - timedelta(seconds=overlap)
+        if after is None:
+            note["coming"] = _mark(latest)
         if not target.exists():
-            _NOTE.write(beside, noted, {}, key)
+            _NOTE.write(noted, note, {}, key)
         began, saving, saved = time.monotonic(), 0.0, index.edits
 
-        def save(after: int | None) -> None:
+        def save() -> None:
             if index.edits > saved or not target.exists():
                 index.save(target, key)
-            state = {**noted, "after": after, "generation": index.generation}
-            _NOTE.write(beside, state, {}, key)
+            _NOTE.write(noted, note | {"generation": index.generation}, {}, key)
 
         while True:
             for part in now.batches(batch, after, since):
@@ -130,15 +129,16 @@ def follow(
                 about = None if part.metadata is None else part.metadata[new]
                 put = index.upsert(part.rows[new], part.keys[new], labels, about)
                 added, changed = added + len(put.added), changed + len(put.replaced)
-                if saving <= _SAVING * ((start := time.monotonic()) - began):
-                    save(part.end)
+                note["after"] = part.end
+                if saving <= ((start := time.monotonic()) - began) / 10:
+                    save()
                     saving, saved = saving + time.monotonic() - start, index.edits
             if since is None or np.isin(keys, index.keys).all():
                 break
             after = since = None
         removed = index.remove(index.keys[~np.isin(index.keys, keys)])
-        noted["mark"] = coming
-        save(None)
+        note |= {"mark": note["coming"], "after": None}
+        save()
     return Followed(added, changed, removed)
 
 
@@ -164,12 +164,6 @@ def _mark(latest: Any) -> Any:
     """Return the latest change as JSON keeps it: text or a number; a time as a mapping."""
     if latest is None or latest != latest:  # none is told in any row
         return None
-    return (
-        {"time": latest.isoformat()} if hasattr(latest, "isoformat") else np.asarray(latest).item()
-    )
-
-
-def _since(mark: Any, overlap: float) -> Any:
-    if isinstance(mark, dict):
-        return datetime.fromisoformat(mark["time"]) - timedelta(seconds=overlap)
-    return mark
+    if hasattr(latest, "isoformat"):
+        return {"time": latest.isoformat()}
+    return np.asarray(latest).item()

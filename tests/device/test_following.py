@@ -199,9 +199,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_index_that_is_gone_on_with(tmp_path
         """
         import sys, time
         from fedlab.data import open_vectors
-        from fedlab.data.stores.sql import Table
+        from fedlab.data.stores.sql import SqlTable
         from fedlab.device import follow
-        read, begun = Table.read, []
+        read, begun = SqlTable.read, []
         def slowly(self, names, size, after, since):
             for end, found in read(self, names, size, after, since):
                 if len(names) > 1:
@@ -209,7 +209,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_index_that_is_gone_on_with(tmp_path
                     begun.append(end)
                     time.sleep(0.02)
                 yield end, found
-        Table.read = slowly
+        SqlTable.read = slowly
         source = open_vectors(sys.argv[1], table="t", vectors="v", key="id")
         print(follow(source, sys.argv[2], batch=100), flush=True)
         """

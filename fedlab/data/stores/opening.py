@@ -16,10 +16,8 @@ from fedlab.data.stores.sql import read_sql
 
 #: By suffix, where the first bytes tell nothing; and by these.
 _SUFFIXES = {**dict.fromkeys((".fvecs", ".bvecs", ".ivecs"), read_vecs), ".usearch": read_usearch}
-_BEGINNINGS = {
-    **{b"\x93NUMPY": read_npy, b"PK\x03\x04": read_npz, b"\x89HDF\r\n\x1a\n": read_hdf5},
-    **{b"PAR1": read_arrow, b"ARROW1": read_arrow, b"\x1f\x8b": read_idx, b"\0\0": read_idx},
-}
+_MAGIC = (b"\x93NUMPY", b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"PAR1", b"ARROW1", b"\x1f\x8b", b"\0\0")
+_READERS = (read_npy, read_npz, read_hdf5, read_arrow, read_arrow, read_idx, read_idx)
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 
 
@@ -81,49 +79,38 @@ def open_vectors(
     """
     if table is None:
         store = _file(Path(where))
-    elif key is None or vectors is None:
-        raise TypeError("name the columns: open_vectors(..., table=..., vectors=..., key=...)")
     else:
-        with told(name := f"table {table!r}"):
-            store = read_sql(where, table, schema, key, vectors, name)
+        if key is None or vectors is None:
+            raise TypeError("name the columns: open_vectors(..., table=..., vectors=..., key=...)")
+        with told(f"table {table!r}"):
+            store = read_sql(where, table, schema, key, vectors)
     if vectors is None:
         found = [one for one, column in store.columns.items() if len(column.shape) == 2]
         vectors = found[0] if len(found) == 1 else "train"
-    named = distinct_names(metadata, "metadata")
-    return VectorSource(store, vectors, labels, key or store.key, named, changed)
+    about = distinct_names(metadata, "metadata")
+    return VectorSource(store, vectors, labels, key or store.key, about, changed)
 
 
 def values_in(values: Any) -> Any:
-    """Return what was given, or, of a path, the values of a file that holds one for each row."""
+    """Return what was given, or, of a path, what a file of one value a row holds."""
     if not isinstance(values, str | Path):
         return values
     store = _file(Path(values))
-    (name, column), *others = store.columns.items()
     with told(store.name):
-        if others or len(column.shape) != 1:
-            raise ValueError("it holds more than one value a row")
-        parts = [some[name] for _, some in store.read([name], ROWS, None, None)]
-        return np.concatenate(parts) if parts else np.empty(0)
+        (name,) = store.columns
+        return np.concatenate([some[name] for _, some in store.read([name], ROWS, None, None)])
 
 
 def _file(path: Path) -> Store:
+    name, suffix = repr(path.name), path.suffix.lower()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path.name!r}; of a database, name the table=")
-    with told(repr(path.name)):
-        store: Store = _reader(path)(path, repr(path.name))
-        return store
-
-
-def _reader(path: Path) -> Any:
-    with path.open("rb") as file:
+        raise FileNotFoundError(f"there is no file {name}; of a database, name the table=")
+    with told(name), path.open("rb") as file:
         head = file.read(8)
-    suffix = path.suffix.lower()
-    if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
-        raise ValueError(f"it is a pickle, or may be one{SAFE}")
-    begun = (reader for start, reader in _BEGINNINGS.items() if head.startswith(start))
-    if reader := _SUFFIXES.get(suffix) or next(begun, None):
-        return reader
-    raise ValueError(
-        f"it begins with {head!r}; .npy, .npz, .fvecs, .bvecs, .ivecs, HDF5, Parquet, Arrow, IDX, "
-        ".usearch and tables of databases are read; of texts, fedlab.data.embed makes vectors"
-    )
+        if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
+            raise ValueError(f"it is a pickle, or may be one{SAFE}")
+        begun = (one for magic, one in zip(_MAGIC, _READERS, strict=True) if head.startswith(magic))
+        if (reader := _SUFFIXES.get(suffix) or next(begun, None)) is None:
+            known = ".npy, .npz, .fvecs, .bvecs, .ivecs, HDF5, Parquet, Arrow, IDX and .usearch"
+            raise ValueError(f"it begins with {head!r}; {known} are read, and databases")
+        return reader(path, name)

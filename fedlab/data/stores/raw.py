@@ -33,7 +33,7 @@ SAFE = (
 _VECS = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
 
 
-class Rows:
+class FileRows:
     """Rows that begin where a file stands, one after another; they are sliced like an array.
 
     Parameters
@@ -58,12 +58,9 @@ class Rows:
         self.dtype, self.shape = np.dtype(dtype).newbyteorder("="), tuple(shape)
         wide = max(shape[1:], default=1) > WIDEST
         if wide or self.dtype.kind not in "biufUM" or len(shape) not in (1, 2):
-            raise ValueError(
-                f"it holds {dtype} of shape {shape}; (n,) or (n, d) numbers are needed, d up to "
-                f"{WIDEST}. Python objects are never unpickled: numpy.save(path, array.astype(str))"
-            )
+            said = f"{dtype} of shape {shape} is not (n,) or (n, d) numbers, d up to {WIDEST}"
+            raise ValueError(f"{said}; Python objects are never unpickled: save them as numbers")
         self._file, self._start, self._packed = file, file.tell(), size is None
-        self._counted = bool(before)
         self._row = np.dtype([*before, ("numbers", dtype, shape[1:])])
         if size is not None and self._start + shape[0] * self._row.itemsize != size:
             raise ValueError(f"{dtype} of shape {shape} don't make its {size} bytes: it is torn")
@@ -76,19 +73,20 @@ class Rows:
         if len(content) < length or (end and self._file.read(1)):
             raise ValueError("it has fewer or more bytes than its header announces: it is torn")
         rows = np.frombuffer(content, self._row)
-        if self._counted and (odd := rows["width"] != self.shape[1]).any():
+        if len(self._row.descr) > 1 and (odd := rows["width"] != self.shape[1]).any():
             row, width = start + odd.argmax(), rows["width"][odd][0]
             raise ValueError(f"row {row} has {width} numbers, the first row {self.shape[1]}")
         return np.ascontiguousarray(rows["numbers"], self.dtype)
 
 
 def _npy(file: IO[bytes], size: int) -> Any:
-    major, minor = np.lib.format.read_magic(file)
-    shape, fortran, dtype = getattr(np.lib.format, f"read_array_header_{major}_{minor}")(file)
-    rows = Rows(file, dtype, shape, size)
-    if fortran and len(shape) > 1:  # column by column: held whole
-        return np.frombuffer(file.read(), dtype).reshape(shape, order="F")
-    return rows
+    version = np.lib.format.read_magic(file)
+    header = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
+    shape, fortran, dtype = header(file)
+    rows = FileRows(file, dtype, shape, size)
+    # Column by column it is held whole.
+    whole = fortran and len(shape) > 1
+    return np.frombuffer(file.read(), dtype).reshape(shape, order="F") if whole else rows
 
 
 def read_npy(path: Path, name: str) -> Store:
@@ -101,9 +99,7 @@ def read_npz(path: Path, name: str) -> Store:
     archive, columns = zipfile.ZipFile(path), {}
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):
-            raise ValueError(
-                f"it holds {info.filename!r}, as no .npz does, but torch's models{SAFE}"
-            )
+            raise ValueError(f"it holds {info.filename!r}, like a model of torch's{SAFE}")
         columns[info.filename[:-4]] = _npy(archive.open(info), info.file_size)
     return Store(name, columns)
 
@@ -115,21 +111,19 @@ def read_idx(path: Path, name: str) -> Store:
     zeros, kind, sides = struct.unpack(">HBB", file.read(4))
     if zeros or kind not in _IDX:
         raise ValueError(f"it is of type {kind}; {list(_IDX)} are those of IDX")
-    rows, *shape = struct.unpack(f">{sides}I", file.read(4 * sides))
-    flat = (rows, math.prod(shape)) if shape else (rows,)
+    rows, *image = struct.unpack(f">{sides}I", file.read(4 * sides))
+    shape = (rows, math.prod(image)) if image else (rows,)
     size = None if packed else path.stat().st_size
-    return Store(name, {"values": Rows(file, _IDX[kind], flat, size)})
+    return Store(name, {"values": FileRows(file, _IDX[kind], shape, size)})
 
 
 def read_vecs(path: Path, name: str) -> Store:
     """Find the vectors of an ``.fvecs``, ``.bvecs`` or ``.ivecs`` file."""
     file, dtype, size = path.open("rb"), np.dtype(_VECS[path.suffix.lower()]), path.stat().st_size
     (width,) = struct.unpack("<i", file.read(4))
-    if not 1 <= width <= WIDEST:
-        raise ValueError(f"its first row has {width} numbers; 1 ... {WIDEST} may be")
     file.seek(0)
     shape = size // (4 + width * dtype.itemsize), width
-    return Store(name, {"values": Rows(file, dtype, shape, size, [("width", "<i4")])})
+    return Store(name, {"values": FileRows(file, dtype, shape, size, [("width", "<i4")])})
 
 
 # -- USearch --------------------------------------------------------------------------------------
@@ -137,24 +131,21 @@ def read_vecs(path: Path, name: str) -> Store:
 # f64, f32, f16, i8, u8; and bf16 and bits, which NumPy hasn't, as what holds them.
 _KINDS = {10: "<f8", 11: "<f4", 12: "<f2", 23: "i1", 17: "u1", 4: "<u2", 1: "u1"}
 _METRICS = {ord("c"): "cosine", ord("i"): "inner", ord("e"): "l2sq"}
-_REMOVED = 2**64 - 1
 
 
 class _Standing:
     """Rows of USearch's matrix that were not removed, decoded where NumPy lacks the type."""
 
-    def __init__(self, rows: Rows, places: NDArray[np.intp], kind: int, width: int) -> None:
-        self._rows, self._places, self._kind = rows, places, kind
+    def __init__(self, rows: FileRows, places: NDArray[np.intp], kind: int, width: int) -> None:
+        self._rows, self._places, self._kind, self.shape = rows, places, kind, (len(places), width)
         self.dtype = np.dtype(np.float32) if kind == 4 else rows.dtype
-        self.shape = len(places), width
 
     def __getitem__(self, some: slice) -> Any:
         those = self._places[some]
         block = self._rows[those[0] : those[-1] + 1][those - those[0]]
-        if self._kind == 4:
-            return (block.astype(np.uint32) << 16).view(np.float32)
-        bits = self._kind == 1
-        return np.unpackbits(block, axis=1, count=self.shape[1]) if bits else block
+        if self._kind == 1:
+            return np.unpackbits(block, axis=1, count=self.shape[1])
+        return (block.astype(np.uint32) << 16).view(np.float32) if self._kind == 4 else block
 
 
 def read_usearch(path: Path, name: str) -> Store:
@@ -163,38 +154,32 @@ def read_usearch(path: Path, name: str) -> Store:
     Its own parser ends the process on bad files. Layout (USearch 2, ``index_dense.hpp`` and
     ``index.hpp``), little-endian::
 
-        4 or 8 bytes  rows    of the matrix; as many bytes for the length of a row
-        ...           matrix  of vectors, as they are stored
-        64            head    "usearch", version, kinds (metric, numbers, keys, slots), counts
-        40            graph   rows, connectivity, that of the base, highest level, entry
-        2 a row       levels
-        ...           nodes   of each row: its key, its level, room for its neighbours
+        8 bytes  rows    of the matrix, and the bytes of each
+        ...      matrix  of vectors, as they are stored
+        64       head    "usearch", version, kinds (metric, numbers, keys, slots), counts
+        40       graph   rows, connectivity, that of the base, highest level, entry
+        2 a row  levels
+        ...      nodes   of each row: its key, its level, room for its neighbours
 
     A row that was removed stands there still, under a key that is none; it is left out. Numbers are
     as USearch stores them: whole ones up to 127 in i8; bits are 0 and 1.
     """
     file, size = path.open("rb"), path.stat().st_size
-    for form in ("<II", "<QQ"):
-        file.seek(0)
-        rows, length = struct.unpack(form, file.read(struct.calcsize(form)))
-        start = file.tell()
-        file.seek(min(start + rows * length, size))
-        if (head := file.read(104))[:7] == b"usearch" and len(head) == 104:
-            break
-    else:
-        raise ValueError("it holds no vectors as USearch 2 saves them; save the index anew")
-    version, metric, *kinds, dimensions = struct.unpack_from("<H4x4B16xQ", head, 7)
+    rows, length = struct.unpack("<II", file.read(8))
+    file.seek(min(8 + rows * length, size))
+    head = file.read(104).ljust(104)
+    magic, version, metric, *kinds, dimensions = struct.unpack_from("<7sH4x4B16xQ", head)
     nodes, connectivity, base = struct.unpack_from("<QQQ", head, 64)
-    if version != 2 or kinds[0] not in _KINDS or kinds[1:] != [14, 15]:
-        raise ValueError(f"it is of version {version} and kinds {kinds}; save it by USearch 2")
-    dtype = np.dtype(_KINDS[kinds[0]])
+    dtype = np.dtype(_KINDS.get(kinds[0], "V1"))
     width = -(-dimensions // 8) if kinds[0] == 1 else dimensions
+    if (magic, version, *kinds[1:]) != (b"usearch", 2, 14, 15) or kinds[0] not in _KINDS:
+        raise ValueError("it holds no vectors as USearch 2 saves them; save the index anew")
     if nodes != rows or length != width * dtype.itemsize or max(connectivity, base) > WIDEST:
         raise ValueError(f"it has {nodes} nodes of {dimensions} numbers, {rows} rows of {length}")
     keys = _node_keys(file, size, rows, connectivity, base)
-    file.seek(start)
-    matrix = Rows(file, dtype, (rows, width), start + rows * length)
-    places = np.flatnonzero(keys != _REMOVED)
+    file.seek(8)
+    matrix = FileRows(file, dtype, (rows, width), 8 + rows * length)
+    places = np.flatnonzero(keys != 2**64 - 1)
     columns = {"vectors": _Standing(matrix, places, kinds[0], dimensions), "key": keys[places]}
     return Store(name, columns, _METRICS.get(metric), "key")
 
@@ -204,10 +189,7 @@ def _node_keys(file: IO[bytes], size: int, rows: int, connectivity: int, base: i
     sizes = 14 + 4 * base + levels * (4 + 4 * connectivity)
     if len(levels) < rows or levels.min(initial=0) < 0 or file.tell() + sizes.sum() != size:
         raise ValueError(f"its graph doesn't fill its {size} bytes: it is torn; restore it")
-    keys = np.empty(rows, np.uint64)
-    for start in range(0, rows, 1 << 14):
-        some = sizes[start : start + (1 << 14)]
-        content = np.frombuffer(file.read(int(some.sum())), np.uint8)
-        places = (np.cumsum(some) - some)[:, None] + np.arange(8)
-        keys[start : start + len(some)] = content[places].view("<u8").ravel()
-    return keys
+    places = file.tell() + np.cumsum(sizes) - sizes
+    nodes = np.memmap(file, np.uint8, "r")
+    bits = (nodes[places + one].astype(np.uint64) << np.uint64(8 * one) for one in range(8))
+    return sum(bits, np.zeros(rows, np.uint64))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ROWS, BYTES = 1 << 16, 1 << 26
 #: Numbers of a row, at most; as an index takes them.
 WIDEST = 1 << 16
+#: Where another reading would go on, and columns by name; one after another.
+Steps = Iterator[tuple[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +56,10 @@ class Store:
         """Return the store as it stands at one moment, however often it is then read."""
         yield self
 
-    def read(
-        self, names: Sequence[str], size: int, after: int | None, since: tuple[str, Any] | None
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield columns of `size` rows at a time, and where another reading would go on (`after`).
+    def read(self, names: Sequence[str], size: int, after: int | None, since: Any) -> Steps:
+        """Yield columns of `size` rows at a time, all or those behind `after`.
 
-        Rows whose column ``since[0]`` is older than ``since[1]`` may be left out: a database does.
+        Rows whose column ``since[0]`` is below ``since[1]`` may be left out: a database does.
         """
         rows = self.columns[names[0]].shape[0]
         for start in range(after or 0, rows, size):
@@ -117,10 +117,8 @@ class VectorSource:
         *shape, _ = there.get(self.vectors, (0, 0))
         good = len(shape) == 2 and shape[0] and 1 <= shape[1] <= WIDEST
         if not good or any(there.get(name, ())[:-1] != (shape[0],) for name in self.used[1:]):
-            raise ValueError(
-                f"{self.store.name}: {self.used} are to be vectors, of 1 ... {WIDEST} numbers, and "
-                f"columns with a value for each; there are {there}"
-            )
+            said = f"vectors, of 1 ... {WIDEST} numbers, and columns of a value for each"
+            raise ValueError(f"{self.store.name}: {self.used} are to be {said}; there are {there}")
 
     @property
     def used(self) -> list[str]:
@@ -140,15 +138,7 @@ class VectorSource:
         kind = self.store.columns[self.vectors].dtype
         return f"VectorSource({self.store.name}: {len(self):,} rows of {self.dimensions} in {kind})"
 
-    @contextmanager
-    def reading(self) -> Iterator[VectorSource]:
-        """Return the source as it stands at one moment, to be read more than once."""
-        with self.store.reading() as store:
-            yield replace(self, store=store)
-
-    def batches(
-        self, size: int = ROWS, after: int | None = None, since: Any = None
-    ) -> Iterator[Batch]:
+    def batches(self, size: int = ROWS, after: int | None = None, since: Any = None) -> Any:
         """Yield rows in the source's order.
 
         Parameters
@@ -170,12 +160,23 @@ class VectorSource:
 
         size = min(whole_number(size, "size", 1), max(1, BYTES // (8 * self.dimensions)))
         old = None if since is None or self.changed is None else (self.changed, since)
-        place = 0 if after is None else after
+        place = after or 0
         with told(self.store.name):
             for end, columns in self.store.read(self.used, size, after, old):
                 rows = columns.pop(self.vectors)
-                index = pd.RangeIndex(place, place := place + len(rows))
-                yield self._checked(rows, pd.DataFrame(columns, index), end)
+                beside = pd.DataFrame(columns, pd.RangeIndex(place, place := place + len(rows)))
+                own = beside.index.to_series() if self.key is None else beside[self.key]
+                keys = keys_of(own, str(self.key), 0)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    finite = np.isfinite(rows.astype(np.float32, copy=False)).all(axis=1)
+                if bad := np.flatnonzero(~finite).tolist():
+                    where = f"{rows_text(beside.index[bad])}, the first of key {keys[bad[0]]}"
+                    raise ValueError(f"NaN, inf or beyond float32 in {where}; leave it out")
+                if self.labels is not None:
+                    refuse_missing(beside[self.labels], f"label {self.labels!r}")
+                labels = None if self.labels is None else beside[self.labels].to_numpy()
+                about = pd.DataFrame({n: kept_as_metadata(beside[n], n) for n in self.metadata})
+                yield Batch(keys, rows, labels, about if self.metadata else None, end)
 
     def all_keys(self) -> tuple[U64, Any]:
         """Return the keys of all rows, and the latest of their changes where they are told."""
@@ -183,28 +184,12 @@ class VectorSource:
 
         if self.key is None:
             return np.arange(len(self), dtype=np.uint64), None
-        names = [name for name in (self.key, self.changed) if name is not None]
+        names = [self.key] if self.changed is None else [self.key, self.changed]
         with told(self.store.name):
-            parts = [pd.DataFrame(some) for _, some in self.store.read(names, ROWS, None, None)]
+            parts = (pd.DataFrame(some) for _, some in self.store.read(names, ROWS, None, None))
             whole = pd.concat(parts, ignore_index=True)
             latest = whole[self.changed].max() if self.changed else None
             return keys_of(whole[self.key], self.key, 0), latest
-
-    def _checked(self, rows: NDArray[Any], beside: pd.DataFrame, end: int) -> Batch:
-        import pandas as pd
-
-        given = self.key is not None
-        keys = keys_of(beside[self.key] if given else beside.index.to_series(), str(self.key), 0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(rows.astype(np.float32, copy=False)).all(axis=1)
-        if bad := np.flatnonzero(~finite).tolist():
-            where = f"{rows_text(beside.index[bad])}, the first of key {keys[bad[0]]}"
-            raise ValueError(f"NaN, inf or what float32 can't hold in {where}; leave them out")
-        if self.labels is not None:
-            refuse_missing(beside[self.labels], f"label {self.labels!r}")
-        labels = None if self.labels is None else beside[self.labels].to_numpy()
-        about = pd.DataFrame({name: _about(beside[name], name) for name in self.metadata})
-        return Batch(keys, rows, labels, about if self.metadata else None, end)
 
 
 @contextmanager
@@ -217,11 +202,3 @@ def told(name: str) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} can't be read ({said})") from error
-
-
-def _about(values: pd.Series[Any], name: str) -> Any:
-    import pandas as pd
-
-    if pd.api.types.infer_dtype(values) in ("date", "datetime", "datetime64"):
-        values = pd.to_datetime(values, utc=True).dt.tz_localize(None)
-    return kept_as_metadata(values, name)

@@ -218,10 +218,11 @@ def read_vectors(
     source = open_vectors(path) if path is not None else vectors
     keys = about = None
     if isinstance(source, VectorSource):
-        own, rows, classes, abouts, _ = zip(*source.batches(), strict=True)
-        vectors, about = np.concatenate(rows), pd.concat(abouts) if source.metadata else None
+        own, rows, given, abouts, _ = zip(*source.batches(), strict=True)
+        vectors = np.concatenate(rows)
+        about = pd.concat(abouts, ignore_index=True) if source.metadata else None
         keys = np.concatenate(own) if source.key else None
-        labels = np.concatenate(classes) if source.labels and labels is None else labels
+        labels = np.concatenate(given) if source.labels and labels is None else labels
     if labels is None:
         raise ValueError("labels are needed: give them, or name their column in open_vectors")
     if keys is not None and len(np.unique(keys)) < len(keys):

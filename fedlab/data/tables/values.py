@@ -91,9 +91,10 @@ class Dataset:
     def take(self, rows: I64) -> Dataset:
         """Return a data set of some of the rows, in the order given."""
         device, keys = (None if one is None else one[rows] for one in (self.device, self.keys))
-        about = None if self.metadata is None else self.metadata.iloc[rows].reset_index(drop=True)
-        beside = {"device": device, "keys": keys, "metadata": about}
-        return replace(self, x=self.x[rows], y=self.y[rows], **beside)  # type: ignore[arg-type]
+        meta = None if self.metadata is None else self.metadata.iloc[rows].reset_index(drop=True)
+        return replace(
+            self, x=self.x[rows], y=self.y[rows], device=device, keys=keys, metadata=meta
+        )
 
     def __len__(self) -> int:
         return len(self.y)

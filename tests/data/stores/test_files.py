@@ -258,7 +258,7 @@ def test_what_could_run_code_is_refused_with_the_way_to_convert(tmp_path: Path) 
     assert "never unpickled" in refused(tmp_path / "objects.npz")
     with zipfile.ZipFile(tmp_path / "model.npz", "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps(Boom()))
-    assert "as no .npz does, but torch's models" in refused(tmp_path / "model.npz")
+    assert "like a model of torch's" in refused(tmp_path / "model.npz")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -294,7 +294,7 @@ def test_lengths_that_no_file_has_are_refused_before_anything_is_allocated(tmp_p
         (tmp_path / "x.gz").write_bytes(gzip.compress(head + bytes(64)))
         refused(tmp_path / "x.gz")
     (tmp_path / "x.fvecs").write_bytes(struct.pack("<i", 1 << 30) + bytes(64))
-    assert "1073741824 numbers" in refused(tmp_path / "x.fvecs")
+    assert "1073741824" in refused(tmp_path / "x.fvecs")
     (tmp_path / "x.usearch").write_bytes(struct.pack("<II", 1 << 31, 1 << 31) + bytes(640))
     refused(tmp_path / "x.usearch")
 

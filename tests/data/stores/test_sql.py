@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,18 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from fedlab.data import by_column, open_vectors, read_vectors
+from fedlab.data import VectorSource, by_column, open_vectors, read_vectors
 from fedlab.device.from_data import spread
 from tests.data.stores.test_files import whole
 from tests.servers import PASSWORD
 
 X = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+
+
+@contextmanager
+def at_one_moment(source: VectorSource) -> Iterator[VectorSource]:
+    with source.store.reading() as store:
+        yield replace(source, store=store)
 
 
 @pytest.fixture
@@ -97,7 +106,7 @@ def test_pgvectors_types_are_read_where_the_extension_is(pgvector: str) -> None:
 
 def test_the_source_can_only_be_read_and_is_seen_at_one_moment(items: str) -> None:
     source = opened(items)
-    with source.reading() as now, psycopg.connect(items) as other:
+    with at_one_moment(source) as now, psycopg.connect(items) as other:
         assert len(now.all_keys()[0]) == 100
         other.execute('delete from "My lab"."It""ems" where id > 100')
         other.execute(
@@ -203,7 +212,7 @@ def test_no_password_is_told(items: str, tmp_path: Path) -> None:
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Path:
     with sqlite3.connect(tmp_path / "x.db") as connection:
-        connection.execute("create table t (id integer primary key, v blob, j text, bad blob)")
+        connection.execute("create table t (id integer primary key, v blob, j, bad blob)")
         rows = [(n, x.tobytes(), json.dumps(x.tolist()), x.tobytes()) for n, x in enumerate(X)]
         connection.executemany("insert into t values (?, ?, ?, ?)", rows)
         connection.execute("update t set bad = x'0102' where id = 40")
@@ -226,7 +235,7 @@ def test_sqlite_is_seen_at_one_moment_and_never_made(sqlite: Path, tmp_path: Pat
     with sqlite3.connect(sqlite) as other:
         other.execute("pragma journal_mode=wal")
     source = open_vectors(f"sqlite:///{sqlite}", table="t", vectors="v", key="id")
-    with source.reading() as now:
+    with at_one_moment(source) as now:
         assert len(now.all_keys()[0]) == 100
         with sqlite3.connect(sqlite) as other:
             other.execute("delete from t where id > 9")
