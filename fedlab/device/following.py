@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -34,7 +33,7 @@ class Followed:
 
 def follow(
     source: VectorSource,
-    path: str | os.PathLike[str],
+    path: str | Path,
     key: Sealer | None = None,
     *,
     metric: Metric | None = None,
@@ -88,7 +87,7 @@ def follow(
     Followed(added=0, changed=1, removed=1)
     """
     not_negative(overlap=overlap)
-    target, noted = Path(path), Path(f"{os.fspath(path)}.followed")
+    target, noted = Path(path), Path(f"{path}.followed")
     described = source.store.name, replace(source, changed=None).used
     note: dict[str, Any] = {"source": hashlib.sha256(repr(described).encode()).hexdigest()}
     if target.exists():

@@ -106,9 +106,15 @@ def test_changes_that_are_not_dated_are_found_by_comparing_all(
     follow(source_of(postgres, "at"), path)
     items.execute("update items set v[1] = 7, at = at - interval '1 day' where id = 3")
     assert follow(source_of(postgres, "at"), path, overlap=0) == Followed(0, 0, 0)
+    assert follow(source_of(postgres), path) == Followed(0, 1, 0)  # all rows are compared
+    items.execute("update items set v[1] = 8, at = at - interval '1 day' where id = 3")
     # A row that is new, though it says it is old, has all rows compared.
     put(items, [401])
     items.execute("update items set at = at - interval '1 day' where id = 401")
+    follow(source_of(postgres, "at"), path)
+    items.execute("update items set v[1] = 9, at = at - interval '1 day' where id = 3")
+    put(items, [402])
+    items.execute("update items set at = at - interval '2 days' where id = 402")
     assert follow(source_of(postgres, "at"), path, overlap=0) == Followed(1, 1, 0)
     agree(path, items)
 

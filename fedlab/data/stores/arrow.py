@@ -82,9 +82,8 @@ def read_hdf5(path: Path, name: str) -> Store:
     h5py = imported("h5py", "stores", "reading HDF5")
     try:
         command = [sys.executable, "-P", "-c", _LOOK, str(path)]
-        found, distance = json.loads(
-            subprocess.run(command, capture_output=True, timeout=60).stdout
-        )
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        found, distance = json.loads(done.stdout)
     except (ValueError, subprocess.TimeoutExpired):
         raise ValueError("HDF5's library can't make it out: it is torn or altered") from None
     file = h5py.File(path, "r")

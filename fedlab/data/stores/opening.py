@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedlab.core.validation import distinct_names
 from fedlab.data.stores.arrow import read_arrow, read_hdf5
 from fedlab.data.stores.raw import SAFE, read_idx, read_npy, read_npz, read_usearch, read_vecs
-from fedlab.data.stores.source import ROWS, Store, VectorSource, told
+from fedlab.data.stores.source import Store, VectorSource, told
 from fedlab.data.stores.sql import read_sql
 
 #: By suffix, where the first bytes tell nothing; and by these.
@@ -92,13 +90,12 @@ def open_vectors(
 
 
 def values_in(values: Any) -> Any:
-    """Return what was given, or, of a path, what a file of one value a row holds."""
+    """Return what was given, or, of a path, the values of a ``.npy`` or IDX file."""
     if not isinstance(values, str | Path):
         return values
     store = _file(Path(values))
     with told(store.name):
-        (name,) = store.columns
-        return np.concatenate([some[name] for _, some in store.read([name], ROWS, None, None)])
+        return store.columns["values"][:]
 
 
 def _file(path: Path) -> Store:

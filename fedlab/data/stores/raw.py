@@ -80,13 +80,11 @@ class FileRows:
 
 
 def _npy(file: IO[bytes], size: int) -> Any:
-    version = np.lib.format.read_magic(file)
-    header = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
-    shape, fortran, dtype = header(file)
+    header = "read_array_header_{}_{}".format(*np.lib.format.read_magic(file))
+    shape, fortran, dtype = getattr(np.lib.format, header)(file)
     rows = FileRows(file, dtype, shape, size)
     # Column by column it is held whole.
-    whole = fortran and len(shape) > 1
-    return np.frombuffer(file.read(), dtype).reshape(shape, order="F") if whole else rows
+    return np.frombuffer(file.read(), dtype).reshape(shape, order="F") if fortran else rows
 
 
 def read_npy(path: Path, name: str) -> Store:

@@ -165,8 +165,8 @@ class VectorSource:
             for end, columns in self.store.read(self.used, size, after, old):
                 rows = columns.pop(self.vectors)
                 beside = pd.DataFrame(columns, pd.RangeIndex(place, place := place + len(rows)))
-                own = beside.index.to_series() if self.key is None else beside[self.key]
-                keys = keys_of(own, str(self.key), 0)
+                keys = np.array(beside.index, np.uint64)
+                keys = keys if self.key is None else keys_of(beside[self.key], self.key, 0)
                 with np.errstate(over="ignore", invalid="ignore"):
                     finite = np.isfinite(rows.astype(np.float32, copy=False)).all(axis=1)
                 if bad := np.flatnonzero(~finite).tolist():

@@ -98,7 +98,8 @@ def read_sql(where: Any, table: str, schema: str | None, key: str, vectors: str)
             decode: Any = _sent if arrays else _kept
             shape = rows, len(decode(connection.scalar(some)))
             columns[vectors] = Column(dtype="float32", shape=shape, sql=sent, decode=decode)
-    return SqlTable(f"table {table!r}", columns, key=key, place=place, connected=connected)
+    name = ".".join(filter(None, (Path(engine.url.database or "").name, schema, table)))
+    return SqlTable(f"table {name!r}", columns, key=key, place=place, connected=connected)
 
 
 def _rows(values: Iterable[Any], keys: Sequence[Any], width: int) -> F32:

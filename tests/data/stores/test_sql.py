@@ -162,7 +162,7 @@ def test_rows_that_are_no_vectors_are_told_by_their_key(items: str, change: str,
     with psycopg.connect(items) as connection:
         connection.execute(change.replace("TABLE", '"My lab"."It""ems"'))
     for size in (1, 7, 1000):
-        with pytest.raises(ValueError, match=r"table 'It\"ems' can't be read") as error:
+        with pytest.raises(ValueError, match=r"It\"ems' can't be read") as error:
             whole(opened(items, labels="class"), size)
         assert told in str(error.value)
 
@@ -226,7 +226,7 @@ def test_sqlite_keeps_vectors_as_bytes_or_lists(sqlite: Path) -> None:
         keys, rows, _, _ = whole(source, 7)
         assert keys.tolist() == list(range(100))
         np.testing.assert_array_equal(rows, X)
-    with pytest.raises(ValueError, match="table 't' can't be read"):
+    with pytest.raises(ValueError, match=r"table 'x\.db\.t' can't be read.*key 40"):
         whole(open_vectors(f"sqlite:///{sqlite}", table="t", vectors="bad", key="id"))
     assert sqlite.read_bytes() == before
 
