@@ -197,7 +197,7 @@ def test_an_index_of_usearch_gives_the_numbers_that_usearch_stores(
 def test_bits_of_usearch_are_zeros_and_ones(tmp_path: Path) -> None:
     bits = np.random.default_rng(1).integers(0, 2, (100, 24), dtype=np.uint8)
     index = Index(ndim=24, metric="hamming", dtype="b1")
-    index.add(np.arange(100), np.packbits(bits, axis=1))
+    index.add(np.arange(100), np.packbits(bits, axis=1), threads=1)
     index.save(str(tmp_path / "x.usearch"))
     np.testing.assert_array_equal(whole(open_vectors(tmp_path / "x.usearch"))[1], bits)
 

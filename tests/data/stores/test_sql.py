@@ -215,7 +215,7 @@ def sqlite(tmp_path: Path) -> Path:
         connection.execute("create table t (id integer primary key, v blob, j, bad blob)")
         rows = [(n, x.tobytes(), json.dumps(x.tolist()), x.tobytes()) for n, x in enumerate(X)]
         connection.executemany("insert into t values (?, ?, ?, ?)", rows)
-        connection.execute("update t set bad = x'0102' where id = 40")
+        connection.execute("update t set bad = x'0000803F0000803F' where id = 40")
     return tmp_path / "x.db"
 
 
