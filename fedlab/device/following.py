@@ -105,8 +105,6 @@ def follow(
     with source.store.reading() as store:
         now = replace(source, store=store)
         keys, latest = now.all_keys()
-        if len(np.unique(keys)) < len(keys):
-            raise ValueError(f"{source.store.name} holds a key twice")
         after, since = note.get("after"), note.get("mark")
         if isinstance(since, dict):
             since = datetime.fromisoformat(since["time"]) - timedelta(seconds=overlap)

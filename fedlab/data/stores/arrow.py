@@ -20,6 +20,8 @@ import numpy as np
 from fedlab.core.extras import imported
 from fedlab.data.stores.source import Steps, Store
 
+# Else gigabytes are read ahead.
+_AHEAD = {"batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
 _METRICS = {"angular": "cosine", "euclidean": "l2sq"}
 # A bad file may keep HDF5's library busy for ever with attributes or structure, or end the process.
 # What lies in other files is none of this one's.
@@ -39,8 +41,7 @@ class _Arrow(Store):
     def read(self, names: Sequence[str], size: int, after: int | None, since: Any) -> Steps:
         """See `Store.read`."""
         end, after, data = 0, after or 0, self.columns[names[0]].data
-        ahead = {"batch_readahead": 1, "fragment_readahead": 1}
-        for batch in data.to_batches(columns=[*names], batch_size=size, **ahead):
+        for batch in data.to_batches(columns=[*names], batch_size=size, **_AHEAD):
             start, end = end, end + len(batch)
             if end > after:
                 part = batch.slice(max(0, after - start))
@@ -52,10 +53,12 @@ class _Arrow(Store):
 def read_arrow(path: Path, name: str) -> Store:
     """Find the columns of a Parquet or an Arrow file; lists are as long as the first row's."""
     datasets = imported("pyarrow.dataset", "workbench", "reading Arrow and Parquet")
-    kind = "parquet" if path.open("rb").read(4) == b"PAR1" else "ipc"
+    sparing = datasets.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    kind = datasets.ParquetFileFormat(default_fragment_scan_options=sparing)
+    kind = kind if path.open("rb").read(4) == b"PAR1" else "ipc"
     data = datasets.dataset(str(path), format=kind)
     rows, columns = data.count_rows(), {}
-    for one, column in zip(data.schema.names, data.head(1).itercolumns(), strict=True):
+    for one, column in zip(data.schema.names, data.head(1, **_AHEAD).itercolumns(), strict=True):
         column.validate(full=True)
         stored = getattr(column.combine_chunks(), "storage", column.combine_chunks())
         width = (len(stored.flatten()),) if hasattr(stored, "value_lengths") else ()

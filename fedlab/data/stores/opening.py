@@ -16,7 +16,6 @@ from fedlab.data.stores.sql import read_sql
 _SUFFIXES = {**dict.fromkeys((".fvecs", ".bvecs", ".ivecs"), read_vecs), ".usearch": read_usearch}
 _MAGIC = (b"\x93NUMPY", b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"PAR1", b"ARROW1", b"\x1f\x8b", b"\0\0")
 _READERS = (read_npy, read_npz, read_hdf5, read_arrow, read_arrow, read_idx, read_idx)
-_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 
 
 def open_vectors(
@@ -104,10 +103,8 @@ def _file(path: Path) -> Store:
         raise FileNotFoundError(f"there is no file {name}; of a database, name the table=")
     with told(name), path.open("rb") as file:
         head = file.read(8)
-        if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
-            raise ValueError(f"it is a pickle, or may be one{SAFE}")
         begun = (one for magic, one in zip(_MAGIC, _READERS, strict=True) if head.startswith(magic))
         if (reader := _SUFFIXES.get(suffix) or next(begun, None)) is None:
             known = ".npy, .npz, .fvecs, .bvecs, .ivecs, HDF5, Parquet, Arrow, IDX and .usearch"
-            raise ValueError(f"it begins with {head!r}; {known} are read, and databases")
+            raise ValueError(f"it begins with {head!r}; {known} are read. Of a pickle{SAFE}")
         return reader(path, name)

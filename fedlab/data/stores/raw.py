@@ -60,7 +60,7 @@ class FileRows:
         if wide or self.dtype.kind not in "biufUM" or len(shape) not in (1, 2):
             said = f"{dtype} of shape {shape} is not (n,) or (n, d) numbers, d up to {WIDEST}"
             raise ValueError(f"{said}; Python objects are never unpickled: save them as numbers")
-        self._file, self._start, self._packed = file, file.tell(), size is None
+        self._file, self._start, self._open = file, file.tell(), size is None
         self._row = np.dtype([*before, ("numbers", dtype, shape[1:])])
         if size is not None and self._start + shape[0] * self._row.itemsize != size:
             raise ValueError(f"{dtype} of shape {shape} don't make its {size} bytes: it is torn")
@@ -69,8 +69,7 @@ class FileRows:
         start, stop, _ = some.indices(self.shape[0])
         self._file.seek(self._start + start * self._row.itemsize)
         content = self._file.read(length := (stop - start) * self._row.itemsize)
-        end = self._packed and stop == self.shape[0]
-        if len(content) < length or (end and self._file.read(1)):
+        if len(content) < length or (self._open and stop == self.shape[0] and self._file.read(1)):
             raise ValueError("it has fewer or more bytes than its header announces: it is torn")
         rows = np.frombuffer(content, self._row)
         if len(self._row.descr) > 1 and (odd := rows["width"] != self.shape[1]).any():

@@ -7,7 +7,7 @@ vectors, which labels and keys, and checks what comes. Nothing is held but the b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,10 +51,9 @@ class Store:
     metric: str | None = None
     key: str | None = None
 
-    @contextmanager
-    def reading(self) -> Iterator[Store]:
+    def reading(self) -> AbstractContextManager[Store]:
         """Return the store as it stands at one moment, however often it is then read."""
-        yield self
+        return nullcontext(self)
 
     def read(self, names: Sequence[str], size: int, after: int | None, since: Any) -> Steps:
         """Yield columns of `size` rows at a time, all or those behind `after`.
@@ -86,6 +85,9 @@ class Batch(NamedTuple):
     labels: NDArray[Any] | None
     metadata: pd.DataFrame | None
     end: int
+
+
+Batches = Iterator[Batch]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +140,7 @@ class VectorSource:
         kind = self.store.columns[self.vectors].dtype
         return f"VectorSource({self.store.name}: {len(self):,} rows of {self.dimensions} in {kind})"
 
-    def batches(self, size: int = ROWS, after: int | None = None, since: Any = None) -> Any:
+    def batches(self, size: int = ROWS, after: int | None = None, since: Any = None) -> Batches:
         """Yield rows in the source's order.
 
         Parameters

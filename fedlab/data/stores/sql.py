@@ -56,12 +56,11 @@ class SqlTable(Store):
             result = connection.execute(rows, execution_options={"yield_per": size})
             for part in result.partitions():
                 found: dict[str, Any] = dict(zip(names, zip(*part, strict=True), strict=True))
-                if (keys := found[named])[0] == after is not None:
-                    raise ValueError(f"the key {after} stands twice")
+                keys = found[named]
                 for name, column in zip(names, columns, strict=True):
                     if width := column.shape[1:]:
                         found[name] = _rows(map(column.decode, found[name]), keys, *width)
-                yield (after := keys[-1]), found
+                yield keys[-1], found
 
 
 def read_sql(where: Any, table: str, schema: str | None, key: str, vectors: str) -> Store:

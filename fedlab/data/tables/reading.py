@@ -221,12 +221,10 @@ def read_vectors(
         own, rows, given, abouts, _ = zip(*source.batches(), strict=True)
         vectors = np.concatenate(rows)
         about = pd.concat(abouts, ignore_index=True) if source.metadata else None
-        keys = np.concatenate(own) if source.key else None
+        keys = keys_of(pd.Series(np.concatenate(own)), source.key, 0) if source.key else None
         labels = np.concatenate(given) if source.labels and labels is None else labels
     if labels is None:
         raise ValueError("labels are needed: give them, or name their column in open_vectors")
-    if keys is not None and len(np.unique(keys)) < len(keys):
-        raise ValueError("a key stands twice; keys tell rows apart")
     x = plain_array(vectors, "vectors")
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(

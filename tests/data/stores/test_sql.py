@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import traceback
 from collections.abc import Iterator
@@ -162,9 +163,13 @@ def test_rows_that_are_no_vectors_are_told_by_their_key(items: str, change: str,
     with psycopg.connect(items) as connection:
         connection.execute(change.replace("TABLE", '"My lab"."It""ems"'))
     for size in (1, 7, 1000):
-        with pytest.raises(ValueError, match=r"It\"ems' can't be read") as error:
-            whole(opened(items, labels="class"), size)
-        assert told in str(error.value)
+        with pytest.raises(ValueError, match=re.escape(told)):
+            read_in_two_ways(opened(items, labels="class"), size)
+
+
+def read_in_two_ways(source: VectorSource, size: int) -> None:
+    whole(source, size)
+    read_vectors(source)
 
 
 def test_what_is_not_there_is_told(items: str) -> None:
