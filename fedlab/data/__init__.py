@@ -52,6 +52,8 @@ from fedlab.data.partitions.partition import (
 )
 from fedlab.data.partitions.schemes import by_classes, by_quantity, dirichlet, shards
 from fedlab.data.partitions.synthetic import Synthetic, synthetic, synthetic_iid
+from fedlab.data.stores.opening import open_vectors
+from fedlab.data.stores.source import VectorSource
 from fedlab.data.tables.preparation import ColumnSums, Preparation
 from fedlab.data.tables.reading import read_table, read_vectors
 from fedlab.data.tables.targets import Target
@@ -80,6 +82,7 @@ __all__ = [
     "Terms",
     "TextEncoder",
     "Texts",
+    "VectorSource",
     "VectorsChanged",
     "WordVectors",
     "audit",
@@ -111,6 +114,7 @@ __all__ = [
     "load_reuters",
     "load_smollm2",
     "load_words",
+    "open_vectors",
     "pull",
     "quantity_gini",
     "read_table",

@@ -45,7 +45,7 @@ def spread(
     dtype: DType = "f32",
     profiles: Profiles | None = None,
 ) -> list[Device]:
-    """Spread rows over devices; a row's key is its place in the data set.
+    """Spread rows over devices; a row's key is its own, or else its place in the data set.
 
     Parameters
     ----------
@@ -74,8 +74,10 @@ def spread(
     partition.check(len(data))
     order = np.concatenate(partition.rows)
     store = VectorIndex(data.x.shape[1], metric, dtype)
-    store.add(data.x[order], keys=order, labels=data.y[order])
-    return _views(store, partition, profiles or {})
+    about = None if data.metadata is None else data.metadata.iloc[order]
+    store.add(data.x[order], keys=order, labels=data.y[order], metadata=about)
+    keys = None if data.keys is None else data.keys[order]
+    return _views(store, partition, profiles or {}, keys)
 
 
 @dataclass(frozen=True, eq=False)

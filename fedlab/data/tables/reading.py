@@ -1,4 +1,4 @@
-"""Data of one's own: a pandas frame, a CSV or Parquet file, or vectors in ``.npy``, with labels."""
+"""Data of one's own: a pandas frame, a CSV or Parquet file, or vectors in many formats."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 from fedlab.core.validation import plain_array
 from fedlab.data.loading.loaders import parquet_reader
 from fedlab.data.loading.registry import Origin
+from fedlab.data.stores.opening import open_vectors, values_in
+from fedlab.data.stores.source import VectorSource
 from fedlab.data.tables.columns import Notes, column_of, numbers_of, refuse_twice, text_of
 from fedlab.data.tables.separated import read_separated
 from fedlab.data.tables.targets import Kind, device_names, names_of, target_of
@@ -170,20 +172,22 @@ def read_table(
 
 
 def read_vectors(
-    vectors: str | Path | ArrayLike,
-    labels: str | Path | ArrayLike,
+    vectors: str | Path | ArrayLike | VectorSource,
+    labels: str | Path | ArrayLike | None = None,
     device: str | Path | ArrayLike | None = None,
     *,
     target: Kind | None = None,
 ) -> Dataset:
-    """Read vectors of one's own, with labels: arrays, or paths of ``.npy`` files.
+    """Read vectors of one's own, with labels: arrays, files, or what `open_vectors` opened.
 
     Parameters
     ----------
-    vectors : path or array_like of numbers, shape (n, d)
-        Kept as float32.
-    labels : path or array_like, shape (n,)
-        Classes or numbers.
+    vectors : path, source, or array_like of numbers, shape (n, d)
+        Kept as float32, as they are: pixels of IDX files are 0 ... 255. Of a file with several
+        arrays or columns, and of a database, open the source with `open_vectors`, which names them;
+        its keys, labels and metadata come along.
+    labels : path or array_like, shape (n,), optional
+        Classes or numbers; needed unless the source has them.
     device : path or array_like, shape (n,), optional
         The device that each row belongs to.
     target : {"class", "number"}, optional
@@ -196,8 +200,9 @@ def read_vectors(
     Raises
     ------
     ValueError
-        If shapes don't fit together, a value is missing or not finite, labels are constant or of
-        mixed types, or a file is not ``.npy`` or holds Python objects (which are never unpickled).
+        If shapes don't fit together, a value is missing or not finite, a key stands twice, labels
+        are constant or of mixed types, or a file is not whole, of an unknown format, or holds
+        Python objects (which are never unpickled).
     FileNotFoundError
         If there is no such file.
 
@@ -209,22 +214,32 @@ def read_vectors(
     """
     import pandas as pd
 
-    x = plain_array(_array(vectors), "vectors")
+    path = vectors if isinstance(vectors, str | Path) else None
+    source = open_vectors(path) if path is not None else vectors
+    keys = about = None
+    if isinstance(source, VectorSource):
+        own, rows, given, abouts, _ = zip(*source.batches(), strict=True)
+        vectors = np.concatenate(rows)
+        about = pd.concat(abouts, ignore_index=True) if source.metadata else None
+        keys = keys_of(pd.Series(np.concatenate(own)), source.key, 0) if source.key else None
+        labels = np.concatenate(given) if source.labels and labels is None else labels
+    if labels is None:
+        raise ValueError("labels are needed: give them, or name their column in open_vectors")
+    x = plain_array(vectors, "vectors")
     if x.ndim != 2 or x.size == 0 or x.dtype.kind not in "fiu":
         raise ValueError(
             f"vectors have shape {x.shape} and type {x.dtype}; they take numbers of shape (n, d), "
             "a row each"
         )
-    columns = {"labels": pd.Series(_array(labels)).reset_index(drop=True)}
+    columns = {"labels": pd.Series(values_in(labels)).reset_index(drop=True)}
     if device is not None:
-        columns["device"] = pd.Series(_array(device)).reset_index(drop=True)
+        columns["device"] = pd.Series(values_in(device)).reset_index(drop=True)
     for name, column in columns.items():
         if len(column) != len(x):
             raise ValueError(f"there are {len(x)} vectors but {len(column)} {name}; give one each")
     goal = target_of(columns["labels"], "labels", target)
     names = device_names(columns["device"], "device").to_numpy() if device is not None else None
-    path = vectors if isinstance(vectors, str | Path) else None
-    name = Path(path).name if path is not None else "an array"
+    name = source.store.name.strip("'") if isinstance(source, VectorSource) else "an array"
     digest = _file_sha256(Path(path)) if path else hashlib.sha256(x.tobytes()).hexdigest()
     return Dataset(
         x=x,
@@ -233,6 +248,8 @@ def read_vectors(
         features=tuple(f"dimension {i}" for i in range(x.shape[1])),
         origin=Origin(name, "", digest, len(x), "", ""),
         device=names,
+        keys=keys,
+        metadata=about,
     )
 
 
@@ -313,22 +330,6 @@ def _read(data: str | Path | pd.DataFrame) -> pd.DataFrame:
     columns = [str(column) for column in frame.columns]
     refuse_twice(columns, f"{_shown(data)} has columns of the same name")
     return frame.set_axis(columns, axis=1)
-
-
-def _array(values: str | Path | ArrayLike) -> Any:
-    if not isinstance(values, str | Path):
-        return values
-    path = Path(values)
-    if path.suffix.lower() != ".npy":
-        raise ValueError(f"{path.name!r} is not a .npy file; save the array with numpy.save")
-    try:
-        # Mapping refuses Python objects, and a file that is shorter than its header says.
-        return np.array(np.lib.format.open_memmap(path, mode="r"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path.name!r} can't be read as plain .npy ({error}). If it holds Python objects, "
-            "save it as numbers or as text: numpy.save(path, array.astype(str))"
-        ) from error
 
 
 def _file_sha256(path: Path) -> str:

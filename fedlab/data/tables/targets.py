@@ -66,7 +66,7 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     'number'
     """
     one_of(kind, (None, "class", "number"), "target")
-    _refuse_missing(values, f"label {name!r}")
+    refuse_missing(values, f"label {name!r}")
     column = plain_column(values, name)
     classes, y = np.unique(column.to_numpy(), return_inverse=True)
     if len(classes) < 2:
@@ -99,7 +99,8 @@ def target_of(values: pd.Series[Any], name: str, kind: Kind | None = None) -> Ta
     return Target(numbers, None)
 
 
-def _refuse_missing(values: pd.Series[Any], what: str) -> None:
+def refuse_missing(values: pd.Series[Any], what: str) -> None:
+    """Raise a ValueError that names the rows, by the index, in which a value is missing."""
     if len(missing := values.index[values.isna()]):
         raise ValueError(
             f"{what} is missing in {rows_text(missing)}; every row takes one: drop those rows or "
@@ -123,7 +124,7 @@ def names_of(values: pd.Series[Any], name: str, what: str = "column") -> pd.Seri
     ValueError
         If a row has none, or types are mixed.
     """
-    _refuse_missing(values, f"{what} {name!r}")
+    refuse_missing(values, f"{what} {name!r}")
     column = plain_column(values, name)
     if column.dtype.kind == "f" and all_whole(column) and column.abs().max() > EXACT:
         _refuse_merged(column, f"{what} {name!r}")

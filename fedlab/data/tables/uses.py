@@ -89,10 +89,10 @@ def by_kind(
 
 def kept_as_metadata(values: pd.Series[Any], name: str) -> Any:
     """Return a column as an index keeps metadata: NaN and '' say that a value is missing."""
-    from pandas.api import types
+    import pandas as pd
 
-    if types.is_datetime64_any_dtype(values.dtype):
-        return values.to_numpy()
+    if pd.api.types.infer_dtype(values) in ("date", "datetime", "datetime64"):  # a zone is UTC's
+        return pd.to_datetime(values, utc=True).dt.tz_localize(None).to_numpy()
     column = plain_column(values, name)
     if is_text(column) or (column.dtype.kind == "b" and column.isna().any()):
         return text_of(values, name).fillna("").to_numpy(dtype=str)

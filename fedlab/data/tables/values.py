@@ -34,6 +34,10 @@ class Dataset:
     origin : Origin
     device : ndarray or None, shape (n,)
         The device that each row belongs to, where the data tell.
+    keys : ndarray of uint64, shape (n,), or None
+        The rows' own keys; None where their places are.
+    metadata : DataFrame or None
+        What else is known of each row, for filters.
 
     Raises
     ------
@@ -54,6 +58,8 @@ class Dataset:
     features: tuple[str, ...]
     origin: Origin
     device: NDArray[Any] | None = None
+    keys: U64 | None = None
+    metadata: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         with np.errstate(over="ignore"):  # what overflows is refused below, by its row
@@ -84,8 +90,11 @@ class Dataset:
 
     def take(self, rows: I64) -> Dataset:
         """Return a data set of some of the rows, in the order given."""
-        device = None if self.device is None else self.device[rows]
-        return replace(self, x=self.x[rows], y=self.y[rows], device=device)
+        device, keys = (None if one is None else one[rows] for one in (self.device, self.keys))
+        meta = None if self.metadata is None else self.metadata.iloc[rows].reset_index(drop=True)
+        return replace(
+            self, x=self.x[rows], y=self.y[rows], device=device, keys=keys, metadata=meta
+        )
 
     def __len__(self) -> int:
         return len(self.y)

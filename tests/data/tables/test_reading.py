@@ -218,11 +218,9 @@ class Boom:
 
 def test_a_pickle_inside_npy_is_never_run(tmp_path: Path) -> None:
     np.save(tmp_path / "boom.npy", np.array([Boom(), Boom()], dtype=object), allow_pickle=True)
-    with pytest.raises(
-        ValueError, match=r"'boom\.npy' can't be read as plain \.npy.*Python objects"
-    ):
+    with pytest.raises(ValueError, match=r"'boom\.npy' can't be read.*Python objects"):
         read_vectors(tmp_path / "boom.npy", [0, 1])
-    with pytest.raises(ValueError, match="can't be read as plain"):
+    with pytest.raises(ValueError, match="can't be read"):
         read_vectors(np.eye(2), tmp_path / "boom.npy")
 
 
@@ -231,9 +229,10 @@ def test_a_cut_or_foreign_npy_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "x.npy").read_bytes()
     for length in (0, 5, 60, 128, len(whole) - 1):
         (tmp_path / "x.npy").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="can't be read as plain"):
+        with pytest.raises(ValueError, match="can't be read"):
             read_vectors(tmp_path / "x.npy", [0, 1] * 50)
-    with pytest.raises(ValueError, match=r"'x\.txt' is not a \.npy file"):
+    (tmp_path / "x.txt").write_text("0 1 2")
+    with pytest.raises(ValueError, match=r"'x\.txt' can't be read \(it begins with b'0 1 2'"):
         read_vectors(tmp_path / "x.txt", [0, 1])
 
 

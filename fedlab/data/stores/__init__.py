@@ -1,0 +1,1 @@
+"""Vectors wherever they are: files of many formats and databases, read by batches."""
