@@ -19,6 +19,7 @@ from benchmarks import (
     campaign,
     cnn,
     codecs,
+    deploy,
     engines,
     filtered,
     kills,
@@ -49,6 +50,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "mapped": ("scan rows in their file, against memory", mapped.main),
     "corrupt": ("open corrupted indexes", campaign.main),
     "kill": ("kill saves, and open what they leave", kills.main),
+    "deploy": ("break nodes of a real network, one way after another", deploy.main),
     "studies": ("kill studies, and time them", studies.main),
     "bits": ("compare results with another revision's, bit for bit", bits.main),
 }

@@ -105,6 +105,7 @@ SMALL = {
         "rounds": 1,
         "stories": [32, 1],
     },
+    "19_take_it_to_a_network": {"rounds": 1, "queries": 5},
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
