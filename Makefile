@@ -51,30 +51,42 @@ docs: .venv/.docs
 	@echo "The pages stand in reports/docs/index.html."
 
 ## test      check style and types, and run all tests
-test: .venv/.test
+test: .venv/.test .venv-flower/.done
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m pytest $(if $(FEDLAB_CI),-p tests.no_skips) $(P)
 
+## flower    make .venv-flower: Flower, for a real network (see docs/take_it_to_a_network.md)
+flower: .venv-flower/.done
+
 ## clean     remove reports and caches; data and .venv stay
 clean:
 	test ! -d reports || find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
-	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 	rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 
 ## python    say which Python .venv would be made with
 python:
 	@echo "$(call found,$(PYTHON_FOUND))"
 
-## pins      write constraints.txt anew after a change of pyproject.toml (P=--upgrade: the newest)
+## pins      write both files of pins anew after a change of pyproject.toml (P=--upgrade: the newest)
 pins: .venv/.workbench
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip compile --quiet --universal --fork-strategy fewest --all-extras \
-	  --annotation-style line --custom-compile-command 'make pins' \
-	  $(P) --output-file constraints.txt pyproject.toml
+	$(COMPILE) $(EXTRA_NAMES:%=--extra %) $(P) --output-file constraints.txt pyproject.toml
 	@# What torch takes for CUDA is left to who wants it.
 	sed -i.old -E '/^(nvidia|cuda|triton)/d' constraints.txt && rm constraints.txt.old
+	@# Flower goes with other versions of some packages; what bits depend on is the same.
+	mkdir -p .cache && grep -E '^($(BASE_NAMES))==' constraints.txt >.cache/base.txt
+	$(COMPILE) --extra flower --constraint .cache/base.txt $(P) \
+	  --output-file constraints-flower.txt pyproject.toml
+
+COMPILE = $(PY) -m uv pip compile --quiet --universal --fork-strategy fewest --annotation-style line \
+  --custom-compile-command 'make pins'
+EXTRA_NAMES := $(filter-out flower,$(shell sed -n \
+  '/^\[project.optional-dep/,/^\[project.scripts/s/^\([a-z]*\) = \[.*/\1/p' pyproject.toml))
+BASE_NAMES := $(subst $() $(),|,$(strip $(shell sed -n \
+  '/^dependencies = \[/,/^\]/s/^ *"\([a-z-]*\)>.*/\1/p' pyproject.toml)))
 
 help:
 	@sed -n 's/^## /  make /p' Makefile
@@ -82,7 +94,7 @@ help:
 	@echo "P='...' hands further words on to the command. PYTHON=/path/to/python3 chooses the Python"
 	@echo "that .venv is made with ($(REQUIRES))."
 
-.PHONY: report run lab data docs test clean python pins help
+.PHONY: report run lab data docs test flower clean python pins help
 
 # --- The environment -----------------------------------------------------------------------------
 
@@ -115,6 +127,17 @@ $(LAB_SETTINGS)/fedlab.json: .venv/.workbench
 	@rm -f .venv/.workbench .venv/.test .venv/.docs
 	$(INSTALL) -e '.[workbench,docs]'
 	@touch .venv/.workbench $@
+
+.venv/.extra-flower: .venv-flower/.done
+	@touch $@
+
+# Beside the other: Flower does not go with all of its pins.
+.venv-flower/.done: pyproject.toml constraints-flower.txt .venv/bin/activate
+	@echo "Installing Flower into .venv-flower (a minute or two, once) ..."
+	@$(PY) -m venv --clear .venv-flower
+	.venv-flower/bin/python -m pip install --disable-pip-version-check --no-input \
+	  -c constraints-flower.txt -e '.[flower]'
+	@touch $@
 
 # The last file that `venv` writes. An environment is bound to its folder and to its interpreter:
 # where either has gone, it is made anew.

@@ -6,11 +6,13 @@ import pytest
 
 MISSING = find_spec("torch") is None
 #: Its examples can't be looked for: it can't be imported.
-collect_ignore = ["fedlab/models/torch_language.py"] if MISSING else []
+OF_TORCH = ["fedlab/models/torch_language.py"] if MISSING else []
+#: What runs where Flower is, in an environment of its own.
+collect_ignore = [*OF_TORCH, "fedlab/deploy/app.py", "fedlab/deploy/keys.py"]
 
 
 def pytest_report_header() -> str | None:
-    return f"left out, as torch is not installed: {', '.join(collect_ignore)}" if MISSING else None
+    return f"left out, as torch is not installed: {', '.join(OF_TORCH)}" if MISSING else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,7 +24,7 @@ FLOORS = (
     {"search", "training", "fleet"},
     {"algorithms"},
     {"federation"},
-    {"leaks", "study"},
+    {"leaks", "study", "deploy"},
     {"workbench"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

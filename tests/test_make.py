@@ -41,6 +41,7 @@ optional-dependencies = {{ workbench = [], test = [] }}
 packages = ["fedlab"]
 """.lstrip(),
     "constraints.txt": "",
+    "constraints-flower.txt": "",
     "fedlab/__init__.py": "",
     "fedlab/workbench/__init__.py": "",
     "fedlab/workbench/__main__.py": """

@@ -123,6 +123,7 @@ SMALL = {
         "epsilons": [10.0],
         "seeds": [0, 1],
     },
+    "19_take_it_to_a_network": {"rounds": 1, "queries": 5},
 }
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

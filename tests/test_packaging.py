@@ -33,11 +33,16 @@ EXTRAS = {
     extra: [Requirement(line) for line in lines]
     for extra, lines in PROJECT["optional-dependencies"].items()
 }
-PINS = [
-    Requirement(line.partition("#")[0])
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    if line.partition("#")[0].strip()
-]
+
+
+def pins_in(file: str) -> list[Requirement]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return [Requirement(n) for line in lines if (n := line.partition("#")[0].strip())]
+
+
+PINS, FLOWER_PINS = pins_in("constraints.txt"), pins_in("constraints-flower.txt")
+#: Flower does not go with some of the other pins: it has an environment of its own.
+FLOWER = EXTRAS.pop("flower")
 CUDA = re.compile("nvidia-|cuda-|triton")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PIP_SECTION = next(entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict))
@@ -69,14 +74,37 @@ def closure(name: str, extras: frozenset[str]) -> set[str]:
 # --- The files agree ------------------------------------------------------------------------------
 
 
-def test_every_pin_is_one_exact_version():
-    for pin in PINS:
+@pytest.mark.parametrize("pins", [PINS, FLOWER_PINS], ids=["all", "flower"])
+def test_every_pin_is_one_exact_version(pins):
+    for pin in pins:
         (only,) = pin.specifier
         assert only.operator == "==", pin
         assert "*" not in only.version, pin
         assert pin.url is None, pin
         assert not pin.extras, pin
-    assert len(set(names(PINS))) == len(PINS)
+    assert len(set(names(pins))) == len(pins)
+
+
+def test_flower_has_the_versions_on_which_bits_depend():
+    ours = {name_of(pin): str(pin.specifier) for pin in PINS}
+    flower = {name_of(pin): str(pin.specifier) for pin in FLOWER_PINS}
+    for requirement in BASE:
+        assert flower[name_of(requirement)] == ours[name_of(requirement)]
+    for requirement in FLOWER:
+        (pin,) = [pin for pin in FLOWER_PINS if name_of(pin) == name_of(requirement)]
+        assert requirement.specifier.contains(next(iter(pin.specifier)).version)
+
+
+def test_both_files_of_pins_are_made_by_make():
+    for file in ("constraints.txt", "constraints-flower.txt"):
+        assert "make pins" in (ROOT / file).read_text(encoding="utf-8").splitlines()[1]
+    said = subprocess.run(["make", "-n", "pins"], cwd=ROOT, capture_output=True, text=True).stdout
+    (ours,) = [line for line in said.splitlines() if "--output-file constraints.txt" in line]
+    assert re.findall(r"--extra (\S+)", ours) == list(EXTRAS)
+    (flower,) = [line for line in said.splitlines() if "--extra flower" in line]
+    assert "--constraint .cache/base.txt" in flower
+    (base,) = re.findall(r"'\^\((.*)\)=='", said)
+    assert base.split("|") == [requirement.name for requirement in BASE]
 
 
 def test_every_package_that_pyproject_names_is_pinned_within_its_bounds():
@@ -106,7 +134,10 @@ def test_the_pins_are_the_full_closure_as_it_is_installed_here():
 
 
 def test_no_file_names_a_registry():
-    for file in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile", ".ci/run"):
+    for file in (
+        *("pyproject.toml", "constraints.txt", "constraints-flower.txt", "environment.yml"),
+        *("Makefile", ".ci/run"),
+    ):
         text = (ROOT / file).read_text(encoding="utf-8")
         assert not re.search(r"index-url|find-links|https?://", text), file
 
@@ -168,18 +199,22 @@ def test_what_is_imported_is_named(part):
     """The base loads what it names, and uses what extras name; the workbench what is its own."""
     owners = packages_distributions()
     extras = [one for name, extra in EXTRAS.items() if name != "test" for one in extra]
+    extras += FLOWER
     base, everything = set(names(BASE)), set(names([*BASE, *extras]))
     workbench = ROOT / "fedlab/workbench"
     files = [
         f for f in (ROOT / "fedlab").rglob("*.py") if (workbench in f.parents) == (part != "base")
     ]
     assert files
-    of_torch = (
-        ROOT / "fedlab/models/torch_language.py"
-    )  # torch's own classes: it is imported where used
+    # Torch's own classes, and what runs where Flower is: these are imported where used.
+    apart = {
+        ROOT / "fedlab/models/torch_language.py": {"torch"},
+        ROOT / "fedlab/deploy/app.py": {"flwr"},
+        ROOT / "fedlab/deploy/keys.py": {"cryptography"},
+    }
     for file in files:
         loaded, used = imports(file)
-        loaded -= {"torch"} if file == of_torch else set()
+        loaded -= apart.get(file, set())
         for module in loaded | used:
             # What is not installed here has a distribution of its own name.
             (owner,) = set(map(canonicalize_name, owners.get(module, [module])))

@@ -73,7 +73,7 @@ class FedNova(Stateless):
 
     def report(self, state: State, sent: Updates, kept: DeviceStates) -> Reported:
         a = self.effective_steps(sent.stats["steps"], sent.stats["rate"])
-        weighed = {**sent.weighed, "change": sent.weights / a}
+        weighed = {**sent.weighed, "change": sent.weights * (1 / a)}
         return replace(sent, weighed=weighed, stats={**sent.stats, "effective": a}), kept
 
     def learn(self, state: State, means: Mapping[str, F64], devices: int) -> tuple[F64, State]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
 from typing import Any
 
 _OURS = "fedlab-workbench"
@@ -24,11 +26,19 @@ def missing(extra: str) -> list[str]:
     Traceback (most recent call last):
     ValueError: there is no extra 'llms'; there are ...
     """
+    if extra == "flower":  # it has an environment of its own
+        return [] if (flower() / "flower-superlink").exists() else ["flwr"]
     extras = metadata(_OURS).get_all("Provides-Extra") or []
     if extra not in extras:
         raise ValueError(f"there is no extra {extra!r}; there are {', '.join(sorted(extras))}")
     asked = [need for need in requires(_OURS) or [] if re.search(f"extra == .{extra}.$", need)]
     return [name for need in asked if not _installed(name := re.split(r"[^\w.-]", need)[0])]
+
+
+def flower() -> Path:
+    """Return where Flower's commands are: that of ``make flower``, or of FEDLAB_FLOWER."""
+    place = os.environ.get("FEDLAB_FLOWER") or Path(__file__).resolve().parents[2] / ".venv-flower"
+    return Path(place) / "bin"
 
 
 def _installed(name: str) -> bool:

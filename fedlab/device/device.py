@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlab.core.randomness import Purpose, generator
+from fedlab.core.settings import described
 from fedlab.core.typing import F32, U64, Bool, Places
 from fedlab.core.validation import below_one, read_only
 from fedlab.device.profile import Profile
 from fedlab.device.rows import Rows
 from fedlab.files.keys import Key
 from fedlab.index.answers import Hits
-from fedlab.index.certificate import Holder
+from fedlab.index.certificate import Holder, content_hash
 from fedlab.index.ingest import as_keys
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.metrics.folds import as_groups, held_out_groups
@@ -241,6 +242,11 @@ class Device(Holder):
             yield "the labels that it trained on", rows.y
 
     # -- what it can tell, and find -----------------------------------------------------------
+
+    @property
+    def contents(self) -> str:
+        """What stands for its name, its rows, and which are held out: of other ones it differs."""
+        return described((self.id, content_hash(self.index), self.validation_keys))
 
     def class_counts(self) -> dict[Any, int]:
         """Return how many training rows each class has."""

@@ -71,7 +71,7 @@ class Checkpoint:
         arrays["parameters"] = state.parameters
         known = {"settings": self.settings, "round": state.round, "trained": state.has_trained}
         for name in _TREES:
-            known[name] = _flattened(getattr(state, name), f"{name} state", arrays)
+            known[name] = flattened(getattr(state, name), f"{name} state", arrays)
         CHECKPOINT.write(path, known, arrays)
 
     @classmethod
@@ -95,7 +95,7 @@ class Checkpoint:
         """
         known, arrays = CHECKPOINT.read(path)
         try:
-            trees = {name: _unflattened(known[name], arrays) for name in _TREES}
+            trees = {name: unflattened(known[name], arrays) for name in _TREES}
             state = RunState(
                 round=int(known["round"]),
                 parameters=np.array(arrays["parameters"]),
@@ -134,20 +134,21 @@ def _named(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
     return {n[len(prefix) :]: array for n, array in arrays.items() if n.startswith(prefix)}
 
 
-def _flattened(node: Any, name: str, arrays: Arrays) -> Any:
+def flattened(node: Any, name: str, arrays: Arrays) -> Any:
+    """Return a tree as JSON takes it; its arrays are put into `arrays`."""
     if node is None or isinstance(node, str | bool | int | float):
         return {"plain": node}
     if isinstance(node, np.ndarray | np.generic):
         array = np.asarray(node)
-        if array.dtype.kind not in "biufU":
+        if array.dtype.kind not in "biufUM":
             raise TypeError(f"{name} holds an array of type {array.dtype}; a file can't")
         arrays[name] = np.array(array, dtype=array.dtype.newbyteorder("<"))
         return {"array": name}
     if isinstance(node, list | tuple):
-        parts = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node)]
+        parts = [flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node)]
         return {type(node).__name__: parts}
     if isinstance(node, dict) and all(type(key) in (str, int) for key in node):
-        values = [_flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node.values())]
+        values = [flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node.values())]
         return {"dict": [list(pair) for pair in zip(node, values, strict=True)]}
     raise TypeError(
         f"{name} is a {type(node).__name__}; a checkpoint holds arrays, numbers, text, None, and "
@@ -155,15 +156,16 @@ def _flattened(node: Any, name: str, arrays: Arrays) -> Any:
     )
 
 
-def _unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+def unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Return the tree that was flattened."""
     [(kind, content)] = node.items()
     if kind == "plain":
         return content
     if kind == "array":
         return np.array(arrays[content])
     if kind in ("list", "tuple"):
-        parts = [_unflattened(part, arrays) for part in content]
+        parts = [unflattened(part, arrays) for part in content]
         return parts if kind == "list" else tuple(parts)
     if kind == "dict":
-        return {key: _unflattened(part, arrays) for key, part in content}
+        return {key: unflattened(part, arrays) for key, part in content}
     raise ValueError(f"a state of kind {json.dumps(kind)}")

@@ -16,6 +16,7 @@ from fedlab.core.validation import read_only, require, shown
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.federation.nodes import own_models
+from fedlab.federation.on_devices import Where
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.fleet import Roster, Topology
@@ -23,7 +24,7 @@ from fedlab.metrics.scores import named_metrics, score
 from fedlab.models.base import Model
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
-from fedlab.training.validation import checked_rows, on_held_out, on_rows
+from fedlab.training.validation import checked_rows, on_rows
 from fedlab.training.work import phases_of
 
 if TYPE_CHECKING:
@@ -39,15 +40,16 @@ def checked_test(model: Model, test: tuple[ArrayLike, ArrayLike]) -> tuple[Array
 
 
 def evaluated(
-    plan: Plan, fleet: Roster, parameters: Array, threads: int | None
+    plan: Plan, fleet: Roster, parameters: Array, threads: int | None, where: Where
 ) -> dict[str, float]:
     """Return the measures of a model: ``validation_...`` over all held-out rows, ``test_...``."""
     measured: dict[str, float] = {}
     if holding := holding_of(fleet):
-        by_device = on_held_out(holding, plan.trainer, parameters, threads)
+        by_device = where.measure(plan, holding, parameters, threads)
         rows = by_device.pop("rows")
-        for name, values in by_device.items():
-            measured[f"validation_{name}"] = float(np.average(values, weights=rows))
+        told = rows > 0  # a device elsewhere may not have answered
+        for name, values in by_device.items() if told.any() else ():
+            measured[f"validation_{name}"] = float(np.average(values[told], weights=rows[told]))
     if plan.evaluation.test is not None:
         on_test = on_rows(*plan.evaluation.test, plan.trainer, parameters, threads)
         measured |= {f"test_{name}": value for name, value in on_test.items()}
@@ -98,7 +100,12 @@ def personal(
 
 
 def validated(
-    plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None, metrics: Any = ()
+    plan: Plan,
+    holding: Sequence[Device],
+    parameters: Array,
+    threads: int | None,
+    where: Where,
+    metrics: Any = (),
 ) -> pd.DataFrame:
     """Return a model's measures on each device's held-out rows, and metrics of its scores.
 
@@ -120,7 +127,7 @@ def validated(
             "no device has rows held out; use Device.hold_out first, or measure on rows of "
             "your own with Federation(test=...)"
         )
-    measures = on_held_out(holding, plan.trainer, parameters, threads)
+    measures = where.measure(plan, holding, parameters, threads)
     measures["rows"] = measures["rows"].astype(np.int64)
     frame = pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
     undefined: dict[str, list[str]] = {}

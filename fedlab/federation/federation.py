@@ -28,6 +28,7 @@ from fedlab.federation.downlink import begun
 from fedlab.federation.evaluation import checked_test, holding_of, personal, validated
 from fedlab.federation.guarantee import Guarantee
 from fedlab.federation.history import SERVER, History, Report
+from fedlab.federation.on_devices import Here, Where
 from fedlab.federation.participation import Participation
 from fedlab.federation.plan import Evaluation, Plan, Record
 from fedlab.federation.round import play
@@ -149,6 +150,8 @@ class Federation:
         All that results depend on.
     state : RunState
         Where the run stands; a round replaces it by the next one, at once.
+    where : Where
+        Where its devices work: in this process, or at nodes (see `fedlab.deploy`).
 
     Examples
     --------
@@ -250,6 +253,7 @@ class Federation:
         self.plan = replace(self.plan, privacy=privacy, row_privacy=of_rows)
         #: Why `run` ended: "rounds", "converged", "budget" or "interrupted"; None before.
         self.stopped: str | None = None
+        self.where: Where = Here()
         self._participation = Participation()
         try:
             self._words: dict[str, str] | TypeError = self.plan.words()
@@ -418,10 +422,11 @@ class Federation:
             raise BudgetError(f"{why}; the model stands as it is")
         if self._changing is not None:
             self._roster = Roster.of(self._changing.at(self.state.round + 1))
-        state, report = play(self.plan, self._roster, self.state, self.threads)
+        state, report = play(self.plan, self._roster, self.state, self.threads, self.where)
         if len(report.senders):
             # Noted first: noting a round again, after an interrupt, changes nothing.
-            looked_at, devices = not self._stored and not self.plan.rows, self.devices
+            looked_at = self.where.at_hand and not self._stored and not self.plan.rows
+            devices = self.devices
             senders = [devices[p] for p in report.senders.tolist()] if looked_at else []
             self._participation.note(report.round, report.senders, senders, report.keys)
         self._state = state
@@ -590,7 +595,9 @@ class Federation:
     @cached_property
     def _settings(self) -> dict[str, str]:
         # Once: rows that move or come later make no other run of this one.
-        return self.plan.settings(self._began_with, self.state.parameters)
+        # What devices keep at nodes is no part of a file.
+        where = {} if self.where.at_hand else {"where": "devices at nodes"}
+        return self.plan.settings(self._began_with, self.state.parameters) | where
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a file what the next round depends on; a kill leaves the old file or the new."""
@@ -667,7 +674,7 @@ class Federation:
             parameters = self.personal_parameters(holding)
         else:
             parameters = self.state.parameters
-        return validated(self.plan, holding, parameters, self.threads, metrics)
+        return validated(self.plan, holding, parameters, self.threads, self.where, metrics)
 
     def why(self) -> pd.DataFrame:
         """Return whom the last round's rule of selection considered, and why it chose whom.

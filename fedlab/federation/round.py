@@ -2,6 +2,8 @@
 
 `play` is a function of a plan and a state: it returns the next state, and changes nothing.
 
+What devices do in it stands in `fedlab.federation.on_devices`.
+
 Source: McMahan et al., "Communication-efficient learning of deep networks from decentralized data",
 AISTATS 2017, algorithm 1.
 """
@@ -9,7 +11,6 @@ AISTATS 2017, algorithm 1.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, I64, U64, Array, Bool, Places
-from fedlab.core.validation import parts_of, read_only, shown
+from fedlab.core.validation import parts_of, read_only
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
@@ -26,23 +27,20 @@ from fedlab.federation.downlink import sent_down
 from fedlab.federation.evaluation import evaluated
 from fedlab.federation.history import SERVER, Report
 from fedlab.federation.nodes import Nodes
-from fedlab.federation.plan import Plan, rows_of
+from fedlab.federation.on_devices import Asked, Sent, Where, reported
+from fedlab.federation.plan import Plan
 from fedlab.federation.selecting import Selected, selected
 from fedlab.federation.state import RunState
-from fedlab.federation.wire import Wire
 from fedlab.fleet import Roster, View, round_seconds
 from fedlab.fleet.asynchronous import Landing
 from fedlab.fleet.deadline import Fates
 from fedlab.privacy.secure_aggregation import ThresholdError
-from fedlab.training import Trained
-from fedlab.training.choice import choosing
-from fedlab.training.cohort import ALL, HELD, train_in_parts
+from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
-from fedlab.updates import Chain, Updates
+from fedlab.updates import Chain
 from fedlab.updates.mean import Means, client_drift
 from fedlab.updates.secure import SummedUnderMasks
 from fedlab.updates.stages import At, squares_of
-from fedlab.updates.weights import normalised
 
 Remarks = list[tuple[object, str]]
 #: Names of columns that hold the weights of other ones.
@@ -57,14 +55,12 @@ _TOLD = ("rows", "loss")
 class _Came:
     """What has come from a cohort so far: sums of blocks, and columns of single devices' numbers.
 
-    Columns stand in the cohort's order; `at` holds places in the federation, `shown` the cohort
-    with the rows that it trained on.
+    Columns stand in the cohort's order; `at` holds places in the federation.
     """
 
     kept: DeviceStates
     stages: tuple[Any, ...]
-    wire: Wire
-    devices: Sequence[Device]
+    asked: Asked
     sums: dict[str, Any] = field(default_factory=dict)
     at: list[Places] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -73,7 +69,6 @@ class _Came:
     averaged: set[str] = field(default_factory=set)
     hopeless: bool = True
     in_parts: bool = False
-    shown: Sequence[Device] = ()
     secure: SummedUnderMasks | None = None
     told: dict[str, float] = field(default_factory=dict)
     landing: Landing | None = None
@@ -97,7 +92,7 @@ class _Came:
 
 
 def play(
-    plan: Plan, fleet: Roster, state: RunState, threads: int | None
+    plan: Plan, fleet: Roster, state: RunState, threads: int | None, where: Where
 ) -> tuple[RunState, Report]:
     """Return the state after a further round, and what the round gave.
 
@@ -110,6 +105,8 @@ def play(
         It stays as it is, and good to go on from.
     threads : int, optional
         Devices that train at once.
+    where : Where
+        Where devices work.
 
     Raises
     ------
@@ -131,9 +128,10 @@ def play(
             secure, there, few = _opened(plan, drawn.fate, number)
             fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
             drawn, remarks = replace(drawn, fate=fate), remarks + few
-        came, down = _trained(plan, state, fleet, drawn, spared[there], secure, threads)
+        came, down = _trained(plan, state, fleet, drawn, spared[there], secure, threads, where)
         _refuse_hopeless(state, came)
-        remarks += [(came.shown[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
+        cohort = came.asked.cohort
+        remarks += [(cohort[p].id, f"left out: {why}") for p, why in came.set_aside.items()]
         after, moves, skipped = _stepped(plan, state, came)
         seconds, received = _seconds(plan, view, came), _received(view, asked, down - spared)
         if isinstance(nodes, Nodes):
@@ -145,7 +143,7 @@ def play(
         for accounts in (plan.privacy, plan.row_privacy):
             cost |= {} if accounts is None else accounts.measures(private)
         due = number % plan.evaluation.every == 0
-        worth = evaluated(plan, fleet, after.parameters, threads) if due else {}
+        worth = evaluated(plan, fleet, after.parameters, threads, where) if due else {}
         measures = {
             **_cost(drawn, came, seconds, received.sum()),
             **_summary(came),
@@ -165,7 +163,7 @@ def play(
         _of_devices(fleet, came, plan) if plan.evaluation.record == "devices" else {},
         (*remarks, *skipped),
         senders,
-        _keys(came, drawn.fate.places, senders) if plan.rows else (),
+        _keys(came, drawn.fate.places, senders) if plan.rows and where.at_hand else (),
         time.perf_counter() - began,
     )
     after = replace(
@@ -224,8 +222,9 @@ def _trained(
     spared: I64,
     secure: SummedUnderMasks | None,
     threads: int | None,
+    where: Where,
 ) -> tuple[_Came, int]:
-    """Train the cohort part by part; return what came of it, and the bytes that go to each.
+    """Let the cohort work, part by part; return what came of it, and the bytes that go to each.
 
     Fewer by `spared` for each device.
     """
@@ -237,31 +236,22 @@ def _trained(
         phases = tuple(landing.begun(phase, given) for phase in phases)
         rates = np.array([plan.local.rate(sent) for sent in landing.sent_in.tolist()], np.float64)
         order = replace(order, rounds=landing.sent_in, rates=rates)
-    asked = [fleet.devices[place] for place in places.tolist()]
-    cohort = choosing(plan.rows, asked, plan.model, phases[0], seed=plan.seed, round=number)
-    wire = Wire.of(plan.model.layout, phases)
-    came = _Came(
-        state.kept, state.stages, wire, fleet.devices, shown=cohort, secure=secure, landing=landing
+    asked = Asked(
+        *(plan, number, places, fleet.devices, given, state.algorithm),
+        *(phases, order, state.kept, state.stages),
     )
+    came = _Came(state.kept, state.stages, asked, secure=secure, landing=landing)
     signals = *plan.rows, plan.weights.weights  # queries, say
     down = sum(getattr(part, "nbytes", 0) for part in (*phases, *signals))
     received = _received(drawn.view, places, down - spared)
-    weights: F64 | None = None
-    how, held = (plan.trainer, phases, plan.local, order), ALL if plan.chain.whole else HELD
-    parts = train_in_parts(cohort, *how, seed=plan.seed, threads=threads, held=held)
-    for part in parts:
-        came.set_aside |= part.set_aside
-        came.error = came.error or part.error
-        came.hopeless &= part.none_could
-        if weights is None:
-            whole = len(part.places) + len(part.set_aside) == len(cohort)
-            weights = _weights(plan, cohort, part if whole else None)
-            came.in_parts = not whole
+    for sent in where.work(asked, threads):
+        came.set_aside |= sent.set_aside
+        came.error = came.error or sent.error
+        came.hopeless &= sent.hopeless
+        came.in_parts = not sent.whole
         # Noise without updates is a release, too: it takes blocks of the right names and lengths.
-        if len(part.places) or (plan.chain.private is not None and not came.sums):
-            mine = part.places
-            numbers = weights[mine], order.rates[mine], received[mine]
-            _take(plan, state, came, part, places[mine], *numbers)
+        if len(sent.cohort) or (plan.chain.private is not None and not came.sums):
+            _take(plan, state, came, sent, received[sent.cohort])
     if (root := getattr(plan.chain.aggregator, "root", None)) is not None:
         came.sums["own"] = _own(plan, state, came, root, threads)
     return came, down
@@ -269,84 +259,38 @@ def _trained(
 
 def _own(plan: Plan, state: RunState, came: _Came, root: Device, threads: int | None) -> Any:
     """Return the blocks that a device would send that had rows of the server's own."""
-    places, number = np.array([len(came.devices)]), state.round + 1
-    work = plan.algorithm.work(state.algorithm, read_only(state.served), places, state.kept)
+    places, number = np.array([len(came.asked.devices)]), state.round + 1
+    work = plan.algorithm.work(state.algorithm, came.asked.model, places, state.kept)
     order = Dispatch.alike(1, number, plan.local.rate(number), plan.local.epochs)
     how = ([root], plan.trainer, work, plan.local, order)
     [part] = train_in_parts(*how, seed=plan.seed, threads=threads)
     if part.set_aside:
         raise RuntimeError(f"the server's rows can't train: {part.set_aside[0]}") from part.error
-    own = _Came(state.kept, (), came.wire, came.devices)
-    numbers = np.ones(1), order.rates, np.zeros(1)
-    _take(replace(plan, chain=Chain()), state, own, part, places, *numbers)
+    plain = replace(plan, chain=Chain())
+    asked = replace(came.asked, plan=plain, places=places, order=order, stages=())
+    own = _Came(state.kept, (), asked)
+    _take(plain, state, own, reported(asked, part, np.ones(1)), np.zeros(1))
     return own.sums
 
 
 def _keys(came: _Came, places: Places, senders: Places) -> tuple[U64, ...]:
     """Return the keys of the rows that each sender trained on."""
-    shown = dict(zip(places.tolist(), came.shown, strict=True))
+    shown = dict(zip(places.tolist(), came.asked.cohort, strict=True))
     return tuple(np.unique(shown[place].training_keys) for place in senders.tolist())
 
 
-def _weights(plan: Plan, cohort: Sequence[Device], whole: Trained | None) -> F64:
-    """Return the cohort's weights, which sum to one, (m,).
-
-    Over those whose updates came, if all have come at once; else, as nobody knows who will be set
-    aside, over all of the cohort.
-    """
-    weights = np.zeros(len(cohort))
-    if whole is None:
-        raw = plan.weights(cohort, rows_of(cohort))
-        return normalised(raw, len(cohort)) if raw.any() else weights
-    if len(whole.places):
-        senders = cohort
-        if len(whole.places) < len(cohort):
-            senders = [cohort[place] for place in whole.places]
-        raw = plan.weights(senders, whole.rows)
-        weights[whole.places] = normalised(raw, len(senders)) if raw.any() else 0.0
-    return weights
-
-
-def _take(
-    plan: Plan,
-    state: RunState,
-    came: _Came,
-    part: Trained,
-    places: Places,
-    weights: F64,
-    rates: F64,
-    down: F64,
-) -> None:
-    """Let devices report, send their updates through the stages, and add them to the sums."""
-    stats = {
-        "rows": part.rows,
-        "epochs": part.epochs,
-        "steps": part.steps,
-        "loss": part.losses,
-        "rate": rates,
-        **part.stats,
-    }
-    kept = came.kept
-    for name, rows in part.kept.items():
-        kept = kept.put(name, places, rows)
-    blocks, buffers = came.wire.cut(part.blocks)
-    sent = Updates(places, blocks, weights, stats)
-    who = f"{type(plan.algorithm).__name__}.report"
-    given = plan.algorithm.report(state.algorithm, sent, kept)
-    sent, kept = parts_of(given, "updates, what devices keep", who)
-    if not isinstance(sent, Updates):
-        raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
-    sent, at = came.wire.narrowed(sent, buffers), At(plan.seed, state.round + 1, came.devices)
-    sent, came.stages, came.kept = plan.chain.apply(came.stages, sent, kept, at)
+def _take(plan: Plan, state: RunState, came: _Came, of: Sent, down: F64) -> None:
+    """Take updates as they come: count them, and add them to the sums."""
+    sent, came.stages, came.kept = of.updates, of.stages, of.kept
     if (landing := came.landing) is not None:
-        gap = landing.starts[part.places] - state.parameters
-        travels = came.wire.travels("change")
+        gap = landing.starts[of.cohort] - state.parameters
+        travels = came.asked.wire.travels("change")
         gap = gap if travels is None else gap[:, travels]
-        sent = landing.counted(plan.schedule, sent, gap, part.places)
+        sent = landing.counted(plan.schedule, sent, gap, of.cohort)
     if plan.chain.private is not None:
         sent = plan.chain.private.bounded(state.private["clip"], sent)
     columns = {name: np.asarray(column, np.float64) for name, column in sent.stats.items()}
-    for name in sent.stats.keys() - stats.keys():  # what the algorithm added is averaged for it
+    for name in of.averaged:
         columns[_WEIGHT + name] = sent.weights_of(name)
         came.averaged.add(name)
     if came.secure is not None:
@@ -410,7 +354,7 @@ def _stepped(
         at, expected = At(plan.seed, state.round + 1), plan.privacy.expected
         sums, clip = private.release(state.private["clip"], came.sums, expected, at)
         stages, state = came.stages, replace(state, private={**state.private, "clip": clip})
-    means = Means(came.wire.widened(sums))
+    means = Means(came.asked.wire.widened(sums))
     for name in came.averaged:
         total = came.told.get(name, came.column(_WEIGHT + name) @ came.column(name))
         means[name] = np.asarray(total / share)
@@ -422,9 +366,9 @@ def _stepped(
     # Read-only, since what is written to it in place would count as no step at all.
     given = plan.server.step(state.server, read_only(state.parameters), change)
     stepped, server = _fitting(given, plan.server, "step", "parameters", state)
-    stepped = came.wire.moved(stepped, state.served, sums)
+    stepped = came.asked.wire.moved(stepped, state.served, sums)
     if isinstance(came.landing, Nodes):
-        stepped = came.landing.stepped(plan.schedule, plan.server, came.wire, state)
+        stepped = came.landing.stepped(plan.schedule, plan.server, came.asked.wire, state)
     with np.errstate(over="ignore"):
         moved: Array = np.asarray(stepped, state.parameters.dtype)
     if not np.isfinite(moved).all():

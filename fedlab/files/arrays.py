@@ -96,6 +96,27 @@ class FileKind:
         TypeError
             If an array is of a type that `read` refuses.
         """
+        head = self._head(parameters, arrays)
+        with (
+            replacing(path, mode=0o600) as file,
+            sealed(file, sealer) if sealer else nullcontext(file) as out,
+        ):
+            _write(out, head, arrays)
+
+    def to_bytes(self, parameters: Mapping[str, Any], arrays: Arrays) -> bytes:
+        """Return what `write` writes, for a message."""
+        out, head = BytesIO(), self._head(parameters, arrays)
+        _write(out, head, arrays)
+        return out.getvalue()
+
+    def from_bytes(self, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what `read` would of a file with this content; arrays are as large as it is."""
+        try:
+            return self._read(BytesIO(data), len(data), f"a {self.noun}", (), None)
+        except EOFError as error:
+            raise self.error(f"a {self.noun} is torn") from error
+
+    def _head(self, parameters: Mapping[str, Any], arrays: Arrays) -> bytes:
         for name, array in arrays.items():
             if not _KIND.fullmatch(array.dtype.str):
                 raise TypeError(f"{name!r} is of type {array.dtype.str}, which no such file holds")
@@ -105,17 +126,7 @@ class FileKind:
         ]
         header = json.dumps({"parameters": parameters, "arrays": described}).encode()
         size = sum(array.nbytes for array in arrays.values())
-        head = _PRELUDE.pack(self.magic, _VERSION, len(header), size) + header
-        digests = hashlib.sha256(hashlib.sha256(head).digest())
-        with (
-            replacing(path, mode=0o600) as file,
-            sealed(file, sealer) if sealer else nullcontext(file) as out,
-        ):
-            out.write(head + hashlib.sha256(head).digest())
-            for piece in (piece for array in arrays.values() for piece in pieces(array)):
-                digests.update(hashlib.sha256(piece).digest())
-                out.write(piece)
-            out.write(digests.digest())
+        return _PRELUDE.pack(self.magic, _VERSION, len(header), size) + header
 
     def read(
         self,
@@ -232,6 +243,16 @@ class FileKind:
                 "restore it from a copy, or build it anew"
             )
         return version, header_size, body_size
+
+
+def _write(out: Any, head: bytes, arrays: Arrays) -> None:
+    first = hashlib.sha256(head).digest()
+    digests = hashlib.sha256(first)
+    out.write(head + first)
+    for piece in (piece for array in arrays.values() for piece in pieces(array)):
+        digests.update(hashlib.sha256(piece).digest())
+        out.write(piece)
+    out.write(digests.digest())
 
 
 class _Source(Protocol):

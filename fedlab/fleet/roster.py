@@ -16,7 +16,6 @@ from fedlab.core.settings import described
 from fedlab.core.typing import F64, I64, Places
 from fedlab.device.device import Device
 from fedlab.device.profile import DAY, HOUR, PROFILE, Profile, column_of, is_default
-from fedlab.index.certificate import content_hash
 
 _DEFAULT = Profile()
 _ALWAYS = np.zeros(1)
@@ -168,8 +167,7 @@ class Roster:
         if isinstance(self.devices, Columnar):
             digest = self.devices.digest
         else:
-            held = [(d.id, content_hash(d.index), d.validation_keys) for d in self.devices]
-            digest = described(np.array([described(one) for one in held]))
+            digest = described(np.array([device.contents for device in self.devices]))
         return f"{len(self.devices)} (names and rows {digest})"
 
     def hardware(self, places: Places) -> Hardware:

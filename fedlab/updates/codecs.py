@@ -167,7 +167,7 @@ class Codec(Coding):
     def passed(
         self, name: str, rows: Array, places: Places, sent: Updates, kept: DeviceStates, at: At
     ) -> tuple[Array, I64, DeviceStates]:
-        general = self._context(name, rows, sent, at)
+        general = self.context(name, rows, sent, at)
         keeps, memory = self.keeps(general), f"coding {name} at {at.stage}"
         starts = kept.rows(memory, places, np.zeros(keeps, rows.dtype))
         width = self.parts(general)[0].count if at.summed else rows.shape[1]
@@ -176,7 +176,10 @@ class Codec(Coding):
         def one(row: int) -> None:
             here = replace(general, device=int(places[row]), start=starts[row])
             arrays = self.code(fitted(rows[row], rows.dtype), here)
-            sizes[row] = len(self._packed(arrays, here))
+            message = self._packed(arrays, here)
+            sizes[row] = len(message)
+            if at.messages is not None:
+                at.messages[name] = message
             passed[row] = arrays[0] if at.summed else self.expand(arrays, here)
             if keeps:
                 starts[row] = arrays[-1][-keeps:]
@@ -185,10 +188,11 @@ class Codec(Coding):
         return passed, sizes, kept.put(memory, places, starts) if keeps else kept
 
     def reader(self, name: str, rows: Array, sent: Updates, at: At) -> Callable[[Array], Array]:
-        exact = replace(self._context(name, rows, sent, at), numbers=np.dtype(np.float64))
+        exact = replace(self.context(name, rows, sent, at), numbers=np.dtype(np.float64))
         return lambda total: self.expand((total,), exact)
 
-    def _context(self, name: str, rows: Array, sent: Updates, at: At) -> Context:
+    def context(self, name: str, rows: Array, sent: Updates, at: At) -> Context:
+        """Return what is known of messages of a block; a device is yet to be put in."""
         part, layout = address_of(f"{name} at {at.stage}"), sent.layouts.get(name)
         return Context(rows.shape[1], rows.dtype, at.seed, at.round, 0, part, layout)
 

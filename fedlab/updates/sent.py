@@ -32,7 +32,8 @@ class Updates:
     stats : mapping of str to (m,) arrays
         Numbers that each device tells: ``rows``, ``epochs``, ``steps``, ``loss``, ``rate``.
     weighed : mapping of str to (m,) float64 arrays
-        Weights of single blocks or stats, where they are not `weights`.
+        Weights of single blocks or stats, where they are not `weights`: those times a number of the
+        device's own, so that it needs no other's.
     sizes : mapping of str to (m,) int arrays
         Bytes of single blocks as they travel, where a stage has coded them.
     layouts : mapping of str to Layout

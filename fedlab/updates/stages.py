@@ -33,7 +33,8 @@ class At(NamedTuple):
     """Where a stage's draws stand (see `fedlab.core.randomness`), among whom, and its place.
 
     `devices` are all of the federation: `Updates.places` point there. `summed` tells codecs that
-    messages are added up, and decoded after that.
+    messages are added up, and decoded after that. Codecs put messages of a single device into
+    `messages`, by the block's name, where they are to travel.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class At(NamedTuple):
     devices: Sequence[Device] = ()
     stage: int | str = 0
     summed: bool = False
+    messages: dict[str, bytes] | None = None
 
 
 class Stage(Protocol):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fedlab.federation.round
 from fedlab import Federation, LinearRegression, LocalSGD, SoftmaxRegression, spread
 from fedlab.algorithms import by_name
 from fedlab.core.randomness import address_of
@@ -77,7 +76,7 @@ def test_neither_parts_nor_threads_nor_files_change_a_bit(
     whole = federation(ten, threads=1, **given)
     whole.run(6)
     assert np.isfinite(whole.parameters).all()
-    monkeypatch.setattr(fedlab.federation.round, "HELD", 1)
+    monkeypatch.setattr("fedlab.federation.on_devices.HELD", 1)
     federation(ten, threads=2, **given).run_to(3, tmp_path / "run")
     second = federation(ten, threads=2, **given)
     second.run_to(6, tmp_path / "run")

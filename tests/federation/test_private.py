@@ -131,7 +131,7 @@ def test_results_depend_neither_on_threads_nor_on_parts(
 ) -> None:
     one, other = (private(twenty, threads=threads, algorithm="scaffold") for threads in (1, 2))
     one.run(3)
-    monkeypatch.setattr("fedlab.federation.round.HELD", 1)
+    monkeypatch.setattr("fedlab.federation.on_devices.HELD", 1)
     other.run(3)
     np.testing.assert_array_equal(one.parameters, other.parameters)
 

@@ -336,7 +336,7 @@ def test_a_run_with_noise_resumes_to_the_same_bits_whatever_the_threads(
     given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runs(noised(threads=1, **given), 6)
-    monkeypatch.setattr("fedlab.federation.round.HELD", 1)
+    monkeypatch.setattr("fedlab.federation.on_devices.HELD", 1)
     noised(threads=2, **given).run_to(3, tmp_path / "run")
     second = noised(threads=2, **given)
     second.run_to(6, tmp_path / "run")

@@ -223,10 +223,11 @@ def _stand_still(extra: str, lacking: list[str]) -> None:
     """Say what is missing, and skip cells for as long as it is."""
     from IPython import get_ipython
 
+    other = "make flower" if extra == "flower" else f"pip install -e '.[{extra}]'"
     said = (
         f"This notebook takes the extra `{extra}`, and {', '.join(lacking)} can't be found. "
         f"Nothing below has run. `make report EXTRAS={extra}` installs it and runs the notebook; "
-        f"or type `pip install -e '.[{extra}]'` in the clone, and run all cells again."
+        f"or type `{other}` in the clone, and run all cells again."
     )
     marks = {"role": ANSWER, "values": {}, "lacks": extra}
     _display({"text/markdown": said, "text/plain": said}, {KEY: marks})

@@ -1,0 +1,145 @@
+"""A link whose messages Flower carries, over TLS, between nodes that are known by their keys.
+
+Flower's server app is a process of SuperLink's. It passes messages on through a door, a connection
+within this machine that takes a key; so this process needs no Flower, and stays what it is where
+SuperLink or the app ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+from fedlab.deploy.messages import LARGEST
+from fedlab.files.atomic import write_bytes
+
+#: The bundle that Flower hands to every node: it names what is there already.
+_BUNDLE = {
+    "pyproject.toml": """[project]
+name = "fedlab-app"
+version = "1.0.0"
+license = "Apache-2.0"
+
+[tool.flwr.app]
+publisher = "fedlab"
+
+[tool.flwr.app.components]
+serverapp = "bundle:server"
+clientapp = "bundle:client"
+
+[tool.flwr.app.config]
+door = ""
+""",
+    # Flower looks for assignments.
+    "bundle.py": "import fedlab.deploy.app as a\nclient = a.client\nserver = a.server\n",
+}
+_GONE = "the app at SuperLink is gone"
+
+
+class FlowerLink:
+    """Messages to nodes over Flower.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the app's bundle and the door's key are written; of this user alone.
+    nodes : mapping of device id to int
+        Flower's number of each device's node, as it was registered with its public key.
+    flwr : str
+        Flower's command.
+    environment : mapping of str to str
+        Of that command.
+    patience : float
+        Seconds in which the app has to come to the door; and in which a message is answered.
+
+    Raises
+    ------
+    RuntimeError
+        If Flower starts no run, or its app does not come.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Mapping[int | str, int],
+        flwr: str,
+        environment: Mapping[str, str],
+        patience: float,
+    ) -> None:
+        self._nodes, self._patience, self._lock = dict(nodes), patience, Lock()
+        self._numbers, self._open = itertools.count(), dict[int, Future[Any]]()
+        app, key, door = folder / "app", os.urandom(32), folder / "door.json"
+        app.mkdir(exist_ok=True)
+        for name, text in _BUNDLE.items():
+            (app / name).write_text(text, encoding="utf-8")
+        with Listener(("127.0.0.1", 0), authkey=key) as listener:
+            told = {"address": listener.address, "key": key.hex()}
+            write_bytes(door, json.dumps(told).encode(), mode=0o600)
+            command = [flwr, "run", str(app), "fedlab", "--run-config", f'door="{door}"']
+            how: dict[str, Any] = {"env": environment, "timeout": patience, "text": True}
+            done = subprocess.run(command, capture_output=True, **how)
+            # A listener by itself would wait for ever.
+            came: list[Connection] = []
+            waiting = Thread(target=lambda: came.append(listener.accept()), daemon=True)
+            waiting.start()
+            waiting.join(0 if done.returncode else patience)
+            door.unlink()
+        if not came:
+            raise RuntimeError(f"Flower starts no run: {(done.stdout + done.stderr)[-500:]}")
+        [self._door] = came
+        Thread(target=self._listen, daemon=True, name="fedlab door").start()
+
+    @property
+    def devices(self) -> Sequence[int | str]:
+        return list(self._nodes)
+
+    def online(self) -> list[int | str]:
+        """Return the devices whose nodes Flower knows to be there; none if SuperLink is gone."""
+        try:
+            there = set(self._ask({"kind": "nodes"}).result(self._patience)["nodes"])
+        except ConnectionError:
+            there = set()
+        return [device for device, node in self._nodes.items() if str(node) in there]
+
+    def send(self, device: int | str, kind: str, data: bytes) -> Future[bytes]:
+        asked = {"kind": kind, "node": str(self._nodes[device]), "patience": self._patience}
+        return self._ask(asked, data)
+
+    def _ask(self, asked: dict[str, Any], data: bytes | None = None) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._open[number] = future
+            try:
+                self._door.send_bytes(json.dumps({**asked, "number": number}).encode())
+                if data is not None:
+                    self._door.send_bytes(data)
+            except OSError:
+                self._open.pop(number, future).set_exception(ConnectionError(_GONE))
+        return future
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                told = json.loads(self._door.recv_bytes())
+                future = self._open.pop(told["number"])
+                if "failed" in told:
+                    future.set_exception(ConnectionError(told["failed"]))
+                else:
+                    future.set_result(told if "nodes" in told else self._door.recv_bytes(LARGEST))
+        except (EOFError, OSError):
+            self._door.close()
+            while self._open:
+                self._open.popitem()[1].set_exception(ConnectionError(_GONE))
+
+    def close(self) -> None:
+        """Let the app at SuperLink end."""
+        self._door.close()

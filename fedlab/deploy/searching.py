@@ -1,0 +1,111 @@
+"""Search over a network: a respondent whose answers come from its node, and what the node says.
+
+An answer's empty places don't travel, so that a message is as long as the ledger says, and
+a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fedlab.core.validation import read_only
+from fedlab.deploy.messages import AROUND, MessageError, packed, unpacked
+from fedlab.index.ingest import KEY_LIMIT
+from fedlab.search.commitment import Commitment
+from fedlab.search.describing import Describe, Described
+from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
+from fedlab.search.respondent import Responding
+
+Tree = dict[str, Any]
+#: Text that a device may give of one row, at most.
+_TEXT = 1 << 16
+_WHOLE = "over a network queries travel whole; take query='f32'"
+
+
+class RemoteResponding:
+    """A device at its node, as `fedlab.search.FederatedSearch` asks it.
+
+    Parameters
+    ----------
+    id : int or str
+    dimensions : int
+    metric : str
+    send : callable
+        ``send(data)`` sends a message to the node, waits, and returns its answer.
+    """
+
+    def __init__(
+        self, id: int | str, dimensions: int, metric: str, send: Callable[[bytes], bytes]
+    ) -> None:
+        self.id, self.dimensions, self.metric, self._send = id, dimensions, metric, send
+
+    def _sent(self, way: str, most: int, nonce: bytes, **asked: Any) -> Tree:
+        told = unpacked(
+            self._send(packed({"way": way, "nonce": nonce.hex(), **asked})), most + AROUND
+        )
+        if "failed" in told:
+            raise MessageError(str(told["failed"])[:500])
+        return told
+
+    def ask(self, question: Question) -> Answer:
+        if question.sent_as != "f32":
+            raise ValueError(_WHOLE)
+        asked: Tree = {"queries": question.queries, "k": question.k, "metric": question.metric}
+        count, k = len(question.queries), question.k
+        asked["where"] = question.where
+        told = self._sent("ask", question.bytes_of(count * k), question.nonce, **asked)
+        counts = told["counts"].astype(np.int64)
+        if counts.shape != (count,) or not ((counts >= 0) & (counts <= k)).all():
+            raise MessageError(f"counts of shape {counts.shape} for {count} queries")
+        filled = np.arange(k) < counts[:, None]
+        distances = np.full((count, k), np.inf)
+        keys = np.full((count, k), KEY_LIMIT, np.uint64)
+        distances[filled], keys[filled] = told["distances"], told["keys"]
+        return Answer(bytes.fromhex(told["nonce"]), distances, keys, counts, told["exact"] is True)
+
+    def show(self, request: Request) -> Shown:
+        most = len(request.keys) * self.dimensions * 4
+        told = self._sent("show", most, request.nonce, keys=request.keys)
+        return Shown(bytes.fromhex(told["nonce"]), told["rows"])
+
+    def measure(self, request: Remeasure) -> Remeasured:
+        raise ValueError(_WHOLE)
+
+    def describe(self, request: Describe) -> Described:
+        most = len(request.keys) * len(request.columns) * _TEXT
+        asked = {"keys": request.keys, "columns": list(request.columns)}
+        told = self._sent("describe", most, request.nonce, **asked)
+        return Described(bytes.fromhex(told["nonce"]), told["columns"])
+
+    def commit(self) -> Commitment:
+        raise ValueError(
+            "a node answers each message in a process of its own, and so can't keep to what it has "
+            "committed to; take check='vectors'"
+        )
+
+
+def answered(device: Responding, asked: Tree) -> Tree:
+    """Return what a node answers to a message of a search."""
+    nonce, way = bytes.fromhex(asked["nonce"]), asked["way"]
+    told: Tree = {"nonce": asked["nonce"]}
+    if way == "ask":
+        of = read_only(asked["queries"]), asked["k"], asked["metric"], nonce
+        answer = device.ask(Question(*of, where=asked["where"]))
+        filled = np.arange(asked["k"]) < answer.counts[:, None]
+        told |= {"counts": answer.counts.astype(np.uint32), "exact": answer.exact}
+        told |= {"distances": answer.distances[filled], "keys": answer.keys[filled]}
+    elif way == "show":
+        told["rows"] = device.show(Request(asked["keys"], nonce)).rows
+    elif way == "describe":
+        given = device.describe(Describe(asked["keys"], tuple(asked["columns"]), nonce)).columns
+        text = {
+            n: np.asarray(c, np.str_) if c is not None and c.dtype.kind == "T" else c
+            for n, c in given.items()
+        }
+        told["columns"] = text
+    else:
+        raise MessageError(f"a search has no way {way!r}")
+    return told

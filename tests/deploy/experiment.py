@@ -1,0 +1,42 @@
+"""The experiment of the tests: one of several ways to learn digits."""
+
+from fedlab import MLP, Federation, LocalSGD
+from fedlab.algorithms import IFCA, FedNova, FedPer, Scaffold
+from fedlab.updates import (
+    QSGD,
+    SGD,
+    Adam,
+    Cast,
+    ClipNorm,
+    ErrorFeedback,
+    FixedPoint,
+    LowRank,
+    PrivateMean,
+    RandomK,
+    SecureSum,
+    Sign,
+    TopK,
+)
+
+WAYS = {
+    "plain": {},
+    "scaffold": {"algorithm": Scaffold(), "cohort": 2, "server": SGD(0.7)},
+    "fedper": {"algorithm": FedPer(), "weights": "uniform"},
+    "feedback": {"updates": [ErrorFeedback(TopK(0.1)), Cast()], "cohort": 2},
+    "sign": {"updates": [ErrorFeedback(Sign())], "server": "adam"},
+    "adam": {"server": Adam(0.01), "updates": [ClipNorm(0.5)]},
+    "lowrank": {"updates": [LowRank(2)]},
+    "nova": {"algorithm": FedNova()},
+    "ifca": {"algorithm": IFCA(2)},
+    "qsgd": {"updates": [QSGD()]},
+    "random": {"updates": [RandomK(0.2)]},
+    "masked": {"updates": [FixedPoint(4.0), SecureSum()], "weights": "uniform"},
+    "private": {"aggregator": PrivateMean(1.0, 1.0, 1e-5), "weights": "uniform"},
+    "noised": {"aggregator": PrivateMean(1.0, 1.0, 1e-5, simulated=True), "weights": "uniform"},
+}
+
+
+def federation(devices, way="plain", seed=3):
+    devices = [device.hold_out(0.2, seed=seed) for device in devices]
+    how = {"local": LocalSGD(epochs=2, batch_size=16, learning_rate=0.1), **WAYS[way]}
+    return Federation(devices, MLP(64, (16,), 10), seed=seed, **how)

@@ -1,0 +1,60 @@
+"""Nodes that tests share: sealed indexes in folders, and the same devices in this process."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from fedlab import Device, VectorIndex
+from fedlab.deploy import Node
+from fedlab.files.keys import Key
+
+
+class Direct:
+    """Nodes in this process: the same messages without a network."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._nodes = {node.device.id: node for node in nodes}
+
+    @property
+    def devices(self) -> list[int | str]:
+        return list(self._nodes)
+
+    def send(self, device: int | str, kind: str, data: bytes) -> Future[bytes]:
+        answer: Future[bytes] = Future()
+        answer.set_result(self._nodes[device].answer(kind, data))
+        return answer
+
+
+IDS: list[int | str] = ["ward 1", 7, "ward 2"]
+EXPERIMENT = Path(__file__).parent / "experiment.py"
+
+
+def folders(root: Path, ids: list[int | str] = IDS) -> dict[int | str, tuple[Path, Key]]:
+    """Make a folder for each device: digits, uneven shares, sealed."""
+    x, y = load_digits(return_X_y=True)
+    draw = np.random.default_rng(5)
+    order, made = draw.permutation(600), {}
+    for at, (id, rows) in enumerate(zip(ids, np.array_split(order, len(ids)), strict=True)):
+        folder, key = root / f"node{at}", Key.generate()
+        folder.mkdir(parents=True)
+        index = VectorIndex(64, "l2sq")
+        index.add((x[rows[at * 20 :]] / 16).astype(np.float32), labels=y[rows[at * 20 :]])
+        index.save(folder / "index.fedlab", key)
+        (folder / "device.json").write_text(json.dumps({"id": id, "gives": ["label"]}))
+        (folder / "experiment.py").write_bytes(EXPERIMENT.read_bytes())
+        made[id] = folder, key
+    return made
+
+
+def here(made: dict[int | str, tuple[Path, Key]]) -> list[Device]:
+    """Return the devices, for a simulation."""
+    return [Device(i, VectorIndex.open(f / "index.fedlab", k)) for i, (f, k) in made.items()]
+
+
+def nodes(made: dict[int | str, tuple[Path, Key]]) -> list[Node]:
+    return [Node(folder, key) for folder, key in made.values()]
