@@ -199,7 +199,7 @@ def test_the_command_line_reaches_a_bed(bed, made, capsys, tmp_path):
     assert saved.parameters.tobytes() == run.parameters.tobytes()
 
 
-@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT, "down"])
+@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT, "down"], ids=repr)
 def test_a_bed_ends_when_it_is_told_to(made, tmp_path, way):
     devices, folder = tmp_path / "wards", tmp_path / "bed"
     devices.mkdir()
