@@ -34,7 +34,9 @@ class FedEx(Stateless):
     device i's error, c_i its configuration, lambda a discounted mean of earlier rounds' errors, and
     g_j = sum_i w_i (L_i - lambda) [c_i = j] / theta_j, the server sets
 
-        theta_j <- theta_j exp(-sqrt(2 ln k) g_j / max |g|), and brings theta back to the sum 1.
+        theta_j <- theta_j exp(-sqrt(2 ln k) g_j / max_i abs(g_i)),
+
+    and brings theta back to the sum 1.
 
     Changes are averaged as by FedAvg. The server reads the errors of single devices. One whose
     training fails tells none, so what makes it fail isn't held against its configuration.

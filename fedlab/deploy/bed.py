@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
+from shutil import copyfile, which
 from typing import Any
 
 from fedlab.core.extras import flower, missing
@@ -30,8 +31,10 @@ from fedlab.files.keys import Key
 
 #: By which the processes of a bed are known: it stands in their environment.
 _MARK = "FEDLAB_TEST_BED"
-#: Flower's own command, without loading all of SuperNode first: it is started for each message.
-_CLIENTAPP = """
+#: Flower's own commands, but for this: what is started for each message doesn't load all of
+#: SuperNode first; and SuperLink finds its tables where the environment's path has a space.
+_COMMANDS = {
+    "flwr-clientapp": """
 import sys, types
 
 none = types.SimpleNamespace(flower_supernode=None)
@@ -39,7 +42,25 @@ sys.modules["flwr.supernode.cli.flower_supernode"] = none
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
 flwr_clientapp()
-"""
+""",
+    "flower-superlink": """
+from flwr.supercore.state.alembic import utils
+
+made = utils.build_alembic_config
+
+
+def build(engine):
+    config = made(engine)
+    config.set_main_option("path_separator", "newline")
+    return config
+
+
+utils.build_alembic_config = build
+from flwr.superlink.cli import flower_superlink
+
+flower_superlink()
+""",
+}
 Id = int | str
 
 
@@ -77,9 +98,12 @@ class TestBed:
             )
         for name in ("", "logs", "keys", "nodes", "flwr", "bin"):
             (self.folder / name).mkdir(mode=0o700)
-        command = self.folder / "bin" / "flwr-clientapp"
-        command.write_text(f"#!{self.commands / 'python'}{_CLIENTAPP}", encoding="utf-8")
-        command.chmod(0o700)
+        for name, code in _COMMANDS.items():
+            command, script = (self.folder / "bin" / one for one in (name, f"{name}.py"))
+            script.write_text(code, encoding="utf-8")
+            run = f'exec {quote(str(self.commands / "python"))} {quote(str(script))} "$@"'
+            command.write_text(f"#!/bin/sh\n{run}\n", encoding="utf-8")
+            command.chmod(0o700)
         for device in devices:
             node, key = self.node(device.id), Key.generate()
             node.mkdir(mode=0o700)
@@ -127,7 +151,8 @@ class TestBed:
         if sys.platform == "linux":
             how["preexec_fn"] = _end_with_parent
         how |= {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-        run = [str(self.commands / command), *(word.removesuffix("=True") for word in words)]
+        found = str(which(command, path=self.environment["PATH"]))
+        run = [found, *(word.removesuffix("=True") for word in words)]
         with open(log, "ab") as file:
             self._processes[who] = subprocess.Popen(run, stdout=file, **how)
 
@@ -242,7 +267,7 @@ class TestBed:
     ) -> Federation:
         """Give every node the experiment's file, and return the federation: see `deployed`."""
         for id in self.ids:
-            shutil.copyfile(experiment, self.node(id) / "experiment.py")
+            copyfile(experiment, self.node(id) / "experiment.py")
         assert self.link is not None
         return deployed(self.link, experiment, patience=patience, **parameters)
 

@@ -56,7 +56,11 @@ class Proxy:
                 near, _ = self.door.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self.to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:  # SuperLink isn't there: the node is to try again
+                near.close()
+                continue
             for one, other, way in ((near, far, "up"), (far, near, "down")):
                 threading.Thread(target=self._pass, args=(one, other, way), daemon=True).start()
 
@@ -178,6 +182,7 @@ def test_a_run_goes_on_after_superlink_was_killed(bed, made, tmp_path):
     assert len(federation.history.remarks()) >= 3
     bed.start_superlink()
     bed.connect()
+    bed.wait()
     again = bed.federation(EXPERIMENT, patience=PATIENCE, way="fedper")
     again.run_to(2, path)
     together = EXPERIMENTS["federation"](here(made), way="fedper")
