@@ -141,8 +141,11 @@ class Device(Holder):
         ValueError
             If its rows have none.
         """
-        labels = self.index.labels
-        if labels is None and not len(self.index):
+        return self._labels_of(self.index)
+
+    def _labels_of(self, index: VectorIndex) -> NDArray[Any]:
+        labels = index.labels
+        if labels is None and not len(index):
             return np.empty(0, np.int64)
         if labels is None:
             raise ValueError(
@@ -194,10 +197,9 @@ class Device(Holder):
         known = self._known[1]
         if part not in known:
             # One state of the index, whatever others write to it meanwhile; a mapped one has one.
-            now = Device(self.id, self.index if self.index.mapped else self.index.view())
-            now._held_out = self._held_out
-            chosen = now._split()[part] if part or len(self._held_out) else None
-            rows = Rows(now.index.vectors, now.labels, chosen)
+            now = self.index if self.index.mapped else self.index.view()
+            chosen = self._split_of(now)[part] if part or len(self._held_out) else None
+            rows = Rows(now.vectors, self._labels_of(now), chosen)
             if self.index.dtype != "f32" or self.index.mapped:
                 return rows  # decoded or read for this once: to keep it would undo the compression
             known[part] = rows
@@ -207,12 +209,15 @@ class Device(Holder):
         """Return which rows train, and which are held out in the order of their keys."""
         edits = self.index.edits
         if self._places is None or self._places[0] != edits:
-            aside = self.index.rows_of(self._held_out)
-            aside = aside[aside >= 0]  # what was removed since is held out no more
-            kept = np.ones(len(self.index), np.bool_)
-            kept[aside] = False
-            self._places = edits, np.flatnonzero(kept), aside
+            self._places = edits, *self._split_of(self.index)
         return self._places[1:]
+
+    def _split_of(self, index: VectorIndex) -> tuple[Places, Places]:
+        aside = index.rows_of(self._held_out)
+        aside = aside[aside >= 0]  # what was removed since is held out no more
+        kept = np.ones(len(index), np.bool_)
+        kept[aside] = False
+        return np.flatnonzero(kept), aside
 
     def erase(self, keys: ArrayLike, key: Key | None = None) -> Certificate:
         """Erase rows from the index, and let go of what the device derived from them.

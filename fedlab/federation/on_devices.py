@@ -139,22 +139,22 @@ class Here:
     at_hand: ClassVar[bool] = True
 
     def work(self, asked: Asked, threads: int | None) -> Iterator[Sent]:
-        plan, kept, stages = asked.plan, asked.kept, asked.stages
+        plan, sent = asked.plan, None
         weights: F64 | None = None
         how = asked.cohort, plan.trainer, asked.phases, plan.local, asked.order
         held = ALL if plan.chain.whole else HELD
         for part in train_in_parts(*how, seed=plan.seed, threads=threads, held=held):
             if weights is None:
-                whole = len(part.places) + len(part.set_aside) == len(asked.places)
                 weights = np.zeros(len(asked.places))
                 # Where parts are to come, nobody knows who of them will be set aside.
                 told = part.places, part.rows
-                who, rows = told if whole else (np.arange(len(weights)), rows_of(asked.cohort))
-                weights[who] = weights_of(plan, asked.cohort, who, rows)
-            now = replace(asked, kept=kept, stages=stages)
-            sent = reported(now, part, weights[part.places])
-            kept, stages = sent.kept, sent.stages
-            yield replace(sent, whole=whole)
+                if not _whole(asked, part):
+                    told = np.arange(len(weights)), rows_of(asked.cohort)
+                weights[told[0]] = weights_of(plan, asked.cohort, *told)
+            if sent is not None:
+                asked = replace(asked, kept=sent.kept, stages=sent.stages)
+            sent = reported(asked, part, weights[part.places])
+            yield sent
 
     def measure(
         self, plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None
@@ -174,7 +174,7 @@ def reported(asked: Asked, part: Trained, weights: F64) -> Sent:
         What they count.
     """
     plan, mine = asked.plan, asked.places[part.places]
-    none = part.set_aside, True, part.none_could, part.error
+    none = part.set_aside, _whole(asked, part), part.none_could, part.error
     if not len(mine) and plan.chain.private is None:
         return Sent(Updates(mine, {}, weights, {}), mine, asked.kept, asked.stages, set(), *none)
     stats = {
@@ -200,6 +200,11 @@ def reported(asked: Asked, part: Trained, weights: F64) -> Sent:
     sent, stages, kept = plan.chain.apply(asked.stages, sent, kept, at)
     averaged = sent.stats.keys() - stats.keys()  # what the algorithm added is averaged for it
     return Sent(sent, part.places, kept, stages, set(averaged), *none)
+
+
+def _whole(asked: Asked, part: Trained) -> bool:
+    """Return whether a part is all of the cohort."""
+    return len(part.places) + len(part.set_aside) == len(asked.places)
 
 
 def weights_of(plan: Plan, cohort: Sequence[Device], places: Places, rows: Array) -> F64:

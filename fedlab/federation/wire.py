@@ -64,8 +64,8 @@ class Wire:
                 continue
             travels, layouts[name] = self.travels(name), self.layout
             if travels is not None:
-                first, last = np.flatnonzero(travels)[[0, -1]]
-                piece = slice(first, last + 1)
+                first, end = travels.argmax(), len(travels) - travels[::-1].argmax()
+                piece = slice(first, end)
                 blocks[name] = (
                     np.ascontiguousarray(block[:, piece])  # one stretch is copied at once
                     if travels[piece].all()

@@ -434,8 +434,9 @@ class VectorIndex(Holder):
         whole_number(start, "start", 0, state.table.rows)
         stop = state.table.rows if stop is None else stop
         whole_number(stop, "stop", start, state.table.rows)
-        part = VectorIndex(self.dimensions, self.metric, self.dtype, self.engine)
-        part._state = State(state.table.slice(start, stop), next_key=state.next_key)
+        rows = State(state.table.slice(start, stop), next_key=state.next_key)
+        part = VectorIndex.__new__(VectorIndex)  # all that its own checks would look at stands
+        part.__setstate__(vars(self) | {"_state": rows, "generation": 0, "linked": ()})
         return part
 
     @classmethod

@@ -11,7 +11,9 @@ import pytest
 
 from fedlab import Federation, LinearRegression, LocalSGD
 from fedlab.algorithms import FedBN, by_name
+from fedlab.federation.wire import Wire
 from fedlab.models import Layout
+from fedlab.updates import Updates
 from tests.federations import regression_device
 
 
@@ -77,3 +79,12 @@ def test_buffers_that_stay_do_not_travel() -> None:
     assert one.history.series("bytes_up").iloc[0] == len(DEVICES) * (24 + 3 * 4)
     assert (one.parameters[3:] == 0).all()
     assert np.abs(one.personal_parameters()[:, 4:]).min() > 0
+
+
+@pytest.mark.parametrize("stays", ["111111", "110001", "001110", "111110", "010101"])
+def test_what_travels_is_cut_out_whether_it_stands_together_or_not(stays):
+    kept = np.array([*map(int, stays)], bool)
+    wire = Wire(Layout((("a", (2,)), ("b", (3,)), ("c", (1,)))), stays={"change": kept})
+    block = np.arange(12.0).reshape(2, 6)
+    sent = wire.narrowed(Updates(np.arange(2), {"change": block}, np.full(2, 0.5), {}), None)
+    assert sent.blocks["change"].tolist() == block[:, ~kept].tolist()
