@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from fedlab.index.vectorindex import VectorIndex
@@ -89,3 +91,15 @@ def run_child(code: str, *arguments: str | Path) -> str:
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def each_installed(engines: list[Any]) -> Any:
+    """Run a test with each engine; one whose library isn't there is skipped."""
+    known = {name: find_spec(name) for name in ("faiss", "annoy")} | {"graph": True}
+
+    def case(engine: Any) -> Any:
+        lacks = not known[engine.name.split("-")[0]]
+        marks = pytest.mark.skipif(lacks, reason=f"{engine.name} is not installed")
+        return pytest.param(engine, marks=marks, id=engine.name)
+
+    return pytest.mark.parametrize("engine", [case(engine) for engine in engines])

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,25 +21,13 @@ import pytest
 from fedlab.device import Device
 from fedlab.index.engines import HNSW, Annoy, FaissFlat, FaissHNSW
 from fedlab.index.vectorindex import VectorIndex
+from tests.helpers import each_installed
 
 PAIRS, WRITERS = 24, 3
 #: Seconds that all go on for, and, on a busy machine, until each has done enough.
 SECONDS, MOST = 1.5, 60.0
 ENGINES = [HNSW(), FaissFlat(), FaissHNSW(), Annoy(trees=3)]
-installed = {"faiss": find_spec("faiss"), "annoy": find_spec("annoy"), "graph": True}
-each_engine = pytest.mark.parametrize(
-    "engine",
-    [
-        pytest.param(
-            one,
-            marks=pytest.mark.skipif(
-                not installed[one.name.split("-")[0]], reason=f"{one.name} is not installed"
-            ),
-            id=one.name,
-        )
-        for one in ENGINES
-    ],
-)
+each_engine = each_installed(ENGINES)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,10 @@ from fedlab.index.encoding import decode, encode
 from fedlab.index.engines import HNSW, Annoy, FaissFlat, FaissHNSW, FaissIVF
 from fedlab.index.scan import measure
 from fedlab.index.vectorindex import VectorIndex
-from tests.helpers import DTYPES, METRICS, clustered, content, filled, normal
+from tests.helpers import DTYPES, METRICS, clustered, content, each_installed, filled, normal
 
 ENGINES = [HNSW(), FaissFlat(), FaissHNSW(), FaissIVF(lists=1, probes=1), Annoy(trees=5)]
-installed = {
-    "faiss": find_spec("faiss") is not None,
-    "annoy": find_spec("annoy") is not None,
-    "graph": True,
-}
-each_engine = pytest.mark.parametrize(
-    "engine",
-    [
-        pytest.param(
-            one,
-            marks=pytest.mark.skipif(
-                not installed[one.name.split("-")[0]], reason=f"{one.name} is not installed"
-            ),
-            id=one.name,
-        )
-        for one in ENGINES
-    ],
-)
+each_engine = each_installed(ENGINES)
 
 
 # -- what it does ------------------------------------------------------------------------------
