@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from fedlab._version import __version__
-from fedlab.core.typing import Array
+from fedlab.core.typing import Array, Places
 from fedlab.federation.checkpoint import flattened, unflattened
+from fedlab.federation.on_devices import Asked
 from fedlab.federation.plan import Plan
 from fedlab.files.arrays import FileKind
 from fedlab.updates import Updates
@@ -110,21 +111,48 @@ def blocks_out(plan: Plan, sent: Updates, at: At, messages: Mapping[str, bytes])
     return blocks
 
 
+#: Why an answer is set aside that can't be joined with the others.
+OTHER_FORM = "its blocks have another form than those of other devices"
+
+
+def refuse_aside(asked: Asked, answer: Mapping[str, Any]) -> None:
+    """Raise, with the reason, where an answer to training is of another round, or of no update."""
+    if answer["round"] != asked.number:
+        raise ValueError(f"an answer of round {answer['round']}, in round {asked.number}")
+    if "aside" in answer:
+        raise ValueError(str(answer["aside"]))
+
+
+def form_in(asked: Asked, places: Places, blocks: Mapping[str, Any]) -> Updates:
+    """Return blocks of zeros, of which devices tell (width, type), with their layouts; checked."""
+    layout, layouts, zeros = asked.plan.model.layout, {}, dict[str, Array]()
+    for name, (width, told) in blocks.items():
+        kind = np.dtype({"<f4": "<f4"}.get(told, "<f8"))
+        travels = asked.wire.travels(name)
+        wide = layout.size if travels is None else int(np.count_nonzero(travels))
+        if name == "change" and (width, told) != (wide, asked.model.dtype.str):
+            raise ValueError(f"a change of {width} {told}; {wide} are needed")
+        if not 0 <= width * kind.itemsize <= LARGEST:
+            raise MessageError(f"{name!r} would have {width} numbers")
+        if width == wide:
+            layouts[name] = layout if travels is None else layout.part(travels)
+        zeros[name] = np.zeros((len(places), width), kind)
+    return Updates(places, zeros, np.ones(len(places)), {}, layouts=layouts)
+
+
 def block_in(plan: Plan, name: str, told: Mapping[str, Any], like: Updates, at: At) -> Array:
-    """Return the row of a block that a device sent, (n,)."""
-    width, kind = int(told["width"]), np.dtype({"<f4": "<f4"}.get(told["type"], "<f8"))
-    if not 0 <= width * kind.itemsize <= LARGEST:
-        raise MessageError(f"{name!r} would have {width} numbers")
+    """Return the row of a block that a device sent, (n,); `like` has blocks of its form."""
+    zeros = like.blocks[name]
     if "row" not in told:
-        return np.zeros(width, kind)
+        return np.asarray(zeros[0])
     row: Array = told["row"]
     if told["coded"]:
         codec, stage = _codec(plan, name)
-        empty = np.empty((1, width), kind)
-        where = codec.context(name, empty, like, at._replace(stage=stage))
+        where = codec.context(name, zeros, like, at._replace(stage=stage))
         row = codec.decode(row.tobytes(), replace(where, device=int(like.places[0])))
-    if row.shape != (width,) or row.dtype != kind:
-        raise MessageError(f"{name!r} is {row.dtype} of shape {row.shape}; it says {width} {kind}")
+    if row.shape != zeros[0].shape or row.dtype != zeros.dtype:
+        said = f"it says {zeros.shape[1]} {zeros.dtype}"
+        raise MessageError(f"{name!r} is {row.dtype} of shape {row.shape}; {said}")
     return row
 
 

@@ -17,7 +17,8 @@ import hashlib
 import json
 import os
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,19 @@ from fedlab.deploy.messages import (
 )
 from fedlab.deploy.remote import Remote
 from fedlab.deploy.searching import answered
+from fedlab.deploy.summing import Part
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.profile import Profile
 from fedlab.device.states import DeviceStates
 from fedlab.federation import Federation
-from fedlab.federation.on_devices import Asked, Here
+from fedlab.federation.on_devices import Asked, Here, reported, trained
 from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Key
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search.respondent import Responding
 from fedlab.training.work import phases_of
+from fedlab.updates import Chain
 from fedlab.updates.stages import At
 
 KEPT = FileKind(b"FEDLABKP", "file of what a device keeps", ValueError)
@@ -91,18 +94,20 @@ class Node:
         self._told = json.loads((self.folder / "device.json").read_text(encoding="utf-8"))
         index = VectorIndex.open(self.folder / "index.fedlab", key)
         self.device = Device(self._told["id"], index, Profile(**self._told.get("profile", {})))
+        self._part = Part(self.folder / "kept" / "sum", key)
 
     def answer(self, kind: str, data: bytes) -> bytes:
         """Return the answer to a message; what goes wrong is told in it.
 
         Parameters
         ----------
-        kind : {"hello", "train", "measure", "search"}
+        kind : {"hello", "train", "share", "mask", "tell", "measure", "search"}
         data : bytes
         """
         try:
             asked = unpacked(data)
             ways = {"hello": self._hello, "train": self._train, "measure": self._measure}
+            ways |= {"share": self._part.share, "mask": self._mask, "tell": self._part.tell}
             if kind == "search":
                 responding = Responding(self.device, gives=self._told.get("gives", ()))
                 return packed(answered(responding, asked))
@@ -140,7 +145,8 @@ class Node:
 
     # -- what it does ----------------------------------------------------------------------------
 
-    def _train(self, asked: Tree) -> Tree:
+    def _asked(self, asked: Tree) -> Asked:
+        """Return what the device is asked for, as in a cohort of one."""
         federation, _ = self._mine(asked)
         plan, places = federation.plan, np.array([asked["place"]])
         if (mine := digest(sorted(plan.words().items()))) != asked["plan"]:
@@ -149,21 +155,46 @@ class Node:
         phases = phases_of(plan.algorithm.work(asked["learning"], model, places, kept))
         order = Dispatch.alike(1, number, asked["rate"], asked["epochs"])
         of = plan, number, places, federation.devices, model, asked["learning"], phases, order
+        return Asked(*of, kept, plan.chain.init(len(model)), {})
+
+    def _train(self, asked: Tree) -> Tree:
+        of, number = self._asked(asked), asked["round"]
         with one_blas_thread():
-            coded: dict[str, bytes] = {}
-            [sent] = Here().work(Asked(*of, kept, plan.chain.init(len(model)), coded), None)
+            if of.plan.chain.secure is not None:
+                [part] = trained(of, None)
+                if part.set_aside:
+                    return {
+                        "round": number,
+                        "aside": part.set_aside[0],
+                        "hopeless": part.none_could,
+                    }
+                told = {"rows": part.rows[0], "epochs": part.epochs[0]}
+                return {"round": number, **told, **self._part.begin(asked, part)}
+            [sent] = Here().work(of, None)
         if sent.set_aside:
             return {"round": number, "aside": sent.set_aside[0], "hopeless": sent.hopeless}
-        updates, keeps = sent.updates, bool(sent.kept.names)
-        if keeps:
-            self._keep(asked["keep"], sent.kept.arrays())
+        updates, at, coded = sent.updates, At(of.plan.seed, number), of.messages or {}
         return {
             "round": number,
-            "blocks": blocks_out(plan, updates, At(plan.seed, number), coded),
+            "blocks": blocks_out(of.plan, updates, at, coded),
             "stats": {name: column[0] for name, column in updates.stats.items()},
             "weighed": {name: column[0] for name, column in updates.weighed.items()},
             "averaged": sorted(sent.averaged),
-            "keeps": keeps,
+            "keeps": self._keep(asked["keep"], sent.kept),
+        }
+
+    def _mask(self, asked: Tree) -> Tree:
+        one, first, part = self._part.trained(asked)
+        of, weight = self._asked(first), np.array([asked["weight"]])
+        with one_blas_thread():
+            plain = reported(replace(of, plan=replace(of.plan, chain=Chain())), part, weight)
+            sent = reported(of, part, weight)
+        return {
+            "masked": self._part.masked(asked, one, sent, of.plan.chain.fixed),
+            # Before codecs, since what decodes a sum follows from that.
+            "blocks": {n: (b.shape[1], b.dtype.str) for n, b in plain.updates.blocks.items()},
+            "averaged": sorted(sent.averaged),
+            "keeps": self._keep(first["keep"], sent.kept),
         }
 
     def _measure(self, asked: Tree) -> Tree:
@@ -183,13 +214,17 @@ class Node:
             raise ValueError("what was kept after the round that the server goes on from is gone")
         return DeviceStates.of(KEPT.read(path, self._key)[1], None)
 
-    def _keep(self, name: str, arrays: Mapping[str, Any]) -> None:
+    def _keep(self, name: str, kept: DeviceStates) -> bool:
+        """Write what is kept, if anything is; return whether it is."""
         path = self._file(name)
+        if not kept.names:
+            return False
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        KEPT.write(path, {}, arrays, self._key)
+        KEPT.write(path, {}, kept.arrays(), self._key)
         files = sorted(path.parent.glob("*.kept"), key=lambda file: file.stat().st_mtime_ns)
         for old in files[:-_BACK]:
             old.unlink(missing_ok=True)
+        return True
 
     def _file(self, name: str) -> Path:
         if not (len(name) == 32 and set(name) <= set("0123456789abcdef")):

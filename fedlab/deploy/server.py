@@ -20,19 +20,24 @@ import numpy as np
 from fedlab.core.typing import Array
 from fedlab.core.validation import positive
 from fedlab.deploy.messages import (
+    OTHER_FORM,
     MessageError,
     block_in,
     differing,
     digest,
+    form_in,
     packed,
+    refuse_aside,
     unpacked,
     versions,
 )
 from fedlab.deploy.node import experiment_digest, experiment_of
 from fedlab.deploy.remote import Remote
 from fedlab.deploy.searching import RemoteResponding
+from fedlab.deploy.summing import summed
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
+from fedlab.device.states import DeviceStates
 from fedlab.federation import Federation
 from fedlab.federation.on_devices import Asked, Sent, weights_of
 from fedlab.federation.plan import Plan
@@ -128,13 +133,19 @@ class Elsewhere:
             names.append(digest(plan_is, kept, asked.number))
             own = {"rate": float(order.rates[at]), "epochs": int(order.epochs[at])}
             messages[device.id] = {**alike, **own, "kept": kept, "keep": names[at]}
-        rows, forms, aside, hopeless = (
-            dict[int, Updates](),
-            dict[int, Any](),
-            dict[int, str](),
-            True,
-        )
-        for at, answer in enumerate(self.asked("train", messages).values()):
+        answers = dict(enumerate(self.asked("train", messages).values()))
+        if plan.chain.secure is not None:
+
+            def again(kind: str, told: dict[int, Tree]) -> dict[int, Tree | str]:
+                got = self.asked(kind, {cohort[at].id: message for at, message in told.items()})
+                return dict(zip(told, got.values(), strict=True))
+
+            sent, keep = summed(again, asked, answers)
+            yield replace(sent, kept=_noted(asked, keep, names))
+            return
+        rows, forms, aside = dict[int, Updates](), dict[int, Any](), dict[int, str]()
+        hopeless = True
+        for at, answer in answers.items():
             try:
                 rows[at], forms[at] = _row(asked, answer, at)
             except Exception as why:  # an answer may say anything
@@ -142,15 +153,13 @@ class Elsewhere:
                 hopeless &= isinstance(answer, dict) and answer.get("hopeless") is True
         usual: Any = max(forms.values(), key=list(forms.values()).count, default=([],))
         odd = [at for at, form in forms.items() if form[:-1] != usual[:-1]]
-        aside |= dict.fromkeys(odd, "its blocks have another form than those of other devices")
-        here, states = np.array([at for at in rows if at not in odd], np.intp), asked.kept
+        aside |= dict.fromkeys(odd, OTHER_FORM)
+        here = np.array([at for at in rows if at not in odd], np.intp)
         updates = _joined([rows[at] for at in here.tolist()] or [_nothing(asked)])
         weights = weights_of(plan, cohort, here, updates.stats["rows"])
         weighed = {name: weights * column for name, column in updates.weighed.items()}
         updates = replace(updates, weights=weights, weighed=weighed)
-        if keep := [at for at in here.tolist() if forms[at][-1]]:
-            new = np.array([list(bytes.fromhex(names[at])) for at in keep], np.uint8)
-            states = states.put(_AT_NODES, places[keep], new)
+        states = _noted(asked, [at for at in here.tolist() if forms[at][-1]], names)
         none = aside, True, hopeless and not rows
         yield Sent(updates, here, states, asked.stages, set(usual[0]), *none)
 
@@ -164,6 +173,14 @@ class Elsewhere:
         names = dict.fromkeys([*(name for one in told for name in one), "rows"])
         found = {n: np.array([one.get(n, np.nan) for one in told], np.float64) for n in names}
         return {**found, "rows": np.nan_to_num(found["rows"])}
+
+
+def _noted(asked: Asked, keep: list[int], names: Sequence[str]) -> DeviceStates:
+    """Return what devices keep: of some of the cohort, from now on, a file of a new name."""
+    if not keep:
+        return asked.kept
+    new = np.array([list(bytes.fromhex(names[at])) for at in keep], np.uint8)
+    return asked.kept.put(_AT_NODES, asked.places[keep], new)
 
 
 def _believed(told: Tree, nonce: str) -> Tree:
@@ -181,19 +198,9 @@ def _row(asked: Asked, answer: Tree | str, at: int) -> tuple[Updates, tuple[Any,
     """
     if isinstance(answer, str):
         raise ValueError(answer)
-    if answer["round"] != asked.number:
-        raise ValueError(f"an answer of round {answer['round']}, in round {asked.number}")
-    if "aside" in answer:
-        raise ValueError(str(answer["aside"]))
-    layout, layouts, rows = asked.plan.model.layout, {}, dict[str, Array]()
-    for name, told in answer["blocks"].items():
-        travels = asked.wire.travels(name)
-        wide = layout.size if travels is None else int(np.count_nonzero(travels))
-        if name == "change" and (told["width"], told["type"]) != (wide, asked.model.dtype.str):
-            raise ValueError(f"a change of {told['width']} {told['type']}; {wide} are needed")
-        if told["width"] == wide:
-            layouts[name] = layout if travels is None else layout.part(travels)
-    like = Updates(asked.places[at : at + 1], {}, np.ones(1), {}, layouts=layouts)
+    refuse_aside(asked, answer)
+    forms = {name: (told["width"], told["type"]) for name, told in answer["blocks"].items()}
+    like, rows = form_in(asked, asked.places[at : at + 1], forms), dict[str, Array]()
     for name, told in answer["blocks"].items():
         rows[name] = block_in(asked.plan, name, told, like, At(asked.plan.seed, asked.number))[None]
         if not 0 <= told["size"] <= 2 * rows[name].nbytes + 64:
@@ -312,7 +319,7 @@ def refuse_odd(plan: Plan) -> None:
     seeded = any(getattr(part, "simulated", False) for part in (*chain.noised, plan.local))
     rule, method = type(plan.selection).__name__, type(plan.algorithm).__name__
     for wrong, why in (
-        (chain.secure, "SecureSum takes several messages a round between devices; leave it out"),
+        (chain.secure and any(chain.secure.drops), "who drops out is seen; leave out drops="),
         (plan.schedule, "a schedule is of simulated time; leave it out, and set patience="),
         (plan.down, "the model travels whole; leave out down="),
         (plan.selection.reads, f"{rule} asks devices beforehand; take AtRandom()"),

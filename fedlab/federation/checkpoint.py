@@ -138,6 +138,8 @@ def flattened(node: Any, name: str, arrays: Arrays) -> Any:
     """Return a tree as JSON takes it; its arrays are put into `arrays`."""
     if node is None or isinstance(node, str | bool | int | float):
         return {"plain": node}
+    if isinstance(node, bytes):
+        return {"bytes": node.hex()}
     if isinstance(node, np.ndarray | np.generic):
         array = np.asarray(node)
         if array.dtype.kind not in "biufUM":
@@ -151,8 +153,8 @@ def flattened(node: Any, name: str, arrays: Arrays) -> Any:
         values = [flattened(part, f"{name}.{i}", arrays) for i, part in enumerate(node.values())]
         return {"dict": [list(pair) for pair in zip(node, values, strict=True)]}
     raise TypeError(
-        f"{name} is a {type(node).__name__}; a checkpoint holds arrays, numbers, text, None, and "
-        "lists and dicts of them, with keys of text or whole numbers"
+        f"{name} is a {type(node).__name__}; a checkpoint holds arrays, numbers, text, bytes, "
+        "None, and lists and dicts of them, with keys of text or whole numbers"
     )
 
 
@@ -161,6 +163,8 @@ def unflattened(node: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     [(kind, content)] = node.items()
     if kind == "plain":
         return content
+    if kind == "bytes":
+        return bytes.fromhex(content)
     if kind == "array":
         return np.array(arrays[content])
     if kind in ("list", "tuple"):

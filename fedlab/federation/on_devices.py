@@ -27,6 +27,7 @@ from fedlab.training.trainer import Measures
 from fedlab.training.validation import on_held_out
 from fedlab.training.work import Phase
 from fedlab.updates import Updates
+from fedlab.updates.secure import SummedUnderMasks
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
 
@@ -105,6 +106,8 @@ class Sent:
     hopeless : bool
         Whether every device failed.
     error : Exception, optional
+    summed : SummedUnderMasks, optional
+        Where devices have added their updates to a sum already, and `updates` are without blocks.
     """
 
     updates: Updates
@@ -116,6 +119,7 @@ class Sent:
     whole: bool = True
     hopeless: bool = False
     error: Exception | None = None
+    summed: SummedUnderMasks | None = None
 
 
 class Where(Protocol):
@@ -141,9 +145,7 @@ class Here:
     def work(self, asked: Asked, threads: int | None) -> Iterator[Sent]:
         plan, sent = asked.plan, None
         weights: F64 | None = None
-        how = asked.cohort, plan.trainer, asked.phases, plan.local, asked.order
-        held = ALL if plan.chain.whole else HELD
-        for part in train_in_parts(*how, seed=plan.seed, threads=threads, held=held):
+        for part in trained(asked, threads):
             if weights is None:
                 weights = np.zeros(len(asked.places))
                 # Where parts are to come, nobody knows who of them will be set aside.
@@ -160,6 +162,13 @@ class Here:
         self, plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None
     ) -> Measures:
         return on_held_out(holding, plan.trainer, parameters, threads)
+
+
+def trained(asked: Asked, threads: int | None) -> Iterator[Trained]:
+    """Let a cohort train; yield what came of it, in parts."""
+    plan, held = asked.plan, ALL if asked.plan.chain.whole else HELD
+    how = asked.cohort, plan.trainer, asked.phases, plan.local, asked.order
+    return train_in_parts(*how, seed=plan.seed, threads=threads, held=held)
 
 
 def reported(asked: Asked, part: Trained, weights: F64) -> Sent:

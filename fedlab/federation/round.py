@@ -39,7 +39,7 @@ from fedlab.training.cohort import train_in_parts
 from fedlab.training.work import phases_of
 from fedlab.updates import Chain
 from fedlab.updates.mean import Means, client_drift
-from fedlab.updates.secure import SummedUnderMasks
+from fedlab.updates.secure import SummedUnderMasks, told_of
 from fedlab.updates.stages import At, squares_of
 
 Remarks = list[tuple[object, str]]
@@ -124,7 +124,7 @@ def play(
             spared += state.parameters.nbytes * (1 - nodes.copies)
         secure: SummedUnderMasks | None = None
         there: Any = slice(None)
-        if plan.chain.secure is not None:
+        if plan.chain.secure is not None and where.at_hand:
             secure, there, few = _opened(plan, drawn.fate, number)
             fate = replace(drawn.fate, places=asked[there], epochs=drawn.fate.epochs[there])
             drawn, remarks = replace(drawn, fate=fate), remarks + few
@@ -293,13 +293,15 @@ def _take(plan: Plan, state: RunState, came: _Came, of: Sent, down: F64) -> None
     for name in of.averaged:
         columns[_WEIGHT + name] = sent.weights_of(name)
         came.averaged.add(name)
+    if of.summed is not None:
+        came.secure = of.summed
+    elif came.secure is not None:
+        secure = came.secure
+        secure.add(sent, told_of(sent, sorted(came.averaged), secure.count))
     if came.secure is not None:
-        told = {name: columns[name] * columns[_WEIGHT + name] for name in sorted(came.averaged)}
-        rows = columns["rows"]
-        loss = np.minimum(rows * columns["loss"], came.secure.largest)
-        came.secure.add(sent, {"rows": rows, "loss": loss, **told})
         # Of single devices, the simulated clock alone reads what no server sees.
-        came.note(sent.places, weight=sent.weights, rows=rows, epochs=columns["epochs"], down=down)
+        hidden = {name: columns[name] for name in ("rows", "epochs")}
+        came.note(sent.places, weight=sent.weights, **hidden, down=down)
         return
     plan.chain.fold(came.sums, sent)
     if plan.chain.drifts and "change" in sent.blocks:

@@ -6,7 +6,10 @@ product of vectors of length at most sqrt(2) stays far from the 2**7 at which it
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlab.core.typing import F64, U64
 
@@ -40,6 +43,33 @@ def from_words(words: U64) -> F64:
 def from_products(words: U64) -> F64:
     """Read sums of products of two such numbers."""
     return np.asarray(words.view(np.int64) * 2.0 ** (-2 * FRACTION))
+
+
+def to_bits(words: NDArray[np.unsignedinteger[Any]], bits: int) -> bytes:
+    """Return the lowest bits of each word, one after another.
+
+    Examples
+    --------
+    >>> to_bits(np.uint32([1, 2, 3]), 12).hex()
+    '0120000300'
+    >>> from_bits(to_bits(np.uint32([1, 2, 3]), 12), 12, np.uint32)
+    array([1, 2, 3], dtype=uint32)
+    """
+    size = words.dtype.itemsize
+    rows = words.astype(words.dtype.newbyteorder("<")).view(np.uint8).reshape(len(words), size)
+    flags = np.unpackbits(rows, 1, bitorder="little")[:, :bits]
+    return np.packbits(flags, bitorder="little").tobytes()
+
+
+def from_bits(data: bytes, bits: int, kind: Any) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the words of `to_bits`, of an unsigned type."""
+    kind = np.dtype(kind)
+    flags = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    rows = flags[: len(flags) // bits * bits].reshape(-1, bits)
+    whole = np.zeros((len(rows), 8 * kind.itemsize), np.uint8)
+    whole[:, :bits] = rows
+    words = np.packbits(whole, 1, bitorder="little").view(kind.newbyteorder("<"))
+    return np.asarray(words.ravel().astype(kind))
 
 
 def error_bound(dimensions: int) -> float:

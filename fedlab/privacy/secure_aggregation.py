@@ -13,8 +13,9 @@ than t shares of one it can't be told, and `ThresholdError` says so.
 
 Neighbours are all other devices or, for many, k of them on a ring in a random order (Bell et al.,
 "Secure single-server aggregation with (poly)logarithmic overhead", CCS 2020): see `few_neighbours`.
-`SecureExchange` runs all of it and counts each message's bytes; `SummingServer` holds what a
-server sees.
+`SecureExchange` runs all of it; `Exchange` is the server's side of it, which counts each message's
+bytes, and `SummingServer` what a server sees. Between messages a device may be written to a file
+(`Summand.memory`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.ledger import Ledger
+from fedlab.core.typing import I64
 from fedlab.privacy.masks import KEY, Party, Words, agreed, keystream
 from fedlab.privacy.noise import Source
 from fedlab.privacy.shamir import SHARE, combine, split
@@ -48,7 +50,7 @@ SECURE_AGGREGATION = Protection(
 )
 
 #: A message that holds two shares, encrypted: 16 bytes say whether it was altered.
-_SEALED = 2 * SHARE + 16
+SEALED = 2 * SHARE + 16
 _NONCE = struct.Struct("<4xQ")
 Keys = tuple[bytes, bytes]
 Graph = Sequence[Collection[int]]
@@ -70,41 +72,73 @@ class Summand:
     """
 
     def __init__(self, place: int, source: Source = os.urandom) -> None:
+        self._source, self._least, self._told = source, 0, False
+        self._met, self._held = dict[int, Keys](), dict[int, bytes]()
+        self._make(place, tuple(source(KEY) for _ in range(3)))
+
+    def _make(self, place: int, secrets: tuple[bytes, ...]) -> None:
         from nacl.bindings import crypto_scalarmult_base
 
-        self.place, self._source = place, source
-        self._seal, self._mask, self._seed = source(KEY), source(KEY), source(KEY)
+        self.place, self._secrets, self._keys = place, secrets, dict[int, bytes]()
+        self._seal, self._mask, self._seed = secrets
         self._party = Party(place, self._mask)
         #: What all may know: the key to which others encrypt, and that of masks.
         self.publics: Keys = (crypto_scalarmult_base(self._seal), self._party.public)
-        self._keys, self._held = dict[int, bytes](), dict[int, bytes]()
-        self._least, self._told = 0, False
 
-    def share(self, met: dict[int, Keys], threshold: int) -> dict[int, bytes]:
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it must remember between messages: secrets, plain values that a file can hold."""
+        secrets, held = self._secrets, self._held
+        return {"secrets": secrets, "met": self._met, "held": held, "least": self._least}
+
+    @classmethod
+    def recalled(cls, place: int, memory: Mapping[str, Any]) -> Summand:
+        """Return the device that had a memory. Who keeps it sees that no message is sent twice."""
+        one = cls(place)
+        one._make(place, memory["secrets"])
+        one._met, one._held, one._least = (memory[name] for name in ("met", "held", "least"))
+        return one
+
+    def share(self, met: Mapping[int, Keys], threshold: int) -> dict[int, bytes]:
         """Return what goes to each neighbour, given their public keys: two encrypted shares."""
         from nacl.bindings import crypto_aead_chacha20poly1305_ietf_encrypt as encrypt
 
-        self._party.meet({p: keys[1] for p, keys in ({self.place: self.publics} | met).items()})
         points = np.array([self.place, *met], np.uint64) + np.uint64(1)
         both = [split(s, points, threshold, self._source) for s in (self._seed, self._mask)]
+        self._met, self._least = dict(met), threshold
         self._held[self.place], *others = map(bytes.__add__, *both)
-        self._least = threshold
-        self._keys = {
-            place: agreed(self._seal, self.publics[0], public, b"fedlab shares")
-            for place, (public, _) in met.items()
-        }
         # A key serves once in each direction, which the number of the sender tells apart.
         return {
-            place: encrypt(words, None, _NONCE.pack(self.place), self._keys[place])
+            place: encrypt(words, None, _NONCE.pack(self.place), self._key(place))
             for place, words in zip(met, others, strict=True)
         }
 
     def receive(self, sealed: Mapping[int, bytes]) -> None:
-        """Take in what neighbours have sent; an altered message raises nacl's CryptoError."""
+        """Take in what neighbours have sent, and share masks with these alone.
+
+        An altered message raises nacl's CryptoError.
+
+        Raises
+        ------
+        ThresholdError
+            If so few have sent that nobody could be told apart from the sum.
+        """
         from nacl.bindings import crypto_aead_chacha20poly1305_ietf_decrypt as decrypt
 
+        if len(sealed) + 1 < self._least:
+            few = f"{len(sealed)} neighbours sent shares"
+            raise ThresholdError(f"{few}, and {self._least - 1} are needed")
+        near = {place: self._met[place][1] for place in sealed}
+        self._party.meet({self.place: self._party.public} | near)
         for place, message in sealed.items():
-            self._held[place] = decrypt(message, None, _NONCE.pack(place), self._keys[place])
+            self._held[place] = decrypt(message, None, _NONCE.pack(place), self._key(place))
+
+    def _key(self, place: int) -> bytes:
+        """Return the key under which shares go to a neighbour, and come from it."""
+        if place not in self._keys:
+            of = self._seal, self.publics[0], self._met[place][0]
+            self._keys[place] = agreed(*of, b"fedlab shares")
+        return self._keys[place]
 
     def masked(self, values: Sequence[Words]) -> list[Words]:
         """Return vectors that tell nothing without their masks.
@@ -203,8 +237,8 @@ class SummingServer:
         return combine(np.array(holders, np.uint64) + np.uint64(1), [shares[h] for h in holders])
 
 
-class SecureExchange:
-    """All of a sum: devices, the server, and what travels between them.
+class Exchange:
+    """A server's side of a sum: what it passes on to devices, and every message's bytes.
 
     Parameters
     ----------
@@ -215,14 +249,77 @@ class SecureExchange:
         are its neighbours and itself; so no two parts of them can be told different stories.
     bits : sequence of int
         Of the numbers of each vector, at most those of their type; sums are modulo 2**bits.
-    source : callable
-        Where secrets come from.
 
     Attributes
     ----------
     server : SummingServer
     ledger : Ledger
         Every message, by place.
+    """
+
+    def __init__(self, graph: Graph, threshold: int, bits: Sequence[int]) -> None:
+        holders = min((len(near) + 1 for near in graph), default=0)
+        if not max(holders / 2, 1) < threshold <= holders:
+            raise ThresholdError(
+                f"the threshold is {threshold}, of {holders} holders of a device's shares; it must "
+                "be more than half of them, and two (a sum over one device hides nothing)"
+            )
+        self.server, self.ledger = SummingServer(graph, threshold, bits), Ledger(range(len(graph)))
+
+    def met(self, publics: Mapping[int, Keys]) -> dict[int, dict[int, Keys]]:
+        """Return which public keys each device is told: those of its neighbours."""
+        self.server.publics = dict(publics)
+        near = {place: self.server.graph[place] for place in publics}
+        self._note(1, "public keys", 2 * KEY, 2 * KEY * _lengths(near), [*near])
+        return {place: {other: publics[other] for other in of} for place, of in near.items()}
+
+    def shared(self, sent: Mapping[int, Mapping[int, bytes]]) -> dict[int, dict[int, bytes]]:
+        """Return which shares each device receives; who sent none takes part no longer."""
+        graph = self.server.graph
+        near = [[p for p in of if p in sent] if n in sent else [] for n, of in enumerate(graph)]
+        self.server.graph = near
+        up, down = _lengths(sent), np.array([len(near[place]) for place in sent], np.int64)
+        self._note(2, "encrypted shares", SEALED * up, SEALED * down, [*sent])
+        return {place: {other: sent[other][place] for other in near[place]} for place in sent}
+
+    def add(self, place: int, masked: list[Words]) -> None:
+        """Add a device's masked vectors to what has come."""
+        size = sum(-(-len(w) * k // 8) for w, k in zip(masked, self.server.bits, strict=True))
+        self.ledger.note(3, "up", "masked numbers", size, place)
+        self.server.add(place, masked)
+
+    def asked(self, gone: Collection[int] = ()) -> dict[int, tuple[set[int], set[int]]]:
+        """Return of whom each device is to tell a share: of which seeds, and of which mask keys."""
+        came, graph = self.server.came, self.server.graph
+        left = {place: {place, *graph[place]} for place in sorted(came - {*gone})}
+        return {place: (near & came, near - came) for place, near in left.items()}
+
+    def told(self, shares: Mapping[int, Mapping[int, bytes]]) -> list[Words]:
+        """Return the sums, given the shares that devices told.
+
+        Raises
+        ------
+        ThresholdError
+            If too few are left.
+        """
+        counts = _lengths(shares)
+        self._note(4, "shares", SHARE * counts, -(-counts // 8), [*shares])  # down: a bit for each
+        return self.server.finish(shares)
+
+    def _note(self, round: int, what: str, up: Any, down: Any, places: Sequence[int]) -> None:
+        self.ledger.note(round, "up", what, up, places)
+        self.ledger.note(round, "down", what, down, places)
+
+
+class SecureExchange(Exchange):
+    """All of a sum: devices, the server, and what travels between them.
+
+    Parameters
+    ----------
+    graph, threshold, bits
+        See `Exchange`.
+    source : callable
+        Where secrets come from.
 
     Examples
     --------
@@ -236,28 +333,17 @@ class SecureExchange:
     def __init__(
         self, graph: Graph, threshold: int, bits: Sequence[int], source: Source = os.urandom
     ) -> None:
-        holders = min((len(near) + 1 for near in graph), default=0)
-        if not max(holders / 2, 1) < threshold <= holders:
-            raise ThresholdError(
-                f"the threshold is {threshold}, of {holders} holders of a device's shares; it must "
-                "be more than half of them, and two (a sum over one device hides nothing)"
-            )
-        everyone, near = range(len(graph)), np.array([len(near) for near in graph], np.int64)
-        self.server, self.ledger = SummingServer(graph, threshold, bits), Ledger(everyone)
-        self.members = [Summand(place, source) for place in everyone]
-        self.server.publics = keys = {m.place: m.publics for m in self.members}
-        self._note(1, "public keys", 2 * KEY, 2 * KEY * near, everyone)
-        sent = [m.share({p: keys[p] for p in graph[m.place]}, threshold) for m in self.members]
-        for member in self.members:
-            member.receive({p: sent[p][member.place] for p in graph[member.place]})
-        self._note(2, "encrypted shares", _SEALED * near, _SEALED * near, everyone)
+        super().__init__(graph, threshold, bits)
+        self.members = [Summand(place, source) for place in range(len(graph))]
+        met = self.met({m.place: m.publics for m in self.members})
+        sent = {m.place: m.share(met[m.place], threshold) for m in self.members}
+        for place, sealed in self.shared(sent).items():
+            self.members[place].receive(sealed)
 
     def send(self, place: int, values: Sequence[Words]) -> list[Words]:
         """Let a device mask its vectors and send them; return what the server is given."""
         masked = lowest(self.members[place].masked(values), self.server.bits)
-        size = sum(-(-len(w) * k // 8) for w, k in zip(masked, self.server.bits, strict=True))
-        self.ledger.note(3, "up", "masked numbers", size, place)
-        self.server.add(place, masked)
+        self.add(place, masked)
         return masked
 
     def finish(self, gone: Collection[int] = ()) -> list[Words]:
@@ -268,19 +354,8 @@ class SecureExchange:
         ThresholdError
             If too few are left.
         """
-        came = self.server.came
-        left = np.array(sorted(came - {*gone}), np.int64)
-        told = {}
-        for place in left.tolist():
-            near = {place, *self.server.graph[place]}
-            told[place] = self.members[place].unmask(near & came, near - came)
-        counts = np.array([len(shares) for shares in told.values()], np.int64)
-        self._note(4, "shares", SHARE * counts, -(-counts // 8), left)  # down: a bit for each
-        return self.server.finish(told)
-
-    def _note(self, round: int, what: str, up: Any, down: Any, places: Any) -> None:
-        self.ledger.note(round, "up", what, up, places)
-        self.ledger.note(round, "down", what, down, places)
+        asked = self.asked(gone).items()
+        return self.told({place: self.members[place].unmask(*who) for place, who in asked})
 
 
 def ring(
@@ -358,6 +433,10 @@ def few_neighbours(
 def lowest(vectors: Sequence[Words], bits: Sequence[int]) -> list[Words]:
     """Return vectors modulo 2**bits, each modulo its own."""
     return [w & w.dtype.type(2**width - 1) for w, width in zip(vectors, bits, strict=True)]
+
+
+def _lengths(of: Mapping[int, Collection[Any]]) -> I64:
+    return np.array([len(one) for one in of.values()], np.int64)
 
 
 def _streams(key: bytes, vectors: Sequence[Words]) -> list[Words]:

@@ -134,12 +134,18 @@ class Chain:
         """The stage behind which a cohort's sum is all that is seen, or None."""
         return next((stage for stage in self.stages if isinstance(stage, SecureSum)), None)
 
-    def open(self, places: Places, at: At, lost: Sequence[int] = ()) -> SummedUnderMasks | None:
+    @property
+    def fixed(self) -> Any:
+        """The stage that makes the whole numbers of a secure sum."""
+        return [stage for stage in self.stages if "integer" in stage.gives][-1]
+
+    def open(
+        self, places: Places, at: At, lost: Sequence[int] = (), **through: Any
+    ) -> SummedUnderMasks | None:
         """Return a cohort's sum under masks, where a stage makes one."""
         if self.secure is None or not len(places) + len(lost):
             return None
-        fixed = [stage for stage in self.stages if "integer" in stage.gives]
-        return SummedUnderMasks(self.secure, fixed[-1], places, at, lost)
+        return SummedUnderMasks(self.secure, self.fixed, places, at, lost, **through)
 
     @property
     def drifts(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F64, I64, Places
@@ -17,6 +18,9 @@ from fedlab.privacy.fixed_point import FRACTION, from_words, to_words
 from fedlab.privacy.secure_aggregation import SecureExchange, ThresholdError, few_neighbours, ring
 from fedlab.updates.sent import Updates
 from fedlab.updates.stages import At, Rowwise, State
+
+#: What devices tell under masks besides their blocks, and what an algorithm averages.
+TOLD = "rows", "loss"
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ class SummedUnderMasks:
     at : At
     lost : (l,) int array
         Further devices that exchange keys, and of which no numbers come: too late, or out of reach.
+    through : callable
+        What makes the exchange, as `SecureExchange` does of its first three parameters.
 
     Attributes
     ----------
@@ -147,8 +153,8 @@ class SummedUnderMasks:
         Devices of the federation that drop out before they send.
     gone : list of int
         Devices that drop out after it, as places in the cohort.
-    largest : float
-        What a device can tell besides.
+    count : int
+        Devices that exchange keys.
 
     Raises
     ------
@@ -157,7 +163,13 @@ class SummedUnderMasks:
     """
 
     def __init__(
-        self, how: SecureSum, fixed: Any, places: Places, at: At, lost: Sequence[int] = ()
+        self,
+        how: SecureSum,
+        fixed: Any,
+        places: Places,
+        at: At,
+        lost: Sequence[int] = (),
+        through: Callable[..., Any] = SecureExchange,
     ) -> None:
         require(fixed, "the stage that makes whole numbers", "bits", "step")
         sure, draw = len(places), generator(at.seed, Purpose.SECURE_SUM, round=at.round)
@@ -165,11 +177,11 @@ class SummedUnderMasks:
         near, threshold = how.among(count)
         order, drops = draw.permutation(count).tolist(), draw.permutation(sure)
         before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * sure).astype(int))
-        self.exchange = SecureExchange(ring(count, near, order), threshold, (fixed.bits, 64))
+        self.exchange: Any = through(ring(count, near, order), threshold, (fixed.bits, 64))
         self._least = getattr(fixed, "survivors", 0)
         self.fixed, self.absent, self.gone = fixed, places[before], after.tolist()
         self._at = {place: at for at, place in enumerate([*places.tolist(), *lost])}
-        self.largest = 2.0 ** (62 - FRACTION) / count
+        self.count = count
         self._widths, self._told = dict[str, int](), list[str]()
         self._coded: Any = {}
 
@@ -179,27 +191,22 @@ class SummedUnderMasks:
         Raises
         ------
         ValueError
-            If a number isn't whole, or the sum could wrap: each device may fill half of the range
-            by its weight, and 1/n of the other half. Nothing has been sent then.
+            See `whole_words`. Nothing has been sent then.
         """
-        count, half = len(self._at), 2.0 ** (self.fixed.bits - 2)
-        room = half * (sent.weights + 1 / count)
-        for name, block in sent.blocks.items():
-            over = np.flatnonzero(np.abs(block).max(axis=1, initial=0.0) >= room)
-            if over.size or (block != np.rint(block)).any():
-                raise ValueError(
-                    f"{name!r} of the device at place {sent.places[[*over, 0][0]]} holds numbers "
-                    f"that aren't whole, or don't fit {self.fixed}, so that the sum could wrap; "
-                    "put a ClipNorm in front of it, or raise its limit"
-                )
-        numbers = np.column_stack(list(told.values()))
-        if not (np.abs(numbers) <= self.largest).all():
-            raise ValueError(f"{', '.join(told)} of some devices are too large for a secure sum")
+        rows = whole_words(self.fixed, sent, told, self.count)
+        self.expect(sent, told)
+        for place, words in zip(sent.places.tolist(), rows, strict=True):
+            self.exchange.send(self._at[place], words)
+
+    def expect(self, sent: Updates, told: Iterable[str]) -> None:
+        """Take note of the form of what devices send and tell, by which `done` reads their sum."""
         self._widths, self._told = {n: b.shape[1] for n, b in sent.blocks.items()}, list(told)
         self._coded = sent.coded
-        for row, place in enumerate(sent.places.tolist()):
-            whole = np.concatenate([[], *(b[row] for b in sent.blocks.values())]).astype(np.int64)
-            self.exchange.send(self._at[place], [whole.astype(np.uint32), to_words(numbers[row])])
+
+    @property
+    def counts(self) -> list[int]:
+        """How many numbers each device sends, and tells."""
+        return [sum(self._widths.values()), len(self._told)]
 
     def done(self) -> tuple[dict[str, F64], dict[str, float]]:
         """Return the sums of blocks and of what was told.
@@ -223,4 +230,57 @@ class SummedUnderMasks:
 
     def nbytes(self, places: Places) -> I64:
         """Return the bytes of all messages from and to devices of the federation, (m,)."""
-        return self.exchange.ledger.of_devices()[[self._at[place] for place in places.tolist()]]
+        sizes: I64 = self.exchange.ledger.of_devices()
+        return sizes[[self._at[place] for place in places.tolist()]]
+
+
+def largest_told(count: int) -> float:
+    """Return the largest number that each of a cohort may tell, so that no sum of them wraps."""
+    return 2.0 ** (62 - FRACTION) / count
+
+
+def told_of(sent: Updates, averaged: Iterable[str], count: int) -> dict[str, F64]:
+    """Return what each of a cohort of `count` devices tells under masks besides its blocks."""
+    rows, loss = (np.asarray(sent.stats[name], np.float64) for name in ("rows", "loss"))
+    means = {n: np.asarray(sent.stats[n] * sent.weights_of(n), np.float64) for n in averaged}
+    return (
+        dict(zip(TOLD, (rows, np.minimum(rows * loss, largest_told(count))), strict=True)) | means
+    )
+
+
+def whole_words(
+    fixed: Any, sent: Updates, told: Mapping[str, F64], count: int
+) -> Iterator[list[NDArray[np.unsignedinteger[Any]]]]:
+    """Return, of each device, its whole numbers and what it tells, as words that can be masked.
+
+    Parameters
+    ----------
+    fixed : stage
+        That which made whole numbers.
+    sent : Updates
+    told : mapping of str to (m,) arrays
+    count : int
+        Devices of the cohort.
+
+    Raises
+    ------
+    ValueError
+        If a number isn't whole, or the sum could wrap: each device may fill half of the range
+        by its weight, and 1/n of the other half.
+    """
+    room = 2.0 ** (fixed.bits - 2) * (sent.weights + 1 / count)
+    for name, block in sent.blocks.items():
+        over = np.flatnonzero(np.abs(block).max(axis=1, initial=0.0) >= room)
+        if over.size or (block != np.rint(block)).any():
+            raise ValueError(
+                f"{name!r} of the device at place {sent.places[[*over, 0][0]]} holds numbers "
+                f"that aren't whole, or don't fit {fixed}, so that the sum could wrap; "
+                "put a ClipNorm in front of it, or raise its limit"
+            )
+    numbers = np.column_stack(list(told.values()))
+    if not (np.abs(numbers) <= largest_told(count)).all():
+        raise ValueError(f"{', '.join(told)} of some devices are too large for a secure sum")
+    blocks = sent.blocks.values()
+    each = (np.concatenate([[], *(b[row] for b in blocks)]) for row in range(len(sent)))
+    words = (whole.astype(np.int64).astype(np.uint32) for whole in each)
+    return ([word, to_words(n)] for word, n in zip(words, numbers, strict=True))

@@ -8,6 +8,7 @@ from fedlab.updates import (
     Adam,
     Cast,
     ClipNorm,
+    DistributedNoise,
     ErrorFeedback,
     FixedPoint,
     LowRank,
@@ -31,6 +32,24 @@ WAYS = {
     "qsgd": {"updates": [QSGD()]},
     "random": {"updates": [RandomK(0.2)]},
     "masked": {"updates": [FixedPoint(4.0), SecureSum()], "weights": "uniform"},
+    "clipped": {"updates": [ClipNorm(1.0)]},
+    "masked rows": {"updates": [ClipNorm(1.0), FixedPoint(1.0), SecureSum(neighbours=2)]},
+    "masked sketch": {
+        "updates": [
+            ErrorFeedback(RandomK(0.1, shared=True)),
+            ClipNorm(1.0),
+            FixedPoint(1.0),
+            SecureSum(),
+        ],
+        "algorithm": FedPer(),
+    },
+    "masked variates": {"updates": [FixedPoint(4.0), SecureSum()], "algorithm": Scaffold()},
+    "masked nova": {"updates": [FixedPoint(4.0), SecureSum()], "algorithm": FedNova()},
+    "masked noise": {
+        "updates": [DistributedNoise(1.0, 4.0, delta=1e-3, survivors=2), SecureSum()],
+        "weights": "uniform",
+    },
+    "dropping": {"updates": [FixedPoint(4.0), SecureSum(drops=(0.1, 0.1))]},
     "private": {"aggregator": PrivateMean(1.0, 1.0, 1e-5), "weights": "uniform"},
     "noised": {"aggregator": PrivateMean(1.0, 1.0, 1e-5, simulated=True), "weights": "uniform"},
 }

@@ -17,8 +17,9 @@ from tests.deploy.parties import EXPERIMENT, IDS, Direct, folders, here, nodes
 
 EXPERIMENTS = runpy.run_path(str(EXPERIMENT))
 #: What a network does not carry, and what is said of it.
-REFUSED = {"masked": "several messages a round", "noised": "protects nobody"}
-WAYS = [way for way in EXPERIMENTS["WAYS"] if way not in {*REFUSED, "private"}]
+REFUSED = {"dropping": "leave out drops=", "noised": "protects nobody"}
+NOISY = "private", "masked noise"
+WAYS = [way for way in EXPERIMENTS["WAYS"] if way not in {*REFUSED, *NOISY}]
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,15 @@ def test_what_nodes_keep_and_codecs_too(bed, made, tmp_path):
     assert apart.parameters.tobytes() == together.parameters.tobytes()
 
 
+def test_a_sum_under_masks_has_the_bits_of_the_simulation(bed, made):
+    apart = bed.federation(EXPERIMENT, patience=PATIENCE, way="masked rows")
+    together = EXPERIMENTS["federation"](here(made), way="masked rows")
+    apart.round()
+    together.round()
+    assert apart.parameters.tobytes() == together.parameters.tobytes()
+    assert apart.history.to_frame().equals(together.history.to_frame())
+
+
 def test_a_node_that_is_killed_is_named_and_comes_back(bed, made):
     federation = bed.federation(EXPERIMENT, patience=PATIENCE)
     bed.kill("ward 2")
