@@ -101,12 +101,13 @@ class Node:
 
         Parameters
         ----------
-        kind : {"hello", "train", "share", "mask", "tell", "measure", "search"}
+        kind : {"hello", "train", "share", "mask", "tell", "measure", "ask", "search"}
         data : bytes
         """
         try:
             asked = unpacked(data)
             ways = {"hello": self._hello, "train": self._train, "measure": self._measure}
+            ways |= {"ask": self._answer}
             ways |= {"share": self._part.share, "mask": self._mask, "tell": self._part.tell}
             if kind == "search":
                 responding = Responding(self.device, gives=self._told.get("gives", ()))
@@ -202,6 +203,15 @@ class Node:
         with one_blas_thread():
             found = Here().measure(federation.plan, [device], asked["model"], None)
         return {"measures": {name: column[0] for name, column in found.items()}}
+
+    def _answer(self, asked: Tree) -> Tree:
+        federation, device = self._mine(asked)
+        plan, question = federation.plan, getattr(federation.plan.selection, "asks", None)
+        if question is None:
+            raise ValueError(f"{plan.selection} does not say what it asks; give it a property asks")
+        with one_blas_thread():
+            [answer] = Here().ask(question, [device], plan.model, read_only(asked["model"]))
+        return {"answer": answer} if not isinstance(answer, str) else {"failed": answer}
 
     # -- what it keeps ---------------------------------------------------------------------------
 

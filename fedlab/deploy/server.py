@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from fedlab.core.typing import Array
-from fedlab.core.validation import positive
+from fedlab.core.typing import F64, Array
+from fedlab.core.validation import positive, shown
 from fedlab.deploy.messages import (
     OTHER_FORM,
     MessageError,
@@ -42,6 +42,8 @@ from fedlab.federation import Federation
 from fedlab.federation.on_devices import Asked, Sent, weights_of
 from fedlab.federation.plan import Plan
 from fedlab.fleet.roster import in_order
+from fedlab.fleet.view import Inquiry
+from fedlab.models.base import Model
 from fedlab.training.trainer import NOT_FINITE, Measures
 from fedlab.updates import ChainError, Updates
 from fedlab.updates.attacks import Forgery
@@ -173,6 +175,21 @@ class Elsewhere:
         names = dict.fromkeys([*(name for one in told for name in one), "rows"])
         found = {n: np.array([one.get(n, np.nan) for one in told], np.float64) for n in names}
         return {**found, "rows": np.nan_to_num(found["rows"])}
+
+    def ask(
+        self, question: Inquiry, devices: Sequence[Device], model: Model, parameters: Array
+    ) -> list[F64 | str]:
+        # What is asked stands in the plan, which a node has; the model it has no longer.
+        sent = {"model": np.asarray(parameters)}
+        told = self.asked("ask", {device.id: sent for device in devices}).values()
+        return [a if isinstance(a, str) else _finite(a["answer"]) for a in told]
+
+
+def _finite(answer: object) -> F64 | str:
+    numbers = np.asarray(answer)
+    if numbers.ndim == 1 and numbers.dtype == np.float64 and np.isfinite(numbers).all():
+        return numbers
+    return f"it answers {shown(answer)}; finite numbers are needed"
 
 
 def _noted(asked: Asked, keep: list[int], names: Sequence[str]) -> DeviceStates:
@@ -317,14 +334,12 @@ def refuse_odd(plan: Plan) -> None:
     """
     stages, chain, reads = plan.chain.stages, plan.chain, getattr(plan.algorithm, "reads", ())
     seeded = any(getattr(part, "simulated", False) for part in (*chain.noised, plan.local))
-    rule, method = type(plan.selection).__name__, type(plan.algorithm).__name__
+    method = type(plan.algorithm).__name__
     for wrong, why in (
         (chain.secure and any(chain.secure.drops), "who drops out is seen; leave out drops="),
         (plan.schedule, "a schedule is of simulated time; leave it out, and set patience="),
         (plan.down, "the model travels whole; leave out down="),
-        (plan.selection.reads, f"{rule} asks devices beforehand; take AtRandom()"),
         ("places" in reads, f"{method} would tell each device of others; take FedAvg()"),
-        (not isinstance(plan.weights.weights, str), "weights= is 'rows' or 'uniform'"),
         (
             any(isinstance(s, Forgery) for s in stages),
             "attacks are for simulations; leave them out",

@@ -20,6 +20,8 @@ from fedlab.device.dispatch import Dispatch
 from fedlab.device.states import DeviceStates
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.wire import Wire
+from fedlab.fleet.view import Inquiry, answered
+from fedlab.models.base import Model
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import ALL, HELD, train_in_parts
@@ -136,6 +138,11 @@ class Where(Protocol):
     ) -> Measures:
         """Return a model's measures on each device's held-out rows, (m,); ``rows`` counts them."""
 
+    def ask(
+        self, question: Inquiry, devices: Sequence[Device], model: Model, parameters: Array
+    ) -> list[F64 | str]:
+        """Return each device's answer, (w,), or in words why it could give none."""
+
 
 class Here:
     """Devices of this process."""
@@ -162,6 +169,8 @@ class Here:
         self, plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None
     ) -> Measures:
         return on_held_out(holding, plan.trainer, parameters, threads)
+
+    ask = staticmethod(answered)
 
 
 def trained(asked: Asked, threads: int | None) -> Iterator[Trained]:

@@ -115,7 +115,7 @@ def play(
     """
     began, number = time.perf_counter(), state.round + 1
     with one_blas_thread():
-        drawn = selected(plan, fleet, state)
+        drawn = selected(plan, fleet, state, where)
         view, asked, remarks = drawn.view, drawn.fate.places, drawn.remarks
         private, gone = _paid(plan, view, state, drawn.fate)
         remarks += gone

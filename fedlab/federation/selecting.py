@@ -14,6 +14,7 @@ from fedlab.device.profile import DAY
 from fedlab.federation.accounted import spent
 from fedlab.federation.history import SERVER
 from fedlab.federation.nodes import Nodes
+from fedlab.federation.on_devices import Where
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.fleet import AtRandom, Cohort, Deadline, FedAsync, FedBuff, Roster, Topology, View
@@ -47,7 +48,7 @@ class Selected:
     remarks: list[tuple[object, str]]
 
 
-def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
+def selected(plan: Plan, fleet: Roster, state: RunState, where: Where) -> Selected:
     """Choose a round's cohort, and tell who of it comes through."""
     schedule, size = plan.schedule, plan.cohort
     busy = state.flight.get("places", np.empty(0, np.intp))
@@ -58,6 +59,7 @@ def selected(plan: Plan, fleet: Roster, state: RunState) -> Selected:
     view = View(
         *(now, size - len(busy), plan.seed, state.round + 1),
         *(plan.model, state.parameters, plan.local.epochs, state.traffic),
+        asking=where.ask,
     )
     chosen, why = _chosen(plan, state, view)
     fate, remarks = _sent_out(plan, view, chosen.places)

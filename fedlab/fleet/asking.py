@@ -44,15 +44,15 @@ class _OfCandidates(Plainly):
 class _Highest(_OfCandidates):
     """Those of the candidates who answer a question with the highest number."""
 
-    question: ClassVar[Inquiry]
     name: ClassVar[str]
 
-    def _asked(self) -> Inquiry:
-        return self.question
+    @property
+    def asks(self) -> Inquiry:
+        raise NotImplementedError
 
     def choose(self, state: State, view: View) -> Cohort:
         drawn = self._drawn(view)
-        told = view.ask(self._asked(), drawn)[:, 0]
+        told = view.ask(self.asks, drawn)[:, 0]
         known = np.flatnonzero(np.isfinite(told))
         best = known[np.argsort(-told[known], kind="stable")[: view.size]]
         reason = f"highest {self.name} of {len(drawn)} candidates"
@@ -77,8 +77,11 @@ class PowerOfChoice(_Highest):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("loss",)
-    question = MeanLoss()
     name = "loss"
+
+    @property
+    def asks(self) -> Inquiry:
+        return MeanLoss()
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ class ByQuality(_Highest):
         not_negative(near=self.near)
         whole_number(self.neighbours, "neighbours", 1)
 
-    def _asked(self) -> Inquiry:
+    @property
+    def asks(self) -> Inquiry:
         return Worth(self.near, self.neighbours)
 
 
@@ -178,12 +182,16 @@ class ByDiversity(_OfCandidates):
 
     reads: ClassVar[tuple[str, ...]] = ("centroid",)
 
+    @property
+    def asks(self) -> Inquiry:
+        return Centroid()
+
     def _drawn(self, view: View) -> Places:
         return choose_places(view.fleet, self.candidates, view.seed, view.round)
 
     def choose(self, state: State, view: View) -> Cohort:
         drawn = self._drawn(view)
-        told = view.ask(Centroid(), drawn)
+        told = view.ask(self.asks, drawn)
         known = np.flatnonzero(np.isfinite(told).all(axis=1))
         apart, chosen = np.full(len(drawn), np.nan), list[int]()
         nearest = np.full(len(known), np.inf)

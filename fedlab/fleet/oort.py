@@ -11,7 +11,7 @@ import numpy as np
 from fedlab.core.typing import F64, I64, Array, Places
 from fedlab.core.validation import not_negative, positive, share_of_one, whole_number, whole_or_none
 from fedlab.device.device import Device
-from fedlab.fleet.view import Cohort, State, View
+from fedlab.fleet.view import Cohort, Inquiry, State, View
 from fedlab.models.base import Model, losses_of
 
 _TINY = 1e-300
@@ -72,6 +72,10 @@ class Oort:
     most: int | None = None
     cutoff: float = 0.95
     reads: ClassVar[tuple[str, ...]] = ("loss", "rows")
+
+    @property
+    def asks(self) -> Inquiry:
+        return SquaredLoss()
 
     def __post_init__(self) -> None:
         step = self.deadline if self.step is None else self.step
@@ -141,7 +145,7 @@ class Oort:
 
     def observe(self, state: State, view: View, told: Mapping[str, Array]) -> State:
         places = told["places"]
-        squares = view.ask(SquaredLoss(), places)[:, 0]
+        squares = view.ask(self.asks, places)[:, 0]
         utility = told["rows"] * np.sqrt(squares)
         good = np.isfinite(utility)
         places, utility = places[good].astype(np.int64), utility[good]

@@ -6,7 +6,7 @@ asks of single devices, and the bytes and seconds of that are counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -43,6 +43,20 @@ class Inquiry(Protocol):
 
     def operations(self, rows: I64, model: Model) -> F64:
         """Return the floating-point operations that it takes devices of so many rows, (m,)."""
+
+
+def answered(
+    question: Inquiry, devices: Iterable[Device], model: Model, parameters: Array
+) -> list[F64 | str]:
+    """Return each device's answer, (w,), or in words why it could give none."""
+    answers: list[F64 | str] = []
+    for device in devices:
+        try:
+            given = question.answer(device, model, parameters)
+            answers.append(np.atleast_1d(np.asarray(given, np.float64)))
+        except Exception as error:  # a device's own trouble: it is not chosen
+            answers.append(f"{type(error).__name__}: {error}")
+    return answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +121,8 @@ class View:
         What they cost.
     holding : (k,) int array
         Who was sent the model for a question.
+    asking : callable
+        Brings a question to devices, and their answers back, as `answered` does where they are.
     remarks : list of (place, text)
         Who could not answer, and why.
     """
@@ -124,6 +140,7 @@ class View:
     bytes_up: float = 0.0
     seconds: float = 0.0
     holding: Places = field(default_factory=lambda: np.empty(0, np.intp))
+    asking: Callable[..., list[F64 | str]] = answered
     remarks: list[tuple[int, str]] = field(default_factory=list)
 
     def draw(self, part: int = 0) -> np.random.Generator:
@@ -175,17 +192,12 @@ class View:
 
     def ask(self, question: Inquiry, places: Places) -> F64:
         """Return what devices answer, (m, w), with NaN for those that could not; it is counted."""
-        answers: list[F64 | None] = []
-        for place in places.tolist():
-            try:
-                device, now = self.fleet.devices[place], read_only(self.parameters)
-                given = question.answer(device, self.model, now)
-                answers.append(np.atleast_1d(np.asarray(given, np.float64)))
-            except Exception as error:  # a device's own trouble: it is not chosen
-                answers.append(None)
-                self.remarks.append((place, f"no answer: {type(error).__name__}: {error}"))
-        width = max((len(one) for one in answers if one is not None), default=1)
-        table = np.array([np.full(width, np.nan) if one is None else one for one in answers])
+        devices = [self.fleet.devices[place] for place in places.tolist()]
+        answers = self.asking(question, devices, self.model, read_only(self.parameters))
+        why = [(p, a) for p, a in zip(places.tolist(), answers, strict=True) if isinstance(a, str)]
+        self.remarks.extend((place, f"no answer: {said}") for place, said in why)
+        width = max((len(one) for one in answers if not isinstance(one, str)), default=1)
+        table = np.array([np.full(width, np.nan) if isinstance(a, str) else a for a in answers])
         down = self.parameters.nbytes if question.sends_model else 0
         if question.sends_model:
             self.holding = np.union1d(self.holding, places)
@@ -214,7 +226,8 @@ class Selection(Protocol):
     """A rule that chooses who takes part: a frozen dataclass with these methods.
 
     ``reads = ("loss",)`` says that the server must know these numbers of single devices; a run
-    whose stages hide them is refused. Without, it needs columns alone.
+    whose stages hide them is refused. Without, it needs columns alone. Where devices are at
+    nodes of a network, a rule that asks them (see `View.ask`) says what in a property ``asks``.
     """
 
     reads: ClassVar[tuple[str, ...]]

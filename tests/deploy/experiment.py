@@ -2,6 +2,7 @@
 
 from fedlab import MLP, Federation, LocalSGD
 from fedlab.algorithms import IFCA, FedNova, FedPer, Scaffold
+from fedlab.fleet import ByDiversity, ByQuality, Oort, PowerOfChoice
 from fedlab.updates import (
     QSGD,
     SGD,
@@ -19,6 +20,11 @@ from fedlab.updates import (
     TopK,
 )
 
+
+def by_root(device):
+    return device.rows**0.5
+
+
 WAYS = {
     "plain": {},
     "scaffold": {"algorithm": Scaffold(), "cohort": 2, "server": SGD(0.7)},
@@ -32,6 +38,11 @@ WAYS = {
     "qsgd": {"updates": [QSGD()]},
     "random": {"updates": [RandomK(0.2)]},
     "masked": {"updates": [FixedPoint(4.0), SecureSum()], "weights": "uniform"},
+    "oort": {"selection": Oort(deadline=60.0), "cohort": 2},
+    "highest loss": {"selection": PowerOfChoice(3), "cohort": 2},
+    "quality": {"selection": ByQuality(3), "cohort": 2},
+    "diverse": {"selection": ByDiversity(3), "cohort": 2},
+    "own weights": {"weights": by_root},
     "clipped": {"updates": [ClipNorm(1.0)]},
     "masked rows": {"updates": [ClipNorm(1.0), FixedPoint(1.0), SecureSum(neighbours=2)]},
     "masked sketch": {

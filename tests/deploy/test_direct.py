@@ -17,7 +17,10 @@ from tests.deploy.parties import EXPERIMENT, IDS, Direct, folders, here, nodes
 
 EXPERIMENTS = runpy.run_path(str(EXPERIMENT))
 #: What a network does not carry, and what is said of it.
-REFUSED = {"dropping": "leave out drops=", "noised": "protects nobody"}
+REFUSED = {
+    "dropping": "leave out drops=",
+    "noised": "protects nobody",
+}
 NOISY = "private", "masked noise"
 WAYS = [way for way in EXPERIMENTS["WAYS"] if way not in {*REFUSED, *NOISY}]
 
