@@ -37,7 +37,7 @@ from fedlab.deploy.messages import (
 )
 from fedlab.deploy.remote import Remote
 from fedlab.deploy.searching import answered
-from fedlab.deploy.summing import Part
+from fedlab.deploy.summing import Summing
 from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.profile import Profile
@@ -94,7 +94,7 @@ class Node:
         self._told = json.loads((self.folder / "device.json").read_text(encoding="utf-8"))
         index = VectorIndex.open(self.folder / "index.fedlab", key)
         self.device = Device(self._told["id"], index, Profile(**self._told.get("profile", {})))
-        self._part = Part(self.folder / "kept" / "sum", key)
+        self._summing = Summing(self.folder / "kept" / "sum", key)
 
     def answer(self, kind: str, data: bytes) -> bytes:
         """Return the answer to a message; what goes wrong is told in it.
@@ -108,7 +108,7 @@ class Node:
             asked = unpacked(data)
             ways = {"hello": self._hello, "train": self._train, "measure": self._measure}
             ways |= {"ask": self._answer}
-            ways |= {"share": self._part.share, "mask": self._mask, "tell": self._part.tell}
+            ways |= {"share": self._summing.share, "mask": self._mask, "tell": self._summing.tell}
             if kind == "search":
                 responding = Responding(self.device, gives=self._told.get("gives", ()))
                 return packed(answered(responding, asked))
@@ -170,7 +170,7 @@ class Node:
                         "hopeless": part.none_could,
                     }
                 told = {"rows": part.rows[0], "epochs": part.epochs[0]}
-                return {"round": number, **told, **self._part.begin(asked, part)}
+                return {"round": number, **told, **self._summing.begin(asked, part)}
             [sent] = Here().work(of, None)
         if sent.set_aside:
             return {"round": number, "aside": sent.set_aside[0], "hopeless": sent.hopeless}
@@ -185,13 +185,13 @@ class Node:
         }
 
     def _mask(self, asked: Tree) -> Tree:
-        one, first, part = self._part.trained(asked)
+        one, first, part = self._summing.trained(asked)
         of, weight = self._asked(first), np.array([asked["weight"]])
         with one_blas_thread():
             plain = reported(replace(of, plan=replace(of.plan, chain=Chain())), part, weight)
             sent = reported(of, part, weight)
         return {
-            "masked": self._part.masked(asked, one, sent, of.plan.chain.fixed),
+            "masked": self._summing.masked(asked, one, sent, of.plan.chain.fixed),
             # Before codecs, since what decodes a sum follows from that.
             "blocks": {n: (b.shape[1], b.dtype.str) for n, b in plain.updates.blocks.items()},
             "averaged": sorted(sent.averaged),

@@ -27,8 +27,8 @@ from fedlab.privacy.fixed_point import from_bits, to_bits
 from fedlab.privacy.masks import KEY, Words
 from fedlab.privacy.secure_aggregation import (
     SEALED,
-    Exchange,
     Graph,
+    SumExchange,
     Summand,
     ThresholdError,
     lowest,
@@ -46,7 +46,7 @@ Read = Callable[[int, Tree], Any]
 Ask = Callable[[str, Mapping[int, Tree], Read], dict[int, Any]]
 
 
-class Part:
+class Summing:
     """A device's part in a sum. A message uses up the file that the one before it left.
 
     Parameters
@@ -116,14 +116,14 @@ class Part:
         return memory, Summand.recalled(memory["at"], memory.pop("summand"))
 
 
-class AtNodes(Exchange):
+class AtNodes(SumExchange):
     """The server's side of a sum whose devices are at nodes.
 
     Parameters
     ----------
     ask : callable
     graph, threshold, bits
-        See `fedlab.privacy.secure_aggregation.Exchange`.
+        See `fedlab.privacy.secure_aggregation.SumExchange`.
 
     Attributes
     ----------

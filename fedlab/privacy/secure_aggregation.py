@@ -13,9 +13,9 @@ than t shares of one it can't be told, and `ThresholdError` says so.
 
 Neighbours are all other devices or, for many, k of them on a ring in a random order (Bell et al.,
 "Secure single-server aggregation with (poly)logarithmic overhead", CCS 2020): see `few_neighbours`.
-`SecureExchange` runs all of it; `Exchange` is the server's side of it, which counts each message's
-bytes, and `SummingServer` what a server sees. Between messages a device may be written to a file
-(`Summand.memory`).
+`SecureExchange` runs all of it; `SumExchange` is the server's side of it, which counts each
+message's bytes, and `SummingServer` what a server sees. Between messages a device may be written to
+a file (`Summand.memory`).
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class SummingServer:
         return combine(np.array(holders, np.uint64) + np.uint64(1), [shares[h] for h in holders])
 
 
-class Exchange:
+class SumExchange:
     """A server's side of a sum: what it passes on to devices, and every message's bytes.
 
     Parameters
@@ -311,13 +311,13 @@ class Exchange:
         self.ledger.note(round, "down", what, down, places)
 
 
-class SecureExchange(Exchange):
+class SecureExchange(SumExchange):
     """All of a sum: devices, the server, and what travels between them.
 
     Parameters
     ----------
     graph, threshold, bits
-        See `Exchange`.
+        See `SumExchange`.
     source : callable
         Where secrets come from.
 
