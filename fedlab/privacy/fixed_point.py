@@ -57,19 +57,24 @@ def to_bits(words: NDArray[np.unsignedinteger[Any]], bits: int) -> bytes:
     """
     size = words.dtype.itemsize
     rows = words.astype(words.dtype.newbyteorder("<")).view(np.uint8).reshape(len(words), size)
+    if bits % 8 == 0:  # the same bytes, without an array of single bits
+        return rows[:, : bits // 8].tobytes()
     flags = np.unpackbits(rows, 1, bitorder="little")[:, :bits]
     return np.packbits(flags, bitorder="little").tobytes()
 
 
 def from_bits(data: bytes, bits: int, kind: Any) -> NDArray[np.unsignedinteger[Any]]:
     """Return the words of `to_bits`, of an unsigned type."""
-    kind = np.dtype(kind)
-    flags = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    rows = flags[: len(flags) // bits * bits].reshape(-1, bits)
-    whole = np.zeros((len(rows), 8 * kind.itemsize), np.uint8)
-    whole[:, :bits] = rows
-    words = np.packbits(whole, 1, bitorder="little").view(kind.newbyteorder("<"))
-    return np.asarray(words.ravel().astype(kind))
+    kind, coded = np.dtype(kind), np.frombuffer(data, np.uint8)
+    count = 8 * len(data) // bits
+    whole = np.zeros((count, kind.itemsize), np.uint8)
+    if bits % 8 == 0:
+        whole[:, : bits // 8] = coded[: count * bits // 8].reshape(count, bits // 8)
+    else:
+        flags = np.unpackbits(coded, count=count * bits, bitorder="little").reshape(count, bits)
+        packed = np.packbits(flags, 1, bitorder="little")
+        whole[:, : packed.shape[1]] = packed
+    return np.asarray(whole.view(kind.newbyteorder("<")).ravel().astype(kind))
 
 
 def error_bound(dimensions: int) -> float:
