@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import subprocess
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedlab import spread
+from fedlab import Device, spread
 from fedlab.data import iid, load_digits
 from fedlab.deploy.bed import TestBed, marked
 
@@ -69,19 +70,21 @@ def main(arguments: Sequence[str]) -> int:
         root = Path(folder)
         fleet = spread(digits := load_digits(), iid(len(digits), 3, seed=0))
         with TestBed(root / "bed", fleet, patience=300.0) as bed:
-            rows = list(_campaign(bed, root, given))
+            rows = list(_campaign(bed, root, fleet, given))
         left = marked(root / "bed")
     print(pd.DataFrame(rows).to_string(index=False))
     print(f"processes left: {len(left)}")
     return int(bool(left) or not all(row["named"] and not row["lost"] for row in rows))
 
 
-def _campaign(bed: TestBed, root: Path, given: Any) -> Any:
+def _campaign(bed: TestBed, root: Path, fleet: list[Device], given: Any) -> Any:
     experiment = root / "experiment.py"
     experiment.write_text(EXPERIMENT, encoding="utf-8")
     bad = bed.ids[1]
     federation = bed.federation(experiment, patience=given.patience)
-    yield _row("nothing", federation.round, lambda: federation, None)
+    for _ in range(3):
+        yield _row("nothing", federation.round, lambda: federation, None)
+    _seconds(bed, experiment, fleet, federation)
     for fault, code in ANSWERS.items():
         if fault in given.without:
             continue
@@ -118,6 +121,22 @@ def _campaign(bed: TestBed, root: Path, given: Any) -> Any:
             time.sleep(0.5)
         said = {"fault": fault, "seconds": round(time.monotonic() - began, 1)}
         yield {**said, "devices": 0, "named": bed.status()[bad] == "ended", "lost": False}
+
+
+def _seconds(bed: TestBed, experiment: Path, fleet: list[Device], federation: Any) -> None:
+    """Print what messages take, beside one without work: that is what the network takes itself."""
+    here = runpy.run_path(str(experiment))["federation"](fleet)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        here.round()
+        seconds.append(time.monotonic() - began)
+    where = federation.where
+    for _ in range(2):
+        where.asked("hello", {id: {} for id in bed.ids})
+    frame = pd.DataFrame(where.traffic).groupby("kind").seconds.describe()[["min", "50%", "max"]]
+    print(f"a round in one process: {np.median(seconds):.3f} s; messages over the network:")
+    print(frame.round(2).to_string(), flush=True)
 
 
 def _row(fault: str, do: Callable[[], Any], of: Callable[[], Any], bad: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from shutil import copyfile, which
@@ -109,7 +110,8 @@ class TestBed:
             node.mkdir(mode=0o700)
             key.write(self._key("device", device.id))
             device.index.save(node / "index.fedlab", key)
-            (node / "device.json").write_text(json.dumps({"id": device.id}), encoding="utf-8")
+            told = {"id": device.id, "profile": asdict(device.profile)}
+            (node / "device.json").write_text(json.dumps(told), encoding="utf-8")
 
     def _set(self, folder: str | os.PathLike[str], told: dict[str, Any]) -> None:
         self.folder, self.commands, self.told = Path(folder).absolute(), flower(), told

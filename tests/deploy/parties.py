@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from fedlab import Device, VectorIndex
 from fedlab.deploy import Node
+from fedlab.device import Profile
 from fedlab.files.keys import Key
 
 
@@ -30,6 +32,8 @@ class Direct:
         return answer
 
 
+#: Of the slowest: simulated seconds follow from it.
+PROFILES: dict[int | str, Profile] = {7: Profile(bandwidth=2e4, compute=1e8)}
 IDS: list[int | str] = ["ward 1", 7, "ward 2"]
 EXPERIMENT = Path(__file__).parent / "experiment.py"
 
@@ -45,7 +49,8 @@ def folders(root: Path, ids: list[int | str] = IDS) -> dict[int | str, tuple[Pat
         index = VectorIndex(64, "l2sq")
         index.add((x[rows[at * 20 :]] / 16).astype(np.float32), labels=y[rows[at * 20 :]])
         index.save(folder / "index.fedlab", key)
-        (folder / "device.json").write_text(json.dumps({"id": id, "gives": ["label"]}))
+        told = {"id": id, "gives": ["label"], "profile": asdict(PROFILES.get(id, Profile()))}
+        (folder / "device.json").write_text(json.dumps(told))
         (folder / "experiment.py").write_bytes(EXPERIMENT.read_bytes())
         made[id] = folder, key
     return made
@@ -53,7 +58,8 @@ def folders(root: Path, ids: list[int | str] = IDS) -> dict[int | str, tuple[Pat
 
 def here(made: dict[int | str, tuple[Path, Key]]) -> list[Device]:
     """Return the devices, for a simulation."""
-    return [Device(i, VectorIndex.open(f / "index.fedlab", k)) for i, (f, k) in made.items()]
+    opened = {i: VectorIndex.open(f / "index.fedlab", k) for i, (f, k) in made.items()}
+    return [Device(i, index, PROFILES.get(i, Profile())) for i, index in opened.items()]
 
 
 def nodes(made: dict[int | str, tuple[Path, Key]]) -> list[Node]:
