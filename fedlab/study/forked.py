@@ -20,6 +20,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import sys
 import time
@@ -230,14 +231,16 @@ def main() -> None:
             answers.close()
             _become(asked, known, owners)
         print(json.dumps({"id": asked["id"], "pid": pid}), file=answers)
-        _RUNNING[pid] = asked["id"]
-    for pid in _RUNNING:
+        _RUNNING[pid] = asked
+    for pid, asked in _RUNNING.items():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)  # it may not have a group yet
+        shutil.rmtree(asked.get("scratch", ""), ignore_errors=True)
 
 
 #: Processes that run, and the requests that they came from.
-_RUNNING: dict[int, int] = {}
+_RUNNING: dict[int, Any] = {}
 
 
 def _lines(woken: int, answers: Any) -> Iterator[Any]:
@@ -252,7 +255,7 @@ def _lines(woken: int, answers: Any) -> Iterator[Any]:
                 while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                     pid, status = ended
                     code = os.waitstatus_to_exitcode(status)
-                    number = _RUNNING.pop(pid)
+                    number = _RUNNING.pop(pid)["id"]
                     print(json.dumps({"id": number, "status": code}), file=answers)
         if 0 in ready:
             if not (more := os.read(0, 65536)):

@@ -141,7 +141,7 @@ class ForkServer:
             ``kernel``, arguments of a Jupyter kernel, or ``call`` ("module:function") with its
             ``arguments``; ``cwd``, ``env``, ``log`` (a file for what it prints), and ``trace``, the
             file in which it writes what it depended on; for that ``caches``, folders of what could
-            be made again.
+            be made again. If this process goes while it runs, a folder ``scratch`` goes, too.
         """
         made, number = Forked(), next(self._numbers)
         with self._lock:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fedlab.files import atomic
 from fedlab.study.trace import Trace
 
-FORMAT = 1
 RECORD, TRACE, RESULTS, NOTEBOOK, LOG = (
     "record.json",
     "trace.json",
@@ -37,18 +37,13 @@ class Failure:
         return f"{self.name}: {self.message}{where}"
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """One run: a target with values for all its parameters.
+@dataclass(frozen=True, kw_only=True)
+class AnyRecord:
+    """What is known of any run.
 
     Attributes
     ----------
-    id : str
-        A digest of the target's name and the parameters: the same for the same values.
-    attempt : int
-        How often that was tried, this time included.
-    target : str
-    status : {"done", "failed"}
+    status : str
     parameters : dict
         All of them, as JSON has them.
     started : str
@@ -62,14 +57,9 @@ class RunRecord:
     error : Failure or None
     recorded : dict
         Numbers and texts of the whole run.
-    environment : dict
-        Python, platform, threads, and the versions of what was imported.
-    digests : dict of file name to SHA-256
+    format : int
     """
 
-    id: str
-    attempt: int
-    target: str
     status: str
     parameters: dict[str, Any]
     started: str
@@ -78,9 +68,48 @@ class RunRecord:
     command: str
     error: Failure | None = None
     recorded: dict[str, Any] = field(default_factory=dict)
+    format: int = 1
+
+    def write(self, path: Path) -> None:
+        """Write it to `path`, whole or not at all."""
+        atomic.write_bytes(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Read the record at `path`; None if there is none, or none of this kind and format."""
+        try:
+            content = dict(json.loads(path.read_bytes()))
+            for name, kind in (("error", Failure), ("trace", Trace)):
+                if content.get(name):
+                    content[name] = kind(**content[name])
+            record = cls(**content)
+        except (OSError, ValueError, TypeError):  # another program's file, or half of one
+            return None
+        return record if record.format == cls.format else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(AnyRecord):
+    """One run of a study: a target with values for all its parameters.
+
+    Attributes
+    ----------
+    id : str
+        A digest of the target's name and the parameters: the same for the same values.
+    attempt : int
+        How often that was tried, this time included.
+    target : str
+    status : {"done", "failed"}
+    environment : dict
+        Python, platform, threads, and the versions of what was imported.
+    digests : dict of file name to SHA-256
+    """
+
+    id: str
+    attempt: int
+    target: str
     environment: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
 
     @property
     def folder(self) -> str:
@@ -93,20 +122,14 @@ class RunRecord:
         known = self.environment | self.environment.get("distributions", {})
         return {name: version for name, version in known.items() if name != "distributions"}
 
-    def write(self, folder: Path) -> None:
-        """Write it into a run's folder, whole or not at all."""
-        atomic.write_bytes(folder / RECORD, (json.dumps(asdict(self), indent=1) + "\n").encode())
+    def write(self, path: Path) -> None:
+        """Write it into a run's folder."""
+        super().write(path / RECORD)
 
     @classmethod
-    def read(cls, folder: Path) -> RunRecord | None:
-        """Read a run's folder; None if it holds no record of this format."""
-        try:
-            content = json.loads((folder / RECORD).read_bytes())
-            error = content.pop("error", None)
-            record = cls(**content, error=Failure(**error) if error else None)
-        except (OSError, ValueError, TypeError, AttributeError):  # half of one is none
-            return None
-        return record if record.format == FORMAT else None
+    def read(cls, path: Path) -> Self | None:
+        """Read it from a run's folder."""
+        return super().read(path / RECORD)
 
 
 def run_id(target: str, parameters: Mapping[str, Any]) -> str:
@@ -129,6 +152,12 @@ def sha256(content: bytes) -> str:
 def written(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as a record gives them back: tuples as lists."""
     return dict(json.loads(json.dumps(values)))
+
+
+def began(seconds: float) -> str:
+    """Return when a run began that has taken so many seconds, as a record has it."""
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    return start.isoformat("T", "milliseconds")
 
 
 def read_trace(folder: Path) -> Trace | None:

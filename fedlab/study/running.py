@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
 import platform
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fedlab.core.threads import cores
 from fedlab.files import atomic
@@ -28,11 +27,14 @@ from fedlab.study.records import (
     TRACE,
     Failure,
     RunRecord,
+    began,
 )
 from fedlab.study.scrub import without_paths
 from fedlab.study.targets import Runnable, Share
 from fedlab.study.trace import Now
 from fedlab.study.watching import Pruning
+
+T = TypeVar("T")
 
 _LOOK_SECONDS = 0.02
 _CALLS = itertools.count()
@@ -72,99 +74,141 @@ class Ordered(Protocol):
 
 
 @dataclass
-class Sweep:
-    """Gives runs to an executor, so many at a time, until all have ended.
+class Workers:
+    """An executor, and what each run that it is given may take.
 
     Parameters
     ----------
-    study : Study
     pool : Executor
     share : Share
-    workers : int
-    tell : function or None
+    count : int
+        Runs at the same time.
     """
 
-    study: Ordered
     pool: Executor
     share: Share
-    workers: int
-    tell: Told | None
+    count: int
 
     @classmethod
     @contextmanager
-    def over(
+    def of(
         cls,
-        study: Ordered,
-        workers: int,
+        cache: Path,
+        count: int,
         limit: float,
-        executor: Executor | None,
-        tell: Told | None,
-    ) -> Iterator[Sweep]:
-        """Yield a sweep; when the block is left, however, no process of its own stays behind."""
-        threads, cache = max(1, cores() // workers), study.folder / ".cache"
+        executor: Executor | None = None,
+        threads: int = 0,
+    ) -> Iterator[Workers]:
+        """Yield workers; when the block is left, however, no process of their own stays behind.
+
+        Parameters
+        ----------
+        cache : Path
+            A folder of what could be made again.
+        count : int
+        limit : float
+            Seconds until a run is killed.
+        executor : Executor, optional
+            Threads of this process by default.
+        threads : int
+            Of each run; by default the cores are shared out.
+        """
         cache.mkdir(parents=True, exist_ok=True)
+        # Elsewhere, servers outlive this call: all studies have them together, so they stay few.
+        owner = f"{cache} {next(_CALLS)}" if executor is None else ""
+        share = Share(threads or max(1, cores() // count), limit, owner, cache)
         if executor is not None:
-            # There, servers outlive this call: all studies have them together, so they stay few.
-            yield cls(study, executor, Share(threads, limit, "", cache), workers, tell)
+            yield cls(executor, share, count)
             return
-        owner = f"{study.folder} {next(_CALLS)}"
-        pool = ThreadPoolExecutor(workers)
+        pool = ThreadPoolExecutor(count)
         try:
-            yield cls(study, pool, Share(threads, limit, owner, cache), workers, tell)
+            yield cls(pool, share, count)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             servers_of(owner).close()
             pool.shutdown()
 
-    def run(self, due: Sequence[Planned], done: int) -> dict[str, RunRecord]:
-        """Run all of `due`; return the records of those that failed and could not be written.
+    def each(
+        self,
+        due: Iterable[T],
+        call: Callable[[T], tuple[Any, ...]],
+        look: Callable[[], object] = lambda: None,
+    ) -> Generator[tuple[T, Any], None, None]:
+        """Do a call for each of `due`, and yield both it and the future as they end.
 
         Parameters
         ----------
-        due : sequence of Planned
-        done : int
-            How many need not be run.
+        due : iterable
+        call : function
+            Returns a function and its arguments; the run begins then.
+        look : function
+            Called now and then meanwhile.
         """
-        study, source = self.study, self.study.target.source()
-        left, pending = deque(due), dict[Any, Planned]()
-        counts, unwritten = {DONE: done, FAILED: 0}, dict[str, RunRecord]()
-
-        def say(record: RunRecord | None = None) -> None:
-            if self.tell is not None:
-                self.tell(counts | {"running": len(pending), "left": len(left)}, record)
-
-        say()
+        left, pending = deque(due), dict[Any, T]()
         try:
             while left or pending:
-                while left and len(pending) < self.workers:
+                while left and len(pending) < self.count:
                     one = left.popleft()
-                    asked = (study.folder, study.target, one, source, self.share, study.inputs)
-                    # To Dask, a call is its arguments: a second try would get the first one's end.
-                    pending[self.pool.submit(perform, *asked, uuid.uuid4().hex)] = one
-                    say()
+                    pending[self.pool.submit(*call(one))] = one
                 for future in [future for future in pending if future.done()]:
-                    record = self._record_of(future, pending.pop(future), source)
-                    if not record.attempt:
-                        unwritten[record.id] = record
-                    counts[record.status] += 1
-                    say(record)
+                    yield pending.pop(future), future
+                look()
                 # To look at a job of a cluster may take a call over the network.
                 time.sleep(_LOOK_SECONDS * max(1, len(pending) / 4))
         finally:
             for future in pending:
                 future.cancel()
-        return unwritten
 
-    def _record_of(self, future: Any, planned: Planned, source: str) -> RunRecord:
-        """Return a run's record; where its worker is gone, or could not write one, of that."""
-        try:
-            record: RunRecord = future.result()
-        except Exception as error:
-            failure = Failure(type(error).__name__, str(error))
-            record = _record(self.study.target, planned, source, 0.0, failure)
-            with suppress(OSError):  # where the disk is full, it is in what the study gives back
-                return _placed(self.study.folder, planned.id, lambda folder: record)
-        return record
+
+def sweep(
+    study: Ordered, workers: Workers, due: Sequence[Planned], done: int, tell: Told | None
+) -> dict[str, RunRecord]:
+    """Run all of `due`; return the records of those that failed and could not be written.
+
+    Parameters
+    ----------
+    study : Study
+    workers : Workers
+    due : sequence of Planned
+    done : int
+        How many need not be run.
+    tell : function or None
+    """
+    source, unwritten = study.target.source(), dict[str, RunRecord]()
+    counts = {DONE: done, FAILED: 0, "running": 0, "left": len(due)}
+
+    def say(record: RunRecord | None, **changes: int) -> None:
+        for name, change in changes.items():
+            counts[name] += change
+        if tell is not None:
+            tell(dict(counts), record)
+
+    def call(one: Planned) -> tuple[Any, ...]:
+        say(None, running=1, left=-1)
+        # To Dask, a call is its arguments: a second try would get the first one's end.
+        asked = (study.folder, study.target, one, source, workers.share, study.inputs)
+        return perform, *asked, uuid.uuid4().hex
+
+    say(None)
+    with closing(workers.each(due, call)) as ended:
+        for planned, future in ended:
+            record = _record_of(study, future, planned, source)
+            if not record.attempt:
+                unwritten[record.id] = record
+            say(record, running=-1, **{record.status: 1})
+    return unwritten
+
+
+def _record_of(study: Ordered, future: Any, planned: Planned, source: str) -> RunRecord:
+    """Return a run's record; where its worker is gone, or could not write one, of that."""
+    try:
+        record: RunRecord = future.result()
+    except Exception as error:
+        failure = Failure(type(error).__name__, str(error))
+        record = _record(study.target, planned, source, 0.0, failure)
+        with suppress(OSError):  # where the disk is full, it is in what the study gives back
+            return _placed(study.folder, planned.id, lambda folder: record)
+    return record
 
 
 def perform(
@@ -204,14 +248,13 @@ def perform(
 def _record(
     target: Runnable, planned: Planned, source: str, seconds: float, failure: Failure | None
 ) -> RunRecord:
-    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
     return RunRecord(
         id=planned.id,
         attempt=0,
         target=target.name,
         status=FAILED if failure else DONE,
         parameters=dict(planned.parameters),
-        started=began.isoformat("T", "milliseconds"),
+        started=began(seconds),
         seconds=seconds,
         source=source,
         command=target.command(planned.parameters),

@@ -25,7 +25,7 @@ from fedlab.study.records import (
     run_id,
     written,
 )
-from fedlab.study.running import NOW, Executor, Planned, Sweep, Told
+from fedlab.study.running import NOW, Executor, Planned, Told, Workers, sweep
 from fedlab.study.targets import FunctionTarget, Runnable
 
 if TYPE_CHECKING:
@@ -221,11 +221,12 @@ class Study:
         whole_number(workers, "workers", 1)
         positive(limit=limit)
         self._unwritten.clear()
-        with self._alone(), Sweep.over(self, workers, limit, executor, tell) as sweep:
+        cache = self.folder / ".cache"
+        with self._alone(), Workers.of(cache, workers, limit, executor) as hands:
             for generation in self.generations():
                 stand = self.standing(generation)
                 due = [one.planned for one in stand if fresh or one.status != DONE]
-                self._unwritten |= sweep.run(due, len(stand) - len(due))
+                self._unwritten |= sweep(self, hands, due, len(stand) - len(due), tell)
         return self.status()
 
     def generations(self) -> Iterator[Sequence[Planned]]:

@@ -13,8 +13,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.runner import Settings
-from fedlab.workbench.batch.supervisor import Progress, Task
+from fedlab.workbench.batch.runner import Progress, Run, Settings
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -57,11 +56,11 @@ class Memory(Progress):
     taken: list[str] = field(default_factory=list)
     ended: list[Record] = field(default_factory=list)
 
-    def started(self, task: Task) -> None:
-        self.begun.append(task.notebook.stem)
+    def started(self, run: Run) -> None:
+        self.begun.append(run.notebook.name)
 
-    def cell(self, task: Task, number: int, label: str) -> None:
-        self.cells.append((task.notebook.stem, number, label))
+    def cell(self, run: Run, number: int, label: str) -> None:
+        self.cells.append((run.notebook.name, number, label))
 
     def tick(self) -> None:
         pass

@@ -17,8 +17,7 @@ from fedlab.workbench.batch.terminal import say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedlab.workbench.batch.records import Record
-    from fedlab.workbench.batch.runner import Run, Settings
+    from fedlab.workbench.batch.runner import Settings
 
 FINE, FAILED, WRONG = 0, 1, 2
 
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     run = commands.add_parser("run", help="run one notebook, and make a page of it")
-    run.set_defaults(function=_run)
+    run.set_defaults(function=_run, twice=False)
     _add_notebook(run)
 
     sweep = commands.add_parser("sweep", help="run what is missing of a study")
@@ -114,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="run a notebook twice, with other threads and hashes, and compare results"
     )
-    check.set_defaults(function=_check)
+    check.set_defaults(function=_run, twice=True)
     _add_notebook(check)
 
     page = commands.add_parser("html", help="make a page of an executed notebook, beside it")
@@ -236,38 +235,16 @@ def _say_status(table: pd.DataFrame) -> None:
 def _run(given: argparse.Namespace) -> int:
     from fedlab.workbench.batch import runner
     from fedlab.workbench.batch.console import Console
-
-    run, settings = _one_run(given)
-    (record,) = runner.execute([run], settings, Console([run], sys.stdout))
-    _make_page(given, run, settings, record)
-    return FAILED if record.error else FINE
-
-
-def _check(given: argparse.Namespace) -> int:
-    from fedlab.workbench.batch import runner
-    from fedlab.workbench.batch.console import Console
-
-    run, settings = _one_run(given)
-    record = runner.check(run, settings, Console([run], sys.stdout))
-    _make_page(given, run, settings, record)
-    say(f"{run.notebook.name}: {record.checked}\n", sys.stdout)
-    return FINE if record.checked.startswith(runner.SAME) else FAILED
-
-
-def _one_run(given: argparse.Namespace) -> tuple[Run, Settings]:
-    from fedlab.workbench.batch import runner
+    from fedlab.workbench.report.pages import write_page
 
     notebook = notebooks.find(given.notebook, given.notebooks)
     run = runner.Run.of(notebook, dict(given.parameter))
     folder = given.output or given.reports / run.label
-    return run, _settings(given, folder, jobs=1)
-
-
-def _make_page(given: argparse.Namespace, run: Run, settings: Settings, record: Record) -> None:
-    from fedlab.workbench.batch import runner
-    from fedlab.workbench.report.pages import write_page
-
-    folder, notebook = settings.folder, run.notebook
+    settings, console = _settings(given, folder), Console([run], sys.stdout)
+    if given.twice:
+        record = runner.check(run, settings, console)
+    else:
+        (record,) = runner.execute([run], settings, console)
     name = runner.stem(folder, record)
     page, executed = folder / f"{name}.html", runner.executed_path(folder, name)
     site = ".." if folder.resolve().parent == given.reports.resolve() else None
@@ -275,6 +252,10 @@ def _make_page(given: argparse.Namespace, run: Run, settings: Settings, record: 
     say(f"page: {page}\nexecuted notebook: {executed}\n", sys.stdout)
     if name != record.name:
         say(f"the run that completed before is kept: {folder / record.name}.html\n", sys.stdout)
+    if given.twice:
+        say(f"{record.name}: {record.checked}\n", sys.stdout)
+        return FINE if record.checked.startswith(runner.SAME) else FAILED
+    return FAILED if record.error else FINE
 
 
 def _html(given: argparse.Namespace) -> int:
@@ -302,11 +283,10 @@ def _list(given: argparse.Namespace) -> int:
     return FAILED if any(notebook.broken for notebook in found) else FINE
 
 
-def _settings(given: argparse.Namespace, folder: Path, jobs: int) -> Settings:
+def _settings(given: argparse.Namespace, folder: Path, jobs: int = 1) -> Settings:
     from fedlab.workbench.batch.runner import Settings
 
-    cache = given.reports / ".cache"
-    return Settings(folder, cache, jobs, given.limit, given.fresh)
+    return Settings(folder, given.reports / ".cache", jobs, given.limit, given.fresh)
 
 
 def _pull() -> None:

@@ -9,12 +9,12 @@ from typing import TextIO
 
 from fedlab.workbench.batch.notebooks import labels, load
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.runner import Run
-from fedlab.workbench.batch.supervisor import Progress, Task
+from fedlab.workbench.batch.runner import Progress, Run
 from fedlab.workbench.batch.terminal import say
 
-# In a log, no line comes sooner than this after another, or while the same cell runs.
-_LOG_SECONDS, _SAME_CELL_SECONDS = 5.0, 20.0
+# A terminal is drawn this often. In a log, no line comes sooner than this after another, or while
+# the same cell runs.
+_DRAW_SECONDS, _LOG_SECONDS, _SAME_CELL_SECONDS = 0.5, 5.0, 20.0
 
 
 class Console(Progress):
@@ -48,31 +48,34 @@ class Console(Progress):
         changed = ", ".join(parts)
         self._line(f"{self._place(record.name)} has changed since {record.started}: {changed}")
 
-    def started(self, task: Task) -> None:
+    def started(self, run: Run) -> None:
         """Say which notebook starts, and what comes after it."""
-        name = task.notebook.stem
+        name = run.notebook.name
         if name in self._next:  # `check` starts it twice
             self._next.remove(name)
         self._at[name] = (time.monotonic(), 0, "starting a kernel")
         if not self._live:
             self._line(f"{self._place(name)} starts, {self._cells[name]} cells{self._after()}")
 
-    def cell(self, task: Task, number: int, label: str) -> None:
+    def cell(self, run: Run, number: int, label: str) -> None:
         """Take note of the cell that runs."""
-        name = task.notebook.stem
+        name = run.notebook.name
         self._at[name] = (self._at[name][0], number, label)
         self._moved = True
 
     def tick(self) -> None:
         """Draw the line anew, or write one if some time has gone by."""
-        if self._live:
-            self._draw()
+        every = _LOG_SECONDS if self._moved else _SAME_CELL_SECONDS
+        if not self._at or time.monotonic() - self._said < (_DRAW_SECONDS if self._live else every):
             return
-        quiet = time.monotonic() - self._said
-        if self._at and quiet >= (_LOG_SECONDS if self._moved else _SAME_CELL_SECONDS):
-            self._moved = False
-            for name in self._at:
-                self._line(self._status(name))
+        self._moved, said = False, [self._status(name) for name in self._at]
+        if not self._live:
+            for line in said:
+                self._line(line)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        say(f"\r\x1b[K{(' | '.join(said) + self._after())[:width]}", self._stream)
+        self._said = time.monotonic()
 
     def finished(self, record: Record) -> None:
         """Say how a notebook ended."""
@@ -97,12 +100,6 @@ class Console(Progress):
         began, number, label = self._at[name]
         where = f"cell {number}/{self._cells[name]}: {label}" if number else label
         return f"{self._place(name)} {where}, {time.monotonic() - began:.0f} s"
-
-    def _draw(self) -> None:
-        if self._at:
-            status = " | ".join(self._status(name) for name in self._at) + self._after()
-            width = shutil.get_terminal_size().columns - 1
-            say(f"\r\x1b[K{status[:width]}", self._stream)
 
     def _line(self, text: str) -> None:
         say(f"\r\x1b[K{text}\n" if self._live else f"{text}\n", self._stream)

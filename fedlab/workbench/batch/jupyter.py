@@ -19,8 +19,9 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from fedlab.study.forks import Forked, ForkServer
+from fedlab.study.records import LOG, TRACE
 from fedlab.study.results import RUN_FOLDER
-from fedlab.study.targets import thread_variables
+from fedlab.study.targets import Share, thread_variables
 
 _NAME = "python3"
 _FORKS = "fedlab-forks"
@@ -99,13 +100,16 @@ class WarmKernelManager(AsyncKernelManager):
         return manager
 
     def fork(self, arguments: list[str], cwd: str, env: Mapping[str, str]) -> Forked:
-        """Return the kernel's process."""
+        """Return the kernel's process; Jupyter's and IPython's files go with its scratch folder."""
+        folders = {f"JUPYTER_{kind}_DIR": kind.lower() for kind in ("CONFIG", "DATA", "RUNTIME")}
+        folders |= {"IPYTHONDIR": "ipython"}
         self.process = self.server.fork(
             kernel=[*arguments, "--log-level=ERROR"],
             cwd=cwd,
-            env=dict(env),
-            log=str(self.scratch / "log"),
-            trace=str(self.scratch / "trace.json"),
+            env={**env, **{name: str(self.scratch / one) for name, one in folders.items()}},
+            log=str(self.scratch / LOG),
+            trace=str(self.scratch / TRACE),
+            scratch=str(self.scratch),
             caches=[
                 env["XDG_CACHE_HOME"],
                 str(self.scratch),
@@ -120,30 +124,10 @@ class WarmKernelManager(AsyncKernelManager):
             self.process.kill()
 
 
-def environment(cache: Path, scratch: Path, threads: int) -> Mapping[str, str]:
-    """Environment variables for kernels.
-
-    Parameters
-    ----------
-    cache : Path
-        Kept from run to run: matplotlib's list of fonts.
-    scratch : Path
-        Removed after the run: Jupyter's and IPython's files, connection keys among them.
-    threads : int
-        How many threads each numeric library may use.
-    """
+def environment(share: Share) -> dict[str, str]:
+    """Return the environment variables of kernels, and of what forks them."""
     kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    folders = {
-        "JUPYTER_CONFIG_DIR": scratch / "config",
-        "JUPYTER_DATA_DIR": scratch / "data",
-        "JUPYTER_RUNTIME_DIR": scratch / "runtime",
-        "IPYTHONDIR": scratch / "ipython",
-        "MPLCONFIGDIR": cache / "matplotlib",
-        "XDG_CACHE_HOME": cache,
-    }
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
+    folders = {"MPLCONFIGDIR": str(share.cache / "matplotlib"), "XDG_CACHE_HOME": str(share.cache)}
     # The debugger warns of frozen modules on every start; nobody debugs a batch run.
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    paths = {name: str(path) for name, path in folders.items()}
-    return {**kept, **paths, **quiet, **thread_variables(threads)}
+    return {**kept, **folders, **quiet, **thread_variables(share.threads)}

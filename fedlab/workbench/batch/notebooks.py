@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlab.study.parameters import Parameter, ParameterError, parse
+from fedlab.study.records import sha256
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -47,6 +48,10 @@ class Notebook:
         """The path as a reader in the clone would type it; only the name if it lies elsewhere."""
         path = self.path.resolve()
         return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+    def source(self) -> str:
+        """Return the digest of its cells as they are now."""
+        return digest(load(self.path))
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
@@ -105,6 +110,12 @@ def load(path: Path) -> NotebookNode:
         wrong = next(iter(reason.splitlines()), "") or type(error).__name__
         raise ValueError(f"{path} is no notebook that can be read: {wrong}") from error
     return node
+
+
+def digest(node: NotebookNode) -> str:
+    """Return a digest of cells and tags: without outputs, which opening a notebook may change."""
+    told = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in node.cells]
+    return sha256(json.dumps(told, sort_keys=True).encode())
 
 
 def dump(node: NotebookNode) -> bytes:

@@ -6,15 +6,14 @@ second call takes what is there as long as nothing that the result depends on ha
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -24,15 +23,15 @@ from fedlab.core.threads import cores
 from fedlab.core.validation import whole_number
 from fedlab.files import atomic
 from fedlab.study.parameters import bind
-from fedlab.study.records import Failure, sha256, written
-from fedlab.study.trace import Now
+from fedlab.study.records import Failure, began, sha256, written
+from fedlab.study.running import NOW, Workers
+from fedlab.study.targets import Share
 from fedlab.training import prepare
-from fedlab.workbench.batch import jupyter, records
 from fedlab.workbench.batch.commands import papermill_line, workbench_line
 from fedlab.workbench.batch.notebooks import LIMIT_SECONDS, Notebook, dump, has_tag, labels
-from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Leash, Outcome, Progress, Task, outcomes
-from fedlab.workbench.report.outputs import answer, lacking, recorded
+from fedlab.workbench.batch.records import Record, versions
+from fedlab.workbench.batch.supervisor import NotebookRun, Outcome
+from fedlab.workbench.report.outputs import answer, lacking
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,28 @@ class Run:
         return workbench_line(path, self.values), papermill_line(path, self.values)
 
 
+class Progress(Protocol):
+    """Is told how runs go."""
+
+    def reused(self, record: Record) -> None:
+        """`record` was there already."""
+
+    def stale(self, record: Record, parts: Sequence[str]) -> None:
+        """`record` completed, but with other inputs: those of `parts` have changed since."""
+
+    def started(self, run: Run) -> None:
+        """`run` is given to a kernel."""
+
+    def cell(self, run: Run, number: int, label: str) -> None:
+        """`run` is at its code cell `number`; told by its own thread."""
+
+    def tick(self) -> None:
+        """Time went by."""
+
+    def finished(self, record: Record) -> None:
+        """A notebook ended, well or not."""
+
+
 def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list[Record]:
     """Run what has to be run, and return a record for each of `runs`, in their order.
 
@@ -118,25 +139,24 @@ def execute(runs: Sequence[Run], settings: Settings, progress: Progress) -> list
                 "results (-o FOLDER)"
             )
     settings.folder.mkdir(parents=True, exist_ok=True)
-    now, found, due = Now(), dict[str, Record](), dict[str, tuple[Run, str]]()
+    found, due = dict[str, Record](), list[Run]()
     for run in runs:
         name = run.notebook.name
         if run.notebook.broken:
-            found[name] = _keep(run, "", _unread(run.notebook), settings.folder, now)
+            found[name] = _keep(run, _unread(run.notebook), settings.folder)
             progress.finished(found[name])
             continue
-        # Now, not after the run: what changes while it runs must show as a change.
-        old, source, changed = _compared(run, settings.folder, now)
+        old, changed = _compared(run, settings.folder)
         if _is_whole(old, settings.folder) and not (changed or settings.fresh):
             found[name] = old
             progress.reused(old)
             continue
-        due[name] = run, source
+        due.append(run)
         if changed and old and old.error is None:
             progress.stale(old, changed)
-    with closing(_outcomes([run for run, _ in due.values()], settings, progress)) as ended:
-        for outcome in ended:
-            record = _keep(*due[outcome.task.notebook.stem], outcome, settings.folder, now)
+    with closing(_outcomes(due, settings, progress)) as ended:
+        for run, outcome in ended:
+            record = _keep(run, outcome, settings.folder)
             found[record.name] = record
             progress.finished(record)
     return [found[run.notebook.name] for run in runs]
@@ -162,8 +182,8 @@ def check(run: Run, settings: Settings, progress: Progress) -> Record:
         that differs. It is written like that of any run.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
-    now, source, several = Now(), records.source_digest(run.notebook), max(2, cores())
-    (one,), (other,) = (
+    several = max(2, cores())
+    ((_, one),), ((_, other),) = (
         [*_outcomes([run], settings, progress, threads, str(seed))]
         for seed, threads in enumerate((1, several), 1)
     )
@@ -173,7 +193,7 @@ def check(run: Run, settings: Settings, progress: Progress) -> Record:
     timed = sum(has_tag(cell, _TIMED) for cell in one.node.cells)
     aside = f"; {timed} {'cell' if timed == 1 else 'cells'} of wall time aside" if timed else ""
     checked = said or f"{SAME}, with 1 and {several} threads{aside}"
-    record = _keep(run, source, one, settings.folder, now, checked)
+    record = _keep(run, one, settings.folder, checked)
     progress.finished(record)
     return record
 
@@ -222,15 +242,14 @@ def completed(folder: Path, name: str) -> Record | None:
     return record if _is_whole(record, folder) else None
 
 
-def _compared(run: Run, folder: Path, now: Now) -> tuple[Record | None, str, list[str]]:
-    """A run's last record, its source now, and what has changed since, or was never seen."""
+def _compared(run: Run, folder: Path) -> tuple[Record | None, list[str]]:
+    """A run's last record, and what has changed since, or was never seen."""
     old = Record.read(record_path(folder, run.notebook.name))
-    source = records.source_digest(run.notebook)
     if old is None or old.trace is None:
-        return old, source, ["no run that ended well"]
-    changed = ["cells"] if old.source != source else []
+        return old, ["no run that ended well"]
+    changed = ["cells"] if old.source != run.notebook.source() else []
     changed += ["parameters"] if old.parameters != written(run.parameters) else []
-    return old, source, [*changed, *now.changed(old.trace), *old.trace.unseen]
+    return old, [*changed, *NOW.changed(old.trace), *old.trace.unseen]
 
 
 def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
@@ -245,45 +264,41 @@ def _is_whole(record: Record | None, folder: Path) -> TypeGuard[Record]:
 
 
 def _outcomes(
-    runs: Sequence[Run],
+    due: Sequence[Run],
     settings: Settings,
     progress: Progress,
-    threads: int | None = None,
+    threads: int = 0,
     hash_seed: str = "random",
-) -> Generator[Outcome, None, None]:
-    if not runs:
+) -> Generator[tuple[Run, Outcome], None, None]:
+    """Run those that are due, and yield each with how it ended."""
+    if not due:
         return
     prepare()  # else each kernel that starts before the first has done so would compile for itself
-    jobs = min(settings.jobs, len(runs))
-    cache = settings.cache.resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix="fedlab-")
-    leash = Leash('rm -rf -- "$0"', scratch)
-    try:
-        share = threads or max(1, cores() // jobs)
-        environment = {
-            **jupyter.environment(cache, Path(scratch), share),
-            "PYTHONHASHSEED": hash_seed,
-        }
-        tasks = [Task(run.notebook.path.resolve(), run.values) for run in runs]
-        yield from outcomes(tasks, jobs, environment, settings.limit, progress)
-    finally:
-        leash.let_go()
+    jobs, variables = min(settings.jobs, len(due)), {"PYTHONHASHSEED": hash_seed}
+    with Workers.of(settings.cache.resolve(), jobs, settings.limit, threads=threads) as workers:
+
+        def call(run: Run) -> tuple[Any, ...]:
+            progress.started(run)
+            return _execute, run, workers.share, variables, progress
+
+        for run, future in workers.each(due, call, progress.tick):
+            yield run, future.result()
+
+
+def _execute(run: Run, share: Share, variables: Mapping[str, str], progress: Progress) -> Outcome:
+    at_cell = partial(progress.cell, run)
+    return NotebookRun(run.notebook.path, run.values, share, variables, at_cell).execute()
 
 
 def _unread(notebook: Notebook) -> Outcome:
     node = new_notebook(cells=[new_markdown_cell(f"# {notebook.title}")])  # type: ignore[no-untyped-call]
-    failure = Failure("ValueError", notebook.broken)
-    return Outcome(Task(notebook.path, {}), node, 0.0, [], failure)
+    return Outcome(0.0, Failure("ValueError", notebook.broken), None, {}, "", node, [])
 
 
-def _keep(
-    run: Run, source: str, outcome: Outcome, folder: Path, now: Now, checked: str = ""
-) -> Record:
+def _keep(run: Run, outcome: Outcome, folder: Path, checked: str = "") -> Record:
     """Write the executed notebook, then the record that vouches for it."""
     content = dump(outcome.node)
     own, plain = run.commands()
-    ended = datetime.datetime.now(datetime.UTC)
     record = Record(
         name=run.notebook.name,
         notebook=run.notebook.shown_path,
@@ -292,18 +307,18 @@ def _keep(
         status="failed" if outcome.failure else "completed",
         parameters=written(run.parameters),
         set_parameters=written(run.values),
-        started=(ended - datetime.timedelta(seconds=outcome.seconds)).isoformat("T", "seconds"),
+        started=began(outcome.seconds),
         seconds=outcome.seconds,
         cells=outcome.cells,
         executed_digest=sha256(content),
-        versions=records.versions(),
+        versions=versions(),
         command=own,
         papermill=plain,
         answer=answer(outcome.node),
         error=outcome.failure,
-        recorded=recorded(outcome.node),
-        source=source,
-        trace=None if outcome.told is None else now.trace(outcome.told),
+        recorded=dict(outcome.recorded),
+        source=outcome.source,
+        trace=None if outcome.told is None else NOW.trace(outcome.told),
         lacks=lacking(outcome.node),
         checked=checked,
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
-import queue
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,41 +13,26 @@ from typing import Any
 from nbformat import NotebookNode
 
 from fedlab.files import atomic
-from fedlab.study.forks import Stopped, servers_of
-from fedlab.study.parameters import Parameter
 from fedlab.study.records import NOTEBOOK
 from fedlab.study.results import RUN_FOLDER
 from fedlab.study.scrub import scrub, without_paths
 from fedlab.study.targets import Ended, Share
-from fedlab.workbench.batch import jupyter, notebooks, records
+from fedlab.workbench.batch import notebooks
 from fedlab.workbench.batch.commands import workbench_line
 from fedlab.workbench.batch.notebooks import Notebook, dump, has_tag, load
-from fedlab.workbench.batch.supervisor import NotebookRun, Task
-from fedlab.workbench.report.outputs import recorded
+from fedlab.workbench.batch.supervisor import NotebookRun
 
 _MARKUP = ("text/html", "text/markdown", "text/latex")
 
 
 @dataclass(frozen=True)
-class NotebookTarget:
+class NotebookTarget(Notebook):
     """A notebook with a cell of parameters, run in a kernel of its own (see `notebook_target`)."""
-
-    notebook: Notebook
-
-    @property
-    def name(self) -> str:
-        """The notebook's name."""
-        return self.notebook.name
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """What its cell declares."""
-        return self.notebook.parameters
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
         """Parameters whose names stand in no other cell; none, where a cell can't be read."""
-        cells = load(self.notebook.path).cells
+        cells = load(self.path).cells
         code = [c.source for c in cells if c.cell_type == "code" and not has_tag(c, "parameters")]
         if any(line.lstrip().startswith(("%", "!")) for cell in code for line in cell.split("\n")):
             return ()
@@ -60,33 +43,17 @@ class NotebookTarget:
         }
         return tuple(one.name for one in self.parameters if one.name not in read)
 
-    def source(self) -> str:
-        """Return a digest of its cells: without outputs, which opening it may change."""
-        return records.source_digest(self.notebook)
-
     def command(self, values: Mapping[str, Any]) -> str:
         """Return the line that runs it once."""
         defaults = {one.name: one.default for one in self.parameters}
         changed = {name: value for name, value in values.items() if value != defaults.get(name)}
-        return workbench_line(self.notebook.shown_path, changed)
+        return workbench_line(self.shown_path, changed)
 
     def perform(self, values: Mapping[str, Any], folder: Path, share: Share) -> Ended:
         """Run it in a kernel of its own, and leave the executed notebook in `folder`."""
-        scratch = folder / "scratch"
-        environment = jupyter.environment(share.cache, scratch, share.threads)
-        run = NotebookRun(
-            Task(self.notebook.path.resolve(), values),
-            servers_of(share.owner),
-            {**environment, RUN_FOLDER: str(folder)},
-            share.limit,
-            queue.SimpleQueue(),
-        )
-        outcome = run.execute()
-        if run.stopped:
-            raise Stopped
-        shutil.rmtree(scratch, ignore_errors=True)
-        atomic.write_bytes(folder / NOTEBOOK, dump(_scrubbed(outcome.node)))
-        return Ended(outcome.seconds, outcome.failure, outcome.told, recorded(outcome.node))
+        ended = NotebookRun(self.path, values, share, {RUN_FOLDER: str(folder)}).execute()
+        atomic.write_bytes(folder / NOTEBOOK, dump(_scrubbed(ended.node)))
+        return ended
 
 
 def notebook_target(notebook: str | os.PathLike[str]) -> NotebookTarget:
@@ -109,7 +76,7 @@ def notebook_target(notebook: str | os.PathLike[str]) -> NotebookTarget:
     """
     found = notebooks.find(os.fspath(notebook), notebooks.ROOT / "notebooks")
     # Whoever runs it may be in another folder.
-    return NotebookTarget(replace(found, path=found.path.absolute()))
+    return NotebookTarget(**vars(found) | {"path": found.path.absolute()})
 
 
 def _scrubbed(node: NotebookNode) -> NotebookNode:

@@ -23,7 +23,7 @@ from fedlab.study import effects, finals, load_runs
 from fedlab.study.records import DONE, FAILED, NOTEBOOK, RunRecord, latest
 from fedlab.study.running import Planned
 from fedlab.study.study import Standing, Study
-from fedlab.workbench.batch.notebooks import load
+from fedlab.workbench.batch.notebooks import Notebook, load
 from fedlab.workbench.notebook.cells import STYLE
 from fedlab.workbench.report import html
 from fedlab.workbench.report.measured import figure, of_run
@@ -96,8 +96,8 @@ def write_study_site(
     title = study.target.name if isinstance(study, Study) else names[0]
     index, place = _index(runs, frame, title, by, better), Path(folder) / "runs"
     place.mkdir(parents=True, exist_ok=True)
-    notebook = getattr(getattr(study, "target", None), "notebook", None)
-    beside = notebook.path.parent if notebook else source
+    target = getattr(study, "target", None)
+    beside = target.path.parent if isinstance(target, Notebook) else source
     told = frame[["run", *list(frame)[list(frame).index("round") :]]]
     measured = {str(name): rows.drop(columns="run") for name, rows in told.groupby("run")}
     with ThreadPoolExecutor() as pool:  # most of it is waiting for a disk

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fedlab.study.records import Failure
 from fedlab.workbench.batch import console, notebooks, runner
-from fedlab.workbench.batch.records import Failure, Record
-from fedlab.workbench.batch.supervisor import Task
+from fedlab.workbench.batch.records import Record
 from tests.workbench.building import notebook, write
 
 
@@ -32,10 +32,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def task(run: runner.Run) -> Task:
-    return Task(run.notebook.path, {})
-
-
 def record(run: runner.Run, error: Failure | None = None) -> Record:
     own, plain = run.commands()
     return Record(
@@ -49,6 +45,7 @@ def record(run: runner.Run, error: Failure | None = None) -> Record:
         started="",
         seconds=7.0,
         cells=[],
+        source="",
         executed_digest="",
         versions={},
         command=own,
@@ -59,14 +56,14 @@ def record(run: runner.Run, error: Failure | None = None) -> Record:
 
 def go(runs: list[runner.Run], stream: io.StringIO, clock: list[float]) -> str:
     told = console.Console(runs, stream)
-    told.started(task(runs[0]))
+    told.started(runs[0])
     for number, label in ((1, "1"), (2, "Train")):
-        told.cell(task(runs[0]), number, label)
+        told.cell(runs[0], number, label)
         for _ in range(14):
             clock[0] += 0.5
             told.tick()
     told.finished(record(runs[0]))
-    told.started(task(runs[1]))
+    told.started(runs[1])
     told.finished(record(runs[1], Failure("ValueError", "no\nmore", 2, "Train")))
     return stream.getvalue()
 
@@ -98,7 +95,7 @@ def test_what_is_reused_is_said(runs: list[runner.Run]) -> None:
     stream = io.StringIO()
     told = console.Console(runs, stream)
     told.reused(record(runs[0]))
-    told.started(task(runs[1]))
+    told.started(runs[1])
     assert stream.getvalue().splitlines() == [
         "[1/2] 01_a unchanged, 7 s when it ran",
         "[2/2] 02_b starts, 2 cells; the last one",

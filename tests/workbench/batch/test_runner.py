@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +17,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fedlab.study import trace
+from fedlab.study import running, trace
+from fedlab.study.forks import Stopped, servers_of
 from fedlab.study.parameters import ParameterError
-from fedlab.study.trace import Now
+from fedlab.study.targets import Share
 from fedlab.workbench import read_records
-from fedlab.workbench.batch import jupyter, notebooks, runner
+from fedlab.workbench.batch import notebooks, runner
 from fedlab.workbench.batch.notebooks import Notebook
 from fedlab.workbench.batch.records import Record
-from fedlab.workbench.batch.supervisor import Task, outcomes
+from fedlab.workbench.batch.supervisor import NotebookRun
 from fedlab.workbench.report import pages
 from tests.workbench.building import (
     LEAVE_A_CHILD,
@@ -51,7 +51,7 @@ def run_one(path: Path, folder: Path, **values: object) -> tuple[Record, Memory]
 
 def standing(run: runner.Run, given: runner.Settings) -> Record | None:
     """The record of a run whose inputs and results are as they were; else None."""
-    old, _, changed = runner._compared(run, given.folder, Now())
+    old, changed = runner._compared(run, given.folder)
     return None if changed or not runner._is_whole(old, given.folder) else old
 
 
@@ -321,6 +321,14 @@ def test_no_process_outlives_the_command(tmp_path: Path, number: signal.Signals)
         process.wait()
 
 
+def test_what_nobody_wants_any_more_has_no_outcome(tmp_path: Path) -> None:
+    path = write(notebook("# A\n\nB?", "1"), tmp_path / "01_a.ipynb")
+    share = Share(1, 60.0, str(tmp_path), tmp_path)
+    servers_of(share.owner).close()
+    with pytest.raises(Stopped):
+        NotebookRun(path, {}, share, {}).execute()
+
+
 # Kernels and threads
 
 
@@ -358,7 +366,7 @@ def test_variables_of_the_user_s_change_no_run(
 
 
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "cores", lambda: 6)
+    monkeypatch.setattr(running, "cores", lambda: 6)
     source = (
         "import json, os\nfrom fedlab.workbench.notebook import cells\n"
         "cells.answer(json.dumps([os.environ['OMP_NUM_THREADS'],"
@@ -408,7 +416,7 @@ def test_a_run_leaves_another_s_files_alone_and_its_own_go_with_it(
         [record] = runner.execute([run_of(quick)], place, Memory())
         assert record.error is None
         assert [*temporary.glob("fedlab-*")] == [held]
-        assert list((held / "runtime").iterdir())
+        assert (held / "kernel.json").exists()
         process.kill()
         process.wait()
         deadline = time.monotonic() + 10
@@ -424,20 +432,27 @@ def test_a_limit_holds_while_an_outcome_is_being_kept(tmp_path: Path) -> None:
     path = tmp_path / "processes"
     source = LEAVE_A_CHILD.format(path=str(path)) + "import time; time.sleep(600)"
     made = {"01_flood": "1", "02_hang": source}
-    tasks = [
-        Task(write(notebook("# A\n\nB?", code), tmp_path / f"{name}.ipynb"), {})
+    runs = [
+        run_of(write(notebook("# A\n\nB?", code), tmp_path / f"{name}.ipynb"))
         for name, code in made.items()
     ]
-    environment = jupyter.environment(tmp_path / "cache", tmp_path / "scratch", 1)
-    with closing(outcomes(tasks, 1, environment, 8.0, Memory())) as ended:
-        assert next(ended).failure is None
-        # Whoever takes the outcomes is busy from here on, as with hundreds of megabytes of output.
-        kernel, _, child = written(path)
-        assert gone(kernel, within=30)
-        assert gone(child)
-        failure = next(ended).failure
-        assert failure is not None
-        assert (failure.name, failure.cell) == ("TimeoutError", 1)
+
+    class Busy(Memory):
+        """From the first end on, as with hundreds of megabytes of output."""
+
+        def finished(self, record: Record) -> None:
+            if record.name == "01_flood":
+                kernel, _, child = written(path)
+                assert gone(kernel, within=30)
+                assert gone(child)
+            super().finished(record)
+
+    memory = Busy()
+    runner.execute(runs, settings(tmp_path, jobs=2, limit=8.0), memory)
+    first, second = memory.ended
+    assert first.error is None
+    assert second.error is not None
+    assert (second.error.name, second.error.cell) == ("TimeoutError", 1)
 
 
 # What a run depends on
@@ -501,7 +516,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, runner.Run]:
 
 
 def changed(folder: Path, run: runner.Run) -> list[str]:
-    return runner._compared(run, settings(folder).folder, Now())[2]
+    return runner._compared(run, settings(folder).folder)[1]
 
 
 def test_nothing_has_changed_after_a_run(read: tuple[Path, runner.Run]) -> None:
@@ -620,6 +635,21 @@ def test_what_has_changed_is_said(folder: Path) -> None:
     memory.stale = lambda record, parts: told.append(list(parts))  # type: ignore[method-assign]
     runner.execute([run_of(folder / "01_count.ipynb")], settings(folder), memory)
     assert told == [["cells"]]
+
+
+def test_a_record_has_the_cells_that_ran(tmp_path: Path) -> None:
+    before, after = (notebook("# A\n\nB?", code) for code in ("1", "2"))
+    path = write(before, tmp_path / "01_a.ipynb")
+
+    class Edits(Memory):
+        def started(self, run: runner.Run) -> None:
+            write(after, path)
+
+    (record,) = runner.execute([run_of(path)], settings(tmp_path), Edits())
+    assert record.source == Notebook.read(path).source()
+    assert standing(run_of(path), settings(tmp_path)) is not None
+    write(before, path)
+    assert standing(run_of(path), settings(tmp_path)) is None
 
 
 # A failed run beside one that completed
