@@ -2,7 +2,8 @@
 
 For each step: the median seconds of a few runs, taking turns, and their ratio to the index in
 memory; the file stands in the system's cache. Then, in a process of its own each: by how much
-memory grows at most while an index is opened and searched (from /proc, so on Linux alone).
+memory grows at most while an index is opened and searched, and while one follows a file of these
+rows, first as it is filled and then as a tenth of them have changed (from /proc, so on Linux).
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.seals import uniform_index
+from fedlab.data import open_vectors
+from fedlab.device import follow
 from fedlab.files.keys import Key
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.workbench.experiments.timing import seconds_in_turn
 
 WAYS = ("in memory", "mapped", "mapped, sealed")
+FOLLOWED = "followed"
 
 
 def opened(folder: Path, way: str) -> VectorIndex:
@@ -56,20 +61,26 @@ def measured(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def growth(folder: Path, way: str) -> float:
-    """Return by how many MB a process of its own grows at most that opens and searches."""
+def growth(folder: Path, way: str) -> tuple[float, float]:
+    """Return by how many MB a process of its own grows at most, and how long it takes."""
     arguments = ["-m", "benchmarks.mapped", "--grown", str(folder), way]
     said = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
-    return float(said.stdout)
+    grown, seconds = said.stdout.split()
+    return float(grown), float(seconds)
 
 
 def _grown(folder: Path, way: str) -> None:
     warm = uniform_index(1_000)
     warm.search(warm.vectors[:16], 10, exact=True)
-    before = _peak()
-    index = opened(folder, way)
-    index.search(np.ones((16, index.dimensions)), 10, exact=True)
-    print((_peak() - before) / 1000)
+    np.save(folder / "warm.npy", warm.vectors)
+    follow(open_vectors(folder / "warm.npy"), folder / f"warm {way}")
+    before, began = _peak(), time.perf_counter()
+    if way == FOLLOWED:
+        follow(open_vectors(folder / "rows.npy"), folder / "followed")
+    else:
+        index = opened(folder, way)
+        index.search(np.ones((16, index.dimensions)), 10, exact=True)
+    print((_peak() - before) / 1000, time.perf_counter() - began)
 
 
 def _peak() -> int:
@@ -96,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         key.write(folder / "key")
         index.save(folder / "plain")
         index.save(folder / "sealed", key)
+        np.save(folder / "rows.npy", index.vectors)
         del index
         size = (folder / "plain").stat().st_size / 1e6
         print(f"{given.rows:,} rows, {size:,.0f} MB; seconds, and times as many as in memory")
@@ -103,7 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             base = seconds[WAYS[0]]
             said = [f"{way} {seconds[way]:.4f} ({seconds[way] / base:.1f})" for way in WAYS]
             print(f"{step:<15}{'; '.join(said)}")
-        said = [f"{way} {growth(folder, way):,.0f} MB" for way in WAYS]
+        said = [f"{way} {growth(folder, way)[0]:,.0f} MB" for way in WAYS]
+        for what in ("filled", "changed"):
+            grown, seconds = growth(folder, FOLLOWED)
+            said.append(f"{FOLLOWED}, {what} {grown:,.0f} MB in {seconds:.1f} s")
+            np.load(folder / "rows.npy", mmap_mode="r+")[::10] += 1
         print(f"{'memory grows by':<15} {'; '.join(said)}")
     return 0
 

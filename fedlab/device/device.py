@@ -255,7 +255,8 @@ class Device(Holder):
 
     def class_counts(self) -> dict[Any, int]:
         """Return how many training rows each class has."""
-        classes, counts = np.unique(self.training()[1], return_counts=True)
+        labels = self.labels[self._split()[0]]  # no vectors: of a mapped index they would be read
+        classes, counts = np.unique(labels, return_counts=True)
         return dict(zip(classes.tolist(), counts.tolist(), strict=True))
 
     def most_similar(

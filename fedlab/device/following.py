@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
 
-from fedlab.core.typing import Bool
+from fedlab.core.typing import U64, Bool, Places
 from fedlab.core.validation import not_negative
 from fedlab.data.stores.source import ROWS, Batch, VectorSource
 from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Sealer
-from fedlab.index.file import IndexFileError
+from fedlab.index import file
+from fedlab.index.file import IndexFileError, Stored
+from fedlab.index.growing import GrowingIndex
+from fedlab.index.texts import plain
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 _NOTE = FileKind(b"FEDLABFW", "note of what an index follows", IndexFileError)
+#: Bytes of rows that wait in memory for a part, where to write one takes long.
+_HELD = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,16 @@ def follow(
     changes (``open_vectors(..., changed=...)``) only rows that changed since the last call, and all
     of them if keys are new that don't say so. The source is never written to.
 
-    The index is saved again and again, whole or not at all. A call that was killed is gone on with
-    by the next, from the last save: after a batch, unless saving would then take more than a tenth
-    of the time. What is known of the source (a digest of its description, the latest change, where
-    to go on) stands beside the index, in ``<name>.followed``, sealed as the index is.
+    Memory holds a batch, and of all rows their keys, labels and metadata (some 100 bytes a row
+    beside text): rows may be more than it holds. What is new is put in parts, in a folder
+    ``<name>.coming``; in the end the index is written anew, as one stream, and takes the old one's
+    place. So the disk has to hold it up to three times. A call that was killed leaves the old index
+    and is gone on with by the next, from the last part: that of its last batch, unless to write one
+    would have taken more than a tenth of the time. A part that was damaged is refused; without
+    ``<name>.coming``, rows are read again. A graph is left out where rows changed.
+
+    What is known of the source (a digest of its description, the latest change, where to go on)
+    stands beside the index, in ``<name>.followed``. All files are sealed as the index is.
 
     Parameters
     ----------
@@ -89,70 +102,122 @@ def follow(
     not_negative(overlap=overlap)
     target, noted = Path(path), Path(f"{path}.followed")
     described = source.store.name, replace(source, changed=None).used
-    note: dict[str, Any] = {"source": hashlib.sha256(repr(described).encode()).hexdigest()}
+    digest = hashlib.sha256(repr(described).encode()).hexdigest()
+    note: dict[str, Any] = _NOTE.read(noted, key)[0] if noted.exists() else {}
     if target.exists():
-        index = VectorIndex.open(target, key)
-        found: dict[str, Any] = _NOTE.read(noted, key)[0] if noted.exists() else {}
-        if found.get("source") != note["source"]:
+        if note.get("source") != digest:
             said = f"{target.name} does not follow {described[0]} with {described[1]}"
             raise ValueError(f"{said}; give another path, or remove it and its .followed")
-        if index.generation >= found.get("generation", 0):  # else an older one was put back
-            note = found
+        stored = file.read(target, key, 0, mapped=True)
     else:
         told: Any = metric or source.store.metric or "cosine"
-        index = VectorIndex(source.dimensions, told, dtype)
-    added = changed = 0
+        stored = VectorIndex(source.dimensions, told, dtype).stored
+    if note.get("source") != digest or stored.generation < note.get("base", [0])[0]:
+        note = {"source": digest}  # nothing is known, or an older index was put back
+    coming = _Coming(target, key, stored, note)
+    added = taken = 0
     with source.store.reading() as store:
         now = replace(source, store=store)
         keys, latest = now.all_keys()
-        after, since = note.get("after"), note.get("mark")
+        after, since = note["after"], note.get("mark")
         if isinstance(since, dict):
             since = datetime.fromisoformat(since["time"]) - timedelta(seconds=overlap)
         if after is None:
             note["coming"] = _mark(latest)
-        if not target.exists():
-            _NOTE.write(noted, note, {}, key)
-        began, saving, saved = time.monotonic(), 0.0, index.edits
-
-        def save() -> None:
-            if index.edits > saved or not target.exists():
-                index.save(target, key)
-            _NOTE.write(noted, note | {"generation": index.generation}, {}, key)
-
         while True:
+            standing, began, saving = coming.index.settled(), time.monotonic(), 0.0
             for part in now.batches(batch, after, since):
-                new = _differing(index, part)
-                labels = None if part.labels is None else part.labels[new]
-                about = None if part.metadata is None else part.metadata[new]
-                put = index.upsert(part.rows[new], part.keys[new], labels, about)
-                added, changed = added + len(put.added), changed + len(put.replaced)
-                note["after"] = part.end
-                if saving <= ((start := time.monotonic()) - began) / 10:
-                    save()
-                    saving, saved = saving + time.monotonic() - start, index.edits
-            if since is None or np.isin(keys, index.keys).all():
+                stood = standing.table.rows_of(part.keys)
+                new = _differing(standing, part, stood)
+                added, taken = added + int((stood < 0).sum()), taken + int(new.sum())
+                coming.add(part, new)
+                start = time.monotonic()
+                if saving <= (start - began) / 10 or coming.pending.nbytes > _HELD:
+                    coming.save()
+                    saving += time.monotonic() - start
+            coming.save()
+            there = coming.index.settled().table.columns["keys"]
+            if after is since is None or np.isin(keys, there).all():
                 break
             after = since = None
-        removed = index.remove(index.keys[~np.isin(index.keys, keys)])
-        note |= {"mark": note["coming"], "after": None}
-        save()
-    return Followed(added, changed, removed)
+    return Followed(added, taken - added, coming.finish(keys))
 
 
-def _differing(index: VectorIndex, part: Batch) -> Bool:
-    """Return which rows of a batch are not in the index as they would be stored."""
-    new = index.rows_of(part.keys) < 0
+class _Coming:
+    """What an index is made of: the saved one, parts with rows that came since, and rows in memory.
+
+    The note tells which parts belong to it, by the call that wrote them: two never mix.
+    """
+
+    def __init__(
+        self, target: Path, key: Sealer | None, stored: Stored, note: dict[str, Any]
+    ) -> None:
+        self._target, self._key, self._note, self._call = target, key, note, token_hex(8)
+        self._aside = Path(f"{target}.coming")
+        base = [stored.generation, stored.metric, stored.dtype]
+        if note.get("base") != base or not self._aside.exists():  # of another index, or gone
+            note |= {"base": base, "after": None, "parts": {}}
+        self.index, self.pending = GrowingIndex(stored), _empty(stored)
+        for call, count in note["parts"].items():
+            for number in range(count):
+                self._take(call, number)
+
+    def _take(self, call: str, number: int, rows: Stored | None = None) -> None:
+        path = self._aside / f"{self._target.name}.{call}.{number}"
+        if rows is not None:
+            file.write(path, rows, self._key)
+        self.index.take(file.read(path, self._key, 0, mapped=True).table)
+
+    def add(self, part: Batch, new: Bool) -> None:
+        """Hold some rows of a batch in memory until they are saved."""
+        labels = None if part.labels is None else part.labels[new]
+        about = None if part.metadata is None else part.metadata[new]
+        self.pending.add(part.rows[new], part.keys[new], labels, about)
+        self._note["after"] = part.end
+
+    def save(self) -> None:
+        """Write rows that are in memory to a part, and note what is there."""
+        if len(self.pending):
+            self._aside.mkdir(exist_ok=True)
+            number = self._note["parts"].get(self._call, 0)
+            self._take(self._call, number, self.pending.stored)
+            self._note["parts"][self._call] = number + 1
+            self.pending = _empty(self.pending)
+        _NOTE.write(f"{self._target}.followed", self._note, {}, self._key)
+
+    def finish(self, keys: U64) -> int:
+        """Save the index with the rows of those keys; return how many others there were."""
+        rows, done = self.index.settled().table.rows, self.index.settled(keys)
+        gone = rows - done.table.rows
+        if self._note["parts"] or gone or not self._target.exists():
+            done = replace(done, generation=done.generation + 1)
+            file.write(self._target, done, self._key)
+        base = [done.generation, done.metric, done.dtype]
+        self._note |= {"base": base, "mark": self._note["coming"], "after": None, "parts": {}}
+        self.save()
+        if self._aside.exists():
+            shutil.rmtree(self._aside)
+        return gone
+
+
+def _empty(like: Stored | VectorIndex) -> VectorIndex:
+    return VectorIndex(like.dimensions, like.metric, like.dtype, like.engine)
+
+
+def _differing(standing: Stored, part: Batch, stood: Places) -> Bool:
+    """Return which rows of a batch are not in an index as they would be stored."""
+    new: Bool = stood < 0
     if new.all():
         return new
-    fresh = VectorIndex(index.dimensions, index.metric, index.dtype)
+    fresh = _empty(standing)
     fresh.add(part.rows, part.keys, part.labels, part.metadata)
-    there = part.keys[~new]
-    other = (index.get(there) != fresh.get(there)).any(axis=1)
-    if part.labels is not None:
-        other |= index.labels_of(there) != fresh.labels_of(there)
-    if part.metadata is not None:
-        old, now = index.metadata_of(there), fresh.metadata_of(there)
-        other |= ((old != now) & ~(old.isna() & now.isna())).any(axis=1).to_numpy()
+    there, known = stood[~new], fresh.stored.table.kept(~new)
+    other = (standing.table.decoded(there) != known.decoded()).any(axis=1)
+    for name in known.columns.keys() - {"keys", "codes", "scales", "squares"}:
+        old, now = (
+            plain(one) for one in (standing.table.columns[name][there], known.columns[name])
+        )
+        other |= (old != now) & ((old == old) | (now == now))  # NaN and NaT are alike
     new[~new] = other
     return new
 

@@ -47,11 +47,11 @@ from numpy.typing import NDArray
 from fedlab.core.threads import share, usable_threads
 from fedlab.core.validation import read_only, whole_number
 from fedlab.files.atomic import replacing
-from fedlab.files.blocks import BLOCK, FileArray, OpenFile
+from fedlab.files.blocks import BLOCK, ChosenRows, FileArray, OpenFile
 from fedlab.files.keys import Sealer
 from fedlab.files.sealing import SealError, Unsealed, is_sealed, sealed
 
-Arrays = Mapping[str, NDArray[np.generic] | FileArray]
+Arrays = Mapping[str, NDArray[np.generic] | FileArray | ChosenRows]
 
 _VERSION = 3
 _PRELUDE = struct.Struct("<8sIIQ")
@@ -274,9 +274,9 @@ def _bytes_from(source: _Source, count: int) -> bytes:
     return bytes(content)
 
 
-def pieces(array: NDArray[np.generic] | FileArray) -> Iterator[memoryview]:
+def pieces(array: NDArray[np.generic] | FileArray | ChosenRows) -> Iterator[memoryview]:
     """Yield an array's bytes, 1 MiB at a time."""
-    if isinstance(array, FileArray):
+    if isinstance(array, FileArray | ChosenRows):
         return array.pieces()
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     return (content[start : start + _PIECE] for start in range(0, len(content), _PIECE))

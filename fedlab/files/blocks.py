@@ -1,6 +1,6 @@
 """Arrays that stay in their file: read block by block, and checked each time a block is read.
 
-Files are read by `os.pread` and never mapped into memory: of a mapped file that somebody cuts
+Files are opened for each read and never mapped into memory: of a mapped file that somebody cuts
 short, a read ends the process (SIGBUS), and what was checked may change before it is used. What is
 read here is a copy, and that copy is what is checked. Nothing is kept in memory.
 """
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any, BinaryIO
 
@@ -24,6 +23,8 @@ from fedlab.files.sealing import SealError, Unsealed
 BLOCK = 1 << 20
 #: Threads that check blocks.
 _THREADS = 4
+#: Bytes of chosen rows that are read at once.
+_AHEAD = 4 * BLOCK
 
 
 class OpenFile:
@@ -42,12 +43,8 @@ class OpenFile:
     def __init__(
         self, file: BinaryIO, path: str | os.PathLike[str], error: type[ValueError]
     ) -> None:
-        if not hasattr(os, "pread"):  # pragma: no cover - Windows
-            raise OSError("files can't be read in place here (no os.pread); open it into memory")
         self.path, self._error = os.path.realpath(path), error
-        self._handle = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._handle)
-        self._known = _identity(os.fstat(self._handle))
+        self._known = _identity(os.fstat(file.fileno()))
 
     def refused(self, why: str) -> ValueError:
         """Return the error that says why the file can't be relied upon."""
@@ -57,13 +54,15 @@ class OpenFile:
     def read(self, start: int, size: int) -> bytes:
         """Return bytes of it, at most to its end."""
         try:
-            there = _identity(os.stat(self.path))
-            content = os.pread(self._handle, size, start)
+            if _identity(os.stat(self.path)) == self._known:
+                with open(self.path, "rb", buffering=0) as file:  # held, it would cost a handle
+                    file.seek(start)
+                    content = file.read(size)
+                if len(content) >= min(size, self._known[2] - start):
+                    return content
         except OSError as error:
             raise self.refused(f"was removed, or can't be read ({error.strerror}),") from error
-        if there != self._known or len(content) < min(size, there[2] - start):
-            raise self.refused("was replaced or has another size")
-        return content
+        raise self.refused("was replaced or has another size")
 
 
 def _identity(known: os.stat_result) -> tuple[int, int, int]:
@@ -161,3 +160,56 @@ class FileArray:
         if sha256(content).digest() != self._how[number]:
             raise self._file.refused("was altered")
         return content
+
+
+class ChosenRows:
+    """Rows of several arrays in an order of their own, as one array that reads what is asked of it.
+
+    Parameters
+    ----------
+    arrays : sequence of (n, ...) arrays
+        In files or in memory, of one type and width.
+    places : (m,) whole numbers
+        Which rows, if all arrays stood end to end.
+
+    Examples
+    --------
+    >>> rows = ChosenRows([np.zeros((2, 3)), np.ones((4, 3))], np.array([0, 5, 1]))
+    >>> rows.shape, rows[:2][:, 0]
+    ((3, 3), array([0., 1.]))
+    """
+
+    def __init__(
+        self, arrays: Sequence[NDArray[Any] | FileArray], places: NDArray[np.integer]
+    ) -> None:
+        self._arrays, self._places = arrays, places
+        self._starts = np.cumsum([0, *map(len, arrays)])
+        self.dtype, self.shape = arrays[0].dtype, (len(places), *arrays[0].shape[1:])
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[Any]:
+        places = self._places[rows]
+        out = np.empty((len(places), *self.shape[1:]), self.dtype)
+        which = np.searchsorted(self._starts, places, side="right") - 1
+        for number in np.unique(which):
+            array, here = self._arrays[number], which == number
+            near = places[here] - self._starts[number]
+            first, past = near.min(), near.max() + 1
+            dense = past - first < 2 * len(near)  # then blocks between are read once
+            out[here] = array[first:past][near - first] if dense else array[near]
+        return out
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield its bytes, 1 MiB at a time."""
+        width, left = math.prod(self.shape[1:]) * self.dtype.itemsize, b""
+        step = max(1, _AHEAD // width)
+        for start in range(0, len(self), step):
+            content = memoryview(left + self[start : start + step].tobytes())
+            whole = len(content) // BLOCK * BLOCK
+            yield from (content[begin : begin + BLOCK] for begin in range(0, whole, BLOCK))
+            left = bytes(content[whole:])
+        if left:
+            yield memoryview(left)

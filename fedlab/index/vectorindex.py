@@ -737,24 +737,20 @@ class VectorIndex(Holder):
                     self._extend_graph()
             linked = atomic.linked(path)
             with self._library.reading():
-                table, graph, next_key, _ = self._state
-                generation = self.generation + 1
-                stored = file.Stored(
-                    **self._kind(),
-                    table=table,
-                    graph=graph,
-                    next_key=next_key,
-                    generation=generation,
-                )
+                stored = replace(self.stored, generation=self.generation + 1)
                 file.write(path, stored, key)
-            self.generation, self.linked = generation, self.linked + linked
+            self.generation, self.linked = stored.generation, self.linked + linked
+            table = stored.table
             if table.mapped and os.path.realpath(path) == table.columns["codes"].path:
-                table = file.read(path, key, generation, mapped=True).table
-                self._state = State(table, next_key=next_key)
+                table = file.read(path, key, stored.generation, mapped=True).table
+                self._state = State(table, next_key=stored.next_key)
 
-    def _kind(self) -> dict[str, Any]:
-        kind = {"dimensions": self.dimensions, "metric": self.metric, "dtype": self.dtype}
-        return {**kind, "engine": self.engine}
+    @property
+    def stored(self) -> file.Stored:
+        """What makes it up now: what a file holds of it."""
+        table, graph, next_key, _ = self._state
+        kind = self.dimensions, self.metric, self.dtype, self.engine
+        return file.Stored(*kind, table, graph, next_key, self.generation)
 
     @classmethod
     def open(

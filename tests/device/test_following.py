@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ import pytest
 
 from fedlab import Key, VectorIndex
 from fedlab.data import VectorSource, open_vectors
-from fedlab.device import Followed, follow
-from fedlab.files import is_sealed
+from fedlab.data.stores.sql import SqlTable
+from fedlab.device import Followed, follow, following
+from fedlab.files import blocks, is_sealed
+from fedlab.index import file
+from tests.helpers import DTYPES
 from tests.servers import KINDS, server
 
 X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
@@ -193,52 +198,219 @@ def test_an_older_index_that_was_put_back_is_compared_whole(
     agree(path, items)
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_index_that_is_gone_on_with(tmp_path: Path) -> None:
-    """Killed again and again while it fills; each call goes on from the last save."""
-    rows = np.random.default_rng(1).normal(size=(4000, 8)).astype(np.float32)
-    with sqlite3.connect(tmp_path / "x.db") as connection:
-        connection.execute("create table t (id integer primary key, v blob)")
+def table_of(path: Path, rows: Any) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table if not exists t (id integer primary key, v blob, c text)")
         connection.executemany(
-            "insert into t values (?, ?)", [(n, x.tobytes()) for n, x in enumerate(rows)]
+            "insert into t values (?, ?, ?) on conflict (id) do update set v = excluded.v",
+            [(n, x.tobytes(), f"class {n % 3}") for n, x in enumerate(rows)],
         )
-    script = textwrap.dedent(
-        """
-        import sys, time
-        from fedlab.data import open_vectors
-        from fedlab.data.stores.sql import SqlTable
-        from fedlab.device import follow
-        read, begun = SqlTable.read, []
-        def slowly(self, names, size, after, since):
-            for end, found in read(self, names, size, after, since):
-                if len(names) > 1:
-                    begun or print("first", end, flush=True)
-                    begun.append(end)
-                    time.sleep(0.02)
-                yield end, found
-        SqlTable.read = slowly
-        source = open_vectors(sys.argv[1], table="t", vectors="v", key="id")
-        print(follow(source, sys.argv[2], batch=100), flush=True)
-        """
-    )
-    path, said = tmp_path / "x.index", ""
-    command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/x.db", str(path)]
-    draw, firsts, sizes = np.random.default_rng(2), [], [0]
-    while "Followed" not in said:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        firsts.append(int(process.stdout.readline().split()[1]))
-        if len(firsts) < 5:
-            time.sleep(float(draw.uniform(0.05, 0.25)))
-            process.send_signal(signal.SIGKILL)
-        said = process.stdout.read()
-        process.wait()
-        if path.exists():
-            index = VectorIndex.open(path)
-            sizes.append(len(index))
-            np.testing.assert_array_equal(index.get(index.keys), rows[index.keys])
-    assert sizes == sorted(sizes)
-    assert sizes[-1] == 4000
-    # The next call began at the batch behind the last save.
-    assert all(first <= size + 100 for first, size in zip(firsts, sizes, strict=False))
-    assert max(firsts) > 200
-    assert len(list(tmp_path.glob(".*"))) == 0
+
+
+def opened(path: Path) -> VectorSource:
+    return open_vectors(f"sqlite:///{path}", table="t", vectors="v", key="id", labels="c")
+
+
+KILLED = textwrap.dedent(
+    """
+    import sys, time
+    from fedlab import Key
+    from fedlab.data import open_vectors
+    from fedlab.data.stores.sql import SqlTable
+    from fedlab.device import follow
+    read = SqlTable.read
+    def slowly(self, names, size, after, since):
+        for end, found in read(self, names, size, after, since):
+            if len(names) > 1:
+                print("read", end, flush=True)
+                time.sleep(0.02)
+            yield end, found
+    SqlTable.read = slowly
+    source = open_vectors(sys.argv[1], table="t", vectors="v", key="id", labels="c")
+    key = Key.from_file(sys.argv[3]) if len(sys.argv) > 3 else None
+    print(follow(source, sys.argv[2], key, batch=100), flush=True)
+    """
+)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_kill_at_any_moment_leaves_the_old_index_and_is_gone_on_with(
+    tmp_path: Path, sealed: bool
+) -> None:
+    """Killed again and again, while it fills and while all rows change: each call goes on."""
+    rows = np.random.default_rng(1).normal(size=(4000, 8)).astype(np.float32)
+    key, path, aside = Key.generate(), tmp_path / "x.index", tmp_path / "x.index.coming"
+    key.write(tmp_path / "key")
+    given = [f"sqlite:///{tmp_path}/x.db", str(path), *[str(tmp_path / "key")] * sealed]
+    draw, stood = np.random.default_rng(2), None
+    for generation in (1, 2):
+        table_of(tmp_path / "x.db", generation * rows)
+        said, firsts, saved = "", [], [0]
+        while "Followed" not in said:
+            command = [sys.executable, "-c", KILLED, *given]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            firsts.append(int(process.stdout.readline().split()[1]))
+            if len(firsts) < 5:
+                for _ in range(draw.integers(1, 10)):
+                    process.stdout.readline()
+                time.sleep(float(draw.uniform(0.0, 0.05)))
+                process.send_signal(signal.SIGKILL)
+            said = process.stdout.read()
+            process.wait()
+            if "Followed" not in said:
+                # The index is none or the old one; parts are whole, each with some rows.
+                assert (path.read_bytes() if path.exists() else None) == stood
+                parts = [VectorIndex.open(one, key if sealed else None) for one in files(aside)]
+                assert all(is_sealed(one) == sealed for one in files(aside))
+                held = np.concatenate([[], *(part.keys for part in parts)]).astype(int)
+                for part in parts:
+                    np.testing.assert_array_equal(part.vectors, generation * rows[part.keys])
+                saved.append(len(np.unique(held)))
+        assert saved == sorted(saved)
+        # The next call began at the batch behind the last save; a part may be written, not noted.
+        assert all(
+            have - 100 < first <= have + 100 for first, have in zip(firsts, saved, strict=True)
+        )
+        assert firsts[-1] > 200
+        index = VectorIndex.open(path, key if sealed else None)
+        assert (index.generation, index.keys.tolist()) == (generation, list(range(4000)))
+        np.testing.assert_array_equal(index.vectors, generation * rows)
+        assert not aside.exists()
+        assert len(list(tmp_path.glob(".*"))) == 0
+        stood = path.read_bytes()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.glob("x.index.*")) if folder.exists() else []
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_equals_the_index_that_one_call_fills(tmp_path: Path, dtype: Any) -> None:
+    rows = np.random.default_rng(3).normal(size=(700, 33)).astype(np.float32)
+    table_of(tmp_path / "x.db", rows)
+    index = VectorIndex(33, "l2sq", dtype)
+    index.add(rows, np.arange(700), [f"class {n % 3}" for n in range(700)])
+    index.save(tmp_path / "whole.index")
+    path = tmp_path / "x.index"
+    follow(opened(tmp_path / "x.db"), path, metric="l2sq", dtype=dtype, batch=100)
+    assert path.read_bytes() == (tmp_path / "whole.index").read_bytes()
+    # And then: what an upsert and a removal make of it.
+    changed = np.random.default_rng(4).choice(700, 40, replace=False)
+    rows[changed] += 1
+    table_of(tmp_path / "x.db", rows)
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("delete from t where id % 50 = 1")
+    there = np.sort(changed)[np.sort(changed) % 50 != 1]
+    assert follow(opened(tmp_path / "x.db"), path, batch=100) == Followed(0, len(there), 14)
+    index.upsert(rows[there], there, [f"class {n % 3}" for n in there])
+    index.remove(np.arange(1, 700, 50))
+    followed = VectorIndex.open(path)
+    assert followed.generation == 2
+    for name, column in index.columns.items():
+        np.testing.assert_array_equal(followed.columns[name], column)
+
+
+def test_rows_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_HELD", 1 << 20)
+    monkeypatch.setattr(file, "_MANY", 1 << 14)  # numbers that are measured at once
+    monkeypatch.setattr(blocks, "_AHEAD", 1 << 20)
+    rows = np.random.default_rng(5).normal(size=(20_000, 512)).astype(np.float32)  # 41 MB
+    path = tmp_path / "x.npy"
+    np.save(path, rows)
+    follow(open_vectors(path), tmp_path / "x.index", batch=200)
+    rows[::2] += 1
+    np.save(path, rows)
+    del rows
+    tracemalloc.start()
+    followed = follow(open_vectors(path), tmp_path / "x.index", batch=200)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert followed == Followed(0, 10_000, 0)
+    assert peak < 25e6
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has a call end after some batches, its parts beside the index."""
+    table_of(tmp_path / "x.db", X)
+    read = SqlTable.read
+
+    def short(*given: Any) -> Any:
+        for number, found in enumerate(read(*given)):
+            if len(given[1]) > 1 and number == 3:
+                raise KeyboardInterrupt
+            yield found
+
+    def stop(path: Path, **how: Any) -> list[Path]:
+        with monkeypatch.context() as patch:
+            patch.setattr(SqlTable, "read", short)
+            with pytest.raises(KeyboardInterrupt):
+                follow(opened(tmp_path / "x.db"), path, batch=50, **how)
+        parts = files(tmp_path / "x.index.coming")
+        assert len(parts) > 0
+        return parts
+
+    return stop
+
+
+def test_parts_under_other_settings_are_not_used(stopped: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    stopped(path)
+    assert follow(opened(tmp_path / "x.db"), path, dtype="f16") == Followed(200, 0, 0)
+    assert VectorIndex.open(path).dtype == "f16"
+
+
+def test_parts_of_two_calls_make_one_index(stopped: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("delete from t where id = 7")
+    stopped(path)
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("insert into t select 200 + id, v, c from t")
+    stopped(path)
+    with sqlite3.connect(tmp_path / "x.db") as connection:  # before the place to go on at
+        connection.execute("insert into t select 7, v, c from t where id = 8")
+    follow(opened(tmp_path / "x.db"), path, batch=50)
+    index = VectorIndex.open(path)
+    assert sorted(index.keys.tolist()) == [n for n in range(400) if n != 207]
+    np.testing.assert_array_equal(index.get([7, 8, 399]), X[[8, 8, 199]])
+
+
+def test_parts_beside_another_index_are_not_used(stopped: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    follow(opened(tmp_path / "x.db"), path)
+    table_of(tmp_path / "x.db", 2 * X)
+    stopped(path)
+    VectorIndex.open(path).save(path)
+    assert follow(opened(tmp_path / "x.db"), path) == Followed(0, 200, 0)
+    np.testing.assert_array_equal(VectorIndex.open(path).vectors, 2 * X)
+
+
+def test_a_damaged_part_is_refused_until_it_is_removed(stopped: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    part = stopped(path)[0]
+    content = bytearray(part.read_bytes())
+    content[-100] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match="altered"):
+        follow(opened(tmp_path / "x.db"), path)
+    assert not path.exists()
+    shutil.rmtree(part.parent)
+    assert follow(opened(tmp_path / "x.db"), path) == Followed(200, 0, 0)
+
+
+def test_rows_of_another_kind_stop_it_and_what_was_read_stays(tmp_path: Path) -> None:
+    path, x = tmp_path / "x.index", tmp_path / "x.db"
+    table_of(x, X)
+    with sqlite3.connect(x) as connection:
+        connection.execute("alter table t add column age")
+        connection.execute("update t set age = iif(id = 150, 'old', id)")
+    source = open_vectors(f"sqlite:///{x}", table="t", vectors="v", key="id", metadata=["age"])
+    with pytest.raises(ValueError, match="age"):
+        follow(source, path, batch=50)
+    with sqlite3.connect(x) as connection:
+        connection.execute("update t set age = id")
+    followed = follow(source, path, batch=50)
+    assert 50 <= followed.added < 200
+    assert VectorIndex.open(path).metadata["age"].tolist() == list(range(200))
