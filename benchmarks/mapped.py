@@ -117,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{step:<15}{'; '.join(said)}")
         said = [f"{way} {growth(folder, way)[0]:,.0f} MB" for way in WAYS]
         for what in ("filled", "changed"):
-            grown, seconds = growth(folder, FOLLOWED)
-            said.append(f"{FOLLOWED}, {what} {grown:,.0f} MB in {seconds:.1f} s")
+            grown, taken = growth(folder, FOLLOWED)
+            said.append(f"{FOLLOWED}, {what} {grown:,.0f} MB in {taken:.1f} s")
             np.load(folder / "rows.npy", mmap_mode="r+")[::10] += 1
         print(f"{'memory grows by':<15} {'; '.join(said)}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,8 +24,6 @@ from fedlab.index.texts import plain
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
 _NOTE = FileKind(b"FEDLABFW", "note of what an index follows", IndexFileError)
-#: Bytes of rows that wait in memory for a part, where to write one takes long.
-_HELD = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,10 @@ def follow(
     beside text): rows may be more than it holds. What is new is put in parts, in a folder
     ``<name>.coming``; in the end the index is written anew, as one stream, and takes the old one's
     place. So the disk has to hold it up to three times. A call that was killed leaves the old index
-    and is gone on with by the next, from the last part: that of its last batch, unless to write one
-    would have taken more than a tenth of the time. A part that was damaged is refused; without
-    ``<name>.coming``, rows are read again. A graph is left out where rows changed.
+    and is gone on with by the next, behind its last batch; what changed before that place meanwhile
+    is found by the one after. A damaged part is refused; without ``<name>.coming``, rows are read
+    again. A graph is left out where rows changed. A passphrase costs its derivation three times a
+    batch, a key nothing.
 
     What is known of the source (a digest of its description, the latest change, where to go on)
     stands beside the index, in ``<name>.followed``. All files are sealed as the index is.
@@ -125,17 +123,12 @@ def follow(
         if after is None:
             note["coming"] = _mark(latest)
         while True:
-            standing, began, saving = coming.index.settled(), time.monotonic(), 0.0
+            standing = coming.index.settled()
             for part in now.batches(batch, after, since):
                 stood = standing.table.rows_of(part.keys)
                 new = _differing(standing, part, stood)
                 added, taken = added + int((stood < 0).sum()), taken + int(new.sum())
-                coming.add(part, new)
-                start = time.monotonic()
-                if saving <= (start - began) / 10 or coming.pending.nbytes > _HELD:
-                    coming.save()
-                    saving += time.monotonic() - start
-            coming.save()
+                coming.take(part, new)
             there = coming.index.settled().table.columns["keys"]
             if after is since is None or np.isin(keys, there).all():
                 break
@@ -144,7 +137,7 @@ def follow(
 
 
 class _Coming:
-    """What an index is made of: the saved one, parts with rows that came since, and rows in memory.
+    """What an index is made of: the saved one, and parts with rows that came since.
 
     The note tells which parts belong to it, by the call that wrote them: two never mix.
     """
@@ -155,9 +148,10 @@ class _Coming:
         self._target, self._key, self._note, self._call = target, key, note, token_hex(8)
         self._aside = Path(f"{target}.coming")
         base = [stored.generation, stored.metric, stored.dtype]
-        if note.get("base") != base or not self._aside.exists():  # of another index, or gone
+        gone = note.get("parts") and not self._aside.exists()
+        if gone or note.get("base") != base:  # or they are of another index
             note |= {"base": base, "after": None, "parts": {}}
-        self.index, self.pending = GrowingIndex(stored), _empty(stored)
+        self.index, self._stored = GrowingIndex(stored), stored
         for call, count in note["parts"].items():
             for number in range(count):
                 self._take(call, number)
@@ -168,21 +162,21 @@ class _Coming:
             file.write(path, rows, self._key)
         self.index.take(file.read(path, self._key, 0, mapped=True).table)
 
-    def add(self, part: Batch, new: Bool) -> None:
-        """Hold some rows of a batch in memory until they are saved."""
-        labels = None if part.labels is None else part.labels[new]
-        about = None if part.metadata is None else part.metadata[new]
-        self.pending.add(part.rows[new], part.keys[new], labels, about)
-        self._note["after"] = part.end
-
-    def save(self) -> None:
-        """Write rows that are in memory to a part, and note what is there."""
-        if len(self.pending):
+    def take(self, batch: Batch, new: Bool) -> None:
+        """Write some rows of a batch to a part, and note what is there."""
+        if new.any():
+            rows, parts = _empty(self._stored), self._note["parts"]
+            labels = None if batch.labels is None else batch.labels[new]
+            about = None if batch.metadata is None else batch.metadata[new]
+            rows.add(batch.rows[new], batch.keys[new], labels, about)
             self._aside.mkdir(exist_ok=True)
-            number = self._note["parts"].get(self._call, 0)
-            self._take(self._call, number, self.pending.stored)
-            self._note["parts"][self._call] = number + 1
-            self.pending = _empty(self.pending)
+            number = parts.setdefault(self._call, 0)
+            self._take(self._call, number, rows.stored)
+            parts[self._call] = number + 1
+        self._note["after"] = batch.end
+        self._write()
+
+    def _write(self) -> None:
         _NOTE.write(f"{self._target}.followed", self._note, {}, self._key)
 
     def finish(self, keys: U64) -> int:
@@ -194,13 +188,13 @@ class _Coming:
             file.write(self._target, done, self._key)
         base = [done.generation, done.metric, done.dtype]
         self._note |= {"base": base, "mark": self._note["coming"], "after": None, "parts": {}}
-        self.save()
+        self._write()
         if self._aside.exists():
             shutil.rmtree(self._aside)
         return gone
 
 
-def _empty(like: Stored | VectorIndex) -> VectorIndex:
+def _empty(like: Stored) -> VectorIndex:
     return VectorIndex(like.dimensions, like.metric, like.dtype, like.engine)
 
 

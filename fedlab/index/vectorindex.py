@@ -800,8 +800,10 @@ class VectorIndex(Holder):
 
         The exact scan, `within`, filters, `get` and `save` answer with the bits of an index in
         memory, from any number of threads. `vectors` reads all rows, and so does a device that
-        trains on them, for as long as it does; `view` reads a part into an index in memory that may
-        be changed. The mapped index may not, and has no graph: the one in the file is left there.
+        trains on them, in each round anew: meanwhile it holds one copy of them in float32 (where
+        no compiled loop trains and rows are held out, a second one of those that train). `view`
+        reads a part into an index in memory that may be changed. The mapped index may not, and has
+        no graph: the one in the file is left there.
 
         Examples
         --------

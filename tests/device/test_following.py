@@ -20,7 +20,7 @@ import pytest
 from fedlab import Key, VectorIndex
 from fedlab.data import VectorSource, open_vectors
 from fedlab.data.stores.sql import SqlTable
-from fedlab.device import Followed, follow, following
+from fedlab.device import Followed, follow
 from fedlab.files import blocks, is_sealed
 from fedlab.index import file
 from tests.helpers import DTYPES
@@ -213,7 +213,7 @@ def opened(path: Path) -> VectorSource:
 
 KILLED = textwrap.dedent(
     """
-    import sys, time
+    import sys
     from fedlab import Key
     from fedlab.data import open_vectors
     from fedlab.data.stores.sql import SqlTable
@@ -223,7 +223,6 @@ KILLED = textwrap.dedent(
         for end, found in read(self, names, size, after, since):
             if len(names) > 1:
                 print("read", end, flush=True)
-                time.sleep(0.02)
             yield end, found
     SqlTable.read = slowly
     source = open_vectors(sys.argv[1], table="t", vectors="v", key="id", labels="c")
@@ -312,7 +311,6 @@ def test_it_equals_the_index_that_one_call_fills(tmp_path: Path, dtype: Any) -> 
 
 
 def test_rows_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_HELD", 1 << 20)
     monkeypatch.setattr(file, "_MANY", 1 << 14)  # numbers that are measured at once
     monkeypatch.setattr(blocks, "_AHEAD", 1 << 20)
     rows = np.random.default_rng(5).normal(size=(20_000, 512)).astype(np.float32)  # 41 MB

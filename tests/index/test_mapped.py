@@ -18,6 +18,7 @@ import pytest
 from fedlab import Federation, LocalSGD
 from fedlab.device import Device
 from fedlab.erasure import Fingerprints, audit_erasure
+from fedlab.files.blocks import ChosenRows
 from fedlab.files.keys import Key, Passphrase
 from fedlab.index import scan as scan_module
 from fedlab.index.certificate import content_hash
@@ -487,3 +488,23 @@ def test_a_file_larger_than_memory_is_searched(key: Key | None, tmp_path: Path) 
     said = run_child(LIMITED, path, tmp_path / "key" if key else "none", str(200 << 20))
     assert said.split("\n")[:2] == ["MemoryError", f"{expected} {rows}"]
     path.unlink()  # pytest would keep it for a while
+
+
+@KEYS
+def test_chosen_rows_of_files_and_memory_are_those_of_one_array(opened: Any, key: Key) -> None:
+    index, mapped, _ = opened
+    arrays = [index.vectors[:0], mapped.columns["codes"], index.vectors[::-1]]
+    whole, draw = np.concatenate([array[:] for array in arrays]), np.random.default_rng(4)
+    for places in (draw.permutation(8000), np.arange(8000), np.arange(3), np.array([7999, 2, 2])):
+        rows = ChosenRows(arrays, places)
+        assert (len(rows), rows.shape, rows.nbytes) == (
+            len(places),
+            (len(places), 300),
+            len(places) * 1200,
+        )
+        np.testing.assert_array_equal(rows[:], whole[places])
+        some = draw.integers(0, len(places), 50)
+        np.testing.assert_array_equal(rows[some], whole[places][some])
+        found = [*rows.pieces()]
+        assert {len(piece) for piece in found[:-1]} <= {1 << 20}
+        assert b"".join(found) == whole[places].tobytes()
