@@ -19,7 +19,7 @@ from fedlab.device.device import Device
 from fedlab.device.dispatch import Dispatch
 from fedlab.device.rows import Rows
 from fedlab.models.base import Model
-from fedlab.training.local import LocalSGD, refuse_other_widths, train_device
+from fedlab.training.local import LocalSGD, held_by, train_device
 from fedlab.training.private import PrivateSGD
 from fedlab.training.trainer import (
     NOT_FINITE,
@@ -28,6 +28,7 @@ from fedlab.training.trainer import (
     Part,
     Ready,
     Trainer,
+    asked,
     reason,
     trainer_for,
 )
@@ -185,7 +186,7 @@ def train_in_parts(
     step = min(max(1, held // max(each, 1)), max(1, len(devices)))
     for begin in range(0, max(1, len(devices)), step):
         within = (ready.places >= begin) & (ready.places < begin + step)
-        aside = {p: why for p, why in ready.aside.items() if begin <= p < begin + step}
+        aside = {p: reason(e) for p, e in ready.failed.items() if begin <= p < begin + step}
         yield _trained(ready, trainer, phases, job, ready.places[within], aside)
 
 
@@ -198,7 +199,8 @@ def _trained(
     aside: dict[int, str],
 ) -> Trained:
     """Let the devices at some places do all phases, one after another."""
-    model, error, good = trainer.model, ready.error, np.ones(len(places), np.bool_)
+    model, good = trainer.model, np.ones(len(places), np.bool_)
+    error = next(iter(ready.failed.values()), None)
     blocks, kept = dict[str, Array](), dict[str, Array]()
     stats = dict[str, NDArray[Any]]()
     everybody, end = len(places) == len(job.order), None
@@ -288,18 +290,13 @@ def _choice(
 
     Whoever failed is given the first.
     """
-    chosen, failed = np.zeros(len(places), np.intp), dict[int, Exception]()
-    rows = dict[int, Rows]()
-    for one, place in enumerate(places.tolist()):
-        try:
-            rows[one] = part = ready.devices[place].training_rows()
-            if not len(part):
-                raise ValueError("it has no rows to choose by")
-            refuse_other_widths(part, trainer.model)
-            trainer.model.check_labels(part.gathered()[1])
-        except Exception as error:
-            rows.pop(one, None)
-            failed[one] = error
+
+    def checked(one: int) -> Rows:
+        part = held_by(ready.devices[places[one]], trainer.model)
+        trainer.model.check_labels(part.gathered()[1])
+        return part
+
+    chosen, (rows, failed) = np.zeros(len(places), np.intp), asked(range(len(places)), checked)
     if parts := list(rows.values()):
         losses = [trainer.evaluate(parts, model, threads)["loss"] for model in models]
         chosen[list(rows)] = np.argmin(losses, axis=0)
@@ -316,19 +313,18 @@ def _observed(
     ends: Array,
 ) -> tuple[dict[str, Array], dict[int, Exception]]:
     """Return what devices observe of their rows, a row for each, and who failed."""
-    seen, failed = dict[int, Mapping[str, Any]](), dict[int, Exception]()
-    assert phase.observe is not None
-    for one in np.flatnonzero(good).tolist():
-        try:
-            device = ready.devices[places[one]]
-            rows = device.held_out_rows() if phase.held_out else device.training_rows()
-            if not len(rows):
-                raise ValueError("it holds no rows out; use Device.hold_out first")
-            x, y = rows.gathered()
-            found = phase.observe(model, read_only(starts[one]), read_only(ends[one]), x, y)
-            seen[one] = {name: np.asarray(value, np.float64) for name, value in found.items()}
-        except Exception as error:
-            failed[one] = error
+    observe = phase.observe
+    assert observe is not None
+
+    def observed(one: int) -> dict[str, F64]:
+        device = ready.devices[places[one]]
+        rows = device.held_out_rows() if phase.held_out else device.training_rows()
+        if not len(rows):
+            raise ValueError("it holds no rows out; use Device.hold_out first")
+        found = observe(model, read_only(starts[one]), read_only(ends[one]), *rows.gathered())
+        return {name: np.asarray(value, np.float64) for name, value in found.items()}
+
+    seen, failed = asked(np.flatnonzero(good).tolist(), observed)
     columns = dict[str, Array]()
     for name, like in next(iter(seen.values()), {}).items():
         kind = np.float64 if like.ndim == 0 else ends.dtype

@@ -238,13 +238,18 @@ def without_buffers(phase: Phase, model: Model) -> tuple[Phase, Bool | None, Boo
 
 def rows_to_train_on(device: Device, model: Model) -> tuple[Array, Array]:
     """Return a device's rows and labels, or say why the model can't train on them."""
-    held = device.training_rows()
-    x, y = held.gathered()
-    if not len(x):
-        raise ValueError("it has no rows to train on")
-    refuse_other_widths(held, model)
+    x, y = held_by(device, model).gathered()
     model.check_labels(y)
     return x, y
+
+
+def held_by(device: Device, model: Model) -> Rows:
+    """Return a device's rows where they lie: some there are, as wide as the model takes them."""
+    held = device.training_rows()
+    if not held.count:
+        raise ValueError("it has no rows to train on")
+    refuse_other_widths(held, model)
+    return held
 
 
 def refuse_other_widths(rows: Rows, model: Model) -> None:

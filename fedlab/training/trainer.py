@@ -9,7 +9,7 @@ Every trainer must give what the plain loop gives (`train_device`), to float tol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Literal, Protocol
@@ -29,6 +29,7 @@ from fedlab.training.work import Phase
 
 Backend = Literal["auto", "compiled", "plain"]
 Measures = dict[str, F64]
+Failed = dict[int, Exception]
 
 NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
 
@@ -44,17 +45,20 @@ class Ready:
         Those that can train, as far as is known.
     rows : dict of int to Rows
         Theirs, by place, where the trainer wants them beforehand.
-    aside : dict of int to str
-        The others, and why.
-    error : Exception, optional
-        The first one that was raised.
+    failed : dict of int to Exception
+        The others, and what they raised.
     """
 
     devices: Sequence[Device]
     places: Places
     rows: dict[int, Rows] = field(default_factory=dict)
-    aside: dict[int, str] = field(default_factory=dict)
-    error: Exception | None = None
+    failed: Failed = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, devices: Sequence[Device], ask: Callable[[int], Rows]) -> Ready:
+        """Ask the device at each place for its rows."""
+        rows, failed = asked(range(len(devices)), ask)
+        return cls(devices, np.array(list(rows), np.intp), rows, failed)
 
     @property
     def largest(self) -> int:
@@ -156,6 +160,17 @@ def refuse_unknown(backend: str) -> None:
 def reason(error: Exception) -> str:
     """Return in words what a device's training raised."""
     return f"{type(error).__name__}: {error}"
+
+
+def asked(places: Iterable[int], ask: Callable[[int], T]) -> tuple[dict[int, T], Failed]:
+    """Return what the device at each place gives, and what those raise that give nothing."""
+    given, failed = dict[int, T](), Failed()
+    for place in places:
+        try:
+            given[place] = ask(place)
+        except Exception as error:
+            failed[place] = error
+    return given, failed
 
 
 def trainer_for(model: Model, local: LocalSGD, backend: Backend = "auto") -> Trainer:

@@ -24,7 +24,6 @@ from fedlab.training.trainer import (
     Plain,
     Ready,
     Trainer,
-    reason,
     refuse_unknown,
     trainer_of,
 )
@@ -39,15 +38,12 @@ class CompiledFactors:
     name: str = "compiled"
 
     def gather(self, devices: Sequence[Device]) -> Ready:
-        rows, aside, first = dict[int, Rows](), dict[int, str](), None
-        for place, device in enumerate(devices):
-            try:
-                x, y = rows_to_train_on(device, self.model)
-                self.model.places(x)
-                rows[place] = Rows(x, y)
-            except Exception as error:
-                aside[place], first = reason(error), first or error
-        return Ready(devices, np.array(list(rows), np.intp), rows, aside, first)
+        def rows(place: int) -> Rows:
+            x, y = rows_to_train_on(devices[place], self.model)
+            self.model.places(x)
+            return Rows(x, y)
+
+        return Ready.of(devices, rows)
 
     def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
         from fedlab.training.compiled.factor_kernels import train_devices

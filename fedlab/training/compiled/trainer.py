@@ -15,7 +15,7 @@ from fedlab.device.rows import Rows
 from fedlab.models import MLP, LinearRegression, Model, SoftmaxRegression
 from fedlab.training.compiled import engine, moments
 from fedlab.training.compiled.stack import Stack, stack_of, suits_blas
-from fedlab.training.local import refuse_other_widths
+from fedlab.training.local import held_by
 from fedlab.training.trainer import (
     NOT_FINITE,
     Backend,
@@ -25,7 +25,6 @@ from fedlab.training.trainer import (
     Plain,
     Ready,
     Trainer,
-    reason,
     refuse_unknown,
     trainer_of,
 )
@@ -59,20 +58,12 @@ class Compiled:
             )
 
     def gather(self, devices: Sequence[Device]) -> Ready:
-        rows, aside, first = dict[int, Rows](), dict[int, str](), None
-        inputs = self.model.inputs
-        for place, device in enumerate(devices):
-            try:
-                part = device.training_rows()
-                if not part.count:
-                    raise ValueError("it has no rows to train on")
-                if part.x.shape[1] != inputs:
-                    refuse_other_widths(part, self.model)
-                _ = part.memory
-                rows[place] = part
-            except Exception as error:
-                aside[place], first = reason(error), first or error
-        return Ready(devices, np.array(list(rows), np.intp), rows, aside, first)
+        def rows(place: int) -> Rows:
+            part = held_by(devices[place], self.model)
+            _ = part.memory
+            return part
+
+        return Ready.of(devices, rows)
 
     def train(self, ready: Ready, places: Places, phase: Phase, job: Job) -> Part:
         threads = job.threads or usable_threads()
