@@ -99,7 +99,7 @@ class Layout:
         """Return the named arrays as views into `vector`: writing to one writes to the vector."""
         arrays, start = {}, 0
         for name, shape in self.shapes:
-            stop = start + int(np.prod(shape))
+            stop = start + math.prod(shape)
             arrays[name] = vector[start:stop].reshape(shape)
             start = stop
         return arrays

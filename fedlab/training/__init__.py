@@ -2,8 +2,7 @@
 
 from fedlab.training.cohort import Trained, train_cohort
 from fedlab.training.compiled.engine import prepare
-from fedlab.training.compiled.factors import CompiledFactors
-from fedlab.training.compiled.trainer import Compiled
+from fedlab.training.compiled.trainer import Compiled, CompiledFactors
 from fedlab.training.local import LocalSGD, Update, train_device
 from fedlab.training.private import PrivateSGD
 from fedlab.training.sklearn_trainer import PartialFit

@@ -291,12 +291,13 @@ def _choice(
     Whoever failed is given the first.
     """
 
-    def checked(one: int) -> Rows:
-        part = held_by(ready.devices[places[one]], trainer.model)
+    def checked(place: int) -> Rows:
+        part = held_by(ready.devices[place], trainer.model)
         trainer.model.check_labels(part.gathered()[1])
         return part
 
-    chosen, (rows, failed) = np.zeros(len(places), np.intp), asked(range(len(places)), checked)
+    rows, failed = asked(enumerate(places.tolist()), checked)
+    chosen = np.zeros(len(places), np.intp)
     if parts := list(rows.values()):
         losses = [trainer.evaluate(parts, model, threads)["loss"] for model in models]
         chosen[list(rows)] = np.argmin(losses, axis=0)
@@ -313,18 +314,17 @@ def _observed(
     ends: Array,
 ) -> tuple[dict[str, Array], dict[int, Exception]]:
     """Return what devices observe of their rows, a row for each, and who failed."""
-    observe = phase.observe
-    assert observe is not None
 
     def observed(one: int) -> dict[str, F64]:
         device = ready.devices[places[one]]
         rows = device.held_out_rows() if phase.held_out else device.training_rows()
         if not len(rows):
             raise ValueError("it holds no rows out; use Device.hold_out first")
-        found = observe(model, read_only(starts[one]), read_only(ends[one]), *rows.gathered())
+        assert phase.observe is not None
+        found = phase.observe(model, read_only(starts[one]), read_only(ends[one]), *rows.gathered())
         return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
-    seen, failed = asked(np.flatnonzero(good).tolist(), observed)
+    seen, failed = asked(((one, one) for one in np.flatnonzero(good).tolist()), observed)
     columns = dict[str, Array]()
     for name, like in next(iter(seen.values()), {}).items():
         kind = np.float64 if like.ndim == 0 else ends.dtype

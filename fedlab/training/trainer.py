@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from fedlab.training.work import Phase
 Backend = Literal["auto", "compiled", "plain"]
 Measures = dict[str, F64]
 Failed = dict[int, Exception]
+S = TypeVar("S")
 
 NOT_FINITE = "its update holds NaN or inf; try a lower learning rate"
 
@@ -55,9 +56,9 @@ class Ready:
     failed: Failed = field(default_factory=dict)
 
     @classmethod
-    def of(cls, devices: Sequence[Device], ask: Callable[[int], Rows]) -> Ready:
-        """Ask the device at each place for its rows."""
-        rows, failed = asked(range(len(devices)), ask)
+    def of(cls, devices: Sequence[Device], ask: Callable[[Device], Rows]) -> Ready:
+        """Ask each device for its rows."""
+        rows, failed = asked(enumerate(devices), ask)
         return cls(devices, np.array(list(rows), np.intp), rows, failed)
 
     @property
@@ -162,12 +163,12 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def asked(places: Iterable[int], ask: Callable[[int], T]) -> tuple[dict[int, T], Failed]:
-    """Return what the device at each place gives, and what those raise that give nothing."""
+def asked(of: Iterable[tuple[int, S]], ask: Callable[[S], T]) -> tuple[dict[int, T], Failed]:
+    """Return, by place, what is given by those that are asked, and what the others raise."""
     given, failed = dict[int, T](), Failed()
-    for place in places:
+    for place, one in of:
         try:
-            given[place] = ask(place)
+            given[place] = ask(one)
         except Exception as error:
             failed[place] = error
     return given, failed
