@@ -121,8 +121,11 @@ class MatrixFactorisation:
     def predict(self, parameters: Array, x: Array) -> Array:
         """Return each row's score, (n,)."""
         parts = self.layout.views(parameters)
-        wish, shift = self.wish(parameters), parts["user_vector"][-1] + np.float32(self.centre)
-        return np.asarray(self._rows(parts, self.places(x)) @ wish.astype(parameters.dtype) + shift)
+        return self._scores(self._rows(parts, self.places(x)), parts["user_vector"])
+
+    def _scores(self, rows: Array, user: Array) -> Array:
+        shift = user[-1] + user.dtype.type(self.centre)
+        return np.asarray(rows[:, :-1] @ user[:-1] + rows[:, -1] + shift)
 
     def losses(self, parameters: Array, x: Array, y: Array) -> Array:
         """Return each row's loss, (n,), without what l2 adds."""
@@ -137,13 +140,15 @@ class MatrixFactorisation:
 
     def loss_and_gradient(self, parameters: Array, x: Array, y: Array) -> tuple[float, Array]:
         items, parts = self.places(x), self.layout.views(parameters)
-        rows, user, wish = self._rows(parts, items), parts["user_vector"], self.wish(parameters)
-        losses, error = self._errors(self.predict(parameters, x), y)
+        rows, user = self._rows(parts, items), parts["user_vector"]
+        losses, error = self._errors(self._scores(rows, user), y)
         error, l2 = error / len(x), self.l2 / len(x)
         gradient = np.zeros_like(parameters)
         into = self.layout.views(gradient)
         into["user_vector"][:] = np.append(error @ rows[:, :-1], error.sum()) + self.l2 * user
-        more = self._back(parts, items, np.outer(error, wish) + l2 * rows, into)
+        toward = np.outer(error, user)
+        toward[:, -1] = error
+        more = self._back(parts, items, toward + l2 * rows, into)
         more += l2 / 2 * np.square(rows).sum() + self.l2 / 2 * user @ user
         return float(losses.mean() + more), gradient
 
@@ -151,11 +156,9 @@ class MatrixFactorisation:
         """Return ``loss``, and ``mse`` or ``accuracy``."""
         scores = self.predict(parameters, x)
         loss = float(self._errors(scores, y)[0].mean(dtype=np.float64))
-        right = float(((scores > 0) == y).mean())
-        return {
-            "loss": loss,
-            **({"mse": 2 * loss} if self.loss == "squared" else {"accuracy": right}),
-        }
+        if self.loss == "squared":
+            return {"loss": loss, "mse": 2 * loss}
+        return {"loss": loss, "accuracy": float(((scores > 0) == y).mean())}
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,13 @@ class AdditiveFactorisation(MatrixFactorisation):
 
 @dataclass(frozen=True, eq=False)
 class TwoTower(MatrixFactorisation):
-    """An item's vector is made of what is known of it: so is that of one which nobody has rated.
+    """An item's vector is made of what is known of it, so that new items have one, and of its own.
+
+    Content alone can't tell a popular item from others of its kind: with a bias of its own for each
+    item it can, and with a vector of its own the model is a factorisation that knows content.
+    Negatives that are drawn uniformly, as `fedlab.training.negatives.Negatives` draws them, need no
+    correction of scores by how likely an item is drawn (Yi et al., RecSys 2019): it is the same for
+    all.
 
     Parameters
     ----------
@@ -210,29 +219,44 @@ class TwoTower(MatrixFactorisation):
         See `MatrixFactorisation`.
     content : (items, c) array
         What is publicly known of each item. It does not travel.
+    own : int
+        To how many numbers of an item's vector, the last ones, something of its own is added: 1 for
+        its bias, size + 1 for all, 0 for none. What travels is c (size + 1) + items * own numbers.
 
     Source: Covington, Adams and Sargin, "Deep neural networks for YouTube recommendations", RecSys
-    2016; here with one linear layer for items, and a free vector for the user.
+    2016; Kula, "Metadata embeddings for user and item cold-start recommendations", CBRecSys 2015,
+    for sums of embeddings. Here with one linear layer for items, and a free vector for the user.
+
+    Examples
+    --------
+    >>> TwoTower(items=2, size=1, content=np.array([[1.0], [3.0]])).layout.shapes
+    (('tower', (1, 2)), ('item_own', (2, 1)), ('user_vector', (2,)))
     """
 
     content: F32 | None = None
+    own: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        whole_number(self.own, "own", 0, self.size + 1)
         if self.content is None or self.content.ndim != 2 or len(self.content) != self.items:
             raise ValueError(f"give content of {self.items} items, a row each")
 
     @property
     def _of_items(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        return (("tower", (self._known.shape[1], self.size + 1)),)
+        made = ("tower", (self._known.shape[1], self.size + 1))
+        return made, ("item_own", (self.items, self.own))
 
     @cached_property
     def _known(self) -> F32:
         return np.asarray(self.content, np.float32)
 
     def _rows(self, parts: Parts, items: Places) -> Array:
-        return np.asarray(self._known[items] @ parts["tower"])
+        rows = self._known[items] @ parts["tower"]
+        rows[:, self.size + 1 - self.own :] += parts["item_own"][items]
+        return np.asarray(rows)
 
     def _back(self, parts: Parts, items: Places, gradient: Array, into: Parts) -> float:
         into["tower"][:] = self._known[items].T @ gradient
+        np.add.at(into["item_own"], items, gradient[:, self.size + 1 - self.own :])
         return 0.0

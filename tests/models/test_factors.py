@@ -14,6 +14,8 @@ MODELS = {
     "ratings": MatrixFactorisation(ITEMS, SIZE, "squared", centre=0.6, l2=0.1),
     "additive": AdditiveFactorisation(ITEMS, SIZE, l2=0.02, lam=0.3, mu=0.2),
     "towers": TwoTower(ITEMS, SIZE, l2=0.02, content=CONTENT),
+    "towers with ids": TwoTower(ITEMS, SIZE, l2=0.02, content=CONTENT, own=SIZE + 1),
+    "towers of content": TwoTower(ITEMS, SIZE, content=CONTENT, own=0),
 }
 X = np.array([[0.0], [3], [3], [1]], np.float32)
 Y = np.array([1, 0, 1, 0])
@@ -76,9 +78,29 @@ def test_the_additive_terms_by_hand() -> None:
 
 
 def test_items_without_a_rating_have_vectors_by_what_is_known_of_them() -> None:
-    model = TwoTower(3, 2, content=np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+    model = TwoTower(3, 2, content=np.array([[1, 0], [0, 1], [1, 1]], np.float32), own=0)
     vectors = model.vectors(np.arange(9.0))
     np.testing.assert_allclose(vectors[2], vectors[0] + vectors[1])
+
+
+def test_what_is_an_items_own_is_added_to_the_last_of_its_vector() -> None:
+    """Content 2 by the tower (3, 5 | 7), and 10 of its own."""
+    one = TwoTower(1, 2, content=np.array([[2.0]], np.float32))
+    assert one.vectors(np.array([3.0, 5, 7, 10, 0, 0, 0])).tolist() == [[6, 10, 24]]
+    two = TwoTower(1, 2, content=np.array([[2.0]], np.float32), own=2)
+    assert two.vectors(np.array([3.0, 5, 7, 10, 20, 0, 0, 0])).tolist() == [[6, 20, 34]]
+
+
+def test_without_content_it_is_matrix_factorisation() -> None:
+    model = MODELS["likes"]
+    like = TwoTower(ITEMS, SIZE, l2=model.l2, content=CONTENT * 0, own=SIZE + 1)
+    start = somewhere(model)
+    longer = np.concatenate([np.ones(4 * (SIZE + 1)), start])
+    loss, gradient = like.loss_and_gradient(longer, X, Y)
+    expected = model.loss_and_gradient(start, X, Y)
+    assert loss == pytest.approx(expected[0])
+    np.testing.assert_allclose(gradient[4 * (SIZE + 1) :], expected[1])
+    assert not gradient[: 4 * (SIZE + 1)].any()
 
 
 @pytest.mark.parametrize("row", [-1.0, 5.0, 0.5])
@@ -93,6 +115,8 @@ def test_settings_and_labels_that_are_none_are_refused() -> None:
         AdditiveFactorisation(3, lam=-1.0)
     with pytest.raises(ValueError, match="content of 3 items"):
         TwoTower(3, content=CONTENT)
+    with pytest.raises(ValueError, match="own is 5"):
+        TwoTower(ITEMS, SIZE, content=CONTENT, own=SIZE + 2)
     with pytest.raises(ValueError, match="loss"):
         MatrixFactorisation(3, loss="hinge")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="classes 0"):
