@@ -25,6 +25,7 @@ from benchmarks import (
     kills,
     mapped,
     readers,
+    recommend,
     scale,
     seals,
     search,
@@ -56,6 +57,7 @@ OTHERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "deploy": ("break nodes of a real network, one way after another", deploy.main),
     "studies": ("kill studies, and time them", studies.main),
     "tuning": ("tune under noise of evaluation, by all ways", tuning.main),
+    "recommend": ("find what is watched next, by nine ways", recommend.main),
     "bits": ("compare results with another revision's, bit for bit", bits.main),
 }
 

@@ -11,6 +11,7 @@ from fedlab.workbench.experiments.index import (
     storage_types,
 )
 from fedlab.workbench.experiments.networks import network
+from fedlab.workbench.experiments.recommenders import implicit_als, item_neighbours
 from fedlab.workbench.experiments.search import (
     SearchComparison,
     central_index,
@@ -40,6 +41,8 @@ __all__ = [
     "cross_validate",
     "deal_stories",
     "deal_texts",
+    "implicit_als",
+    "item_neighbours",
     "killed_saves",
     "network",
     "passages",
