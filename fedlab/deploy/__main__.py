@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.way == "up":
         return _up(given.bed, devices_in(given.devices))
+    if not (given.bed / "bed.json").exists():
+        parser.error(f"no test bed is in {given.bed}; start one with `up`, or name it by --bed")
     if given.way == "down":
         (given.bed / "stop").touch()
         return 0

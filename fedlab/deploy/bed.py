@@ -23,6 +23,7 @@ from shutil import copyfile, which
 from typing import Any
 
 from fedlab.core.extras import flower, missing
+from fedlab.core.validation import positive
 from fedlab.deploy.flower import FlowerLink
 from fedlab.deploy.searching import RemoteResponding
 from fedlab.deploy.server import deployed, respondents
@@ -79,6 +80,8 @@ class TestBed:
 
     Raises
     ------
+    FileExistsError
+        If the folder is there already.
     FileNotFoundError
         If Flower is not there (``make flower``).
     RuntimeError
@@ -91,6 +94,9 @@ class TestBed:
         self, folder: str | os.PathLike[str], devices: Sequence[Device], patience: float = 120.0
     ) -> None:
         ids = [device.id for device in devices]
+        positive(patience=patience, devices=len(ids))
+        if Path(folder).exists():
+            raise FileExistsError(f"{folder} is there already; give another folder, or remove it")
         self._set(folder, {"ids": ids, "port": _free_port(), "patience": patience})
         if missing("flower"):
             raise FileNotFoundError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
+
+
+class _IndexElsewhere:
+    """An index's form, without a row."""
+
+    def __init__(self, device: int | str, dimensions: int, metric: Any) -> None:
+        self.dimensions, self.metric, self._device = dimensions, metric, device
+
+    def __getattr__(self, name: str) -> Any:
+        where = f"the index of device {self._device!r} is at its node"
+        raise AttributeError(f"{where}, and gives no {name} here; ask for it there")
 
 
 class Remote(Device):
@@ -46,8 +56,7 @@ class Remote(Device):
     ) -> None:
         self.id, self.profile, self._contents = id, profile or Profile(), contents
         self._rows, self._aside = rows, validation_rows
-        # Its form; it has no rows.
-        self.index: Any = SimpleNamespace(dimensions=dimensions, metric=metric)
+        self.index: Any = _IndexElsewhere(id, dimensions, metric)
 
     def __repr__(self) -> str:
         return f"Remote({self.id!r}: {self._rows} rows of {self.index.dimensions} at its node)"
@@ -66,7 +75,7 @@ class Remote(Device):
 
     @property
     def labels(self) -> NDArray[Any]:
-        """None: its node has looked at them."""
+        """No label: its node has looked at them."""
         return np.empty(0, np.int64)
 
     def hold_out(self, share: float, seed: int, groups: ArrayLike | str | None = None) -> Device:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
@@ -264,7 +265,7 @@ def deployed(
     """Return an experiment's federation whose devices work at their nodes.
 
     Every node is asked what it is. One that has another experiment, plan or version than the server
-    is left out, and the history says so, by name.
+    is left out: a warning and the history say so, by name.
 
     Parameters
     ----------
@@ -309,6 +310,8 @@ def deployed(
             federation.where = where
             for id, why in refused.items():
                 federation.history.remark(0, id, f"left out: {why}")
+            if refused:
+                warnings.warn(f"devices are left out: {refused}", stacklevel=2)
             return federation
         refused |= bad
         ids = [id for id in ids if id not in bad]
@@ -338,6 +341,10 @@ def refuse_odd(plan: Plan) -> None:
     for wrong, why in (
         (chain.secure and any(chain.secure.drops), "who drops out is seen; leave out drops="),
         (plan.schedule, "a schedule is of simulated time; leave it out, and set patience="),
+        (
+            isinstance(plan.weights.weights, Mapping),
+            "nodes do not know each other's ids; give weights= a function of the device",
+        ),
         (plan.down, "the model travels whole; leave out down="),
         ("places" in reads, f"{method} would tell each device of others; take FedAvg()"),
         (

@@ -26,7 +26,10 @@ _SPREAD = 0.1
 
 @dataclass(frozen=True)
 class MatrixFactorisation:
-    """Each item has a vector of its own.
+    """Each item has a vector of its own, and the device's user one.
+
+    **The user's vector travels** like the rest, unless the algorithm keeps it on the device, as
+    ``FedPer(("user*",))`` and ``PFedRec(("user*",))`` do.
 
     Parameters
     ----------

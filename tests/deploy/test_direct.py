@@ -9,7 +9,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from fedlab import MLP, Federation
 from fedlab.deploy import MessageError, Node, deployed, messages, respondents
+from fedlab.deploy.__main__ import main
+from fedlab.deploy.server import refuse_odd
 from fedlab.files.keys import Key
 from fedlab.search import FederatedSearch
 from fedlab.updates import ChainError
@@ -161,7 +164,8 @@ def wrong_plan(told):
 def test_a_node_of_another_kind_is_left_out_by_name(made, meddling, says):
     link = Meddling(nodes(made), "ward 2", **meddling)
     link.kinds = ("hello",)
-    federation = deployed(link, EXPERIMENT)
+    with pytest.warns(UserWarning, match="devices are left out: .*ward 2"):
+        federation = deployed(link, EXPERIMENT)
     [remark] = federation.history.remarks().itertuples()
     assert (remark.round, remark.who) == (0, "ward 2")
     assert remark.text.startswith("left out: ")
@@ -173,7 +177,8 @@ def test_a_node_of_another_kind_is_left_out_by_name(made, meddling, says):
 def test_those_that_stay_have_the_places_of_a_run_without_the_other(made):
     link = Meddling(nodes(made), 7, to=wrong_version)
     link.kinds = ("hello",)
-    apart = deployed(link, EXPERIMENT, way="fedper")
+    with pytest.warns(UserWarning, match="left out"):
+        apart = deployed(link, EXPERIMENT, way="fedper")
     assert [device.id for device in apart.devices] == ["ward 1", "ward 2"]
     apart.round()
     devices = [device for device in here(made) if device.id != 7]
@@ -258,6 +263,23 @@ def test_rows_are_asked_for_where_they_are(made):
     federation = deployed(Direct(nodes(made)), EXPERIMENT)
     with pytest.raises(ValueError, match="at its node"):
         federation.devices[0].training()
+    with pytest.raises(AttributeError, match="index of device 7 is at its node"):
+        federation.devices[0].erase([1])
+
+
+def test_weights_by_ids_that_nodes_do_not_know_are_refused(made):
+    devices = here(made)
+    federation = Federation(devices, MLP(64, (8,), 10), weights=dict.fromkeys(made, 1.0))
+    with pytest.raises(ChainError, match="a function of the device"):
+        refuse_odd(federation.plan)
+
+
+def test_the_command_says_where_no_bed_is(tmp_path, capsys):
+    for way in ("status", "down"):
+        with pytest.raises(SystemExit):
+            main(["--bed", str(tmp_path), way])
+        assert "start one with `up`" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 # -- search ---------------------------------------------------------------------------------------
