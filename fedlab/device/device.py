@@ -255,7 +255,9 @@ class Device(Holder):
 
     def class_counts(self) -> dict[Any, int]:
         """Return how many training rows each class has."""
-        labels = self.labels[self._split()[0]]  # no vectors: of a mapped index they would be read
+        labels = self.labels  # no vectors: of a mapped index they would be read
+        if len(self._held_out):
+            labels = labels[self._split()[0]]
         classes, counts = np.unique(labels, return_counts=True)
         return dict(zip(classes.tolist(), counts.tolist(), strict=True))
 
