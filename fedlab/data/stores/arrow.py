@@ -55,7 +55,7 @@ def read_arrow(path: Path, name: str) -> Store:
     datasets = imported("pyarrow.dataset", "workbench", "reading Arrow and Parquet")
     sparing = datasets.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
     kind = datasets.ParquetFileFormat(default_fragment_scan_options=sparing)
-    kind = kind if path.open("rb").read(4) == b"PAR1" else "ipc"
+    kind = kind if np.fromfile(path, "u1", 4).tobytes() == b"PAR1" else "ipc"
     data = datasets.dataset(str(path), format=kind)
     rows, columns = data.count_rows(), {}
     for one, column in zip(data.schema.names, data.head(1, **_AHEAD).itercolumns(), strict=True):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import weakref
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +56,7 @@ class FileRows:
     def __init__(
         self, file: IO[bytes], dtype: Any, shape: Any, size: int | None, before: Any = ()
     ) -> None:
+        weakref.finalize(self, file.close)
         self.dtype, self.shape = np.dtype(dtype).newbyteorder("="), tuple(shape)
         wide = max(shape[1:], default=1) > WIDEST
         if wide or self.dtype.kind not in "biufUM" or len(shape) not in (1, 2):

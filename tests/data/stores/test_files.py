@@ -5,10 +5,12 @@ NumPy, h5py, pyarrow and USearch write; IDX and TEXMEX's formats are written by 
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +124,17 @@ def test_a_file_is_read_as_it_was_written(files: Path, name: str) -> None:
     ends = [batch.end for batch in source.batches(7)]
     rest = np.concatenate([batch.rows for batch in source.batches(7, after=ends[2])])
     np.testing.assert_array_equal(rest, X[sum(len(b.rows) for b in [*source.batches(7)][:3]) :])
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_file_is_left_open(files: Path, name: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        source = open_vectors(files / name)
+        next(source.batches(7))
+        del source
+        gc.collect()
+    assert [one.message for one in said if one.category is ResourceWarning] == []
 
 
 def test_no_batch_is_larger_than_asked_for(files: Path) -> None:
