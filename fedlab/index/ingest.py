@@ -70,21 +70,24 @@ def as_vectors(values: Any, dimensions: int, what: str) -> F32:
     return rows
 
 
-def as_lengths(rows: F32, metric: str, what: str) -> F32:
-    """Return the squared length of each row; refuse those for which the metric is not defined."""
+def as_lengths(rows: F32, metric: str, what: str, keys: Any = None) -> F32:
+    """Return the squared length of each row; refuse those for which the metric is not defined.
+
+    The error tells the row by its key, where there is one for each, or else by its place.
+    """
+
+    def refuse(row: np.intp, must: str) -> None:
+        keyed = keys is not None and np.size(keys) == len(rows)
+        named = f"the row of key {np.ravel(keys)[row]}" if keyed else f"row {row}"
+        raise ValueError(f"{what}: {named} has length {np.sqrt(squares[row]):.3g}{must}")
+
     # einsum widens in small buffers; squaring first would hold a float64 copy of all rows.
     squares: F64 = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     if len(squares) and squares.max() > _LONGEST**2:
-        raise ValueError(
-            f"{what}: row {squares.argmax()} has length {np.sqrt(squares.max()):.3g}; at most "
-            f"{_LONGEST:.0e} is allowed: scale the vectors"
-        )
+        refuse(squares.argmax(), f"; at most {_LONGEST:.0e} is allowed: scale the vectors")
     if metric == "cosine" and len(squares) and squares.min() < _SHORTEST**2:
-        raise ValueError(
-            f"{what}: row {squares.argmin()} has length {np.sqrt(squares.min()):.3g} as it is "
-            f"stored; cosine needs a direction (at least {_SHORTEST:.0e}): leave the row out, or "
-            "use the metric 'l2sq' or 'inner'"
-        )
+        must = f" as it is stored; cosine needs a direction (at least {_SHORTEST:.0e})"
+        refuse(squares.argmin(), f"{must}: leave the row out, or use the metric 'l2sq' or 'inner'")
     return squares.astype(np.float32)
 
 
@@ -291,6 +294,12 @@ def labels_for(rows: int, labels: ArrayLike | None, table: RowTable) -> Columns:
     column = as_labels(labels, rows)
     if known is not None:
         refuse_other_kind("labels: a column", known, column)
+        if known.dtype.kind == "i" != column.dtype.kind:
+            # One float would make floats, which are no classes, of all that stand.
+            if len(odd := column[(column != np.rint(column)) | (np.abs(column) > EXACT)]):
+                said = "this index holds whole numbers; give those, or make one anew, of floats"
+                raise ValueError(f"labels: {odd[0]} was given; {said}")
+            column = column.astype(np.int64)
     return {"labels": column}
 
 

@@ -265,7 +265,7 @@ class VectorIndex(Holder):
             Distinct, not yet in the index, below 2**64 - 1. By default the next free ones.
         labels : (n,) array, optional
             A class (whole number, text) or a number for each row. Either all rows of an index have
-            labels or none.
+            labels or none. Among whole numbers, floats must be whole, and are kept as such.
         metadata : DataFrame, or mapping of str to (n,) arrays, optional
             What else is known of each row, for filters: numbers, truth values, text, dates. A
             missing number is NaN, a missing date NaT. All rows of an index have the same columns,
@@ -327,7 +327,7 @@ class VectorIndex(Holder):
         rows = as_vectors(vectors, self.dimensions, "vectors")
         block = encode(rows, self.dtype)
         decoded = RowTable(block, dimensions=self.dimensions).decoded()
-        block["squares"] = as_lengths(decoded, self.metric, "vectors")
+        block["squares"] = as_lengths(decoded, self.metric, "vectors", beside[0])
         with self._writing():
             self._state, new, stood = self._state.put(block, beside, replacing)
         return np.array(new), stood
