@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.typing import U64, Bool, Places
-from fedlab.core.validation import not_negative
-from fedlab.data.stores.source import ROWS, Batch, VectorSource
+from fedlab.core.validation import not_negative, of_kind, whole_number
+from fedlab.data.stores.source import ROWS, VectorSource, form_of, told
 from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Sealer
 from fedlab.index import file
 from fedlab.index.file import IndexFileError, Stored
 from fedlab.index.growing import GrowingIndex
+from fedlab.index.table import RowTable
 from fedlab.index.texts import plain
 from fedlab.index.vectorindex import DType, Metric, VectorIndex
 
@@ -83,7 +84,9 @@ def follow(
     ------
     ValueError
         If the source can't be read, holds a key twice, or is another than the one that the index
-        follows; or the index was not made by this function. The saved one is as it was.
+        follows; its changes are told by text that does not sort by time; it has no row yet to tell
+        a new index's dimensions; or the index was not made by this function. The saved one is as it
+        was.
 
     Examples
     --------
@@ -98,6 +101,8 @@ def follow(
     Followed(added=0, changed=1, removed=1)
     """
     not_negative(overlap=overlap)
+    whole_number(batch, "batch", 1)
+    of_kind(source, VectorSource, "source (what open_vectors returns)")
     target, noted = Path(path), Path(f"{path}.followed")
     described = source.store.name, replace(source, changed=None).used
     digest = hashlib.sha256(repr(described).encode()).hexdigest()
@@ -107,9 +112,13 @@ def follow(
             said = f"{target.name} does not follow {described[0]} with {described[1]}"
             raise ValueError(f"{said}; give another path, or remove it and its .followed")
         stored = file.read(target, key, 0, mapped=True)
+    elif not source.dimensions:
+        raise ValueError(
+            f"{described[0]} has no row yet to tell dimensions; call again when it has"
+        )
     else:
-        told: Any = metric or source.store.metric or "cosine"
-        stored = VectorIndex(source.dimensions, told, dtype).stored
+        named: Any = metric or source.store.metric or "cosine"
+        stored = VectorIndex(source.dimensions, named, dtype).stored
     if note.get("source") != digest or stored.generation < note.get("base", [0])[0]:
         note = {"source": digest}  # nothing is known, or an older index was put back
     coming = _Coming(target, key, stored, note)
@@ -118,7 +127,9 @@ def follow(
         now = replace(source, store=store)
         keys, latest = now.all_keys()
         after, since = note["after"], note.get("mark")
-        if isinstance(since, dict):
+        if isinstance(since, str) and form_of(since) != form_of(latest):
+            since = None  # written otherwise, it does not sort among them
+        elif isinstance(since, dict):
             since = datetime.fromisoformat(since["time"]) - timedelta(seconds=overlap)
         if after is None:
             note["coming"] = _mark(latest)
@@ -126,9 +137,13 @@ def follow(
             standing = coming.index.settled()
             for part in now.batches(batch, after, since):
                 stood = standing.table.rows_of(part.keys)
-                new = _differing(standing, part, stood)
+                fresh = VectorIndex(standing.dimensions, standing.metric, standing.dtype)
+                with told(store.name):
+                    fresh.add(part.rows, part.keys, part.labels, part.metadata)
+                rows = fresh.stored.table
+                new = _differing(standing.table, rows, stood)
                 added, taken = added + int((stood < 0).sum()), taken + int(new.sum())
-                coming.take(part, new)
+                coming.take(replace(fresh.stored, table=rows.kept(new)), part.end)
             there = coming.index.settled().table.columns["keys"]
             if after is since is None or np.isin(keys, there).all():
                 break
@@ -151,7 +166,7 @@ class _Coming:
         gone = note.get("parts") and not self._aside.exists()
         if gone or note.get("base") != base:  # or they are of another index
             note |= {"base": base, "after": None, "parts": {}}
-        self.index, self._stored = GrowingIndex(stored), stored
+        self.index = GrowingIndex(stored)
         for call, count in note["parts"].items():
             for number in range(count):
                 self._take(call, number)
@@ -162,18 +177,15 @@ class _Coming:
             file.write(path, rows, self._key)
         self.index.take(file.read(path, self._key, 0, mapped=True).table)
 
-    def take(self, batch: Batch, new: Bool) -> None:
-        """Write some rows of a batch to a part, and note what is there."""
-        if new.any():
-            rows, parts = _empty(self._stored), self._note["parts"]
-            labels = None if batch.labels is None else batch.labels[new]
-            about = None if batch.metadata is None else batch.metadata[new]
-            rows.add(batch.rows[new], batch.keys[new], labels, about)
+    def take(self, rows: Stored, end: int) -> None:
+        """Write some rows of a batch to a part, and note what is there, and where it ended."""
+        if rows.table.rows:
+            parts = self._note["parts"]
             self._aside.mkdir(exist_ok=True)
             number = parts.setdefault(self._call, 0)
-            self._take(self._call, number, rows.stored)
+            self._take(self._call, number, rows)
             parts[self._call] = number + 1
-        self._note["after"] = batch.end
+        self._note["after"] = end
         self._write()
 
     def _write(self) -> None:
@@ -194,23 +206,15 @@ class _Coming:
         return gone
 
 
-def _empty(like: Stored) -> VectorIndex:
-    return VectorIndex(like.dimensions, like.metric, like.dtype, like.engine)
-
-
-def _differing(standing: Stored, part: Batch, stood: Places) -> Bool:
-    """Return which rows of a batch are not in an index as they would be stored."""
+def _differing(standing: RowTable, rows: RowTable, stood: Places) -> Bool:
+    """Return which rows are not in a table as they are."""
     new: Bool = stood < 0
     if new.all():
         return new
-    fresh = _empty(standing)
-    fresh.add(part.rows, part.keys, part.labels, part.metadata)
-    there, known = stood[~new], fresh.stored.table.kept(~new)
-    other = (standing.table.decoded(there) != known.decoded()).any(axis=1)
+    there, known = stood[~new], rows.kept(~new)
+    other = (standing.decoded(there) != known.decoded()).any(axis=1)
     for name in known.columns.keys() - {"keys", "codes", "scales", "squares"}:
-        old, now = (
-            plain(one) for one in (standing.table.columns[name][there], known.columns[name])
-        )
+        old, now = (plain(one) for one in (standing.columns[name][there], known.columns[name]))
         other |= (old != now) & ((old == old) | (now == now))  # NaN and NaT are alike
     new[~new] = other
     return new

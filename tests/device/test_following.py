@@ -412,3 +412,112 @@ def test_rows_of_another_kind_stop_it_and_what_was_read_stays(tmp_path: Path) ->
     followed = follow(source, path, batch=50)
     assert 50 <= followed.added < 200
     assert VectorIndex.open(path).metadata["age"].tolist() == list(range(200))
+
+
+def test_a_source_without_rows_empties_the_index_and_fills_it_again(tmp_path: Path) -> None:
+    x, path = tmp_path / "x.db", tmp_path / "x.index"
+    table_of(x, X)
+    follow(opened(x), path)
+    with sqlite3.connect(x) as connection:
+        connection.execute("delete from t")
+    assert follow(opened(x), path) == Followed(0, 0, 200)
+    assert (len(VectorIndex.open(path)), VectorIndex.open(path).dimensions) == (0, 6)
+    assert follow(opened(x), path) == Followed(0, 0, 0)
+    with pytest.raises(ValueError, match=r"x\.db\.t' has no row yet to tell dimensions"):
+        follow(opened(x), tmp_path / "new.index")
+    table_of(x, 2 * X[:9])
+    assert follow(opened(x), path) == Followed(9, 0, 0)
+    np.testing.assert_array_equal(VectorIndex.open(path).vectors, 2 * X[:9])
+    assert VectorIndex.open(path).labels_of([4]).tolist() == ["class 1"]
+
+
+def test_a_file_without_rows_empties_the_index(tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    for rows, done in ((X, Followed(200, 0, 0)), (X[:0], Followed(0, 0, 200))):
+        np.savez(tmp_path / "x.npz", v=rows, id=np.arange(len(rows)), y=np.arange(len(rows)))
+        source = open_vectors(tmp_path / "x.npz", vectors="v", key="id", labels="y")
+        assert follow(source, path) == done
+    assert len(VectorIndex.open(path)) == 0
+
+
+def dated(path: Path, *changes: Any) -> VectorSource:
+    """Rows of a table that says by text when they changed."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("drop table if exists t")
+        connection.execute("create table t (id integer primary key, v blob, at)")
+        rows = [(n, X[n].tobytes(), change) for n, change in enumerate(changes)]
+        connection.executemany("insert into t values (?, ?, ?)", rows)
+    return open_vectors(f"sqlite:///{path}", table="t", vectors="v", key="id", changed="at")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("2026-04-01 10:00:00", "yesterday"),
+        ("2026-04-01 10:00:00", "2026-04-01T09:00:00"),
+        ("2026-04-01T10:00:00Z", "2026-04-01T10:00:00.5Z"),  # a Z sorts behind a point
+        ("2026-04-01T10:00:00+02:00", "2026-04-01T10:00:00+00:00"),
+        ("9", "10"),
+    ],
+)
+def test_text_that_does_not_sort_by_time_is_no_time_of_change(
+    tmp_path: Path, changes: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=r"x\.db\.t'.*'at' holds changes at .*ISO 8601") as told:
+        follow(dated(tmp_path / "x.db", *changes), tmp_path / "x.index")
+    assert repr(changes[1]) in str(told.value)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.db"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("2026-04-01 10:00:00", "2026-04-01 10:00:00.5", None),
+        ("2026-04-01T10:00:00+00:00", "2026-04-01T10:00:00.25+00:00", None),
+        ("2026-04-01", "2026-04-02", None),
+        (1, 2, None),
+    ],
+)
+def test_changes_are_found_by_times_as_text_and_by_numbers(
+    tmp_path: Path, changes: tuple[Any, ...]
+) -> None:
+    path = tmp_path / "x.index"
+    follow(dated(tmp_path / "x.db", *changes), path)
+    source = dated(tmp_path / "x.db", *changes)
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.executemany(
+            "update t set v = ? where id = ?", [(X[9].tobytes(), n) for n in (0, 1)]
+        )
+    assert follow(source, path) == Followed(0, 1, 0)  # the first says it is as old as it was
+
+
+def test_times_that_are_written_otherwise_than_before_hide_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    follow(dated(tmp_path / "x.db", "2026-04-01T09:00:00", "2026-04-01T10:00:00"), path)
+    source = dated(tmp_path / "x.db", "2026-04-01 11:00:00", "2026-04-01 10:00:00")
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("update t set v = ? where id = 0", [X[9].tobytes()])
+    assert follow(source, path) == Followed(0, 1, 0)
+
+
+def test_a_row_that_has_no_direction_is_told_by_source_and_key(tmp_path: Path) -> None:
+    rows = X.copy()
+    np.savez(tmp_path / "x.npz", v=rows, id=5000 + np.arange(200))
+    follow(open_vectors(tmp_path / "x.npz", key="id", vectors="v"), tmp_path / "old.index")
+    rows[77] = 0
+    np.savez(tmp_path / "x.npz", v=rows, id=5000 + np.arange(200))
+    for path in (tmp_path / "x.index", tmp_path / "old.index"):
+        with pytest.raises(ValueError, match=r"'x\.npz'.*the row of key 5077 has length 0 "):
+            follow(open_vectors(tmp_path / "x.npz", key="id", vectors="v"), path, batch=50)
+
+
+def test_arguments_are_checked_before_anything_is_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    source: Any = open_vectors(tmp_path / "x.npy")
+    for batch in (0, 2.5):
+        with pytest.raises((TypeError, ValueError), match="batch is"):
+            follow(source, tmp_path / "x.index", batch=batch)  # type: ignore[arg-type]
+    source = str(tmp_path / "x.npy")
+    with pytest.raises(TypeError, match="open_vectors"):
+        follow(source, tmp_path / "x.index")
+    assert [one.name for one in tmp_path.iterdir()] == ["x.npy"]

@@ -50,7 +50,7 @@ def open_vectors(
         key, from 0 on, and a row of a ``.usearch`` file its own.
     changed : str, optional
         The column of the time, or number, of each row's last change (see
-        `fedlab.device.following.follow`).
+        `fedlab.device.following.follow`). Times as text are of ISO 8601, in one form and one zone.
     table, schema : str, optional
         The table or view of a database; it takes `vectors` and `key`, too.
 

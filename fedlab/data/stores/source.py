@@ -6,9 +6,11 @@ vectors, which labels and keys, and checks what comes. Nothing is held but the b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -117,7 +119,8 @@ class VectorSource:
     def __post_init__(self) -> None:
         there = {name: (*one.shape, str(one.dtype)) for name, one in self.store.columns.items()}
         *shape, _ = there.get(self.vectors, (0, 0))
-        good = len(shape) == 2 and shape[0] and 1 <= shape[1] <= WIDEST
+        # Of lists, or of a database, no row tells no dimensions.
+        good = len(shape) == 2 and (1 if shape[0] else 0) <= shape[1] <= WIDEST
         if not good or any(there.get(name, ())[:-1] != (shape[0],) for name in self.used[1:]):
             said = f"vectors, of 1 ... {WIDEST} numbers, and columns of a value for each"
             raise ValueError(f"{self.store.name}: {self.used} are to be {said}; there are {there}")
@@ -130,7 +133,7 @@ class VectorSource:
 
     @property
     def dimensions(self) -> int:
-        """Numbers in a vector."""
+        """Numbers in a vector; 0 where there are no rows that would tell."""
         return int(self.store.columns[self.vectors].shape[1])
 
     def __len__(self) -> int:
@@ -160,7 +163,7 @@ class VectorSource:
         """
         import pandas as pd
 
-        size = min(whole_number(size, "size", 1), max(1, BYTES // (8 * self.dimensions)))
+        size = min(whole_number(size, "size", 1), max(1, BYTES // (8 * self.dimensions or 1)))
         old = None if since is None or self.changed is None else (self.changed, since)
         place = after or 0
         with told(self.store.name):
@@ -189,9 +192,35 @@ class VectorSource:
         names = [self.key] if self.changed is None else [self.key, self.changed]
         with told(self.store.name):
             parts = (pd.DataFrame(some) for _, some in self.store.read(names, ROWS, None, None))
-            whole = pd.concat(parts, ignore_index=True)
-            latest = whole[self.changed].max() if self.changed else None
+            none = [pd.DataFrame(columns=names, dtype=float)]
+            whole = pd.concat([*parts] or none, ignore_index=True)
+            latest = _latest(whole[self.changed].dropna()) if self.changed else None
             return keys_of(whole[self.key], self.key, 0), latest
+
+
+def form_of(change: Any) -> Any:
+    """Return what a text of a time is written like; None if it is none.
+
+    Of one form, the later sorts behind the earlier; a part of a second may be left out, but before
+    a Z, which sorts behind digits.
+
+    Examples
+    --------
+    >>> form_of("2026-04-01 10:00"), form_of("yesterday")
+    ('0000-00-00 00:00 None', None)
+    """
+    with suppress(TypeError, ValueError):
+        zone = datetime.fromisoformat(change).utcoffset()
+        return re.sub(r"\d", "0", re.sub(r"\.\d+(?!\d*Z)", "", change)) + f" {zone}"
+    return None
+
+
+def _latest(changes: pd.Series[Any]) -> Any:
+    forms = {form_of(one): one for one in changes.unique() if isinstance(one, str)}
+    if None in forms or len(forms) > 1:
+        said = "text is to be times of ISO 8601, in one form and one zone, to sort by time"
+        raise ValueError(f"{changes.name!r} holds changes at {[*forms.values()]}; {said}")
+    return changes.max()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ class SqlTable(Store):
                 keys = found[named]
                 for name, column in zip(names, columns, strict=True):
                     if width := column.shape[1:]:
-                        found[name] = _rows(map(column.decode, found[name]), keys, *width)
+                        found[name] = _rows(column.decode, found[name], keys, *width)
                 yield keys[-1], found
 
 
@@ -101,24 +101,30 @@ def read_sql(where: Any, table: str, schema: str | None, key: str, vectors: str)
     return SqlTable(f"table {name!r}", columns, key=key, place=place, connected=connected)
 
 
-def _rows(values: Iterable[Any], keys: Sequence[Any], width: int) -> F32:
-    rows = [*values]
-    for key, row in zip(keys, rows, strict=True):
-        if len(row) != width or (type(row) is list and None in row):
+def _rows(decode: Any, values: Sequence[Any], keys: Sequence[Any], width: int) -> F32:
+    rows = np.empty((len(values), width), np.float32)
+    for row, key, value in zip(rows, keys, values, strict=True):
+        try:
+            numbers = decode(value)
+        except (TypeError, ValueError, OverflowError):  # torn
+            numbers = rows[:0]
+        if numbers.shape != row.shape:
             raise ValueError(f"the vector of key {key} is not {width} numbers; leave such rows out")
-    return np.array(rows, np.float32)
+        row[:] = numbers
+    return rows
 
 
 def _kept(value: Any) -> Any:
     if isinstance(value, bytes):
         return np.frombuffer(value, "<f4")
-    return json.loads(value) if isinstance(value, str) else () if value is None else value
+    value = json.loads(value) if isinstance(value, str) else () if value is None else value
+    return np.array(value, np.float32)  # a null in it is NaN, which is told later
 
 
 def _sent(value: bytes | None) -> Any:
     """Return what array_send gave: five words of head, and of each number its bytes and itself."""
     if value is None or len(value) < 20 or value[3] != 1:  # of one dimension; a NULL is one word
-        return ()
+        return np.empty(0)
     return np.frombuffer(value, ">f4", offset=20)[1::2]
 
 

@@ -218,6 +218,8 @@ def read_vectors(
     source = open_vectors(path) if path is not None else vectors
     keys = about = None
     if isinstance(source, VectorSource):
+        if not len(source):
+            raise ValueError(f"{source.store.name} has no rows to read")
         own, rows, given, abouts, _ = zip(*source.batches(), strict=True)
         vectors = np.concatenate(rows)
         about = pd.concat(abouts, ignore_index=True) if source.metadata else None

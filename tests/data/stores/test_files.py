@@ -215,10 +215,14 @@ def test_bits_of_usearch_are_zeros_and_ones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(open_vectors(tmp_path / "x.usearch"))[1], bits)
 
 
-def test_an_empty_index_of_usearch_or_one_without_its_vectors_is_refused(tmp_path: Path) -> None:
+def test_an_index_of_usearch_without_rows_or_without_its_vectors_is_not_read(
+    tmp_path: Path,
+) -> None:
     Index(ndim=4).save(str(tmp_path / "none.usearch"))
-    with pytest.raises(ValueError, match=r"none\.usearch"):
-        open_vectors(tmp_path / "none.usearch")
+    none = open_vectors(tmp_path / "none.usearch")  # an index that follows it is emptied
+    assert (len(none), [*none.batches()], none.all_keys()[0].tolist()) == (0, [], [])
+    with pytest.raises(ValueError, match=r"'none\.usearch' has no rows to read"):
+        read_vectors(none)
     (tmp_path / "x.usearch").write_bytes(b"usearch" + bytes(200))
     with pytest.raises(ValueError, match="holds no vectors as USearch 2 saves them"):
         open_vectors(tmp_path / "x.usearch")

@@ -183,8 +183,10 @@ def test_what_is_not_there_is_told(items: str) -> None:
         open_vectors(items, table="none")
     with psycopg.connect(items) as connection:
         connection.execute('delete from "My lab"."It""ems"')
-    with pytest.raises(ValueError, match="are to be vectors"):
-        opened(items)
+    empty = opened(items, labels="class")
+    assert (len(empty), [*empty.batches()], empty.all_keys()[0].tolist()) == (0, [], [])
+    with pytest.raises(ValueError, match=r"table .* has no rows to read"):
+        read_vectors(empty)
 
 
 def test_no_password_is_told(items: str, tmp_path: Path) -> None:
@@ -234,6 +236,21 @@ def test_sqlite_keeps_vectors_as_bytes_or_lists(sqlite: Path) -> None:
     with pytest.raises(ValueError, match=r"table 'x\.db\.t' can't be read.*key 40"):
         whole(open_vectors(f"sqlite:///{sqlite}", table="t", vectors="bad", key="id"))
     assert sqlite.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"1234567", b"12345678", "[1, 2, 3", "[1, 2]", '["a", 1, 2, 3, 4]', '"abcde"', "7", None],
+)
+def test_a_vector_of_sqlite_that_is_torn_is_told_by_its_key(sqlite: Path, odd: Any) -> None:
+    with sqlite3.connect(sqlite) as connection:
+        connection.execute("update t set j = ? where id = 40", [odd])
+    with pytest.raises(ValueError, match=r"'x\.db\.t' can't be read.*key 40 is not 5 numbers"):
+        whole(open_vectors(f"sqlite:///{sqlite}", table="t", vectors="j", key="id"))
+    with sqlite3.connect(sqlite) as connection:
+        connection.execute("update t set j = '[1, null, 3, 4, 5]' where id = 40")
+    with pytest.raises(ValueError, match=r"NaN.*the first of key 40"):
+        whole(open_vectors(f"sqlite:///{sqlite}", table="t", vectors="j", key="id"))
 
 
 def test_sqlite_is_seen_at_one_moment_and_never_made(sqlite: Path, tmp_path: Path) -> None:
