@@ -23,16 +23,22 @@ def full_ranks(scores: F64, item: I64, free: Bool) -> I64:
     item : (u,) ints
         The one that was held out.
     free : (u, items) mask
-        What may be recommended: what the user had before is not.
+        What may be recommended: what the user had before is not, the item that was held out is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes don't fit, an item is none of the scores' or is not free, or a score of what is
+        free is NaN.
 
     Examples
     --------
     >>> full_ranks(np.array([[3.0, 2.0, 1.0, 2.0]]), np.array([1]), np.array([[0, 1, 1, 1]]) > 0)
     array([2])
     """
+    _check(scores, item, free)
     own = np.take_along_axis(scores, item[:, None], axis=1)
-    others = free & (np.arange(scores.shape[1]) != item[:, None])
-    return np.asarray(1 + ((scores >= own) & others).sum(axis=1))
+    return np.asarray(((scores >= own) & free).sum(axis=1))  # its own is among them
 
 
 def sampled_ranks(scores: F64, item: I64, free: Bool, count: int = 99, seed: int = 0) -> I64:
@@ -40,14 +46,26 @@ def sampled_ranks(scores: F64, item: I64, free: Bool, count: int = 99, seed: int
 
     See `full_ranks` for the arguments. `sampled_hits` tells what to expect of it.
     """
+    _check(scores, item, free)
     few = np.zeros(free.shape, np.bool_)
     for user, wanted in enumerate(item.tolist()):
-        others = np.flatnonzero(free[user])
-        others = others[others != wanted]
+        others = np.setdiff1d(np.flatnonzero(free[user]), wanted, assume_unique=True)
         whole_number(count, "count", 1, len(others))
         draw = generator(seed, Purpose.CANDIDATES, device=user)
-        few[user, draw.choice(others, count, replace=False)] = True
+        few[user, [wanted, *draw.choice(others, count, replace=False)]] = True
     return full_ranks(scores, item, few)
+
+
+def _check(scores: F64, item: I64, free: Bool) -> None:
+    """Refuse what gives ranks that say nothing: no comparison with NaN holds, so it would be 1."""
+    if free.shape != scores.shape or item.shape != scores.shape[:1]:
+        raise ValueError(f"{scores.shape} scores, {item.shape} items, {free.shape} free don't fit")
+    for user, wanted in enumerate(item.tolist()):
+        whole_number(wanted, f"the item of user {user}", 0, scores.shape[1] - 1)
+        if not free[user, wanted]:
+            raise ValueError(f"item {wanted} of user {user}, held out, isn't free: mark it in free")
+    if lost := np.isnan(scores[free]).sum():
+        raise ValueError(f"{lost} scores are NaN; the training may have failed: see its history")
 
 
 def sampled_hits(ranks: ArrayLike, candidates: ArrayLike, count: int = 99, k: int = 10) -> F64:
@@ -77,12 +95,12 @@ def sampled_hits(ranks: ArrayLike, candidates: ArrayLike, count: int = 99, k: in
 
 def hits(ranks: I64, k: int = 10) -> F64:
     """Return 1 where the item is among the first k, else 0, (u,)."""
-    return np.asarray(ranks <= k, np.float64)
+    return np.asarray(ranks <= whole_number(k, "k", 1), np.float64)
 
 
 def gains(ranks: I64, k: int = 10) -> F64:
     """Return 1 / log2(1 + rank) where the item is among the first k, else 0, (u,): its nDCG@k."""
-    return np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0)
+    return np.where(ranks <= whole_number(k, "k", 1), 1 / np.log2(1.0 + ranks), 0.0)
 
 
 def firsts(scores: F64, free: Bool, k: int = 10) -> I64:

@@ -36,6 +36,40 @@ def test_ranks_by_hand():
     np.testing.assert_allclose(gains(ranks, 4), [1 / np.log2(3), 0])
 
 
+@pytest.mark.parametrize("ranks", [full_ranks, lambda *given: sampled_ranks(*given, count=5)])
+def test_what_gives_no_rank_is_refused(ranks):
+    """NaN is not above, below or equal to anything, so it would be found first."""
+    scores, item, free = np.zeros((3, 20)), np.array([3, 4, 5]), np.ones((3, 20), bool)
+    with pytest.raises(ValueError, match="60 scores are NaN; "):
+        ranks(np.full((3, 20), np.nan), item, free)
+    for place in (4, 19):  # its own score, or any other's, whether it is drawn or not
+        lost = scores.copy()
+        lost[1, place] = np.nan
+        with pytest.raises(ValueError, match="1 scores are NaN; "):
+            ranks(lost, item, free)
+    seen = free.copy()
+    seen[1, 19] = False
+    assert ranks(lost, item, seen).tolist() == ranks(scores, item, seen).tolist()
+    for outside in (-1, 20):
+        with pytest.raises(ValueError, match=f"item of user 2 is {outside}.*at most 19"):
+            ranks(scores, np.array([3, 4, outside]), free)
+    with pytest.raises(TypeError, match="item of user 0"):
+        ranks(scores, item.astype(float), free)
+    with pytest.raises(ValueError, match="item 19 of user 1, held out, isn't free"):
+        ranks(scores, np.array([3, 19, 5]), seen)
+    for wrong in ((scores[:2], item, free), (scores, item[:2], free), (scores, item, free[:, 1:])):
+        with pytest.raises(ValueError, match="don't fit"):
+            ranks(*wrong)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_nobody_is_among_the_first_none(k):
+    ranks = np.array([1, 2])
+    for measure in (hits, gains):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            measure(ranks, k)
+
+
 def test_a_constant_finds_nothing():
     assert full_ranks(np.zeros((1, 5)), np.array([0]), np.ones((1, 5)) > 0).tolist() == [5]
 
