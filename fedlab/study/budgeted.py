@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -44,12 +44,14 @@ class Tuned:
     Attributes
     ----------
     point : mapping
-        The hyper-parameters that were chosen.
+        The hyper-parameters that were chosen; by FedEx, the most probable ones, which no model was
+        trained by alone.
     federation : Federation
-        It, trained as far as the budget went.
+        It, trained as far as the budget went; of FedEx, the run that mixed all of them.
     trials : DataFrame
         By ``trial``: the point, ``rounds`` and ``bytes`` of training, ``bytes_judging``, ``value``
-        (the last that was told), ``who`` told it, and how the trial ``ended``. FedEx has one row.
+        (the last that was told), ``who`` told it, and how the trial ``ended``. FedEx has one row,
+        of a run that mixed points: NaN stands for the point, and the value is none of theirs.
     finalists : DataFrame
         The best five of those that went as far as any, and how surely the best one is the best (see
         `fedlab.study.judging.finalists`). Without epsilon, they were judged once more for this, all
@@ -57,7 +59,9 @@ class Tuned:
     epsilon : float, optional
         What the judgements told of any one device at most; simulated noise protects nobody.
     probabilities : DataFrame, optional
-        Of FedEx: the points, and how probable it found each.
+        Of FedEx: the points, and how probable it found each. Nothing is known of one by itself.
+    metric : str
+        What values are.
     """
 
     point: Point
@@ -66,6 +70,7 @@ class Tuned:
     finalists: pd.DataFrame
     epsilon: float | None = None
     probabilities: pd.DataFrame | None = None
+    metric: str = "accuracy"
 
     @property
     def close(self) -> list[int]:
@@ -74,9 +79,14 @@ class Tuned:
 
     def __str__(self) -> str:
         best, close = self.finalists.iloc[0], ", ".join(map(str, self.close)) or "none"
-        said = f"{dict(self.point)}: {best.value:.3f} ({best.low:.3f} to {best.high:.3f})"
-        chance = f"the best of {len(self.finalists)} with a chance of {best.chance:.2f}"
-        return f"{said}; {chance}; {CLOSE}: {close}"
+        sure = "one device's" if math.isnan(best.low) else f"95%: {best.low:.3f} to {best.high:.3f}"
+        said = f"{self.metric} {best.value:.3f} ({sure})"
+        if self.probabilities is not None:
+            mixed = f"one run that mixed {len(self.probabilities)} configurations: {said}"
+            return f"{mixed}; of the most probable, {dict(self.point)}, by itself nothing is known"
+        chance = "not known" if math.isnan(best.chance) else f"{best.chance:.2f}"
+        chance = f"chance to be the best of {len(self.finalists)}: {chance}"
+        return f"{dict(self.point)}: {said}; {chance}; {CLOSE}: {close}"
 
 
 def tuned(
@@ -108,7 +118,8 @@ def tuned(
     way : {"hyperband", "halving", "grid", "random", "tpe", "fedex"}
         "tpe" takes the extra ``tuning``. "fedex" tunes ``learning_rate`` and ``epochs`` of
         `LocalSGD` within one run (see `fedlab.algorithms.FedEx`), which `make` takes as
-        ``algorithm``; of ranges it draws eta^3 points.
+        ``algorithm``; of ranges it draws eta^3 points. Its value is that of the run, in which all
+        were mixed; of the point that it names, trained by itself, nothing is known.
     each : int, optional
         Rounds of a trial at most. By default a sixteenth of all, or of a grid what each has.
     judges : Validators, optional
@@ -124,7 +135,10 @@ def tuned(
     Raises
     ------
     ValueError
-        If the budget doesn't suffice, nobody holds rows out, or no trial could be judged.
+        If the budget doesn't suffice, fewer hold rows out than judge, there is no such measure,
+        `make` returns what another trial has or what was trained, or no trial could be judged.
+    TypeError
+        If `make` returns no federation, or an argument is of another kind.
     CheckpointError
         If the folder holds trials of another search.
 
@@ -153,6 +167,7 @@ def tuned(
         positive(bytes=bytes)
     judges = Validators() if judges is None else judges
     of_kind(judges, Validators, "judges")
+    of_kind(space, Mapping, "space")
     if folder is not None and judges.epsilon is not None and not judges.simulated:
         raise ValueError("to judge again costs epsilon again: give epsilon, or a folder")
     if taken := sorted({*space} & {*_COLUMNS}):
@@ -160,7 +175,7 @@ def tuned(
     ranges = any(isinstance(given, Range) for given in space.values())
     points = [] if ranges and way != "grid" else grid(**space)  # type: ignore[arg-type]
     share = rounds if way == "fedex" else rounds // (len(points) if way == "grid" else 16) or 1
-    each = whole_number(each or share, "each", 1)
+    each = whole_number(share if each is None else each, "each", 1)
     plan = brackets(way, rounds, each, eta, len(points) or rounds)
     if len(plan) < (least := len(points) if way == "grid" else 1):
         raise ValueError(f"{least} trials of {each} rounds take more than the {rounds} given")
@@ -174,13 +189,14 @@ def tuned(
     budget = Budget(judges.epsilon or 0.0)
     search = Trials(make, bytes, judges, seed, sum(map(len, plan)), folder, budget)
     if way == "fedex":
-        return _ended(search, rounds, _shared(search, points, rounds))
+        point, probabilities = _shared(search, points, rounds)
+        return replace(_ended(search, rounds), point=point, probabilities=probabilities)
     turns = itertools.cycle(points)
     search.run(plan, _asked(space, judges, seed).send if way == "tpe" else lambda _: next(turns))
     return _ended(search, rounds)
 
 
-def _ended(search: Trials, rounds: int, probabilities: Any = None) -> Tuned:
+def _ended(search: Trials, rounds: int) -> Tuned:
     """Compare the best trials, and let the best one go on with what is left."""
     import pandas as pd
 
@@ -213,11 +229,11 @@ def _ended(search: Trials, rounds: int, probabilities: Any = None) -> Tuned:
     table.insert(len(table.columns) - 1, "who", np.where(table.value.isna(), "", str(judges)))
     told = finalists([trial.number for trial in able], values, draws, judges.sign)
     epsilon = None if judges.epsilon is None else judges.epsilon - search.budget.left[0]
-    return Tuned(best.point, best.federation, table, told, epsilon, probabilities)
+    return Tuned(best.point, best.federation, table, told, epsilon, metric=judges.metric)
 
 
-def _shared(search: Trials, points: list[Point], rounds: int) -> pd.DataFrame:
-    """Train in one run by FedEx; return how probable it found each point."""
+def _shared(search: Trials, points: list[Point], rounds: int) -> tuple[Point, pd.DataFrame]:
+    """Train in one run by FedEx; return the point that it found most probable, and all of them."""
     import pandas as pd
 
     if search.judges.epsilon or {*points[0]} != {"learning_rate", "epochs"}:
@@ -229,10 +245,10 @@ def _shared(search: Trials, points: list[Point], rounds: int) -> pd.DataFrame:
     method = FedEx(rates, tuple(point["epochs"] for point in points), seed=search.seed)
     search.train(trial := search.begin(points[0], algorithm=method), rounds)
     theta = trial.federation.state.algorithm["theta"] if trial.federation else math.nan
-    trial.point = points[int(np.argmax(theta))]
+    trial.point = dict.fromkeys(points[0], math.nan)  # what it is worth is no point's worth
     if not trial.ended:
         search.judge([trial], 1, 1)
-    return pd.DataFrame(points).assign(probability=theta)
+    return points[int(np.argmax(theta))], pd.DataFrame(points).assign(probability=theta)
 
 
 def _asked(space: Space, judges: Validators, seed: int) -> Generator[Point, float | None, None]:

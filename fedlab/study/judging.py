@@ -29,6 +29,10 @@ _GRID = 1 << 20  # steps from 0 to 1, so that exact noise can be added
 _DRAWS = 2000
 
 
+class Unfit(ValueError):
+    """What judges ask for is not measured, whatever the trial."""
+
+
 @dataclass(frozen=True)
 class Validators:
     """Devices that judge a model on rows that they hold out.
@@ -96,8 +100,8 @@ class Validators:
     def asked(self, federation: Federation, seed: int, **at: int) -> tuple[F64, F64]:
         """Return what each of the devices drawn measures, and how much it counts, (n,) each."""
         frame = federation.validate(devices=self.drawn(federation, seed, **at))
-        if self.metric not in frame:
-            raise ValueError(f"there is no measure {self.metric!r}; there are {[*frame]}")
+        if self.metric not in (there := [*frame.columns.drop("rows")]):
+            raise Unfit(f"there is no measure {self.metric!r}; there are {there}")
         values, rows = (frame[n].to_numpy(np.float64) for n in (self.metric, "rows"))
         if not np.isfinite(values).all():
             raise ValueError(f"the {self.metric} of {np.sum(~np.isfinite(values))} devices is NaN")
@@ -152,7 +156,8 @@ def guessed(values: F64, devices: int, epsilons: F64, seed: int) -> F64:
     """
     draw, shape = generator(seed, Purpose.RESAMPLING, device="told"), (_DRAWS, len(values))
     means = np.clip(values - draw.laplace(0, 1 / (epsilons * devices), shape), 0, 1)
-    return means + draw.standard_normal(shape) * np.sqrt(means * (1 - means) / devices)
+    sampled = draw.standard_normal(shape) * np.sqrt(means * (1 - means) / devices)
+    return np.clip(means + sampled, 0, 1)
 
 
 def finalists(
@@ -164,9 +169,9 @@ def finalists(
     -------
     DataFrame
         By ``trial``: ``value``, with ``low`` and ``high`` (percentiles of `draws`, whose level is
-        reached with many devices only); ``chance`` that it is the best of these; and
-        ``beside the best``: "best", "worse", "better" or "too close to tell", by the interval of
-        the difference on the same devices, widened for as many comparisons (Bonferroni).
+        reached with many devices only); ``chance`` that it is the best of these, NaN of one alone;
+        and ``beside the best``: "best", "worse", "better" or "too close to tell", by the interval
+        of the difference on the same devices, widened for as many comparisons (Bonferroni).
     """
     import pandas as pd
 
@@ -177,7 +182,7 @@ def finalists(
     apart, tail = sign * (draws - draws[:, :1]), tail / max(1, len(trials) - 1)
     below, above = np.quantile(apart, [tail, 1 - tail], axis=0)
     columns = {"value": values, "low": low, "high": high}
-    columns["chance"] = np.where(np.isfinite(low), chance, np.nan)
+    columns["chance"] = np.where(np.isfinite(low) & (len(trials) > 1), chance, np.nan)
     told = pd.DataFrame(columns, pd.Index(list(trials), name="trial"))
     told["beside the best"] = np.select([above < 0, below > 0], ["worse", "better"], CLOSE)
     told.iloc[0, -1] = "best"

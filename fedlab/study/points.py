@@ -113,8 +113,9 @@ def drawn(space: Space, count: int, seed: int = 0) -> list[Point]:
 
 
 def _values(name: str, given: Any) -> list[Any]:
+    such = [given.low, given.high] if isinstance(given, Range) else [given]
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise ValueError(f"{name} is {given!r}; give a list of values, such as [{given!r}]")
+        raise ValueError(f"{name} is {given!r}; give a list of values, such as {such}")
     if not (values := list(given)):
         raise ValueError(f"{name} has no values; give at least one")
     return values

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.typing import F64
+from fedlab.core.validation import of_kind
+from fedlab.federation.federation import Federation
 from fedlab.privacy.mechanisms import Budget, Laplace
-from fedlab.study.judging import Validators, share
+from fedlab.study.judging import Unfit, Validators, share
 from fedlab.study.points import Point
 
 #: Rungs: how many trials, and the rounds that they reach.
@@ -77,6 +79,8 @@ class Trial:
         """Note what goes wrong, which ends this trial, and no other one."""
         try:
             yield
+        except Unfit:  # and so is any other one
+            raise
         except Exception as error:
             self.ended = f"failed: {type(error).__name__}: {error}"
 
@@ -110,10 +114,15 @@ class Trials:
             value = alive[0].value if alive else math.nan
 
     def begin(self, point: Point, **more: Any) -> Trial:
-        """Make a trial's federation."""
+        """Make a trial's federation; what `make` does wrong by itself ends the search."""
         self.trials.append(trial := Trial(len(self.trials), point))
         with trial.failing():
             trial.federation = self.make(**point, **more)
+        if not trial.ended:
+            of_kind(made := trial.federation, Federation, "what make returned")
+            if made.round_number or any(made is one.federation for one in self.trials[:-1]):
+                raise ValueError("make gave a used federation; it must make a new one each time")
+            self.judges.drawn(made)  # that too few hold rows out is told before anything is trained
         return trial
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -67,9 +68,11 @@ def test_every_way_spends_exactly_the_rounds_it_was_given(devices, way, rounds):
     assert found.trials.bytes.sum() == sum(counted)
     assert found.federation.parameters.shape == (650,)
     assert found.trials.loc[found.finalists.index[0], "ended"] == "best"
-    assert dict(found.point) == {
-        name: found.trials.loc[found.finalists.index[0], name] for name in SPACE
-    }
+    if way == "fedex":  # the value is that of a run which mixed points
+        assert found.trials[[*SPACE]].isna().all(axis=None)
+    else:
+        row = found.trials.loc[found.finalists.index[0]]
+        assert dict(found.point) == {name: row[name] for name in SPACE}
 
 
 def test_judging_costs_bytes_and_no_round_begins_when_they_are_spent(devices):
@@ -192,7 +195,9 @@ def test_results_do_not_depend_on_threads_and_follow_from_the_seed(devices, way)
     one, two = (tuned(maker(devices, threads=n), space, **about) for n in (1, 2))
     same(one, two)
     other = tuned(maker(devices), space, **{**about, "seed": 4})
-    assert not other.trials.learning_rate.equals(one.trials.learning_rate)
+    tables = "probabilities" if way == "fedex" else "trials"
+    drew = [getattr(found, tables).learning_rate for found in (one, other)]
+    assert not drew[0].equals(drew[1])
 
 
 class Killed(BaseException):
@@ -267,6 +272,35 @@ def test_a_point_that_fails_is_in_the_table_and_not_the_end(devices):
         assert found.trials.rounds.sum() == 30
 
 
+def test_what_make_does_wrong_ends_the_search_at_once(devices):
+    one, trained = maker(devices)(0.1), maker(devices)(0.1)
+    trained.run(1)
+    for given, times, kind, said in [
+        (one, 2, ValueError, "a used federation; it must make a new one each time"),
+        (trained, 1, ValueError, "a used federation; it must make a new one each time"),
+        (None, 1, TypeError, "what make returned is None; give a Federation"),
+    ]:
+        make = Mock(return_value=given)
+        with pytest.raises(kind, match=said):
+            tuned(make, {"learning_rate": RATES}, rounds=30, each=3)
+        assert make.call_count == times
+    assert one.round_number == 0
+
+
+def test_judges_that_suit_no_trial_end_the_search_at_the_first(devices):
+    made: list[Federation] = []
+    given = {"rounds": 40, "each": 1, "way": "random"}
+    with pytest.raises(ValueError, match=r"^13 validating devices are needed, and 12 hold"):
+        tuned(maker(devices, made), SPACE, **given, judges=Validators(13))
+    assert [one.round_number for one in made] == [0]
+    for metric in ("auc", "rows"):  # how many rows there are is no measure of a model
+        made.clear()
+        said = rf"^there is no measure '{metric}'; there are \['loss', 'accuracy'\]$"
+        with pytest.raises(ValueError, match=said):
+            tuned(maker(devices, made), SPACE, **given, judges=Validators(metric=metric))
+        assert [one.round_number for one in made] == [1]
+
+
 def test_a_search_in_which_all_fail_says_why(devices):
     with pytest.raises(ValueError, match="no trial could be judged; the first: failed: ValueError"):
         tuned(maker(devices), {"learning_rate": [-1.0, -2.0]}, rounds=10, way="random")
@@ -286,7 +320,8 @@ def test_a_search_in_which_all_fail_says_why(devices):
         ({"bytes": 0}, "bytes"),
         ({"eta": 1}, "eta"),
         ({"space": {"rounds": [1, 2]}}, "rounds of the space name columns"),
-        ({"space": {"learning_rate": Range(0.1, 1.0)}, "way": "grid"}, "give a list"),
+        ({"space": {"learning_rate": Range(0.1, 1.0)}, "way": "grid"}, r"such as \[0\.1, 1\.0\]$"),
+        ({"each": 0}, "each is 0"),
         ({"space": {"learning_rate": [0.1, 1.0]}, "way": "fedex"}, "FedEx tunes"),
         ({"way": "fedex", "epsilon": 1.0}, "FedEx tunes"),
         ({"epsilon": 1.0, "folder": "here"}, "give epsilon, or a folder"),
@@ -301,6 +336,11 @@ def test_what_can_not_be_done_is_refused_before_anything_is_made(given, said):
         given["judges"] = Validators(weights="uniform", epsilon=epsilon)
     with pytest.raises(ValueError, match=said):
         tuned(never, given.pop("space"), **given)
+
+
+def test_a_space_names_its_values(make):
+    with pytest.raises(TypeError, match="space is an object of type list; give a Mapping"):
+        tuned(make, [1, 2], rounds=9)  # type: ignore[arg-type]
 
 
 # -- who judges ------------------------------------------------------------------------------------
@@ -435,6 +475,8 @@ def test_noise_is_part_of_what_one_is_not_sure_of():
     )
     assert narrow.std() == pytest.approx(math.sqrt(0.25 / 100), rel=0.05)
     assert wide.std() > 2.5 * narrow.std()
+    high = guessed(np.array([0.98]), 20, np.array([5.0]), seed=0)
+    assert high.max() == 1 < 0.98 + 1.96 * math.sqrt(0.98 * 0.02 / 20)  # of an accuracy, no more
 
 
 def test_trials_that_can_not_be_told_apart_are_named():
@@ -458,11 +500,18 @@ def test_a_search_says_how_sure_it_is(make):
     best = found.finalists.iloc[0]
     assert best.low <= best.value <= best.high
     assert f"{CLOSE}: {found.close[0]}" in str(found)
+    assert f": accuracy {best.value:.3f} (95%: {best.low:.3f} to {best.high:.3f}); chan" in str(
+        found
+    )
     alone = tuned(make, {"learning_rate": [0.3, 1.0]}, rounds=4, way="grid", judges=Validators(1))
     assert alone.finalists[["low", "high", "chance"]].isna().all(axis=None)
     assert alone.finalists["beside the best"].tolist() == ["best", CLOSE]
+    assert "(one device's); chance to be the best of 2: not known; too close to " in str(alone)
+    assert "nan" not in str(alone)
     drawn_twice = tuned(make, {"learning_rate": [0.3]}, rounds=8, each=2, way="random")
     assert len(drawn_twice.finalists) == 1
+    assert drawn_twice.finalists.chance.isna().all()
+    assert "; chance to be the best of 1: not known; " in str(drawn_twice)
 
 
 def test_fedex_shares_one_run_and_says_how_probable_it_found_each_point(make):
@@ -473,3 +522,15 @@ def test_fedex_shares_one_run_and_says_how_probable_it_found_each_point(make):
     assert found.point == told.loc[told.probability.idxmax(), ["learning_rate", "epochs"]].to_dict()
     assert found.federation.local.learning_rate == told.learning_rate[0]
     assert found.trials.rounds.tolist() == [30]
+
+
+def test_the_value_of_a_run_that_mixed_points_stands_beside_none_of_them(make):
+    found = tuned(make, SPACE, rounds=30, way="fedex", judges=Validators(metric="loss"))
+    told = found.federation.validate()
+    value = np.average(told["loss"], weights=told["rows"])  # of the run's model
+    assert found.trials.value[0] == pytest.approx(value)
+    assert found.trials[[*SPACE]].isna().all(axis=None)
+    assert found.finalists.chance.isna().all()
+    assert str(found).startswith(f"one run that mixed 10 configurations: loss {value:.3f} (95%: ")
+    point = f"of the most probable, {dict(found.point)}, by itself nothing is known"
+    assert str(found).endswith(f"); {point}")
