@@ -294,11 +294,10 @@ def labels_for(rows: int, labels: ArrayLike | None, table: RowTable) -> Columns:
     column = as_labels(labels, rows)
     if known is not None:
         refuse_other_kind("labels: a column", known, column)
-        if known.dtype.kind == "i" != column.dtype.kind:
-            # One float would make floats, which are no classes, of all that stand.
-            if len(odd := column[(column != np.rint(column)) | (np.abs(column) > EXACT)]):
-                said = "this index holds whole numbers; give those, or make one anew, of floats"
-                raise ValueError(f"labels: {odd[0]} was given; {said}")
+        # One whole float would make floats, which are no classes, of all that stand.
+        if (known.dtype.kind, column.dtype.kind) == ("i", "f") and np.all(
+            (column == np.rint(column)) & (np.abs(column) <= EXACT)
+        ):
             column = column.astype(np.int64)
     return {"labels": column}
 
