@@ -18,7 +18,8 @@ class _IndexElsewhere:
         self.dimensions, self.metric, self._device = dimensions, metric, device
 
     def __getattr__(self, name: str) -> Any:
-        where = f"the index of device {self._device!r} is at its node"
+        # A copy that is being made has no attributes yet.
+        where = f"the index of device {self.__dict__.get('_device')!r} is at its node"
         raise AttributeError(f"{where}, and gives no {name} here; ask for it there")
 
 

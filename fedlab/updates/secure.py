@@ -243,9 +243,8 @@ def told_of(sent: Updates, averaged: Iterable[str], count: int) -> dict[str, F64
     """Return what each of a cohort of `count` devices tells under masks besides its blocks."""
     rows, loss = (np.asarray(sent.stats[name], np.float64) for name in ("rows", "loss"))
     means = {n: np.asarray(sent.stats[n] * sent.weights_of(n), np.float64) for n in averaged}
-    return (
-        dict(zip(TOLD, (rows, np.minimum(rows * loss, largest_told(count))), strict=True)) | means
-    )
+    told = rows, np.minimum(rows * loss, largest_told(count))
+    return dict(zip(TOLD, told, strict=True)) | means
 
 
 def whole_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import runpy
 from concurrent.futures import Future
@@ -265,6 +266,7 @@ def test_rows_are_asked_for_where_they_are(made):
         federation.devices[0].training()
     with pytest.raises(AttributeError, match="index of device 7 is at its node"):
         federation.devices[0].erase([1])
+    assert copy.deepcopy(federation.devices[0]).index.dimensions == 64
 
 
 def test_weights_by_ids_that_nodes_do_not_know_are_refused(made):
