@@ -94,7 +94,10 @@ class WarmKernelManager(AsyncKernelManager):
         factory = KernelProvisionerFactory.instance()
         factory.provisioners[name] = EntryPoint(name, target, factory.GROUP_NAME)
         manager = cls(
-            kernel_spec_manager=WarmKernels(), connection_file=str(scratch / "kernel.json")
+            kernel_spec_manager=WarmKernels(),
+            connection_file=str(scratch / "kernel.json"),
+            # It writes its trace last, which takes its time; the run's limit is what ends it.
+            shutdown_wait_time=1e9,
         )
         manager.server, manager.scratch = server, scratch
         return manager

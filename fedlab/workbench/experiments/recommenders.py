@@ -48,8 +48,8 @@ def implicit_als(
 ) -> F64:
     """Return scores by implicit alternating least squares, (v, items).
 
-    With user's vectors x and items' y it lowers, in closed form for all users and for all items in
-    turn,
+    With users' vectors x and items' y it lowers, in closed form for all users and for all items in
+    turn, ::
 
         sum over chosen (1 - x y)^2 + alpha * sum over all (x y)^2 + l2 (sum |x|^2 + sum |y|^2),
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -325,8 +326,21 @@ def test_what_nobody_wants_any_more_has_no_outcome(tmp_path: Path) -> None:
     path = write(notebook("# A\n\nB?", "1"), tmp_path / "01_a.ipynb")
     share = Share(1, 60.0, str(tmp_path), tmp_path)
     servers_of(share.owner).close()
-    with pytest.raises(Stopped):
-        NotebookRun(path, {}, share, {}).execute()
+    # In a thread, as runs are: in this one, a test of pages may have left its event loop running.
+    with ThreadPoolExecutor(1) as pool, pytest.raises(Stopped):
+        pool.submit(NotebookRun(path, {}, share, {}).execute).result()
+
+
+def test_a_run_has_the_time_to_write_down_what_it_depended_on(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("x = 1\n")
+    slow = (
+        "import ast, time\nimport beside\ndump = ast.dump\n"
+        "ast.dump = lambda tree: (time.sleep(4), dump(tree))[1]"
+    )
+    path = write(notebook("# Slow\n\nWhat?", slow), tmp_path / "01_slow.ipynb")
+    record, _ = run_one(path, tmp_path)
+    assert record.error is None
+    assert record.seconds > 4
 
 
 # Kernels and threads
