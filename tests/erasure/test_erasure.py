@@ -205,7 +205,7 @@ def test_who_shares_a_store_is_named_until_all_have_let_go(sharing):
     assert audit_erasure(sharing, fingerprints).clean
 
 
-@pytest.mark.parametrize("key", [None, Key.generate()], ids=repr)
+@pytest.mark.parametrize("key", [None, Key.generate()], ids=["plain", "sealed"])
 def test_one_call_erases_a_row_from_all_devices_that_share_it(sharing, key):
     alone = class_device("alone", [0, 1] * 5)
     sharing = [sharing[0].hold_out(0.2, seed=1), sharing[0], *sharing[1:], alone]
@@ -358,7 +358,7 @@ def test_other_names_of_the_file_that_was_replaced_are_named(tmp_path):
     assert audit_erasure(VectorIndex.open(path), fingerprints, files=[path]).clean
 
 
-@pytest.mark.parametrize("key", [None, Key.generate()], ids=repr)
+@pytest.mark.parametrize("key", [None, Key.generate()], ids=["plain", "sealed"])
 def test_older_generations_and_what_killed_saves_left_are_searched(key, tmp_path):
     index, path = labelled(), tmp_path / "ward.index"
     index.save(path, key)

@@ -27,7 +27,9 @@ def filled(rows: int = 50, seed: int = 0) -> VectorIndex:
     return index
 
 
-@pytest.mark.parametrize("sealer", [Key.generate(), Passphrase("correct horse battery")], ids=repr)
+@pytest.mark.parametrize(
+    "sealer", [Key.generate(), Passphrase("correct horse battery")], ids=["key", "phrase"]
+)
 def test_a_sealed_index_comes_back_and_shows_nothing_on_disk(sealer, tmp_path):
     index, path = filled(), tmp_path / "ward"
     index.build_graph()
