@@ -8,7 +8,8 @@ MISSING = find_spec("torch") is None
 #: Its examples can't be looked for: it can't be imported.
 OF_TORCH = ["fedlab/models/torch_language.py"] if MISSING else []
 #: What runs where Flower is, in an environment of its own.
-collect_ignore = [*OF_TORCH, "fedlab/deploy/app.py", "fedlab/deploy/keys.py"]
+OF_FLOWER = [f"fedlab/deploy/{name}.py" for name in ("app", "keys", "superlink")]
+collect_ignore = [*OF_TORCH, *OF_FLOWER]
 
 
 def pytest_report_header() -> str | None:

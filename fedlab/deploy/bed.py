@@ -33,8 +33,8 @@ from fedlab.files.keys import Key
 
 #: By which the processes of a bed are known: it stands in their environment.
 _MARK = "FEDLAB_TEST_BED"
-#: Flower's own commands, but for this: what is started for each message doesn't load all of
-#: SuperNode first; and SuperLink finds its tables where the environment's path has a space.
+#: In place of Flower's own commands: what is started for each message doesn't load all of
+#: SuperNode first; and SuperLink has our limit.
 _COMMANDS = {
     "flwr-clientapp": """
 import sys, types
@@ -45,23 +45,7 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
 flwr_clientapp()
 """,
-    "flower-superlink": """
-from flwr.supercore.state.alembic import utils
-
-made = utils.build_alembic_config
-
-
-def build(engine):
-    config = made(engine)
-    config.set_main_option("path_separator", "newline")
-    return config
-
-
-utils.build_alembic_config = build
-from flwr.superlink.cli import flower_superlink
-
-flower_superlink()
-""",
+    "flower-superlink": "from fedlab.deploy.superlink import main\n\nmain()\n",
 }
 Id = int | str
 

@@ -11,8 +11,10 @@ import itertools
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from threading import Lock, Thread
@@ -42,6 +44,8 @@ door = ""
     "bundle.py": "import fedlab.deploy.app as a\nclient = a.client\nserver = a.server\n",
 }
 _GONE = "the app at SuperLink is gone"
+#: Seconds after a try to start it again in which there is no other.
+_AGAIN = 10.0
 
 
 class FlowerLink:
@@ -64,6 +68,11 @@ class FlowerLink:
     ------
     RuntimeError
         If Flower starts no run, or its app does not come.
+
+    Notes
+    -----
+    Where the app has gone, because SuperLink ended or gave it up, the next message starts another,
+    in the same bounded time; where that fails, messages fail, and a later one tries again.
     """
 
     def __init__(
@@ -76,26 +85,36 @@ class FlowerLink:
     ) -> None:
         self._nodes, self._patience, self._lock = dict(nodes), patience, Lock()
         self._numbers, self._open = itertools.count(), dict[int, Future[Any]]()
-        app, key, door = folder / "app", os.urandom(32), folder / "door.json"
+        self._folder, self._flwr, self._environment = folder, flwr, environment
+        self._ended, self._again = False, 0.0
+        app = folder / "app"
         app.mkdir(exist_ok=True)
         for name, text in _BUNDLE.items():
             (app / name).write_text(text, encoding="utf-8")
+        self._connect()
+
+    def _connect(self) -> None:
+        """Start the app at SuperLink, and wait until it comes to the door."""
+        key, door, said = os.urandom(32), self._folder / "door.json", "it did not answer"
         with Listener(("127.0.0.1", 0), authkey=key) as listener:
             told = {"address": listener.address, "key": key.hex()}
             write_bytes(door, json.dumps(told).encode(), mode=0o600)
-            command = [flwr, "run", str(app), "fedlab", "--run-config", f'door="{door}"']
-            how: dict[str, Any] = {"env": environment, "timeout": patience, "text": True}
-            done = subprocess.run(command, capture_output=True, **how)
-            # A listener by itself would wait for ever.
+            app = [str(self._folder / "app"), "fedlab", "--run-config", f'door="{door}"']
+            how: dict[str, Any] = {"env": self._environment, "timeout": self._patience}
             came: list[Connection] = []
-            waiting = Thread(target=lambda: came.append(listener.accept()), daemon=True)
-            waiting.start()
-            waiting.join(0 if done.returncode else patience)
+            with suppress(subprocess.TimeoutExpired):
+                run = [self._flwr, "run", *app]
+                done = subprocess.run(run, capture_output=True, text=True, **how)
+                said = (done.stdout + done.stderr)[-500:]
+                # A listener by itself would wait for ever.
+                waiting = Thread(target=_take_one, args=(listener, came), daemon=True)
+                waiting.start()
+                waiting.join(0 if done.returncode else self._patience)
             door.unlink()
         if not came:
-            raise RuntimeError(f"Flower starts no run: {(done.stdout + done.stderr)[-500:]}")
+            raise RuntimeError(f"Flower starts no run: {said}")
         [self._door] = came
-        Thread(target=self._listen, daemon=True, name="fedlab door").start()
+        Thread(target=self._listen, args=came, daemon=True, name="fedlab door").start()
 
     @property
     def devices(self) -> Sequence[int | str]:
@@ -116,6 +135,10 @@ class FlowerLink:
     def _ask(self, asked: dict[str, Any], data: bytes | None = None) -> Future[Any]:
         future: Future[Any] = Future()
         with self._lock:
+            if self._door.closed and not self._ended and time.monotonic() > self._again:
+                with suppress(RuntimeError):  # the message is going to say that it is gone
+                    self._connect()
+                self._again = time.monotonic() + _AGAIN
             number = next(self._numbers)
             self._open[number] = future
             try:
@@ -126,20 +149,27 @@ class FlowerLink:
                 self._open.pop(number, future).set_exception(ConnectionError(_GONE))
         return future
 
-    def _listen(self) -> None:
+    def _listen(self, door: Connection) -> None:
         try:
             while True:
-                told = json.loads(self._door.recv_bytes())
+                told = json.loads(door.recv_bytes())
                 future = self._open.pop(told["number"])
                 if "failed" in told:
                     future.set_exception(ConnectionError(told["failed"]))
                 else:
-                    future.set_result(told if "nodes" in told else self._door.recv_bytes(LARGEST))
+                    future.set_result(told if "nodes" in told else door.recv_bytes(LARGEST))
         except (EOFError, OSError):
-            self._door.close()
-            while self._open:
-                self._open.popitem()[1].set_exception(ConnectionError(_GONE))
+            with self._lock:  # so that no message is asked through it any more
+                door.close()
+                while self._open:
+                    self._open.popitem()[1].set_exception(ConnectionError(_GONE))
 
     def close(self) -> None:
         """Let the app at SuperLink end."""
+        self._ended = True
         self._door.close()
+
+
+def _take_one(listener: Listener, came: list[Connection]) -> None:
+    with suppress(OSError):  # it is closed where nobody came in time
+        came.append(listener.accept())

@@ -18,7 +18,6 @@ import json
 import os
 import runpy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,6 @@ from fedlab.files.keys import Key
 from fedlab.index.vectorindex import VectorIndex
 from fedlab.search.respondent import Responding
 from fedlab.training.work import phases_of
-from fedlab.updates import Chain
 from fedlab.updates.stages import At
 
 KEPT = FileKind(b"FEDLABKP", "file of what a device keeps", ValueError)
@@ -188,12 +186,10 @@ class Node:
         one, first, part = self._summing.trained(asked)
         of, weight = self._asked(first), np.array([asked["weight"]])
         with one_blas_thread():
-            plain = reported(replace(of, plan=replace(of.plan, chain=Chain())), part, weight)
             sent = reported(of, part, weight)
         return {
             "masked": self._summing.masked(asked, one, sent, of.plan.chain.fixed),
-            # Before codecs, since what decodes a sum follows from that.
-            "blocks": {n: (b.shape[1], b.dtype.str) for n, b in plain.updates.blocks.items()},
+            "blocks": sent.forms,  # what decodes a sum follows from that
             "averaged": sorted(sent.averaged),
             "keeps": self._keep(first["keep"], sent.kept),
         }

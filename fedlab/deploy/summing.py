@@ -124,16 +124,11 @@ class AtNodes(SumExchange):
     ask : callable
     graph, threshold, bits
         See `fedlab.privacy.secure_aggregation.SumExchange`.
-
-    Attributes
-    ----------
-    silent : list of int
-        Those of which numbers came, and no shares.
     """
 
     def __init__(self, ask: Ask, graph: Graph, threshold: int, bits: tuple[int, ...]) -> None:
         super().__init__(graph, threshold, bits)
-        self._ask, self.silent = ask, list[int]()
+        self._ask = ask
 
     def finish(self, gone: Collection[int] = ()) -> list[Words]:
         """Ask for shares, and return the sums."""
@@ -206,7 +201,6 @@ def summed(
         exchange.add(n, words)
         keep += [here[n]] if keeps else []
     came = np.array([n in exchange.server.came for n in sealed], np.bool_)
-    total.gone = exchange.silent
     sent = Updates(places[left[came]], {}, weights[came], {n: c[came] for n, c in stats.items()})
     of = asked.kept, asked.stages, {*usual[1]}, aside, bool(came.all())
     return Sent(sent, left[came], *of, summed=total), keep

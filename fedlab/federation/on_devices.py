@@ -110,6 +110,8 @@ class Sent:
     error : Exception, optional
     summed : SummedUnderMasks, optional
         Where devices have added their updates to a sum already, and `updates` are without blocks.
+    forms : mapping of str to (int, str)
+        Width and dtype of each block before it went through the stages.
     """
 
     updates: Updates
@@ -122,6 +124,7 @@ class Sent:
     hopeless: bool = False
     error: Exception | None = None
     summed: SummedUnderMasks | None = None
+    forms: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 class Where(Protocol):
@@ -215,9 +218,10 @@ def reported(asked: Asked, part: Trained, weights: F64) -> Sent:
         raise TypeError(f"{who} gave {shown(sent)} as updates; give what it got, or a changed copy")
     at = At(plan.seed, asked.number, asked.devices, messages=asked.messages)
     sent = asked.wire.narrowed(sent, buffers)
+    forms = {name: (block.shape[1], block.dtype.str) for name, block in sent.blocks.items()}
     sent, stages, kept = plan.chain.apply(asked.stages, sent, kept, at)
     averaged = sent.stats.keys() - stats.keys()  # what the algorithm added is averaged for it
-    return Sent(sent, part.places, kept, stages, set(averaged), *none)
+    return Sent(sent, part.places, kept, stages, set(averaged), *none, forms=forms)
 
 
 def _whole(asked: Asked, part: Trained) -> bool:

@@ -408,9 +408,10 @@ def _cost(drawn: Selected, came: _Came, seconds: F64, received: float) -> dict[s
         joules += view.fleet.column("watts", fate.lost) @ fate.busy
         energy = {"joules_estimate": float(joules)}
     if came.secure is not None:
-        ledger, dropped = came.secure.exchange.ledger, (came.secure.absent, came.secure.gone)
+        ledger, dropped = came.secure.exchange.ledger, len(came.secure.absent)
+        dropped += len(came.secure.gone)
         received, up = received + ledger.down, ledger.up
-        lost = {**lost, "dropped": lost.get("dropped", 0.0) + sum(map(len, dropped))}
+        lost = {**lost, "dropped": lost.get("dropped", 0.0) + dropped}
     return {
         "bytes_down": float(received) + lost.get("bytes_down_lost", 0.0),
         "bytes_up": float(up) + lost.get("bytes_up_lost", 0.0),

@@ -56,6 +56,31 @@ def sampled_ranks(scores: F64, item: I64, free: Bool, count: int = 99, seed: int
     return full_ranks(scores, item, few)
 
 
+def leave_one_out(
+    scores: F64, item: I64, free: Bool, k: int = 10, count: int = 99, seed: int = 0
+) -> dict[str, F64]:
+    """Return each user's hit (HR@k) and gain (nDCG@k), among all items and among a sample, (u,).
+
+    Parameters
+    ----------
+    scores, item, free
+        See `full_ranks`.
+    k : int
+    count, seed : int
+        Others in the sample, and how they are drawn (see `sampled_ranks`).
+
+    Examples
+    --------
+    >>> scores, free = np.array([[3.0, 2.0, 1.0]]), np.array([[True, True, True]])
+    >>> leave_one_out(scores, np.array([1]), free, k=1, count=1, seed=1)["HR, of all"]
+    array([0.])
+    """
+    ranks = {f"{count + 1}": sampled_ranks(scores, item, free, count, seed)}
+    ranks["all"] = full_ranks(scores, item, free)
+    told = {f"HR, of {of}": hits(ranks[of], k) for of in ranks}
+    return told | {f"nDCG, of {of}": gains(ranks[of], k) for of in ranks}
+
+
 def _check(scores: F64, item: I64, free: Bool) -> None:
     """Refuse what gives ranks that say nothing: no comparison with NaN holds, so it would be 1."""
     if free.shape != scores.shape or item.shape != scores.shape[:1]:

@@ -255,9 +255,12 @@ class SumExchange:
     server : SummingServer
     ledger : Ledger
         Every message, by place.
+    silent : list of int
+        Those of which numbers came, and no shares.
     """
 
     def __init__(self, graph: Graph, threshold: int, bits: Sequence[int]) -> None:
+        self.silent = list[int]()
         holders = min((len(near) + 1 for near in graph), default=0)
         if not max(holders / 2, 1) < threshold <= holders:
             raise ThresholdError(

@@ -151,8 +151,6 @@ class SummedUnderMasks:
     exchange : SecureExchange
     absent : (b,) int array
         Devices of the federation that drop out before they send.
-    gone : list of int
-        Devices that drop out after it, as places in the cohort.
     count : int
         Devices that exchange keys.
 
@@ -179,7 +177,7 @@ class SummedUnderMasks:
         before, after, _ = np.split(drops, np.rint(np.cumsum(how.drops) * sure).astype(int))
         self.exchange: Any = through(ring(count, near, order), threshold, (fixed.bits, 64))
         self._least = getattr(fixed, "survivors", 0)
-        self.fixed, self.absent, self.gone = fixed, places[before], after.tolist()
+        self.fixed, self.absent, self._after = fixed, places[before], after.tolist()
         self._at = {place: at for at, place in enumerate([*places.tolist(), *lost])}
         self.count = count
         self._widths, self._told = dict[str, int](), list[str]()
@@ -204,6 +202,11 @@ class SummedUnderMasks:
         self._coded = sent.coded
 
     @property
+    def gone(self) -> list[int]:
+        """Devices that drop out after they sent, as places in the cohort."""
+        return [*self._after, *self.exchange.silent]
+
+    @property
     def counts(self) -> list[int]:
         """How many numbers each device sends, and tells."""
         return [sum(self._widths.values()), len(self._told)]
@@ -218,7 +221,7 @@ class SummedUnderMasks:
         """
         if (came := len(self.exchange.server.came)) < self._least:
             raise ThresholdError(f"noise counts on {self._least} devices, and {came} sent theirs")
-        words, told = self.exchange.finish(self.gone)
+        words, told = self.exchange.finish(self._after)
         spare = 32 - self.fixed.bits
         total = ((words << np.uint32(spare)).view(np.int32) >> spare) * self.fixed.step
         parts = np.split(total, np.cumsum([*self._widths.values()], dtype=np.intp))

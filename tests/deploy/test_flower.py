@@ -156,13 +156,52 @@ def test_a_run_goes_on_after_superlink_was_killed(bed, made, tmp_path):
     federation.round()
     assert len(federation.history.remarks()) >= 3
     bed.start_superlink()
-    bed.connect()
-    bed.wait()
+    bed.wait()  # the link has come anew by itself
+    report = federation.round()
+    assert report.measures["devices"] == 3
     again = bed.federation(EXPERIMENT, patience=PATIENCE, way="fedper")
     again.run_to(2, path)
     together = EXPERIMENTS["federation"](here(made), way="fedper")
     together.run(2)
     assert again.parameters.tobytes() == together.parameters.tobytes()
+
+
+LIMITED = """
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from fedlab.deploy import superlink
+
+superlink.limit()
+store = SqlObjectStore(":memory:", verify=False)
+store.initialize()
+
+def tree(count):
+    parts = [ObjectTree(object_id=f"{n:064x}") for n in range(count)]
+    return ObjectTree(object_id="f" * 64, children=parts)
+
+most = superlink.LARGEST // superlink.CHUNK
+assert len(store.preregister(1, tree(most))) == most + 1
+store.put("f" * 64, bytes(superlink.CHUNK))
+store.clear()
+for refused in (
+    lambda: store.preregister(1, tree(4 * most)),
+    lambda: store.put("f" * 64, bytes(2 * superlink.CHUNK)),
+):
+    try:
+        refused()
+    except ValueError as error:
+        print(error)
+assert len(store) == 0
+"""
+
+
+def test_superlink_refuses_a_message_that_is_larger_than_ours(bed):
+    command = [str(flower() / "python"), "-c", LIMITED]
+    done = subprocess.run(command, env=bed.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    objects, size = done.stdout.splitlines()
+    assert objects == "a message of more than 60 objects; 268,435,456 bytes may be"
+    assert size == "an object of 10,485,760 bytes; 5,242,880 may be"
 
 
 def test_the_command_line_reaches_a_bed(bed, made, capsys, tmp_path):

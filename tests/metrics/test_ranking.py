@@ -16,6 +16,7 @@ from fedlab.metrics.ranking import (
     full_ranks,
     gains,
     hits,
+    leave_one_out,
     sampled_hits,
     sampled_ranks,
 )
@@ -124,3 +125,16 @@ def test_an_index_of_items_gives_the_same_lists():
     for user in range(40):
         found = index.search(users[user], 10, where=FREE[user])
         assert found.keys.ravel().tolist() == lists[user].tolist()
+
+
+def test_leaving_one_out_gives_all_measures_of_each_user():
+    draw = np.random.default_rng(3)
+    scores, item = draw.normal(size=(7, 400)), draw.integers(0, 400, 7)
+    free = draw.random((7, 400)) < 0.9
+    free[np.arange(7), item] = True
+    found = leave_one_out(scores, item, free, k=20, count=199, seed=4)
+    full, few = full_ranks(scores, item, free), sampled_ranks(scores, item, free, 199, seed=4)
+    assert found["HR, of all"].tolist() == (full <= 20).tolist()
+    assert found["HR, of 200"].tolist() == (few <= 20).tolist()
+    np.testing.assert_array_equal(found["nDCG, of 200"], gains(few, 20))
+    assert [*found] == ["HR, of 200", "HR, of all", "nDCG, of 200", "nDCG, of all"]

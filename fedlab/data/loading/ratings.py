@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from fedlab.data.loading.registry import Origin, source
 from fedlab.data.loading.standins import either
 from fedlab.data.tables.values import Dataset
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = ("user", "item", "rating", "time")
 _DECADES = np.arange(1930, 2000, 10)
 
 
@@ -31,7 +36,7 @@ class Ratings:
         Users 0 ... users - 1; items as places in `titles`.
     rating : (n,) float64 array
     time : (n,) int64 array
-        In seconds.
+        In seconds, or as places in order.
     titles : tuple of str
     content : (items, c) float32 array
         What is known of each item; rows of length one.
@@ -68,8 +73,55 @@ class Ratings:
                 f"users {self.user.min()} ... and items {self.item.min()} ... {self.item.max()} "
                 f"were given; users count from 0, and items are places among {items} titles"
             )
-        for name in ("user", "item", "rating", "time", "content"):
+        for name in (*_COLUMNS, "content"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, name: str = "ratings of one's own") -> Ratings:
+        """Return the ratings that stand in a table.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Columns ``user`` and ``item``, names or numbers; where they are there, ``rating`` (else
+            1) and ``time``, whatever can be sorted (else the order of the lines).
+        name : str
+            Of its origin.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or a value is.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> ratings = Ratings.of(pd.DataFrame({"user": ["eve", "bob"], "item": ["Heat", "Big"]}))
+        >>> ratings.user, ratings.titles
+        (array([1, 0]), ('Big', 'Heat'))
+        """
+        import pandas as pd
+
+        if odd := sorted({"user", "item"} - {*table.columns}):
+            raise ValueError(f"the table has no column {odd[0]!r}; it needs user and item")
+        usual = {"rating": np.ones(len(table)), "time": np.arange(len(table))}
+        whole = table.assign(**{n: c for n, c in usual.items() if n not in table})[[*_COLUMNS]]
+        if (lost := whole.isna()).any(axis=None):
+            line, column = np.argwhere(lost.to_numpy())[0]
+            raise ValueError(f"line {line} of the table has no {whole.columns[column]}; drop it")
+        (user, _), (item, titles), (time, _) = (
+            pd.factorize(whole[column], sort=True) for column in ("user", "item", "time")
+        )
+        digest = hashlib.sha256(pd.util.hash_pandas_object(whole, index=False).to_numpy().tobytes())
+        return cls(
+            user=user.astype(np.int64),
+            item=item.astype(np.int64),
+            rating=whole.rating.to_numpy(np.float64),
+            time=time.astype(np.int64),
+            titles=tuple(map(str, titles)),
+            content=np.zeros((len(titles), 0), np.float32),
+            origin=Origin(name, "", digest.hexdigest(), len(table), "", ""),
+        )
 
     def __len__(self) -> int:
         return len(self.user)

@@ -81,12 +81,12 @@ def implicit_als(
     """
     items = generator(seed, Purpose.INITIAL).normal(0, 0.1, (liked.shape[1], size))
     for _ in range(turns):
-        users = fitted(liked, items, alpha, l2)
-        items = fitted(liked.T, users, alpha, l2)
-    return np.asarray(fitted(had, items, alpha, l2) @ items.T)
+        users = least_squares(liked, items, alpha, l2)
+        items = least_squares(liked.T, users, alpha, l2)
+    return np.asarray(least_squares(had, items, alpha, l2) @ items.T)
 
 
-def fitted(table: Bool, others: Array, alpha: float, l2: float) -> F64:
+def least_squares(table: Bool, others: Array, alpha: float, l2: float) -> F64:
     """Return the vector of each row of a table that is best, given those of its columns.
 
     They solve (sum over chosen y y' + alpha * sum over all y y' + l2) x = sum over chosen y.

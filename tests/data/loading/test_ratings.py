@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedlab.data import DataUnavailable, Origin, Ratings, load_movielens, load_ratings
@@ -96,3 +98,29 @@ def test_where_it_cannot_be_had_ratings_are_made_up_and_it_is_said(
         again = load_ratings()
     assert (made.item == again.item).all()
     assert made.origin == again.origin
+
+
+def test_a_table_of_one_s_own() -> None:
+    days = pd.to_datetime(["2024-05-02", "2024-05-01", "2023-01-01"])
+    table = pd.DataFrame({"user": ["b", "b", "a"], "item": [30, 7, 30], "time": days, "age": 3})
+    ratings = Ratings.of(table)
+    assert ratings.user.tolist() == [1, 1, 0]
+    assert ratings.item.tolist() == [1, 0, 1]
+    assert ratings.titles == ("7", "30")
+    assert ratings.rating.tolist() == [1, 1, 1]
+    assert ratings.latest().tolist() == [True, False, True]
+    assert Ratings.of(table.assign(rating=[1, 2, 3])).rows(liked=False).y.tolist() == [1, 2, 3]
+    assert Ratings.of(table.drop(columns="time")).latest().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"user": [1], "items": [1]}, "no column 'item'; it needs user and item"),
+        ({"user": [1, 1], "item": [2, None]}, "line 1 of the table has no item; drop it"),
+        ({"user": [1], "item": [2], "rating": [np.nan]}, "line 0 of the table has no rating"),
+    ],
+)
+def test_a_table_that_lacks_something_is_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Ratings.of(pd.DataFrame(table))

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from fedlab.workbench.experiments import implicit_als, item_neighbours
-from fedlab.workbench.experiments.recommenders import fitted
+from fedlab.workbench.experiments.recommenders import least_squares
 
 DRAW = np.random.default_rng(0)
 CHOSEN = DRAW.random((14, 8)) < np.linspace(0.8, 0.2, 8)
@@ -58,7 +58,7 @@ def loss(users: np.ndarray, items: np.ndarray, table: np.ndarray = CHOSEN) -> fl
 
 def test_fitted_vectors_have_the_least_loss() -> None:
     items = DRAW.normal(size=(8, 3))
-    found = fitted(CHOSEN, items, ALPHA, L2)
+    found = least_squares(CHOSEN, items, ALPHA, L2)
     for x, line in zip(found, CHOSEN, strict=True):
         least = minimize(lambda p, line=line: loss(p[None], items, line[None]), np.zeros(3))
         np.testing.assert_allclose(x, least.x, atol=1e-5)
@@ -67,9 +67,9 @@ def test_fitted_vectors_have_the_least_loss() -> None:
 def test_each_turn_lowers_the_loss() -> None:
     items, losses = DRAW.normal(size=(8, 3)), []
     for _ in range(4):
-        users = fitted(CHOSEN, items, ALPHA, L2)
+        users = least_squares(CHOSEN, items, ALPHA, L2)
         losses.append(loss(users, items))
-        items = fitted(CHOSEN.T, users, ALPHA, L2)
+        items = least_squares(CHOSEN.T, users, ALPHA, L2)
         losses.append(loss(users, items))
     assert (np.diff(losses) < 0).all()
 
@@ -81,8 +81,8 @@ def test_scores_are_those_of_a_stationary_point() -> None:
     left, values, right = np.linalg.svd(scores)
     # A product of rank 2 has the least |x|^2 + |y|^2 where both share its singular values.
     users, items = left[:, :2] * np.sqrt(values[:2]), right[:2].T * np.sqrt(values[:2])
-    np.testing.assert_allclose(fitted(CHOSEN, items, ALPHA, L2), users, atol=1e-6)
-    np.testing.assert_allclose(fitted(CHOSEN.T, users, ALPHA, L2), items, atol=1e-6)
+    np.testing.assert_allclose(least_squares(CHOSEN, items, ALPHA, L2), users, atol=1e-6)
+    np.testing.assert_allclose(least_squares(CHOSEN.T, users, ALPHA, L2), items, atol=1e-6)
     again, other = (implicit_als(CHOSEN, HAD, **about | {"seed": s}, turns=1) for s in (3, 4))
     assert again.shape == HAD.shape
     assert np.abs(again - other).max() > 1e-3
