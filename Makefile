@@ -50,12 +50,12 @@ docs: .venv/.docs
 	$(PY) -m sphinx -q -W --keep-going -d .cache/docs $(P) docs reports/docs
 	@echo "The pages stand in reports/docs/index.html."
 
-## test      check style and types, and run all tests
+## test      check style and types, and run all tests (in two processes; P='-n 0': in one)
 test: .venv/.test .venv-flower/.done
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
-	$(PY) -m pytest $(if $(FEDLAB_CI),-p tests.no_skips) $(P)
+	$(PY) -m pytest -n 2 --dist loadfile $(if $(FEDLAB_CI),-p tests.no_skips) $(P)
 
 ## flower    make .venv-flower: Flower, for a real network (see docs/take_it_to_a_network.md)
 flower: .venv-flower/.done

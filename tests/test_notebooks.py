@@ -226,7 +226,7 @@ def test_plain_papermill_runs_it(path, tmp_path):
     given = json.dumps(SMALL[path.stem])
     command = [sys.executable, "-m", "papermill", path, out, "--no-progress-bar", "-y", given]
     done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=300
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     node = read(out)
