@@ -51,8 +51,15 @@ def exists(name: str) -> bool:
     try:
         resolve_name(name)
     except (AttributeError, ImportError):
-        return _is_annotated(name)
+        return _is_annotated(name) or _is_of_flower(name)
     return True
+
+
+def _is_of_flower(name: str) -> bool:
+    """Whether it is a module that can be imported in Flower's environment alone."""
+    *room, module = name.split(".")
+    path = ROOT.joinpath(*room, f"{module}.py")
+    return room == ["fedlab", "deploy"] and path.exists() and "from flwr" in path.read_text()
 
 
 def _is_annotated(name: str) -> bool:
