@@ -56,10 +56,11 @@ def exists(name: str) -> bool:
 
 
 def _is_of_flower(name: str) -> bool:
-    """Whether it is a module that can be imported in Flower's environment alone."""
-    *room, module = name.split(".")
-    path = ROOT.joinpath(*room, f"{module}.py")
-    return room == ["fedlab", "deploy"] and path.exists() and "from flwr" in path.read_text()
+    """Whether a module, or a name in one, can be imported in Flower's environment alone."""
+    *room, module = name.split(".")[:3]
+    path, rest = ROOT.joinpath(*room, f"{module}.py"), name.split(".")[3:]
+    text = path.read_text() if room == ["fedlab", "deploy"] and path.exists() else ""
+    return "from flwr" in text and all(f"def {part}(" in text for part in rest)
 
 
 def _is_annotated(name: str) -> bool:
