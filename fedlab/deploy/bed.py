@@ -209,7 +209,7 @@ class TestBed:
         return str(done.stdout)
 
     def connect(self) -> None:
-        """Open a link: at first, and after SuperLink was started again."""
+        """Open a link to SuperLink; where that is started again, the link comes anew by itself."""
         nodes = dict(zip(self.ids, self.told["numbers"], strict=True))
         flwr = str(self.commands / "flwr")
         self.link = FlowerLink(self.folder, nodes, flwr, self.environment, self.patience)

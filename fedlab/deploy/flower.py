@@ -136,7 +136,7 @@ class FlowerLink:
         future: Future[Any] = Future()
         with self._lock:
             if self._door.closed and not self._ended and time.monotonic() > self._again:
-                with suppress(RuntimeError):  # the message is going to say that it is gone
+                with suppress(OSError, RuntimeError):  # the message says that it is gone
                     self._connect()
                 self._again = time.monotonic() + _AGAIN
             number = next(self._numbers)

@@ -17,6 +17,7 @@ from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import Origin, source
 from fedlab.data.loading.standins import either
+from fedlab.data.tables.reading import frame_sha256
 from fedlab.data.tables.values import Dataset
 
 if TYPE_CHECKING:
@@ -112,7 +113,6 @@ class Ratings:
         (user, _), (item, titles), (time, _) = (
             pd.factorize(whole[column], sort=True) for column in ("user", "item", "time")
         )
-        digest = hashlib.sha256(pd.util.hash_pandas_object(whole, index=False).to_numpy().tobytes())
         return cls(
             user=user.astype(np.int64),
             item=item.astype(np.int64),
@@ -120,7 +120,7 @@ class Ratings:
             time=time.astype(np.int64),
             titles=tuple(map(str, titles)),
             content=np.zeros((len(titles), 0), np.float32),
-            origin=Origin(name, "", digest.hexdigest(), len(table), "", ""),
+            origin=Origin(name, "", frame_sha256(whole), len(table), "", ""),
         )
 
     def __len__(self) -> int:

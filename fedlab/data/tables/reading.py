@@ -156,7 +156,7 @@ def read_table(
     parts = {one: np.asarray(part) for (use, one), part in made.items() if use == "x"}
     table = pd.DataFrame({**parts, label: frame[label].to_numpy()})
     path = Path(data) if isinstance(data, str | Path) else None
-    digest = _frame_sha256(table) if path is None else _file_sha256(path)
+    digest = frame_sha256(table) if path is None else _file_sha256(path)
     return Table(
         frame=table,
         label=label,
@@ -339,7 +339,8 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _frame_sha256(frame: pd.DataFrame) -> str:
+def frame_sha256(frame: pd.DataFrame) -> str:
+    """Return a digest of a table in memory: of its columns' names and its values."""
     from pandas.util import hash_pandas_object
 
     digest = hashlib.sha256("\0".join(frame.columns).encode())
