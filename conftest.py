@@ -1,14 +1,19 @@
-"""What takes torch is left out where it is missing, and the reason is said."""
+"""What tests and examples share: what is left out, with the reason, and no figure left behind.
 
+What takes torch is left out where it is missing.
+"""
+
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
+from tests.apart import OF_FLOWER
+
 MISSING = find_spec("torch") is None
 #: Its examples can't be looked for: it can't be imported.
 OF_TORCH = ["fedlab/models/torch_language.py"] if MISSING else []
-#: What runs where Flower is, in an environment of its own.
-OF_FLOWER = [f"fedlab/deploy/{name}.py" for name in ("app", "keys", "superlink")]
 collect_ignore = [*OF_TORCH, *OF_FLOWER]
 
 
@@ -22,3 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         text = item.dtest.docstring if isinstance(item, pytest.DoctestItem) else None
         if "from torch import" in (text or "") and MISSING:
             item.add_marker(without)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left() -> Iterator[None]:
+    """Close what a test drew: pyplot's list of figures is the process's, which tests share."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

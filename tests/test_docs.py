@@ -15,6 +15,7 @@ from pkgutil import resolve_name
 import pytest
 
 from fedlab.workbench.batch.cli import _joined, _parser
+from tests.apart import OF_FLOWER
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Backticked, once or twice: `fedlab.x.Y`, also with a call behind it.
@@ -58,9 +59,8 @@ def exists(name: str) -> bool:
 def _is_of_flower(name: str) -> bool:
     """Whether a module, or a name in one, can be imported in Flower's environment alone."""
     *room, module = name.split(".")[:3]
-    path, rest = ROOT.joinpath(*room, f"{module}.py"), name.split(".")[3:]
-    text = path.read_text() if room == ["fedlab", "deploy"] and path.exists() else ""
-    return "from flwr" in text and all(f"def {part}(" in text for part in rest)
+    file, rest = "/".join([*room, f"{module}.py"]), name.split(".")[3:]
+    return file in OF_FLOWER and all(f"def {part}(" in (ROOT / file).read_text() for part in rest)
 
 
 def _is_annotated(name: str) -> bool:

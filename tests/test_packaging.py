@@ -24,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import fedlab
+from tests.apart import OF_FLOWER
 from tests.registry import need_registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,14 +208,10 @@ def test_what_is_imported_is_named(part):
     ]
     assert files
     # Torch's own classes, and what runs where Flower is: these are imported where used.
-    apart = {
-        ROOT / "fedlab/models/torch_language.py": {"torch"},
-        ROOT / "fedlab/deploy/app.py": {"flwr"},
-        ROOT / "fedlab/deploy/keys.py": {"cryptography"},
-    }
+    apart = {"fedlab/models/torch_language.py": "torch", **OF_FLOWER}
     for file in files:
         loaded, used = imports(file)
-        loaded -= apart.get(file, set())
+        loaded.discard(apart.get(file.relative_to(ROOT).as_posix(), ""))
         for module in loaded | used:
             # What is not installed here has a distribution of its own name.
             (owner,) = set(map(canonicalize_name, owners.get(module, [module])))

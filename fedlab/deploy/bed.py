@@ -25,6 +25,7 @@ from typing import Any
 from fedlab.core.extras import flower, missing
 from fedlab.core.validation import positive
 from fedlab.deploy.flower import FlowerLink
+from fedlab.deploy.messages import Id
 from fedlab.deploy.searching import RemoteResponding
 from fedlab.deploy.server import deployed, respondents
 from fedlab.device.device import Device
@@ -47,7 +48,6 @@ flwr_clientapp()
 """,
     "flower-superlink": "from fedlab.deploy.superlink import main\n\nmain()\n",
 }
-Id = int | str
 
 
 class TestBed:

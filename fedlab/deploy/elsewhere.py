@@ -21,7 +21,9 @@ from fedlab.core.typing import F64, Array
 from fedlab.core.validation import shown
 from fedlab.deploy.messages import (
     OTHER_FORM,
+    Id,
     MessageError,
+    Tree,
     block_in,
     digest,
     form_in,
@@ -43,8 +45,6 @@ from fedlab.updates.stages import At
 #: Under which names devices keep, at their nodes, what they keep.
 _AT_NODES = "kept at nodes"
 _TOLD = {"rows", "epochs", "steps", "loss", "rate"}
-Id = int | str
-Tree = dict[str, Any]
 
 
 class Link(Protocol):
@@ -95,16 +95,19 @@ class Elsewhere:
 
     def asked(self, kind: str, messages: Mapping[Id, Tree]) -> dict[Id, Tree | str]:
         """Return what devices answer, or in words why there is no answer to believe."""
-        sent, answers, began = {}, dict[Id, Tree | str](), time.monotonic()
+        sent, answers = {}, dict[Id, Tree | str]()
         for device, said in messages.items():
             nonce = os.urandom(16).hex()
             who = {"place": self._ids.index(device), "count": len(self._ids), "nonce": nonce}
             data = packed({**self._base, **said, **who})
-            sent[device] = nonce, len(data), self._link.send(device, kind, data)
-        for device, (nonce, size, future) in sent.items():
+            began = time.monotonic()
+            sent[device] = nonce, len(data), began, self._link.send(device, kind, data)
+        # What a link takes to send at all is no node's time.
+        until = time.monotonic() + self.patience
+        for device, (nonce, size, began, future) in sent.items():
             data = b""
             try:
-                data = future.result(max(0.0, began + self.patience - time.monotonic()))
+                data = future.result(max(0.0, until - time.monotonic()))
                 answers[device] = _believed(unpacked(data), nonce)
             except Late:
                 answers[device] = f"no answer within {self.patience:g} seconds"

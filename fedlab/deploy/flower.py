@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from fedlab.deploy.messages import LARGEST
+from fedlab.deploy.messages import LARGEST, Id
 from fedlab.files.atomic import write_bytes
 
 #: The bundle that Flower hands to every node: it names what is there already.
@@ -78,7 +78,7 @@ class FlowerLink:
     def __init__(
         self,
         folder: Path,
-        nodes: Mapping[int | str, int],
+        nodes: Mapping[Id, int],
         flwr: str,
         environment: Mapping[str, str],
         patience: float,
@@ -114,13 +114,15 @@ class FlowerLink:
         if not came:
             raise RuntimeError(f"Flower starts no run: {said}")
         [self._door] = came
+        if self._ended:  # by who did not wait for this
+            self._door.close()
         Thread(target=self._listen, args=came, daemon=True, name="fedlab door").start()
 
     @property
-    def devices(self) -> Sequence[int | str]:
+    def devices(self) -> Sequence[Id]:
         return list(self._nodes)
 
-    def online(self) -> list[int | str]:
+    def online(self) -> list[Id]:
         """Return the devices whose nodes Flower knows to be there; none if SuperLink is gone."""
         try:
             there = set(self._ask({"kind": "nodes"}).result(self._patience)["nodes"])
@@ -128,7 +130,7 @@ class FlowerLink:
             there = set()
         return [device for device, node in self._nodes.items() if str(node) in there]
 
-    def send(self, device: int | str, kind: str, data: bytes) -> Future[bytes]:
+    def send(self, device: Id, kind: str, data: bytes) -> Future[bytes]:
         asked = {"kind": kind, "node": str(self._nodes[device]), "patience": self._patience}
         return self._ask(asked, data)
 

@@ -26,6 +26,8 @@ from fedlab.updates import Updates
 from fedlab.updates.codecs import Codec, ErrorFeedback
 from fedlab.updates.stages import At
 
+Id = int | str
+Tree = dict[str, Any]
 #: Bytes of a message, at most; and those around its arrays, as a rule.
 LARGEST, AROUND = 1 << 28, 1 << 13
 #: Packages on which bits depend.
@@ -52,7 +54,7 @@ def packed(tree: Mapping[str, Any]) -> bytes:
     return MESSAGE.to_bytes({"said": said}, arrays)
 
 
-def unpacked(data: bytes, most: int = LARGEST) -> dict[str, Any]:
+def unpacked(data: bytes, most: int = LARGEST) -> Tree:
     """Return what a message says.
 
     Raises

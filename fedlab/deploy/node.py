@@ -19,14 +19,15 @@ import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fedlab.core.threads import one_blas_thread
 from fedlab.core.validation import read_only, require
 from fedlab.deploy.messages import (
+    Id,
     MessageError,
+    Tree,
     blocks_out,
     differing,
     digest,
@@ -53,7 +54,6 @@ from fedlab.updates.stages import At
 KEPT = FileKind(b"FEDLABKP", "file of what a device keeps", ValueError)
 #: So many rounds of what a device keeps stay in files, for a server that goes back to a checkpoint.
 _BACK = 16
-Tree = dict[str, Any]
 
 
 def experiment_of(path: str | os.PathLike[str]) -> Callable[..., Federation]:
@@ -246,7 +246,7 @@ def among(device: Device, count: int, place: int) -> list[Device]:
     if not 0 <= place < count <= 1 << 20:
         raise MessageError(f"place {place} of {count} devices")
     if isinstance(device.id, int):
-        names: list[int | str] = [device.id - place + n for n in range(count)]
+        names: list[Id] = [device.id - place + n for n in range(count)]
     else:
         names = [n if n < place else f"{device.id}/{n:07d}" for n in range(count)]
     of = device.index

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlab.deploy.messages import Id
 from fedlab.device.device import Device
 from fedlab.device.profile import Profile
 
@@ -14,7 +15,7 @@ from fedlab.device.profile import Profile
 class _IndexElsewhere:
     """An index's form, without a row."""
 
-    def __init__(self, device: int | str, dimensions: int, metric: Any) -> None:
+    def __init__(self, device: Id, dimensions: int, metric: Any) -> None:
         self.dimensions, self.metric, self._device = dimensions, metric, device
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +47,7 @@ class Remote(Device):
     # Device's own __init__ is not called: it takes an index.
     def __init__(
         self,
-        id: int | str,
+        id: Id,
         *,
         rows: int,
         dimensions: int,

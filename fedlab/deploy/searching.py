@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.validation import read_only
-from fedlab.deploy.messages import AROUND, MessageError, packed, unpacked
+from fedlab.deploy.messages import AROUND, Id, MessageError, Tree, packed, unpacked
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.commitment import Commitment
 from fedlab.search.describing import Describe, Described
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 from fedlab.search.respondent import Responding
 
-Tree = dict[str, Any]
 #: Text that a device may give of one row, at most.
 _TEXT = 1 << 16
 _WHOLE = "over a network queries travel whole; take query='f32'"
@@ -38,7 +37,7 @@ class RemoteResponding:
     """
 
     def __init__(
-        self, id: int | str, dimensions: int, metric: str, send: Callable[[bytes], bytes]
+        self, id: Id, dimensions: int, metric: str, send: Callable[[bytes], bytes]
     ) -> None:
         self.id, self.dimensions, self.metric, self._send = id, dimensions, metric, send
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlab.core.validation import positive
-from fedlab.deploy.elsewhere import Elsewhere, Id, Link, Tree
-from fedlab.deploy.messages import differing, versions
+from fedlab.deploy.elsewhere import Elsewhere, Link
+from fedlab.deploy.messages import Id, Tree, differing, versions
 from fedlab.deploy.node import experiment_digest, experiment_of
 from fedlab.deploy.remote import Remote
 from fedlab.deploy.searching import RemoteResponding

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedlab.core.typing import Array
-from fedlab.deploy.messages import OTHER_FORM, form_in, refuse_aside
+from fedlab.deploy.messages import OTHER_FORM, Tree, form_in, refuse_aside
 from fedlab.device.states import DeviceStates
 from fedlab.federation.checkpoint import flattened, unflattened
 from fedlab.federation.on_devices import Asked, Sent, weights_of
@@ -40,7 +40,6 @@ from fedlab.updates.secure import TOLD, told_of, whole_words
 from fedlab.updates.stages import At
 
 SUMMAND = FileKind(b"FEDLABSU", "file of a sum under masks", ValueError)
-Tree = dict[str, Any]
 Read = Callable[[int, Tree], Any]
 #: ``ask(kind, messages, read)``: what was read of devices' answers, by their places in the sum.
 Ask = Callable[[str, Mapping[int, Tree], Read], dict[int, Any]]
