@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from fedlab.core.validation import read_only
 from fedlab.deploy.messages import AROUND, Id, MessageError, Tree, packed, unpacked
 from fedlab.index.ingest import KEY_LIMIT
 from fedlab.search.commitment import Commitment
 from fedlab.search.describing import Describe, Described
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
+from fedlab.search.queries import PackedQueries
 from fedlab.search.respondent import Responding
 
 #: Text that a device may give of one row, at most.
 _TEXT = 1 << 16
-_WHOLE = "over a network queries travel whole; take query='f32'"
 
 
 class RemoteResponding:
@@ -50,11 +49,9 @@ class RemoteResponding:
         return told
 
     def ask(self, question: Question) -> Answer:
-        if question.sent_as != "f32":
-            raise ValueError(_WHOLE)
-        asked: Tree = {"queries": question.queries, "k": question.k, "metric": question.metric}
-        count, k = len(question.queries), question.k
-        asked["where"] = question.where
+        count, k = len(question.sent), question.k
+        asked: Tree = {"k": k, "metric": question.metric, "where": question.where}
+        asked["queries"] = vars(question.sent)
         told = self._sent("ask", question.bytes_of(count * k), question.nonce, **asked)
         counts = told["counts"].astype(np.int64)
         if counts.shape != (count,) or not ((counts >= 0) & (counts <= k)).all():
@@ -71,7 +68,9 @@ class RemoteResponding:
         return Shown(bytes.fromhex(told["nonce"]), told["rows"])
 
     def measure(self, request: Remeasure) -> Remeasured:
-        raise ValueError(_WHOLE)
+        asked = {"queries": request.queries, "who": request.who, "keys": request.keys}
+        told = self._sent("measure", 8 * len(request.keys), request.nonce, **asked)
+        return Remeasured(bytes.fromhex(told["nonce"]), told["distances"])
 
     def describe(self, request: Describe) -> Described:
         most = len(request.keys) * len(request.columns) * _TEXT
@@ -91,13 +90,16 @@ def answered(device: Responding, asked: Tree) -> Tree:
     nonce, way = bytes.fromhex(asked["nonce"]), asked["way"]
     told: Tree = {"nonce": asked["nonce"]}
     if way == "ask":
-        of = read_only(asked["queries"]), asked["k"], asked["metric"], nonce
-        answer = device.ask(Question(*of, where=asked["where"]))
+        of = PackedQueries(**asked["queries"]), asked["k"], asked["metric"], nonce
+        answer = device.ask(Question(*of, asked["where"]))
         filled = np.arange(asked["k"]) < answer.counts[:, None]
         told |= {"counts": answer.counts.astype(np.uint32), "exact": answer.exact}
         told |= {"distances": answer.distances[filled], "keys": answer.keys[filled]}
     elif way == "show":
         told["rows"] = device.show(Request(asked["keys"], nonce)).rows
+    elif way == "measure":
+        request = Remeasure(asked["queries"], asked["who"], asked["keys"], nonce)
+        told["distances"] = device.measure(request).distances
     elif way == "describe":
         given = device.describe(Describe(asked["keys"], tuple(asked["columns"]), nonce)).columns
         text = {

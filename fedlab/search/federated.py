@@ -77,6 +77,7 @@ from fedlab.search.exchange import Exchange
 from fedlab.search.merging import Found, Gathered, copied
 from fedlab.search.messages import Answer, Question, Remeasure, Remeasured, Request, Shown
 from fedlab.search.options import Options
+from fedlab.search.queries import PackedQueries
 from fedlab.search.respondent import Respondent, Responding
 from fedlab.search.routing import Router
 
@@ -237,15 +238,16 @@ class FederatedSearch:
             require(member, "a device", "describe")
         wanted = as_vectors(queries, self.dimensions, "queries")
         as_lengths(wanted, self.metric, "queries")
-        asked, whom = self._options.sent(wanted, self.metric), self._options.whom(wanted)
+        sent, whom = self._options.sent(wanted, self.metric), self._options.whom(wanted)
+        asked = sent.decoded()
         ledger, aside = Ledger(self.devices), dict(self._refused)
         self._options.note(ledger)
         while True:
             run = _Run(self, max(k, self._options.rescore), where, aside, ledger)
             try:
                 parts = []
-                for part in _blocks(len(asked), len(self.devices) * run.k):
-                    found = run.answered(asked[part], None if whom is None else whom[part])
+                for part in _blocks(len(sent), len(self.devices) * run.k):
+                    found = run.answered(sent[part], None if whom is None else whom[part])
                     if self._options.rescore:
                         found = run.measured_again(wanted[part], found, k)
                     run.verify(wanted[part] if self._options.rescore else asked[part], found)
@@ -290,45 +292,44 @@ class _Run:
         self._round = 0
         self._loose: set[int] = set()
 
-    def answered(self, queries: F32, whom: Bool | None) -> Found:
+    def answered(self, sent: PackedQueries, whom: Bool | None) -> Found:
         """Return the answer to a block of queries; `whom` is who is asked, (q, m), if not all."""
         self._round = self._before
         k, devices = self.k, len(self._search.devices)
         many = self._search._options.ask or max(len(self._places), 1)
         first = min(self._search._first or first_asked(many, k), k)
-        gathered = Gathered.empty(devices, len(queries), first)
+        gathered = Gathered.empty(devices, len(sent), first)
         if whom is None:
-            question = self._question(queries, first)
+            question = self._question(sent, first)
             question.ready  # noqa: B018 - made once, before threads ask for it
             self._ask(dict.fromkeys(self._places, question), gathered, {})
         else:
             rows = {p: own for p in self._places if len(own := np.flatnonzero(whom[:, p]))}
-            questions = {p: self._question(queries[own], first) for p, own in rows.items()}
+            questions = {p: self._question(sent[own], first) for p, own in rows.items()}
             self._ask(questions, gathered, rows)
         found, unsure = gathered.merged(k)
         which = np.flatnonzero(unsure.any(axis=0))
         if len(which) and self._search._options.ask_again:
-            found.put(which, self._asked_again(queries, gathered, unsure, which))
+            found.put(which, self._asked_again(sent, gathered, unsure, which))
         if self._loose or not self._places or not self._search._options.exact:
             found.certified[:] = False
         if whom is not None:
             found.certified[:] &= whom[:, self._places].all(axis=1)
         return found
 
-    def _asked_again(self, queries: F32, gathered: Gathered, unsure: Bool, which: Places) -> Found:
+    def _asked_again(
+        self, sent: PackedQueries, gathered: Gathered, unsure: Bool, which: Places
+    ) -> Found:
         wide = gathered.widened(which, self.k)
         rows = {
             int(d): np.flatnonzero(unsure[d, which]) for d in np.flatnonzero(unsure.any(axis=1))
         }
-        questions = {
-            place: self._question(queries[which[own]], self.k) for place, own in rows.items()
-        }
+        questions = {place: self._question(sent[which[own]], self.k) for place, own in rows.items()}
         self._ask(questions, wide, rows)
         return wide.merged(self.k)[0]
 
-    def _question(self, queries: F32, k: int) -> Question:
-        options, metric = self._search._options, self._search.metric
-        return Question(read_only(queries), k, metric, os.urandom(16), options.query, self._where)
+    def _question(self, sent: PackedQueries, k: int) -> Question:
+        return Question(sent, k, self._search.metric, os.urandom(16), self._where)
 
     def _ask(
         self, questions: Mapping[int, Question], gathered: Gathered, rows: Mapping[int, Places]

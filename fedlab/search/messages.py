@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedlab.core.typing import F32, F64, I64, U64
+from fedlab.core.validation import read_only
 from fedlab.index.scan import Queries
 from fedlab.search.commitment import Opening
-from fedlab.search.queries import bytes_a_query
+from fedlab.search.queries import PackedQueries
 
 _HIT, _COUNT, _NONCE = 16, 4, 16
 
@@ -24,24 +25,26 @@ class Question:
 
     Attributes
     ----------
-    queries : (q, d) float32 array
-        Finite numbers, and read-only: all devices in this process are given the same array.
+    sent : PackedQueries
+        The queries as they travel.
     k : int
     metric : {"cosine", "inner", "l2sq"}
     nonce : bytes
         16 random bytes that the answer must repeat.
-    sent_as : {"f32", "f16", "bf16", "i8", "b1"}
-        In what the queries travel (see `fedlab.search.queries`); they are given decoded.
     where : str, optional
         Only rows that pass are meant (see `fedlab.index.filters`).
     """
 
-    queries: F32
+    sent: PackedQueries
     k: int
     metric: str
     nonce: bytes
-    sent_as: str = "f32"
     where: str | None = None
+
+    @cached_property
+    def queries(self) -> F32:
+        """What to search for, (q, d): read-only, as all devices in this process share it."""
+        return read_only(self.sent.decoded())
 
     @cached_property
     def ready(self) -> Queries:
@@ -51,8 +54,7 @@ class Question:
     @property
     def nbytes(self) -> int:
         """Bytes of the queries, filter, k and nonce."""
-        size = bytes_a_query(self.queries.shape[1], self.sent_as)
-        return len(self.queries) * size + len((self.where or "").encode()) + _COUNT + _NONCE
+        return self.sent.nbytes + len((self.where or "").encode()) + _COUNT + _NONCE
 
     def bytes_of(self, hits: int) -> int:
         """Return the bytes of an answer: distances and keys of all hits, counts and nonce."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from fedlab.core.ledger import Ledger
 from fedlab.core.typing import F32, Bool
-from fedlab.core.validation import one_of, read_only, whole_number, whole_or_none
-from fedlab.search.queries import QUERY_TYPES, pack
+from fedlab.core.validation import one_of, whole_number, whole_or_none
+from fedlab.search.queries import QUERY_TYPES, PackedQueries, pack
 from fedlab.search.routing import Router
 
 
@@ -60,11 +60,9 @@ class Options:
         """Whether devices search for what was asked."""
         return self.query == "f32"
 
-    def sent(self, queries: F32, metric: str) -> F32:
-        """Return the queries as devices decode them, read-only."""
-        if self.exact:
-            return read_only(queries)
-        return read_only(pack(queries, queries.shape[1], metric, self.query).decoded())
+    def sent(self, queries: F32, metric: str) -> PackedQueries:
+        """Return the queries as they travel."""
+        return pack(queries, queries.shape[1], metric, self.query)
 
     def whom(self, queries: F32) -> Bool | None:
         """Return who is asked what, (queries, devices); None where all are asked all."""

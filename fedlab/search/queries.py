@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlab.core.typing import F32
-from fedlab.core.validation import one_of
+from fedlab.core.typing import F32, Places
+from fedlab.core.validation import one_of, read_only
 from fedlab.index.encoding import DTYPES, codes_in, decode, encode, refuse_large, rounded
 from fedlab.index.ingest import as_lengths, as_vectors
 from fedlab.index.scan import METRICS
@@ -43,6 +43,10 @@ class PackedQueries:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def __getitem__(self, which: slice | Places) -> PackedQueries:
+        scales = None if self.scales is None else self.scales[which]
+        return PackedQueries(self.dtype, self.dimensions, self.codes[which], scales)
 
     @property
     def nbytes(self) -> int:
@@ -106,5 +110,6 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
         encoded = rounded(rows, dtype)
     else:
         encoded = encode(rows, dtype)
-    scales_of = encoded.get("scales")
-    return PackedQueries(dtype, dimensions, encoded["codes"], scales_of)  # type: ignore[arg-type]
+    # Devices in one process share them.
+    parts = {name: read_only(part) for name, part in encoded.items()}
+    return PackedQueries(dtype, dimensions, **parts)

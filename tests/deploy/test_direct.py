@@ -308,9 +308,16 @@ def test_search_is_certified_and_its_ledger_the_same(made):
     assert one.given["label"][0][0] == labels[one.asked[one.devices[0, 0]]]([one.keys[0, 0]])[0]
 
 
-def test_a_search_in_fewer_bits_is_refused(made):
+@pytest.mark.parametrize(("query", "rescore"), [("f16", 0), ("i8", 10), ("b1", 20)])
+def test_a_search_in_fewer_bits_is_that_of_one_process(made, query, rescore):
     federation = deployed(Direct(nodes(made)), EXPERIMENT)
-    apart = FederatedSearch(respondents(Direct(nodes(made)), federation), query="f16")
-    hits = apart.search(np.ones(64), 3)
-    assert all("query='f32'" in why for why in hits.set_aside.values())
-    assert len(hits.set_aside) == 3
+    devices = sorted(here(made), key=lambda device: str(device.id))
+    queries = devices[0].index.vectors[:20] + 0.1
+    one, other = (
+        FederatedSearch(of, query=query, rescore=rescore).search(queries, 5)
+        for of in (respondents(Direct(nodes(made)), federation), devices)
+    )
+    assert not one.set_aside
+    assert one.keys.tolist() == other.keys.tolist()
+    assert one.distances.tolist() == other.distances.tolist()
+    assert one.ledger.to_frame().equals(other.ledger.to_frame())

@@ -207,9 +207,12 @@ def test_an_answer_that_is_changed_after_it_was_given_changes_nothing() -> None:
     np.testing.assert_array_equal(hits.distances, before)
 
 
-def test_devices_cannot_write_to_the_queries_of_others() -> None:
+@pytest.mark.parametrize("of", [lambda q: q.queries, lambda q: q.sent.codes])
+def test_devices_cannot_write_to_the_queries_of_others(
+    of: Callable[[Question], NDArray[Any]],
+) -> None:
     def attack(answer: Answer, question: Question) -> Answer:
-        question.queries[:] = 0
+        of(question)[:] = 0
         return answer
 
     hits = searched(Hostile(attack), "none")
