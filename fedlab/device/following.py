@@ -42,7 +42,7 @@ def follow(
     key: Sealer | None = None,
     *,
     metric: Metric | None = None,
-    dtype: DType = "f32",
+    dtype: DType | None = None,
     batch: int = ROWS,
     overlap: float = 600.0,
 ) -> Followed:
@@ -73,7 +73,8 @@ def follow(
     key : Key or Passphrase, optional
         What the files are sealed with.
     metric, dtype : str
-        Of an index that is new; by default the metric that the source tells, or cosine.
+        Of the index; of a new one, by default, the metric that the source tells, or cosine, and
+        f32.
     batch : int
         Rows that are read at once.
     overlap : float
@@ -85,8 +86,8 @@ def follow(
     ValueError
         If the source can't be read, holds a key twice, or is another than the one that the index
         follows; its changes are told by text that does not sort by time; it has no row yet to tell
-        a new index's dimensions; or the index was not made by this function. The saved one is as it
-        was.
+        a new index's dimensions; the index has another metric or dtype, or was not made by this
+        function. The saved one is as it was.
 
     Examples
     --------
@@ -112,13 +113,17 @@ def follow(
             said = f"{target.name} does not follow {described[0]} with {described[1]}"
             raise ValueError(f"{said}; give another path, or remove it and its .followed")
         stored = file.read(target, key, 0, mapped=True)
+        for name, wanted in (("metric", metric), ("dtype", dtype)):
+            if wanted not in (None, has := getattr(stored, name)):
+                said = f"{target.name} has the {name} {has!r}, and {wanted!r} was given"
+                raise ValueError(f"{said}; leave it out, or give another path")
     elif not source.dimensions:
         raise ValueError(
             f"{described[0]} has no row yet to tell dimensions; call again when it has"
         )
     else:
         named: Any = metric or source.store.metric or "cosine"
-        stored = VectorIndex(source.dimensions, named, dtype).stored
+        stored = VectorIndex(source.dimensions, named, dtype or "f32").stored
     if note.get("source") != digest or stored.generation < note.get("base", [0])[0]:
         note = {"source": digest}  # nothing is known, or an older index was put back
     coming = _Coming(target, key, stored, note)

@@ -177,6 +177,11 @@ def test_what_is_not_followed_is_left_alone(tmp_path: Path) -> None:
     follow(source, path)
     with pytest.raises(ValueError, match=r"does not follow 'y\.npy'"):
         follow(open_vectors(tmp_path / "y.npy"), path)
+    with pytest.raises(ValueError, match="the metric 'cosine', and 'l2sq' was given"):
+        follow(source, path, metric="l2sq")
+    with pytest.raises(ValueError, match="the dtype 'f32', and 'i8' was given"):
+        follow(source, path, dtype="i8")
+    assert follow(source, path, metric="cosine", dtype="f32") == Followed(0, 0, 0)
     np.savez(tmp_path / "z.npz", x=X, id=np.arange(200) // 2)
     with pytest.raises(ValueError, match="twice"):
         follow(open_vectors(tmp_path / "z.npz", key="id"), tmp_path / "z.index")

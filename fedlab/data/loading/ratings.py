@@ -92,7 +92,8 @@ class Ratings:
         Raises
         ------
         ValueError
-            If a column is missing, or a value is.
+            If a column is missing, or a value is, a rating is no finite number, or a user rates an
+            item twice.
 
         Examples
         --------
@@ -107,16 +108,24 @@ class Ratings:
             raise ValueError(f"the table has no column {odd[0]!r}; it needs user and item")
         usual = {"rating": np.ones(len(table)), "time": np.arange(len(table))}
         whole = table.assign(**{n: c for n, c in usual.items() if n not in table})[[*_COLUMNS]]
+        numbers = pd.to_numeric(whole.rating, errors="coerce").astype(np.float64)
+        whole["rating"] = numbers.where(np.isfinite(numbers))
         if (lost := whole.isna()).any(axis=None):
             line, column = np.argwhere(lost.to_numpy())[0]
-            raise ValueError(f"line {line} of the table has no {whole.columns[column]}; drop it")
+            wanted = f"{whole.columns[column]}{', a finite number' if column == 2 else ''}"
+            raise ValueError(f"line {line} of the table has no {wanted}; drop it")
+        if (twice := whole.duplicated(["user", "item"])).any():
+            raise ValueError(
+                f"line {twice.argmax()} of the table rates an item that its user rated before; "
+                "keep one: table.drop_duplicates(['user', 'item'], keep='last')"
+            )
         (user, _), (item, titles), (time, _) = (
             pd.factorize(whole[column], sort=True) for column in ("user", "item", "time")
         )
         return cls(
             user=user.astype(np.int64),
             item=item.astype(np.int64),
-            rating=whole.rating.to_numpy(np.float64),
+            rating=whole.rating.to_numpy(),
             time=time.astype(np.int64),
             titles=tuple(map(str, titles)),
             content=np.zeros((len(titles), 0), np.float32),

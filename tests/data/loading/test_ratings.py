@@ -119,6 +119,12 @@ def test_a_table_of_one_s_own() -> None:
         ({"user": [1], "items": [1]}, "no column 'item'; it needs user and item"),
         ({"user": [1, 1], "item": [2, None]}, "line 1 of the table has no item; drop it"),
         ({"user": [1], "item": [2], "rating": [np.nan]}, "line 0 of the table has no rating"),
+        (
+            {"user": [1, 1], "item": [2, 3], "rating": ["4", "good"]},
+            "line 1 .* rating, a finite number",
+        ),
+        ({"user": [1], "item": [2], "rating": [np.inf]}, "line 0 .* finite number"),
+        ({"user": [1, 2, 1], "item": [2, 2, 2]}, r"line 2 .* keep one: table\.drop_duplicates"),
     ],
 )
 def test_a_table_that_lacks_something_is_refused(table: dict[str, Any], said: str) -> None:
