@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from dataclasses import replace
@@ -34,9 +34,10 @@ from fedlab.deploy.messages import (
 from fedlab.deploy.summing import summed
 from fedlab.device.device import Device
 from fedlab.device.states import DeviceStates
-from fedlab.federation.on_devices import Asked, Sent, weights_of
+from fedlab.federation.on_devices import Asked, Metrics, Sent, weights_of
 from fedlab.federation.plan import Plan
 from fedlab.fleet.view import Inquiry
+from fedlab.metrics.scores import OF_CLASSES, OF_NUMBERS
 from fedlab.models.base import Model
 from fedlab.training.trainer import NOT_FINITE, Measures
 from fedlab.updates import Updates
@@ -162,13 +163,24 @@ class Elsewhere:
     def measure(
         self, plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None
     ) -> Measures:
-        models = np.broadcast_to(parameters, (len(holding), parameters.shape[-1])).copy()
-        messages = {d.id: {"model": m} for d, m in zip(holding, models, strict=True)}
-        answers = self.asked("measure", messages).values()
+        answers = self.asked("measure", _models(holding, parameters)).values()
         told = [answer["measures"] if isinstance(answer, dict) else {} for answer in answers]
         names = dict.fromkeys([*(name for one in told for name in one), "rows"])
         found = {n: np.array([one.get(n, np.nan) for one in told], np.float64) for n in names}
         return {**found, "rows": np.nan_to_num(found["rows"])}
+
+    def score(
+        self, plan: Plan, holding: Sequence[Device], parameters: Array, metrics: Metrics
+    ) -> list[dict[str, tuple[float, str]]]:
+        if own := [name for name, metric in metrics.items() if not isinstance(metric, str)]:
+            raise ValueError(
+                f"metric {own[0]!r} is a function, which does not travel; over a network take one "
+                f"of {', '.join((*OF_CLASSES, *OF_NUMBERS))}"
+            )
+        messages = _models(holding, parameters)
+        for message in messages.values():
+            message["metrics"] = dict(metrics)
+        return [_scored(told, metrics) for told in self.asked("score", messages).values()]
 
     def ask(
         self, question: Inquiry, devices: Sequence[Device], model: Model, parameters: Array
@@ -177,6 +189,22 @@ class Elsewhere:
         sent = {"model": np.asarray(parameters)}
         told = self.asked("ask", {device.id: sent for device in devices}).values()
         return [a if isinstance(a, str) else _finite(a["answer"]) for a in told]
+
+
+def _models(holding: Sequence[Device], parameters: Array) -> dict[Id, Tree]:
+    """Return messages that hold one model, (p,), or each device's, (m, p)."""
+    models = np.broadcast_to(parameters, (len(holding), parameters.shape[-1])).copy()
+    return {device.id: {"model": own} for device, own in zip(holding, models, strict=True)}
+
+
+def _scored(answer: Tree | str, names: Iterable[str]) -> dict[str, tuple[float, str]]:
+    """Return the values of metrics, and why one is NaN, as a device tells them."""
+    try:
+        told: Any = answer["scores"] if isinstance(answer, dict) else dict[str, Any]()
+        return {name: (float(told[name][0]), str(told[name][1])[:500]) for name in names}
+    except Exception as error:  # an answer may say anything
+        why = answer if isinstance(answer, str) else f"{type(error).__name__}: {error}"[:500]
+        return dict.fromkeys(names, (np.nan, why))
 
 
 def _finite(answer: object) -> F64 | str:

@@ -47,6 +47,7 @@ from fedlab.federation.on_devices import Asked, Here, reported, trained
 from fedlab.files.arrays import FileKind
 from fedlab.files.keys import Key
 from fedlab.index.vectorindex import VectorIndex
+from fedlab.metrics.scores import named_metrics
 from fedlab.search.respondent import Responding
 from fedlab.training.work import phases_of
 from fedlab.updates.stages import At
@@ -99,13 +100,13 @@ class Node:
 
         Parameters
         ----------
-        kind : {"hello", "train", "share", "mask", "tell", "measure", "ask", "search"}
+        kind : {"hello", "train", "share", "mask", "tell", "measure", "score", "ask", "search"}
         data : bytes
         """
         try:
             asked = unpacked(data)
             ways = {"hello": self._hello, "train": self._train, "measure": self._measure}
-            ways |= {"ask": self._answer}
+            ways |= {"score": self._score, "ask": self._answer}
             ways |= {"share": self._summing.share, "mask": self._mask, "tell": self._summing.tell}
             if kind == "search":
                 responding = Responding(self.device, gives=self._told.get("gives", ()))
@@ -199,6 +200,12 @@ class Node:
         with one_blas_thread():
             found = Here().measure(federation.plan, [device], asked["model"], None)
         return {"measures": {name: column[0] for name, column in found.items()}}
+
+    def _score(self, asked: Tree) -> Tree:
+        federation, device = self._mine(asked)
+        named = named_metrics(asked["metrics"])
+        [told] = Here().score(federation.plan, [device], asked["model"], named)
+        return {"scores": {name: list(pair) for name, pair in told.items()}}
 
     def _answer(self, asked: Tree) -> Tree:
         federation, device = self._mine(asked)

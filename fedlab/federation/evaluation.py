@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import Array, Places
 from fedlab.core.validation import read_only, require, shown
 from fedlab.device.device import Device
@@ -20,7 +19,7 @@ from fedlab.federation.on_devices import Where
 from fedlab.federation.plan import Plan
 from fedlab.federation.state import RunState
 from fedlab.fleet import Roster, Topology
-from fedlab.metrics.scores import named_metrics, score
+from fedlab.metrics.scores import named_metrics
 from fedlab.models.base import Model
 from fedlab.training.choice import choosing
 from fedlab.training.cohort import train_in_parts
@@ -131,13 +130,10 @@ def validated(
     measures["rows"] = measures["rows"].astype(np.int64)
     frame = pd.DataFrame(measures, pd.Index([d.id for d in holding], name="device"))
     undefined: dict[str, list[str]] = {}
-    each = np.broadcast_to(parameters, (len(holding), parameters.shape[-1]))
-    for device, own in zip(holding, each, strict=True) if named else ():
-        x, y = device.validation()
-        with one_blas_thread(), np.errstate(all="ignore"):
-            scores = np.asarray(plan.model.predict(own, x))  # type: ignore[attr-defined]
-        for name, metric in named.items():
-            frame.loc[device.id, name], why = score(metric, y, scores)
+    scored = where.score(plan, holding, parameters, named) if named else [{}] * len(holding)
+    for device, told in zip(holding, scored, strict=True):
+        for name, (value, why) in told.items():
+            frame.loc[device.id, name] = value
             if why:
                 undefined.setdefault(f"device {device.id!r}: {why}", []).append(name)
     if undefined:

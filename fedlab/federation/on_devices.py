@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from fedlab.core.threads import one_blas_thread
 from fedlab.core.typing import F64, Array, Places
 from fedlab.core.validation import parts_of, shown
 from fedlab.device.device import Device
@@ -21,6 +22,7 @@ from fedlab.device.states import DeviceStates
 from fedlab.federation.plan import Plan, rows_of
 from fedlab.federation.wire import Wire
 from fedlab.fleet.view import Inquiry, answered
+from fedlab.metrics.scores import ScoreFunction, score
 from fedlab.models.base import Model
 from fedlab.training import Trained
 from fedlab.training.choice import choosing
@@ -32,6 +34,8 @@ from fedlab.updates import Updates
 from fedlab.updates.secure import SummedUnderMasks
 from fedlab.updates.stages import At
 from fedlab.updates.weights import normalised
+
+Metrics = Mapping[str, str | ScoreFunction]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +145,11 @@ class Where(Protocol):
     ) -> Measures:
         """Return a model's measures on each device's held-out rows, (m,); ``rows`` counts them."""
 
+    def score(
+        self, plan: Plan, holding: Sequence[Device], parameters: Array, metrics: Metrics
+    ) -> list[dict[str, tuple[float, str]]]:
+        """Return metrics of scores on each device's held-out rows, and why one is NaN."""
+
     def ask(
         self, question: Inquiry, devices: Sequence[Device], model: Model, parameters: Array
     ) -> list[F64 | str]:
@@ -172,6 +181,17 @@ class Here:
         self, plan: Plan, holding: Sequence[Device], parameters: Array, threads: int | None
     ) -> Measures:
         return on_held_out(holding, plan.trainer, parameters, threads)
+
+    def score(
+        self, plan: Plan, holding: Sequence[Device], parameters: Array, metrics: Metrics
+    ) -> list[dict[str, tuple[float, str]]]:
+        each, told = np.broadcast_to(parameters, (len(holding), parameters.shape[-1])), []
+        for device, own in zip(holding, each, strict=True):
+            x, y = device.validation()
+            with one_blas_thread(), np.errstate(all="ignore"):
+                scores = np.asarray(plan.model.predict(own, x))  # type: ignore[attr-defined]
+            told.append({name: score(metric, y, scores) for name, metric in metrics.items()})
+        return told
 
     ask = staticmethod(answered)
 

@@ -79,6 +79,34 @@ def test_parameters_and_measures_are_those_of_the_simulation(made, way):
     assert apart.validate().equals(together.validate())
 
 
+def test_metrics_of_scores_go_by_name(made):
+    apart, together = deployed(Direct(nodes(made)), EXPERIMENT), simulated(made)
+    apart.run(3)
+    wanted = {"mean F1": "f1", "auc": "auc"}
+    assert apart.validate(wanted).equals(together.validate(wanted))
+    with pytest.raises(ValueError, match="'brier' is a function, which does not travel"):
+        apart.validate({"brier": lambda y, scores: 0.0})
+    with pytest.raises(ValueError, match="metric"):
+        apart.validate("acu")
+    with pytest.warns(UserWarning, match="is no measure of classes") as heard:
+        frame = apart.validate(["r2"])
+    assert frame.r2.isna().all()
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("told", [{"scores": 3}, {"scores": {"auc": ["high", ""]}}, {}, b"torn"])
+def test_scores_that_are_none_are_told_as_missing(made, told):
+    def back(said):
+        return told if isinstance(told, bytes) else {"nonce": said["nonce"], **told}
+
+    link = Meddling(nodes(made), 7, back=back)
+    link.kinds = ("score",)
+    federation = deployed(link, EXPERIMENT)
+    with pytest.warns(UserWarning, match="device 7: "):
+        frame = federation.validate("auc")
+    assert frame.auc.isna().tolist() == (frame.index == 7).tolist()
+
+
 def test_order_and_threads_of_nodes_change_nothing(made):
     others = list(reversed(nodes(made)))
     apart = deployed(Direct(others), EXPERIMENT, way="scaffold")
