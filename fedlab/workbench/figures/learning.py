@@ -163,6 +163,8 @@ def plot_lines(
     several, at = not lines.index.is_unique, lines.groupby(level=0)
     drawn = at.mean() if several else lines
     drawn.plot(ax=ax, xlabel=xlabel, ylabel=ylabel, loglog=log is True)
+    if not log and pd.api.types.is_integer_dtype(drawn.index):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log == "x":
         ax.set_xscale("log")
         ax.set_xticks(drawn.index, [f"{value:g}" for value in drawn.index])
@@ -315,11 +317,13 @@ def plot_tradeoff(storage: pd.DataFrame, *, ax: Axes | None = None) -> Drawn:
     figure, ax = axes_of(ax)
     ax.scatter(storage.bytes, storage.recall, s=90)
     middle = storage.bytes.min() / 2 + storage.bytes.max() / 2
-    for name, row in storage.iterrows():
-        shift, said = (-9 if row.bytes > middle else 9, -4), f"{name}\n{row.speed:,.0f} queries/s"
-        beside(ax, said, (row.bytes, row.recall), shift, va="top", fontsize=11)
+    # Below and above by turns: neighbours of like recall would write over each other.
+    for place, (name, row) in enumerate(storage.sort_values("bytes").iterrows()):
+        side, (va, up) = -9 if row.bytes > middle else 9, (("top", -4), ("bottom", 4))[place % 2]
+        said = f"{name}\n{row.speed:,.0f} queries/s"
+        beside(ax, said, (row.bytes, row.recall), (side, up), va=va, fontsize=11)
     lowest = float(storage.recall.min())
-    ax.set_ylim(lowest - max(0.02, 0.6 * (1 - lowest)), 1 + max(0.004, 0.1 * (1 - lowest)))
+    ax.set_ylim(lowest - max(0.02, 0.6 * (1 - lowest)), 1 + max(0.006, 0.2 * (1 - lowest)))
     ax.set(xlabel="bytes of a vector", ylabel="recall@10")
     ax.margins(x=0.12)
     return figure, ax, storage
