@@ -274,11 +274,20 @@ def pixels(figure: Figure, dpi: int) -> bytes:
     return reduced.getvalue()
 
 
-def _live_bar(items: Iterable[T], total: int, label: str) -> Iterable[T]:
-    from tqdm.auto import tqdm
+def _live_bar(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    from IPython.display import display
+    from tqdm import auto, std
 
-    drawn: Iterable[T] = tqdm(items, total=total, desc=label, leave=False)
-    return drawn
+    if auto.notebook_tqdm is std.tqdm:  # there are no widgets
+        yield from auto.tqdm(items, total=total, desc=label, leave=False)
+        return
+    drawn: Any = auto.tqdm(items, total=total, desc=label, leave=False, display=False)
+    shown = display(drawn.container, display_id=True)  # type: ignore[no-untyped-call]
+    try:
+        yield from drawn
+    finally:
+        # Widgets are not saved: where one stays, a notebook that is opened again tells an error.
+        shown.update({"text/plain": ""}, raw=True)
 
 
 def _log_lines(items: Iterable[T], total: int, label: str) -> Iterator[T]:

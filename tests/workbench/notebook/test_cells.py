@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from jupyter_client.client import KernelClient
 from jupyter_client.manager import KernelManager
 from matplotlib import pyplot
 from PIL import Image
@@ -52,27 +53,45 @@ def test_roles_survive_papermill(batch: Batch) -> None:
     assert outputs.alternative_text(figure) == "One line; it falls."
 
 
-def test_a_front_end_that_can_be_typed_into_is_live() -> None:
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelClient]:
     manager = KernelManager(kernel_name="python3", kernel_spec_manager=OwnKernelSpecs())
     manager.start_kernel()
     client = manager.client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        asked = {"batch": "cells.is_batch()", "bar": "progress._current.__name__"}
-        code = "from fedlab.core import progress\n"
-        code += "from fedlab.workbench.notebook import cells\ncells.begin()"
-        found = {}
-        for typed in (True, False):
-            reply = client.execute_interactive(
-                code, user_expressions=asked, allow_stdin=typed, timeout=60
-            )
-            said = reply["content"]["user_expressions"]
-            found[typed] = [said[name]["data"]["text/plain"] for name in asked]
+        yield client
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_a_front_end_that_can_be_typed_into_is_live(kernel: KernelClient) -> None:
+    asked = {"batch": "cells.is_batch()", "bar": "progress._current.__name__"}
+    code = "from fedlab.core import progress\n"
+    code += "from fedlab.workbench.notebook import cells\ncells.begin()"
+    found = {}
+    for typed in (True, False):
+        reply = kernel.execute_interactive(
+            code, user_expressions=asked, allow_stdin=typed, timeout=60
+        )
+        said = reply["content"]["user_expressions"]
+        found[typed] = [said[name]["data"]["text/plain"] for name in asked]
     assert found == {True: ["False", "'_live_bar'"], False: ["True", "'_log_lines'"]}
+
+
+@pytest.mark.parametrize("ends", ["", "[0][1]"])
+def test_a_bar_leaves_no_widget_in_a_notebook(kernel: KernelClient, ends: str) -> None:
+    told: list[dict[str, Any]] = []
+    code = "from fedlab.core import progress\n"
+    code += "from fedlab.workbench.notebook import cells\ncells.begin()\n"
+    code += f"for _ in progress.bar(range(3), total=3, label='rounds'): {ends or 'pass'}"
+    kernel.execute_interactive(code, allow_stdin=True, timeout=60, output_hook=told.append)
+    drawn = [m["content"] for m in told if "display_data" in m["msg_type"]]
+    assert "application/vnd.jupyter.widget-view+json" in drawn[0]["data"]
+    assert drawn[-1]["data"] == {"text/plain": ""}
+    assert drawn[0]["transient"] == drawn[-1]["transient"] != {}
 
 
 def test_voila_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
