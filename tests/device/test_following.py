@@ -218,20 +218,22 @@ def opened(path: Path) -> VectorSource:
 
 KILLED = textwrap.dedent(
     """
-    import sys
+    import sys, time
     from fedlab import Key
     from fedlab.data import open_vectors
     from fedlab.data.stores.sql import SqlTable
     from fedlab.device import follow
     read = SqlTable.read
     def slowly(self, names, size, after, since):
-        for end, found in read(self, names, size, after, since):
+        for batch, (end, found) in enumerate(read(self, names, size, after, since)):
             if len(names) > 1:
+                if batch == int(sys.argv[3]):
+                    time.sleep(600)  # to be killed, before it is done
                 print("read", end, flush=True)
             yield end, found
     SqlTable.read = slowly
     source = open_vectors(sys.argv[1], table="t", vectors="v", key="id", labels="c")
-    key = Key.from_file(sys.argv[3]) if len(sys.argv) > 3 else None
+    key = Key.from_file(sys.argv[4]) if len(sys.argv) > 4 else None
     print(follow(source, sys.argv[2], key, batch=100), flush=True)
     """
 )
@@ -245,18 +247,20 @@ def test_a_kill_at_any_moment_leaves_the_old_index_and_is_gone_on_with(
     rows = np.random.default_rng(1).normal(size=(4000, 8)).astype(np.float32)
     key, path, aside = Key.generate(), tmp_path / "x.index", tmp_path / "x.index.coming"
     key.write(tmp_path / "key")
-    given = [f"sqlite:///{tmp_path}/x.db", str(path), *[str(tmp_path / "key")] * sealed]
+    given, under = [f"sqlite:///{tmp_path}/x.db", str(path)], [str(tmp_path / "key")] * sealed
     draw, stood = np.random.default_rng(2), None
     for generation in (1, 2):
         table_of(tmp_path / "x.db", generation * rows)
         said, firsts, saved = "", [], [0]
         while "Followed" not in said:
-            command = [sys.executable, "-c", KILLED, *given]
+            last = len(firsts) == 4
+            most = "1000" if last else "9"  # batches: four times nine are not all
+            command = [sys.executable, "-c", KILLED, *given, most, *under]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             firsts.append(int(process.stdout.readline().split()[1]))
-            if len(firsts) < 5:
-                for _ in range(draw.integers(1, 10)):
+            if not last:
+                for _ in range(draw.integers(1, 9)):
                     process.stdout.readline()
                 time.sleep(float(draw.uniform(0.0, 0.05)))
                 process.send_signal(signal.SIGKILL)
