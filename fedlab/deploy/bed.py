@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from shutil import copyfile, which
+from shutil import which
 from typing import Any
 
 from fedlab.core.extras import flower, missing
@@ -30,6 +30,7 @@ from fedlab.deploy.searching import RemoteResponding
 from fedlab.deploy.server import deployed, respondents
 from fedlab.device.device import Device
 from fedlab.federation import Federation
+from fedlab.files.atomic import write_bytes
 from fedlab.files.keys import Key
 
 #: By which the processes of a bed are known: it stands in their environment.
@@ -257,11 +258,23 @@ class TestBed:
     def federation(
         self, experiment: str | os.PathLike[str], patience: float = 120.0, **parameters: Any
     ) -> Federation:
-        """Give every node the experiment's file, and return the federation: see `deployed`."""
-        for id in self.ids:
-            copyfile(experiment, self.node(id) / "experiment.py")
+        """Give every node the experiment's file, and return the federation: see `deployed`.
+
+        A node has one experiment: a federation of another file goes on no more. Where this one is
+        refused, nodes have the old one again.
+        """
         assert self.link is not None
-        return deployed(self.link, experiment, patience=patience, **parameters)
+        new = Path(experiment).read_bytes()
+        files = [self.node(id) / "experiment.py" for id in self.ids]
+        before = [file.read_bytes() if file.exists() else None for file in files]
+        try:
+            for file in files:
+                write_bytes(file, new)
+            return deployed(self.link, experiment, patience=patience, **parameters)
+        except BaseException:
+            for file, old in zip(files, before, strict=True):
+                file.unlink(missing_ok=True) if old is None else write_bytes(file, old)
+            raise
 
     def respondents(self, federation: Federation) -> list[RemoteResponding]:
         """Return the devices for `fedlab.search.FederatedSearch`."""

@@ -105,12 +105,12 @@ def follow(
     whole_number(batch, "batch", 1)
     of_kind(source, VectorSource, "source (what open_vectors returns)")
     target, noted = Path(path), Path(f"{path}.followed")
-    described = source.store.name, replace(source, changed=None).used
+    described = source.store.name, replace(source, changed=None).used, source.store.where
     digest = hashlib.sha256(repr(described).encode()).hexdigest()
     note: dict[str, Any] = _NOTE.read(noted, key)[0] if noted.exists() else {}
     if target.exists():
         if note.get("source") != digest:
-            said = f"{target.name} does not follow {described[0]} with {described[1]}"
+            said = f"{target.name} does not follow {described[0]} with {described[1]} from here"
             raise ValueError(f"{said}; give another path, or remove it and its .followed")
         stored = file.read(target, key, 0, mapped=True)
         for name, wanted in (("metric", metric), ("dtype", dtype)):

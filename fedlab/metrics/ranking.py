@@ -47,10 +47,15 @@ def sampled_ranks(scores: F64, item: I64, free: Bool, count: int = 99, seed: int
     See `full_ranks` for the arguments. `sampled_hits` tells what to expect of it.
     """
     _check(scores, item, free)
+    whole_number(count, "count", 1)
     few = np.zeros(free.shape, np.bool_)
     for user, wanted in enumerate(item.tolist()):
         others = np.setdiff1d(np.flatnonzero(free[user]), wanted, assume_unique=True)
-        whole_number(count, "count", 1, len(others))
+        if count > len(others):
+            raise ValueError(
+                f"user {user} has {len(others)} free items beside the held-out one, and a sample "
+                f"of {count} is to be drawn of them; give count={len(others)}, say"
+            )
         draw = generator(seed, Purpose.CANDIDATES, device=user)
         few[user, [wanted, *draw.choice(others, count, replace=False)]] = True
     return full_ranks(scores, item, few)

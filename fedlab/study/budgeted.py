@@ -80,7 +80,8 @@ class Tuned:
     def __str__(self) -> str:
         best, close = self.finalists.iloc[0], ", ".join(map(str, self.close)) or "none"
         sure = "one device's" if math.isnan(best.low) else f"95%: {best.low:.3f} to {best.high:.3f}"
-        said = f"{self.metric} {best.value:.3f} ({sure})"
+        noise = "" if self.epsilon is None else f", noise of epsilon {self.epsilon:g} included"
+        said = f"{self.metric} {best.value:.3f} ({sure}{noise})"
         if self.probabilities is not None:
             mixed = f"one run that mixed {len(self.probabilities)} configurations: {said}"
             return f"{mixed}; of the most probable, {dict(self.point)}, by itself nothing is known"
@@ -201,10 +202,13 @@ def _ended(search: Trials, rounds: int) -> Tuned:
     import pandas as pd
 
     judges, trials = search.judges, search.trials
-    last = max((t.judged for t in trials if math.isfinite(t.value)), default=0)
-    able = [t for t in trials if math.isfinite(t.value) and t.judged == last]
+    # Where bytes end a bracket early, those that were dropped may have come as far as the others.
+    told = [t for t in trials if math.isfinite(t.value) and t.federation is not None]
+    last = max((t.judged for t in told), default=0)
+    able = [t for t in told if t.judged == last]
     if not able:
-        raise ValueError(f"no trial could be judged; the first: {trials[0].ended or 'stopped'}")
+        spent = f"stopped: the {search.bytes} bytes were spent first" if search.spent else "stopped"
+        raise ValueError(f"no trial could be judged; the first: {trials[0].ended or spent}")
     able.sort(key=lambda trial: -judges.sign * trial.value)
     distinct = dict[str, Trial]()
     for trial in able:  # a point that was drawn twice is one
@@ -227,9 +231,9 @@ def _ended(search: Trials, rounds: int) -> Tuned:
     rows = [{**t.point, **{name: getattr(t, name) for name in _COLUMNS}} for t in trials]
     table = pd.DataFrame(rows, pd.RangeIndex(len(rows), name="trial"))
     table.insert(len(table.columns) - 1, "who", np.where(table.value.isna(), "", str(judges)))
-    told = finalists([trial.number for trial in able], values, draws, judges.sign)
+    sure = finalists([trial.number for trial in able], values, draws, judges.sign)
     epsilon = None if judges.epsilon is None else judges.epsilon - search.budget.left[0]
-    return Tuned(best.point, best.federation, table, told, epsilon, metric=judges.metric)
+    return Tuned(best.point, best.federation, table, sure, epsilon, metric=judges.metric)
 
 
 def _shared(search: Trials, points: list[Point], rounds: int) -> tuple[Point, pd.DataFrame]:

@@ -93,6 +93,16 @@ def test_three_rounds_have_the_bits_of_the_simulation(bed, made):
     assert len(apart.history.remarks()) == 0
 
 
+def test_an_experiment_that_is_refused_leaves_the_old_one_with_the_nodes(bed, tmp_path):
+    federation = bed.federation(EXPERIMENT, patience=PATIENCE)
+    (tmp_path / "wrong.py").write_text("federation = 3\n")
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        bed.federation(tmp_path / "wrong.py", patience=PATIENCE)
+    with pytest.raises(FileNotFoundError):
+        bed.federation(tmp_path / "none.py", patience=PATIENCE)
+    assert federation.round().measures["devices"] == 3
+
+
 def test_what_nodes_keep_and_codecs_too(bed, made, tmp_path):
     apart = bed.federation(EXPERIMENT, patience=PATIENCE, way="feedback")
     together = EXPERIMENTS["federation"](here(made), way="feedback")

@@ -177,6 +177,10 @@ def test_what_is_not_followed_is_left_alone(tmp_path: Path) -> None:
     follow(source, path)
     with pytest.raises(ValueError, match=r"does not follow 'y\.npy'"):
         follow(open_vectors(tmp_path / "y.npy"), path)
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "x.npy", X[:3])
+    with pytest.raises(ValueError, match=r"does not follow 'x\.npy' with \['values'\] from here"):
+        follow(open_vectors(tmp_path / "other" / "x.npy"), path)
     with pytest.raises(ValueError, match="the metric 'cosine', and 'l2sq' was given"):
         follow(source, path, metric="l2sq")
     with pytest.raises(ValueError, match="the dtype 'f32', and 'i8' was given"):

@@ -98,6 +98,25 @@ def test_judging_costs_bytes_and_no_round_begins_when_they_are_spent(devices):
     assert (table.ended == "stopped").sum() >= 1
 
 
+@pytest.mark.parametrize("way", ["random", "halving", "hyperband", "tpe"])
+def test_bytes_may_end_a_search_anywhere(devices, way):
+    """Also within a bracket, when trials were dropped that had come as far as all others."""
+    once, ended, refused = 4 * (650 * 4 * 2 + 24), 0, []
+    for times in (0.1, 1, 2, 3, 5, 8, 13, 21, 34):
+        give = {"rounds": 60, "each": 6, "bytes": times * once, "way": way}
+        try:
+            found = tuned(maker(devices), SPACE, judges=Validators(3), **give)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        ended += 1
+        assert found.federation.round_number >= 1
+        assert found.trials.ended[found.finalists.index[0]] == "best"
+        assert not found.trials.ended[found.finalists.index].str.contains("dropped").any()
+    assert ended > 3
+    assert all("bytes were spent first" in said for said in refused)
+
+
 def test_halvings_rungs_are_those_of_the_papers_table():
     """Hyperband's table 1 at R = 81 and eta = 3, and the counts in the code of Kuo et al."""
     first = brackets("hyperband", 10_000, 81)[:5]

@@ -85,15 +85,15 @@ class Ratings:
         ----------
         table : DataFrame
             Columns ``user`` and ``item``, names or numbers; where they are there, ``rating`` (else
-            1) and ``time``, whatever can be sorted (else the order of the lines).
+            1) and ``time``, numbers or dates (else the order of the lines).
         name : str
             Of its origin.
 
         Raises
         ------
         ValueError
-            If a column is missing, or a value is, a rating is no finite number, or a user rates an
-            item twice.
+            If a column is missing, or a value is, a rating is no finite number, a time is text, or
+            a user rates an item twice.
 
         Examples
         --------
@@ -106,6 +106,8 @@ class Ratings:
 
         if odd := sorted({"user", "item"} - {*table.columns}):
             raise ValueError(f"the table has no column {odd[0]!r}; it needs user and item")
+        if table.empty:
+            raise ValueError("the table has no lines; a rating is a line")
         usual = {"rating": np.ones(len(table)), "time": np.arange(len(table))}
         whole = table.assign(**{n: c for n, c in usual.items() if n not in table})[[*_COLUMNS]]
         numbers = pd.to_numeric(whole.rating, errors="coerce").astype(np.float64)
@@ -114,6 +116,12 @@ class Ratings:
             line, column = np.argwhere(lost.to_numpy())[0]
             wanted = f"{whole.columns[column]}{', a finite number' if column == 2 else ''}"
             raise ValueError(f"line {line} of the table has no {wanted}; drop it")
+        kinds = pd.api.types
+        if not (kinds.is_numeric_dtype(whole.time) or kinds.is_datetime64_any_dtype(whole.time)):
+            raise ValueError(
+                f"times are of {whole.time.dtype}, and text does not sort by time; give numbers or "
+                "dates: pd.to_datetime(table.time)"
+            )
         if (twice := whole.duplicated(["user", "item"])).any():
             raise ValueError(
                 f"line {twice.argmax()} of the table rates an item that its user rated before; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,4 +108,4 @@ def _file(path: Path) -> Store:
         if (reader := _SUFFIXES.get(suffix) or next(begun, None)) is None:
             known = ".npy, .npz, .fvecs, .bvecs, .ivecs, HDF5, Parquet, Arrow, IDX and .usearch"
             raise ValueError(f"it begins with {head!r}; {known} are read. Of a pickle{SAFE}")
-        return reader(path, name)
+        return replace(reader(path, name), where=str(path.resolve()))

@@ -46,12 +46,15 @@ class Store:
         The metric that the vectors were made for, where the store tells it.
     key : str or None
         The column of keys, where the store tells it.
+    where : str
+        Where it lies, by which stores of one name are told apart; without a user or a password.
     """
 
     name: str
     columns: Mapping[str, Any]
     metric: str | None = None
     key: str | None = None
+    where: str = ""
 
     def reading(self) -> AbstractContextManager[Store]:
         """Return the store as it stands at one moment, however often it is then read."""

@@ -98,7 +98,11 @@ def read_sql(where: Any, table: str, schema: str | None, key: str, vectors: str)
             shape = rows, len(decode(connection.scalar(some)))
             columns[vectors] = Column(dtype="float32", shape=shape, sql=sent, decode=decode)
     name = ".".join(filter(None, (Path(engine.url.database or "").name, schema, table)))
-    return SqlTable(f"table {name!r}", columns, key=key, place=place, connected=connected)
+    url = engine.url.set(username=None, password=None)
+    if dialect == "sqlite" and url.database:
+        url = url.set(database=str(Path(url.database).resolve()))
+    of = {"where": str(url), "place": place, "connected": connected}
+    return SqlTable(f"table {name!r}", columns, key=key, **of)
 
 
 def _rows(decode: Any, values: Sequence[Any], keys: Sequence[Any], width: int) -> F32:

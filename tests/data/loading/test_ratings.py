@@ -124,6 +124,8 @@ def test_a_table_of_one_s_own() -> None:
             "line 1 .* rating, a finite number",
         ),
         ({"user": [1], "item": [2], "rating": [np.inf]}, "line 0 .* finite number"),
+        ({"user": [1], "item": [2], "time": ["10"]}, r"times are of .*pd\.to_datetime"),
+        ({"user": [], "item": []}, "no lines"),
         ({"user": [1, 2, 1], "item": [2, 2, 2]}, r"line 2 .* keep one: table\.drop_duplicates"),
     ],
 )
