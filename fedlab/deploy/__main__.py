@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,26 +54,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ways.add_parser("status", help="who is there")
     ways.add_parser("down", help="end the bed")
     given = parser.parse_args(arguments)
-    if given.way == "up":
-        return _up(given.bed, devices_in(given.devices))
-    if not (given.bed / "bed.json").exists():
+    gone = given.way not in ("up", "down") and (given.bed / "stop").exists()
+    if given.way != "up" and (gone or not (given.bed / "bed.json").exists()):
         parser.error(f"no test bed is in {given.bed}; start one with `up`, or name it by --bed")
     if given.way == "down":
         (given.bed / "stop").touch()
         return 0
+    try:
+        return _up(given.bed, devices_in(given.devices)) if given.way == "up" else _asked(given)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _asked(given: argparse.Namespace) -> int:
+    """Do what a bed that runs is asked for."""
     bed = TestBed.at(given.bed)
     try:
-        bed.connect()
         if given.way == "status":
+            bed.connect()
             print(*(f"{device}: {how}" for device, how in bed.status().items()), sep="\n")
             return 0
-        said = dict(word.split("=", 1) for word in given.set)
-        how = {name: json.loads(value) for name, value in said.items()}
+        how = dict(map(_parameter, given.set))
+        bed.connect()
         federation = bed.federation(given.experiment, **how)
         if given.way == "run":
             federation.run_to(given.rounds, given.experiment.with_suffix(".checkpoint"), every=1)
             print(federation.history.wide().to_string())
-            print(federation.history.remarks().to_string(index=False))
+            if len(remarks := federation.history.remarks()):
+                print(remarks.to_string(index=False))
         else:
             queries = np.load(given.queries, allow_pickle=False)
             there = bed.respondents(federation)
@@ -81,6 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         bed.close()
     return 0
+
+
+def _parameter(word: str) -> tuple[str, Any]:
+    name, _, value = word.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        said = f"--set {word}: a parameter is NAME=JSON, such as rate=0.1 or way='\"fast\"'"
+        raise ValueError(said) from None
 
 
 def _up(folder: Path, devices: list[Device]) -> int:

@@ -20,7 +20,7 @@ from fedlab.algorithms.fedex import FedEx
 from fedlab.core.extras import imported
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.settings import described
-from fedlab.core.validation import of_kind, one_of, positive, whole_number
+from fedlab.core.validation import of_kind, one_of, positive, shown, whole_number
 from fedlab.privacy.mechanisms import Budget
 from fedlab.study.judging import CLOSE, Validators, finalists, guessed, resampled
 from fedlab.study.points import Point, Range, Space, drawn, grid
@@ -169,6 +169,8 @@ def tuned(
     judges = Validators() if judges is None else judges
     of_kind(judges, Validators, "judges")
     of_kind(space, Mapping, "space")
+    if not callable(make):
+        raise TypeError(f"make is {shown(make)}; give a function that makes a Federation")
     if folder is not None and judges.epsilon is not None and not judges.simulated:
         raise ValueError("to judge again costs epsilon again: give epsilon, or a folder")
     if taken := sorted({*space} & {*_COLUMNS}):

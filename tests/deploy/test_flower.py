@@ -222,6 +222,9 @@ def test_the_command_line_reaches_a_bed(bed, made, capsys, tmp_path):
     words = [str(experiment), "--rounds", "1", "--set", 'way="nova"']
     assert main(["--bed", str(bed.folder), "run", *words]) == 0
     assert "train_loss" in capsys.readouterr().out
+    for wrong, says in ((["--set", "way=nova"], "--set way=nova: "), (["--set", "pace=1"], "pace")):
+        assert main(["--bed", str(bed.folder), "run", *words[:3], *wrong]) == 1
+        assert says in capsys.readouterr().err.splitlines()[-1]
     run = EXPERIMENTS["federation"](here(made), way="nova")
     run.round()
     saved = Checkpoint.read(tmp_path / "digits.checkpoint").state

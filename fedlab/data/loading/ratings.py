@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedlab.core.randomness import Purpose, generator
 from fedlab.core.typing import F32, F64, I64, Bool
-from fedlab.core.validation import read_only
+from fedlab.core.validation import of_kind, read_only
 from fedlab.data.loading.loaders import expect
 from fedlab.data.loading.pull import opened
 from fedlab.data.loading.registry import Origin, source
@@ -104,6 +104,7 @@ class Ratings:
         """
         import pandas as pd
 
+        of_kind(table, pd.DataFrame, "table")
         if odd := sorted({"user", "item"} - {*table.columns}):
             raise ValueError(f"the table has no column {odd[0]!r}; it needs user and item")
         if table.empty:

@@ -85,6 +85,10 @@ def open_vectors(
     if vectors is None:
         found = [one for one, column in store.columns.items() if len(column.shape) == 2]
         vectors = found[0] if len(found) == 1 else "train"
+        if vectors not in store.columns:
+            there = {name: column.shape for name, column in store.columns.items()}
+            said = f"name the column of vectors: vectors=...; there are {there}"
+            raise ValueError(f"{store.name}: {said}")
     about = distinct_names(metadata, "metadata")
     return VectorSource(store, vectors, labels, key or store.key, about, changed)
 

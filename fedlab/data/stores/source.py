@@ -121,10 +121,12 @@ class VectorSource:
 
     def __post_init__(self) -> None:
         there = {name: (*one.shape, str(one.dtype)) for name, one in self.store.columns.items()}
-        *shape, _ = there.get(self.vectors, (0, 0))
+        if lost := [name for name in self.used if name not in there]:
+            raise ValueError(f"{self.store.name} has no column {lost[0]!r}; there are {there}")
+        *shape, _ = there[self.vectors]
         # Of lists, or of a database, no row tells no dimensions.
         good = len(shape) == 2 and (1 if shape[0] else 0) <= shape[1] <= WIDEST
-        if not good or any(there.get(name, ())[:-1] != (shape[0],) for name in self.used[1:]):
+        if not good or any(there[name][:-1] != (shape[0],) for name in self.used[1:]):
             said = f"vectors, of 1 ... {WIDEST} numbers, and columns of a value for each"
             raise ValueError(f"{self.store.name}: {self.used} are to be {said}; there are {there}")
 

@@ -254,7 +254,7 @@ def test_vectors_of_texmex_keep_their_type(tmp_path: Path, suffix: str) -> None:
 
 
 def refused(path: Path, **how: Any) -> str:
-    with pytest.raises(ValueError, match=r"can't be read|are to be") as told:
+    with pytest.raises(ValueError, match=r"can't be read|are to be|has no column") as told:
         whole(open_vectors(path, **how))
     assert path.name in str(told.value)
     return str(told.value)
@@ -418,3 +418,11 @@ def read_or_refused(path: Path, other: Path, mutate: Callable[[bytes], bytes]) -
     else:
         assert rows.shape == (len(source), source.dimensions)
         assert np.isfinite(rows).all()
+
+
+def test_which_column_holds_vectors_is_asked_where_several_may(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", image=X, text=X)
+    with pytest.raises(ValueError, match=r"name the column of vectors: .*'image': \(50, 4\)"):
+        open_vectors(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="has no column 'txt'; there are"):
+        open_vectors(tmp_path / "x.npz", vectors="image", labels="txt")
