@@ -69,14 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(given: argparse.Namespace) -> int:
     """Do what a bed that runs is asked for."""
+    how = dict(map(_parameter, getattr(given, "set", ())))
     bed = TestBed.at(given.bed)
     try:
+        bed.connect()
         if given.way == "status":
-            bed.connect()
             print(*(f"{device}: {how}" for device, how in bed.status().items()), sep="\n")
             return 0
-        how = dict(map(_parameter, given.set))
-        bed.connect()
         federation = bed.federation(given.experiment, **how)
         if given.way == "run":
             federation.run_to(given.rounds, given.experiment.with_suffix(".checkpoint"), every=1)

@@ -177,24 +177,21 @@ class Elsewhere:
                 f"metric {own[0]!r} is a function, which does not travel; over a network take one "
                 f"of {', '.join((*OF_CLASSES, *OF_NUMBERS))}"
             )
-        messages = _models(holding, parameters)
-        for message in messages.values():
-            message["metrics"] = dict(metrics)
-        return [_scored(told, metrics) for told in self.asked("score", messages).values()]
+        answers = self.asked("score", _models(holding, parameters, metrics=dict(metrics)))
+        return [_scored(told, metrics) for told in answers.values()]
 
     def ask(
         self, question: Inquiry, devices: Sequence[Device], model: Model, parameters: Array
     ) -> list[F64 | str]:
         # What is asked stands in the plan, which a node has; the model it has no longer.
-        sent = {"model": np.asarray(parameters)}
-        told = self.asked("ask", {device.id: sent for device in devices}).values()
+        told = self.asked("ask", _models(devices, parameters)).values()
         return [a if isinstance(a, str) else _finite(a["answer"]) for a in told]
 
 
-def _models(holding: Sequence[Device], parameters: Array) -> dict[Id, Tree]:
+def _models(devices: Sequence[Device], parameters: Array, **more: Any) -> dict[Id, Tree]:
     """Return messages that hold one model, (p,), or each device's, (m, p)."""
-    models = np.broadcast_to(parameters, (len(holding), parameters.shape[-1])).copy()
-    return {device.id: {"model": own} for device, own in zip(holding, models, strict=True)}
+    models = np.broadcast_to(parameters, (len(devices), parameters.shape[-1]))
+    return {d.id: {"model": own, **more} for d, own in zip(devices, models, strict=True)}
 
 
 def _scored(answer: Tree | str, names: Iterable[str]) -> dict[str, tuple[float, str]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fedlab.core.ledger import Ledger
 from fedlab.core.typing import F32, Bool
 from fedlab.core.validation import one_of, whole_number, whole_or_none
-from fedlab.search.queries import QUERY_TYPES, PackedQueries, pack
+from fedlab.search.queries import QUERY_TYPES, PackedQueries, packed
 from fedlab.search.routing import Router
 
 
@@ -61,8 +61,8 @@ class Options:
         return self.query == "f32"
 
     def sent(self, queries: F32, metric: str) -> PackedQueries:
-        """Return the queries as they travel."""
-        return pack(queries, queries.shape[1], metric, self.query)
+        """Return queries, which have been checked, as they travel."""
+        return packed(queries, metric, self.query)
 
     def whom(self, queries: F32) -> Bool | None:
         """Return who is asked what, (queries, devices); None where all are asked all."""

@@ -102,6 +102,11 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
     one_of(metric, METRICS, "metric")
     rows = as_vectors(queries, dimensions, "queries")
     as_lengths(rows, metric, "queries")
+    return packed(rows, metric, dtype)
+
+
+def packed(rows: F32, metric: str, dtype: str) -> PackedQueries:
+    """Encode queries that have been checked; see `pack`."""
     if metric == "cosine" and dtype != "f32":
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         rows = (rows / lengths[:, None]).astype(np.float32)
@@ -112,4 +117,4 @@ def pack(queries: ArrayLike, dimensions: int, metric: str, dtype: str) -> Packed
         encoded = encode(rows, dtype)
     # Devices in one process share them.
     parts = {name: read_only(part) for name, part in encoded.items()}
-    return PackedQueries(dtype, dimensions, **parts)
+    return PackedQueries(dtype, rows.shape[1], **parts)
